@@ -1,0 +1,27 @@
+"""Pluggable storage backends for disk images and other big blobs: one add, get and delete."""
+
+from store_lib import exceptions
+from store_lib.driver import CreateOnly, Entry, Incomplete, Space, Stat, capabilities
+from store_lib.exceptions import StoreError
+from store_lib.store import AddResult, Store
+from store_lib.stores import Stores
+from store_lib.transfer.download import ObjectReader
+from store_lib.transfer.report import TransferReport
+from store_lib.version import VERSION as __version__
+
+__all__ = [
+    "AddResult",
+    "CreateOnly",
+    "Entry",
+    "Incomplete",
+    "ObjectReader",
+    "Space",
+    "Stat",
+    "Store",
+    "StoreError",
+    "Stores",
+    "TransferReport",
+    "__version__",
+    "capabilities",
+    "exceptions",
+]

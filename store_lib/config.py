@@ -1,0 +1,193 @@
+"""Reads which stores are configured, from a service's ConfigOpts or from files, and alters none.
+
+The caller's ConfigOpts is only read.  An option that the caller registered is read there, with
+its overrides and defaults; any other is read by a private ConfigOpts over the same files.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from oslo_config import cfg
+
+from store_lib.exceptions import BadStoreConfiguration
+from store_lib.options import (
+    DEFAULT_OPTIONS,
+    RESERVED_SECTIONS,
+    SET_OPTIONS,
+    STORE_OPTIONS,
+    StoreOptions,
+)
+
+_LEGACY_NAME = re.compile(r"glance\.store\.(\w+)\.Store")
+_UNREGISTERED = (cfg.NoSuchOptError, cfg.NoSuchGroupError)
+_BAD_VALUE = (cfg.ConfigFileValueError, cfg.ConfigSourceValueError, ValueError)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreSection:
+    """One store to be: its id, its driver's name, and the section that holds its options."""
+
+    store_id: str
+    driver: str
+    section: str
+
+
+class Configuration:
+    """What a configuration says of stores.
+
+    :param caller: a service's ConfigOpts, read where it has registered an option
+    :param files: files to read when there is no ``caller``, later ones winning
+    :param directories: directories whose ``*.conf`` files are read after the files
+    :param values: ``{section: {option: value}}`` that win over the files
+    :raises BadStoreConfiguration: a file is missing or cannot be read or parsed
+    """
+
+    def __init__(
+        self,
+        caller: cfg.ConfigOpts | None = None,
+        *,
+        files: Iterable[str] = (),
+        directories: Iterable[str] = (),
+        values: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._caller = caller
+        if caller is not None:
+            files, directories = _sources(caller)
+        self._values = {section: dict(given) for section, given in (values or {}).items()}
+        self._private = cfg.ConfigOpts()
+        self._private.register_opts(DEFAULT_OPTIONS)
+        self._private.register_opts(SET_OPTIONS, group="glance_store")
+        self._parse([str(path) for path in files], [str(path) for path in directories])
+        if caller is not None:
+            self._borrow(caller)
+        for section in ("DEFAULT", "glance_store"):
+            self._override(section)
+
+    def _parse(self, files: Sequence[str], directories: Sequence[str]) -> None:
+        for path in files:
+            if not os.path.isfile(path):
+                raise BadStoreConfiguration(f"Configuration file {path} does not exist.")
+        for path in directories:
+            if not os.path.isdir(path):
+                raise BadStoreConfiguration(f"Configuration directory {path} does not exist.")
+        try:
+            self._private(
+                args=[],
+                project="store_lib",
+                default_config_files=list(files),
+                default_config_dirs=list(directories),
+            )
+        except cfg.Error as error:
+            raise BadStoreConfiguration(f"The configuration cannot be read: {error}") from error
+
+    def _borrow(self, caller: cfg.ConfigOpts) -> None:
+        """Let values refer to the caller's own options, as in ``$state_path/images``."""
+        for name in caller:
+            try:
+                value = caller[name]
+            except (cfg.Error, ValueError):
+                continue  # the caller's own trouble, and none of a store's
+            if isinstance(value, str) and name not in self._private:
+                self._private.register_opt(cfg.StrOpt(name, default=value))
+
+    def _override(self, section: str) -> None:
+        group = None if section == "DEFAULT" else section
+        for name, value in self._values.get(section, {}).items():
+            try:
+                self._private.set_override(name, value, group=group)
+            except _UNREGISTERED:
+                continue  # an option of a store, set once its driver is known
+            except ValueError as error:
+                raise BadStoreConfiguration(
+                    f"Option {name} in section [{section}] is not valid: {error}"
+                ) from error
+
+    def value(self, name: str, section: str | None) -> tuple[Any, bool]:
+        """Return an option's value and whether the operator set it (as opposed to a default).
+
+        :raises BadStoreConfiguration: the value is not of the option's type
+        """
+        try:
+            if self._caller is not None:
+                try:
+                    return _read(self._caller, name, section)
+                except _UNREGISTERED:
+                    pass
+            return _read(self._private, name, section)
+        except _BAD_VALUE as error:
+            raise BadStoreConfiguration(
+                f"Option {name} in section [{section or 'DEFAULT'}] is not valid: {error}"
+            ) from error
+
+    def sections(self) -> list[StoreSection]:
+        """Return the configured stores, in the order of the configuration.
+
+        :raises BadStoreConfiguration: an id is reserved, or ``enabled_backends`` is malformed
+        """
+        enabled, _ = self.value("enabled_backends", None)
+        if enabled:
+            for store_id in enabled:
+                if store_id in RESERVED_SECTIONS:
+                    raise BadStoreConfiguration(
+                        f"A store cannot be named {store_id!r} in enabled_backends: that section "
+                        "has a meaning of its own. Choose another id."
+                    )
+            return [StoreSection(store, driver, store) for store, driver in enabled.items()]
+        stores, _ = self.value("stores", "glance_store")
+        names = [_LEGACY_NAME.sub(r"\1", str(name).strip()) for name in stores]
+        return [StoreSection(name, name, "glance_store") for name in dict.fromkeys(names) if name]
+
+    @property
+    def single(self) -> bool:
+        """Whether this is the old single-store form."""
+        return not self.value("enabled_backends", None)[0]
+
+    def options(self, section: str, opts: Sequence[cfg.Opt]) -> StoreOptions:
+        """Return a store's resolved options.
+
+        :raises BadStoreConfiguration: a value is not of its option's type
+        """
+        every = [*STORE_OPTIONS, *opts]
+        try:
+            for group in (section, "backend_defaults"):
+                self._private.register_opts(every, group=group)
+                self._override(group)
+        except cfg.DuplicateOptError as error:
+            raise BadStoreConfiguration(f"Two drivers define one option: {error}") from error
+        values: dict[str, Any] = {}
+        explicit: set[str] = set()
+        for opt in every:
+            value, is_set = self.value(opt.dest, section)
+            if not is_set:
+                shared, shared_set = self.value(opt.dest, "backend_defaults")
+                if shared_set:
+                    value, is_set = shared, True
+            values[opt.dest] = value
+            if is_set:
+                explicit.add(opt.dest)
+        return StoreOptions(values, frozenset(explicit))
+
+
+def _sources(caller: cfg.ConfigOpts) -> tuple[list[str], list[str]]:
+    """Return the files and directories that a ConfigOpts was called with; none if it was not."""
+    found: list[list[str]] = []
+    for name in ("config_file", "config_dir"):
+        try:
+            value = getattr(caller, name)
+        except (cfg.Error, AttributeError):
+            value = None
+        found.append([str(path) for path in value or ()])
+    return found[0], [path for path in found[1] if os.path.isdir(path)]
+
+
+def _read(conf: cfg.ConfigOpts, name: str, section: str | None) -> tuple[Any, bool]:
+    group = conf if section is None else conf[section]
+    value = getattr(group, name)
+    location = conf.get_location(name, section)
+    given = location is not None and (
+        location.location.is_user_controlled or location.location is cfg.Locations.set_override
+    )
+    return value, given

@@ -1,0 +1,479 @@
+"""The contract that a backend fulfils: Driver, the two shapes of writer, and Reader.
+
+Everything a driver author needs is in this module, :mod:`store_lib.location`,
+:mod:`store_lib.exceptions` and :mod:`store_lib.options`.  A driver moves bytes at a place and
+says truly what happened.  It never hashes, never counts against the expected size, never starts a
+thread, never sleeps to retry and never logs a secret: the transfer engine does that for all.
+
+What the engine guarantees to every driver:
+
+* ``object_id`` is a non-empty ``str`` without NUL that :meth:`Driver.check_object_id` let pass.
+* ``offset`` is 0 or more; ``length`` is ``None`` (to the end) or 0 or more.
+* In one process no two writers are at work for one id of one store.
+* Every writer and every reader it was given ends in exactly one ``commit`` or ``abort``, or in
+  ``close``.
+* ``configure`` has run before anything else, once, in the process that made the driver.  After a
+  fork the child may use the driver without a new ``configure``.
+
+What a driver guarantees: it may be used by many threads at once, and holds no transfer's state;
+everything it raises on purpose is a :class:`~store_lib.exceptions.StoreError` whose ``status``
+says truly whether trying again can help.
+"""
+
+import abc
+import dataclasses
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
+
+from oslo_config import cfg
+
+from store_lib.exceptions import (
+    NotSupported,
+    StoreAddDisabled,
+    StoreDeleteNotSupported,
+)
+from store_lib.location import Location
+from store_lib.options import StoreOptions
+
+#: What chunks are handed about as: a ``memoryview`` of bytes, or ``bytes``.  Valid only during
+#: the call that it is handed to; whoever wants to keep it copies it.
+Chunk: TypeAlias = memoryview | bytes
+
+
+class CreateOnly(enum.Enum):
+    """How far a store holds that an object of a given id is made once and never overwritten."""
+
+    #: One winner, whatever races.
+    ATOMIC = "atomic"
+    #: A second add after a finished one is Duplicate; in a race an add may be lost, never mixed.
+    CHECKED = "checked"
+    #: Each add makes an object of its own, at a location of its own.
+    NEW_LOCATION = "new_location"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stat:
+    """What a store tells of an object without reading it."""
+
+    #: Bytes; ``None`` where the backend does not know (a web server without Content-Length).
+    size: int | None
+    #: Time of the last change, in seconds since the epoch, where known.
+    modified: float | None = None
+    #: What the driver keeps with the object; printable, no secrets.
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """One object in a listing."""
+
+    object_id: str
+    location: Location
+    size: int | None = None
+    #: Seconds since the epoch, where known.
+    modified: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Incomplete:
+    """What an add that never finished left in a store, or what one at work has made so far."""
+
+    #: The driver's own name of it, given back to :meth:`Driver.discard`.
+    key: str
+    #: The object id it was to get, where the backend tells.
+    object_id: str | None
+    #: Bytes held, where known.
+    size: int | None
+    #: Time of the last sign of life, in seconds since the epoch.
+    modified: float
+    #: Whether the backend shows that an upload is still at work on it (a lock, a watcher);
+    #: ``False`` where it cannot tell, and age alone decides.
+    live: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Space:
+    """Room in a store, in bytes; ``None`` where the backend sets no bound or does not tell."""
+
+    total: int | None
+    free: int | None
+
+
+class Body(Protocol):
+    """The bytes of one request, fed by the engine and pulled by a client library.
+
+    File-like as far as HTTP clients ask: ``read``, iteration, and ``seek``/``tell`` where
+    :attr:`rewindable`.  A read that raises must end the request without publishing anything.
+    """
+
+    #: Bytes in all; ``None`` when the source's length is unknown.
+    size: int | None
+    #: Whether it may be sent again from the start (``seek(0)``).
+    rewindable: bool
+
+    def read(self, amount: int = -1, /) -> bytes:
+        """Return up to ``amount`` bytes, all that is left for -1, ``b""`` at the end."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the bytes in pieces of the engine's choosing."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move; raises ``io.UnsupportedOperation`` unless :attr:`rewindable`."""
+
+    def tell(self) -> int:
+        """Return the number of bytes read so far, or the position."""
+
+
+class Writer(abc.ABC):
+    """What the two shapes of writer share.
+
+    Nothing shows in the store before :meth:`PositionWriter.commit`,
+    :meth:`PartWriter.commit` or :meth:`PartWriter.write_once` returns, and after :meth:`abort`
+    nothing is left.  Leaving a ``with`` block by an exception aborts.
+    """
+
+    #: Bytes of a chunk that suits the backend; what the engine reads, hashes and buffers in.
+    chunk_size: int = 1024 * 1024
+    #: How many writes (or parts) the engine may have in flight at once.
+    concurrency: int = 1
+
+    @abc.abstractmethod
+    def abort(self) -> None:
+        """Remove everything that this writer made.  Called at most once, never after a commit
+        that succeeded, with no write in flight (but for one that a time limit gave up)."""
+
+    @abc.abstractmethod
+    def resolve(self) -> Location | None:
+        """After a lost reply: look whether this very upload (its nonce) is what is stored.
+
+        Called when a commit or ``write_once`` failed in a way that leaves it open (a temporary
+        error) or that could be an answer to a repeated request (Duplicate).  Returns where it
+        lies, or ``None`` when it is not what is stored.
+        """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.abort()
+
+
+class PositionWriter(Writer):
+    """A writer for backends that take bytes at any position: a file, an rbd image, a volume."""
+
+    #: Bytes of the smallest hole worth making, or ``None`` when the store is not thin: then
+    #: zeros are written like anything else.  Divides :attr:`chunk_size`.
+    hole_size: int | None = None
+    #: The engine calls :meth:`reserve` with no write in flight (a detached volume to extend).
+    quiesce_to_grow: bool = False
+    #: Position up to which bytes may be written without :meth:`reserve`.
+    reserved: int = 0
+
+    @abc.abstractmethod
+    def write_at(self, offset: int, data: Chunk) -> None:
+        """Write all of ``data`` at ``offset``; from several threads at once, never overlapping.
+        Each position is written at most once, but for a repeat after a temporary error."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a hole that reads as zeros.  Called only where :attr:`hole_size` is set, for
+        positions never written before."""
+        raise NotImplementedError
+
+    def reserve(self, end: int) -> int:
+        """Make room up to ``end`` at least, and return up to where there is room now.
+
+        Called by the thread that reads the source, before bytes past :attr:`reserved`.
+        :raises StorageFull: there is no room
+        """
+        return end
+
+    @abc.abstractmethod
+    def commit(self, size: int) -> Location:
+        """Publish the object with its true ``size`` and return where it lies.  May be called
+        again after a temporary error, once :meth:`resolve` has said ``None``.
+
+        :raises Duplicate: an object of this id is there; it was not touched
+        """
+
+
+class PartWriter(Writer):
+    """A writer for backends that store parts by themselves, or take one request for the whole.
+
+    A backend with one upload stream only has :meth:`write_once` and leaves
+    :attr:`once_limit` at ``None``.
+    """
+
+    #: The largest object in bytes that goes by :meth:`write_once`; ``None``: all do.
+    once_limit: int | None = None
+
+    @abc.abstractmethod
+    def write_once(self, body: Body) -> Location:
+        """Store and publish the whole object in one request and return where it lies.
+
+        When ``body.rewindable``, it may be called again after a temporary error, once
+        :meth:`resolve` has said ``None``.
+        :raises Duplicate: an object of this id is there; it was not touched
+        """
+
+    def part_size(self, number: int) -> int:
+        """Return the bytes of part ``number`` (from 1); the last part may be shorter.
+
+        It may grow with the number, so that a stream of unknown length fits the backend's
+        limit on parts.  Asked once for each number, in order.
+        """
+        raise NotImplementedError
+
+    def put_part(self, number: int, body: Body) -> Any:
+        """Store part ``number`` and return what :meth:`commit` needs to name it.
+
+        Called from several threads at once.  When ``body.rewindable``, it is repeated after a
+        temporary error.
+        """
+        raise NotImplementedError
+
+    def commit(self, tokens: Sequence[Any]) -> Location:
+        """Publish the object made of the parts, in order, and return where it lies.
+
+        May be called again after a temporary error, once :meth:`resolve` has said ``None``.
+        :raises Duplicate: an object of this id is there; it was not touched
+        """
+        raise NotImplementedError
+
+
+class Reader(abc.ABC):
+    """An open object.  Made by :meth:`Driver.read`, which has sent the first request."""
+
+    #: Bytes of the whole object; ``None`` where the backend does not tell.
+    size: int | None
+    #: What identifies these very bytes (an ETag, a file's identity, a snapshot), so that a cut
+    #: read can be resumed on them and on no others; ``None``: no resume.
+    validator: str | None = None
+    #: Whether :meth:`stream` may be called several times at once.
+    parallel: bool = False
+
+    @abc.abstractmethod
+    def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
+        """Yield the bytes from ``offset`` on, ``length`` of them or to the end.
+
+        The first call asks for exactly what :meth:`Driver.read` was asked for (the length
+        clipped to the object's end), and gets its first byte before there is a second call.
+        Where the driver has ``ranges``, further calls may ask for any range within the object.
+        Pieces may have any size.  A connection cut in the middle is raised as a temporary error; an
+        object that is no longer the same one as
+        :class:`~store_lib.exceptions.ObjectChanged`; never a short end without a word.
+        """
+
+    def fileno(self) -> int | None:
+        """Return a descriptor of a local file that holds exactly this object, or ``None``."""
+        return None
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Release what was opened or attached.  Idempotent, and safe however the reading ended."""
+
+
+class Driver(abc.ABC):
+    """One configured store's backend.
+
+    ``configure``, ``read`` and ``stat`` are always there.  The others are known to be
+    there because the driver overrides them: see :func:`capabilities`.
+
+    :param store_id: the store's id; for messages
+    :param options: the store's options, see :class:`~store_lib.options.StoreOptions`
+    """
+
+    #: URI schemes that locations of this driver have.
+    schemes: ClassVar[tuple[str, ...]]
+    #: The driver's options, read from the store's section or ``[backend_defaults]``.
+    options: ClassVar[tuple[cfg.Opt, ...]] = ()
+    #: The class that parses this driver's URIs.
+    location_class: ClassVar[type[Location]]
+    #: What an add guarantees; irrelevant where :meth:`create` is not overridden.  A driver
+    #: whose guarantee hangs on an option may set it on the object in :meth:`configure`.
+    create_only: CreateOnly = CreateOnly.CHECKED
+    #: Whether part of an object can be read without the rest.
+    ranges: bool = False
+    #: How many ranges of one object the engine may read at once; more than one needs
+    #: :attr:`ranges`, readers that are ``parallel``, and readers that always know their size.
+    read_concurrency: int = 1
+    #: Bytes of one range when several are read at once; :meth:`read` is then asked for the
+    #: first of them only.
+    read_size: int = 8 * 1024 * 1024
+    #: Seconds that one call may hang before the engine gives it up, 0 for no limit; for
+    #: backends that can block without end below Python, such as a dead network mount.
+    call_timeout: float = 0
+    #: With :attr:`call_timeout`: how many calls may hang at once before further ones are
+    #: refused without trying.
+    call_limit: int = 10
+    #: With :attr:`call_timeout`: the share of :attr:`call_limit` in per cent at which hanging
+    #: calls are warned of.
+    call_warning: int = 75
+
+    def __init__(self, store_id: str, options: StoreOptions) -> None:
+        self.store_id = store_id
+        self.conf = options
+
+    @abc.abstractmethod
+    def configure(self) -> None:
+        """Check the options and what they name, and import the client library.
+
+        :raises BadStoreConfiguration: with the reason; ``readable=True`` when objects already
+            there can be read all the same
+        """
+
+    def check_object_id(self, object_id: str) -> None:
+        """Refuse an id that the backend cannot hold as it stands, before any byte moves.
+
+        :raises InvalidObjectId: with the reason
+        """
+
+    def parse(self, uri: str) -> Location:
+        """Take a URI apart; a driver whose URIs need its options (a reference) overrides it.
+
+        :raises BadStoreUri: it is malformed
+        """
+        return self.location_class.parse(uri)
+
+    @property
+    def url_prefix(self) -> str:
+        """What the URIs of this store begin with, as glance_store tells its callers."""
+        return f"{self.schemes[0]}://"
+
+    def holds(self, location: Location) -> bool:
+        """Tell from the configuration alone whether ``location`` can be one of this store's.
+
+        Decides which store is asked when several have the scheme and the caller named none.
+        """
+        return True
+
+    def create(
+        self, object_id: str, size: int | None, *, nonce: str, context: Any
+    ) -> PartWriter | PositionWriter:
+        """Begin an upload.
+
+        :param size: bytes to come; ``None`` when unknown, 0 for an empty object
+        :param nonce: 32 hexadecimal digits that name this very upload, to be stored with it
+        :param context: the caller's request context, or ``None``
+        :raises Duplicate: an object of this id is there (where that is cheap to know now)
+        :raises StorageFull: ``size`` does not fit
+        """
+        raise StoreAddDisabled(
+            f"Store {self.store_id} is read-only: adding is not supported. Add to another store."
+        )
+
+    @abc.abstractmethod
+    def read(self, location: Location, offset: int, length: int | None, *, context: Any) -> Reader:
+        """Open an object and send the first data request, so that its errors come from here.
+
+        Without ``ranges`` the engine asks only for the whole object.
+        :raises NotFound: there is no such object
+        :raises InvalidRange: ``offset`` is past the end (at the end is an empty read)
+        """
+
+    @abc.abstractmethod
+    def stat(self, location: Location, *, context: Any) -> Stat:
+        """Tell of an object without reading it.
+
+        :raises NotFound: there is no such object
+        """
+
+    def metadata(self, location: Location) -> dict[str, Any]:
+        """Return what a caller should keep beside the URI of a new object: str, list and dict."""
+        return {}
+
+    def delete(self, location: Location, *, context: Any) -> None:
+        """Remove an object.
+
+        :raises NotFound: there is no such object
+        """
+        raise StoreDeleteNotSupported(
+            f"Store {self.store_id} cannot delete. Remove the object where it is served from."
+        )
+
+    def list(self, *, context: Any) -> Iterator[Entry]:
+        """Yield every complete object, in no order."""
+        raise self._unsupported("list its objects")
+
+    def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
+        """Yield what adds that never finished have left, and what adds at work have so far."""
+        raise self._unsupported("list incomplete uploads")
+
+    def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
+        """Remove a leftover that :meth:`list_incomplete` gave, and say whether it was removed.
+
+        Never removes what an upload is still at work on, where the backend shows it, nor what
+        has been published meanwhile.
+        """
+        raise self._unsupported("discard incomplete uploads")
+
+    def copy(self, location: Location, object_id: str, *, nonce: str, context: Any) -> Location:
+        """Make a new object from one in the same backend, without moving bytes through here.
+
+        Create-only, and nothing half-made shows, as with :meth:`create`.
+        """
+        raise self._unsupported("copy by itself")
+
+    def space(self, *, context: Any) -> Space:
+        """Tell how much room there is."""
+        raise self._unsupported("tell its free space")
+
+    def set_acls(
+        self,
+        location: Location,
+        *,
+        public: bool,
+        read_tenants: Sequence[str],
+        write_tenants: Sequence[str],
+        context: Any,
+    ) -> None:
+        """Set who else may read or write the object in the backend."""
+        raise self._unsupported("set access control lists")
+
+    def url(self, location: Location, *, expires: int, context: Any) -> str:
+        """Return a URL that reads the object without further credentials for ``expires`` s."""
+        raise self._unsupported("make temporary URLs")
+
+    def close(self) -> None:
+        """Release what the driver holds.  Called once, with no transfer under way."""
+
+    def _unsupported(self, what: str) -> NotSupported:
+        return NotSupported(store_id=self.store_id, what=what, store=self.store_id)
+
+
+#: Capability names and the Driver methods whose overriding declares them.
+_OPTIONAL = {
+    "add": "create",
+    "delete": "delete",
+    "list": "list",
+    "list_incomplete": "list_incomplete",
+    "discard": "discard",
+    "copy": "copy",
+    "space": "space",
+    "set_acls": "set_acls",
+    "url": "url",
+}
+
+
+def capabilities(driver: Driver | type[Driver]) -> frozenset[str]:
+    """Return what a driver can do beyond get and stat.
+
+    The names are ``add``, ``delete``, ``list``, ``list_incomplete``, ``discard``, ``copy``,
+    ``space``, ``set_acls``, ``url`` (each by overriding the method) and ``ranges``.
+    """
+    cls = driver if isinstance(driver, type) else type(driver)
+    found = {
+        name
+        for name, method in _OPTIONAL.items()
+        if getattr(cls, method) is not getattr(Driver, method)
+    }
+    if driver.ranges:
+        found.add("ranges")
+    return frozenset(found)

@@ -1,0 +1,374 @@
+"""The errors of the library: one tree, each saying what was expected, what was got and what to do.
+
+::
+
+    StoreError
+     |-- BackendException               the backend failed in a way no other class names
+     |    `-- UnsupportedBackend
+     |-- Invalid                        what the caller handed in is wrong
+     |    |-- SizeMismatch              the source did not have the declared number of bytes
+     |    |-- DigestMismatch            the bytes do not have the expected digest
+     |    |-- InvalidObjectId           an id that this store cannot hold
+     |    |-- InvalidRange              offset or length outside the object
+     |    `-- UnknownHashingAlgo
+     |-- NotFound
+     |-- Duplicate                      an object of this id is there already
+     |-- ObjectChanged                  the object was replaced while it was being read
+     |-- BadStoreUri
+     |-- UnknownScheme
+     |    `-- UnknownStore              no store of this id is configured
+     |-- BadStoreConfiguration
+     |    `-- DriverLoadFailure
+     |-- Forbidden
+     |    |-- NotAuthenticated
+     |    |-- AuthorizationFailure
+     |    `-- MissingCredentialError
+     |-- StorageFull
+     |-- StorageWriteDenied
+     |-- InUseByStore
+     |-- HasSnapshot
+     |-- RemoteServiceUnavailable
+     |    `-- MaxRedirectsExceeded
+     |-- TimeoutError                   (not the built-in of that name)
+     |    |-- TransferStalled           no byte moved for too long
+     |    `-- DeadlineExceeded          the whole transfer took too long
+     |-- StoreClosed
+     `-- NotSupported                   this store cannot do that
+          |-- StoreAddDisabled
+          |-- StoreDeleteNotSupported
+          `-- StoreGetNotSupported
+               `-- StoreRandomGetNotSupported
+
+Names and form are glance_store's where it has the class: the class attribute ``message`` is a
+template, keyword arguments fill it, and the instance attribute ``msg`` is the finished text.
+Whether trying again can help is told by ``status`` alone.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from store_lib.redaction import redact_uri
+
+
+class ErrorStatus(enum.Enum):
+    """Whether the same call may succeed when it is made again."""
+
+    #: Trying again gives the same answer.
+    PERMANENT = "permanent"
+    #: Trying again may succeed: a lost connection, a server that is busy.
+    TEMPORARY = "temporary"
+    #: It was temporary, and has been tried again as often as allowed: an outer loop should not.
+    EXHAUSTED = "exhausted"
+
+
+class _Blanks(dict[str, Any]):
+    """Template values in which a missing one reads as unknown instead of raising."""
+
+    def __missing__(self, key: str) -> str:
+        return "(unknown)"
+
+
+class StoreError(Exception):
+    """The root of every error that the library raises on purpose.
+
+    :param message: the text; the class's template when left out.  Keyword arguments fill either.
+    :param store: id of the store concerned, where known
+    :param operation: what was being done: ``add``, ``get``, ``stat``, ``delete``, ...
+    :param object_id: the caller's name of the object, where known
+    :param status: overrides the class's :attr:`default_status`
+
+    A keyword named ``uri`` is redacted before it is used: no credential gets into a message.
+    """
+
+    message: ClassVar[str] = "An unknown exception occurred"
+    default_status: ClassVar[ErrorStatus] = ErrorStatus.PERMANENT
+
+    def __init__(
+        self,
+        message: object = None,
+        *,
+        store: str | None = None,
+        operation: str | None = None,
+        object_id: str | None = None,
+        status: ErrorStatus | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if "uri" in kwargs:
+            kwargs["uri"] = redact_uri(str(kwargs["uri"]))
+        template = self.message if message is None else str(message)
+        if message is None or kwargs:
+            try:
+                template = template % _Blanks(kwargs)
+            except (TypeError, ValueError, KeyError):
+                pass  # a finished text that happens to hold a per cent sign
+        self.msg = template
+        self.store = store
+        self.operation = operation
+        self.object_id = object_id
+        self.status = status or self.default_status
+        super().__init__(self.msg)
+
+    def __str__(self) -> str:
+        return self.msg
+
+    def locate(
+        self,
+        *,
+        store: str | None = None,
+        operation: str | None = None,
+        object_id: str | None = None,
+    ) -> Self:
+        """Fill in what the place that raised did not know; what is known already stays."""
+        self.store = self.store or store
+        self.operation = self.operation or operation
+        self.object_id = self.object_id or object_id
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.msg, dict(self.__dict__))
+
+
+def _restore(cls: type[StoreError], text: str, state: Mapping[str, Any]) -> StoreError:
+    error = cls.__new__(cls, text)
+    error.args = (text,)
+    error.__dict__.update(state)
+    return error
+
+
+class BackendException(StoreError):
+    """The backend failed in a way that no other class names."""
+
+    message = "The storage backend failed."
+
+
+class UnsupportedBackend(BackendException):
+    """The backend is one that the library cannot talk to."""
+
+    message = "The storage backend is not supported."
+
+
+class Invalid(StoreError):
+    """What the caller handed in cannot be used."""
+
+    message = "Data supplied was not valid."
+
+
+class SizeMismatch(Invalid):
+    """The source gave more or fewer bytes than were declared; nothing was stored."""
+
+    message = (
+        "Expected %(expected)s bytes, got %(got)s. Nothing was stored; declare the true size, "
+        "or none."
+    )
+
+
+class DigestMismatch(Invalid):
+    """The bytes do not have the digest that the caller expected."""
+
+    message = (
+        "Expected %(algorithm)s %(expected)s, got %(got)s. Check the source, or the expected "
+        "digest."
+    )
+
+
+class InvalidObjectId(Invalid):
+    """An object id that this store cannot hold as it stands; refused before any byte moves."""
+
+    message = "The object id %(object_id_repr)s cannot be used: %(reason)s"
+
+
+class InvalidRange(Invalid):
+    """An offset or a length that lies outside the object."""
+
+    message = "Expected a range within %(size)s bytes, got offset %(offset)s, length %(length)s."
+
+
+class UnknownHashingAlgo(Invalid):
+    """A digest name that hashlib does not offer here."""
+
+    message = "Unknown hashing algorithm identifier: %(algo)s"
+
+
+class NotFound(StoreError):
+    """There is no such object."""
+
+    message = "Object %(image)s not found"
+
+
+class Duplicate(StoreError):
+    """An object of this id is there already, or is being added right now; it was not touched."""
+
+    message = "Object %(image)s already exists"
+
+
+class ObjectChanged(StoreError):
+    """The object was replaced or altered while it was being read; begin again."""
+
+    message = "The object changed while it was being read. Read it again from the start."
+
+
+class BadStoreUri(StoreError):
+    """A location URI that is malformed, or that is none of this store's."""
+
+    message = "The store URI was malformed: %(uri)s"
+
+
+class UnknownScheme(StoreError):
+    """No configured store answers for the scheme of this URI."""
+
+    message = "Unknown scheme '%(scheme)s' found in URI"
+
+
+class UnknownStore(UnknownScheme):
+    """No store of this id is configured."""
+
+    message = "Store %(store_id)s is not configured; configured are: %(known)s"
+
+
+class BadStoreConfiguration(StoreError):
+    """A store's options are wrong, or what they name cannot be used.
+
+    :param readable: whether objects already in the store can be read all the same
+    """
+
+    message = "Store %(store_name)s could not be configured correctly. Reason: %(reason)s"
+
+    def __init__(self, message: object = None, *, readable: bool = False, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+        self.readable = readable
+
+
+class DriverLoadFailure(BadStoreConfiguration):
+    """A driver, or a package that it needs, is not installed."""
+
+    message = "Driver %(driver_name)s could not be loaded. Reason: %(reason)s"
+
+
+class Forbidden(StoreError):
+    """The backend refuses this to the credentials in use."""
+
+    message = "You are not authorized to complete this action."
+
+
+class NotAuthenticated(Forbidden):
+    """The backend asks for a login that was not made or has ended."""
+
+    message = "You are not authenticated."
+
+
+class AuthorizationFailure(Forbidden):
+    """The login was refused."""
+
+    message = "Authorization failed."
+
+
+class MissingCredentialError(Forbidden):
+    """A credential that the login needs is not configured."""
+
+    message = "Missing required credential: %(required)s"
+
+
+class StorageFull(StoreError):
+    """The store has no room for the object, or the quota is used up; nothing was stored."""
+
+    message = "There is not enough disk space on the image storage media."
+
+
+class StorageWriteDenied(StoreError):
+    """The store's medium is read-only, or writing to it is not permitted."""
+
+    message = "Permission to write image storage media denied."
+
+
+class InUseByStore(StoreError):
+    """The object is in use by another consumer of the backend and was not deleted."""
+
+    message = (
+        "The image cannot be deleted because it is in use through the backend store outside of "
+        "this service."
+    )
+
+
+class HasSnapshot(StoreError):
+    """The object has snapshots and was not deleted."""
+
+    message = "The image cannot be deleted because it has snapshot(s)."
+
+
+class RemoteServiceUnavailable(StoreError):
+    """The server did not answer, or answered that it cannot serve now."""
+
+    message = "Remote server where the image is present is unavailable."
+    default_status = ErrorStatus.TEMPORARY
+
+
+class MaxRedirectsExceeded(RemoteServiceUnavailable):
+    """The server redirected more often than is followed."""
+
+    message = "Maximum redirects (%(redirects)s) was exceeded."
+    default_status = ErrorStatus.PERMANENT
+
+
+class TimeoutError(StoreError):
+    """A time limit ran out.  Not a subclass of the built-in of the same name, as in the peer."""
+
+    message = "Operation timed out after %(timeout)ss. Check storage health and connectivity."
+    default_status = ErrorStatus.EXHAUSTED
+
+
+class TransferStalled(TimeoutError):
+    """No byte moved for as long as the stall limit allows."""
+
+    message = (
+        "No progress for %(timeout)s s (transfer_stall_timeout), after %(done)s bytes. Check the "
+        "storage's health and the network to it."
+    )
+
+
+class DeadlineExceeded(TimeoutError):
+    """The whole transfer took longer than its deadline allows."""
+
+    message = (
+        "Not finished within %(timeout)s s (transfer_deadline), after %(done)s bytes. Check what "
+        "held it back, or raise the limit."
+    )
+
+
+class StoreClosed(StoreError):
+    """The stores were closed; make a new ``Stores``."""
+
+    message = "The stores are closed. Make a new Stores object."
+
+
+class NotSupported(StoreError):
+    """This store cannot do what was asked."""
+
+    message = "Store %(store_id)s cannot do this: %(what)s"
+
+
+class StoreAddDisabled(NotSupported):
+    """Adding is not possible: the store is read-only or its configuration failed."""
+
+    message = "Configuration for store failed. Adding images to this store is disabled."
+
+
+class StoreDeleteNotSupported(NotSupported):
+    """Deleting is not possible in this store."""
+
+    message = "Deleting images from this store is not supported."
+
+
+class StoreGetNotSupported(NotSupported):
+    """Reading is not possible from this store."""
+
+    message = "Getting images from this store is not supported."
+
+
+class StoreRandomGetNotSupported(StoreGetNotSupported):
+    """Reading a range is not possible from this store."""
+
+    message = (
+        "Getting images randomly from this store is not supported. Offset: %(offset)s, length: "
+        "%(chunk_size)s"
+    )

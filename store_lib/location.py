@@ -1,0 +1,59 @@
+"""Where an object lies: a URI taken apart and put together, and never printed with a secret."""
+
+import abc
+from typing import ClassVar, Self
+
+from store_lib.exceptions import BadStoreUri
+from store_lib.redaction import redact_uri
+
+
+def scheme_of(uri: str) -> str:
+    """Return the scheme of ``uri`` in lower case.
+
+    :raises BadStoreUri: ``uri`` is no string, or has no ``scheme://``
+    """
+    if not isinstance(uri, str):
+        raise BadStoreUri(f"Expected a location URI as a str, got {type(uri).__name__}.")
+    scheme, separator, _ = uri.partition("://")
+    if not separator or not scheme or not scheme[0].isalpha():
+        raise BadStoreUri("Expected a location URI such as file:///path, got %(uri)s", uri=uri)
+    return scheme.lower()
+
+
+class Location(abc.ABC):
+    """A place in one kind of backend, immutable and comparable by its URI.
+
+    A subclass parses strictly: a URI that it did not understand whole raises
+    :class:`~store_lib.exceptions.BadStoreUri`.  ``str`` and ``repr`` are redacted; only
+    :attr:`uri` is the full text.
+    """
+
+    __slots__ = ()
+
+    #: The URI schemes that :meth:`parse` accepts, the one that :attr:`uri` writes first.
+    schemes: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    @abc.abstractmethod
+    def parse(cls, uri: str) -> Self:
+        """Take ``uri`` apart.
+
+        :raises BadStoreUri: it is malformed; the message is redacted
+        """
+
+    @property
+    @abc.abstractmethod
+    def uri(self) -> str:
+        """The full URI, as it is handed to the caller and kept in its database."""
+
+    def __str__(self) -> str:
+        return redact_uri(self.uri)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and isinstance(other, Location) and other.uri == self.uri
+
+    def __hash__(self) -> int:
+        return hash(self.uri)

@@ -1,0 +1,164 @@
+"""Options common to all stores, a store's resolved options, and the listing for the generator."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from oslo_config import cfg
+
+#: Sections that mean something else and so cannot be store ids.
+RESERVED_SECTIONS = frozenset({"DEFAULT", "glance_store", "backend_defaults"})
+
+#: ``[DEFAULT]`` options; services such as Glance register their own.
+DEFAULT_OPTIONS: tuple[cfg.Opt, ...] = (
+    cfg.DictOpt(
+        "enabled_backends",
+        help="The stores, as a comma-separated list of store_id:driver pairs. Each store is "
+        "configured in a section named by its id. A driver is an entry point of the namespace "
+        "store_lib.drivers: file (or filesystem), http, or one that another package brings.",
+        sample_default="fast:file, slow:file, web:http",
+    ),
+)
+
+#: ``[glance_store]`` options about the set of stores.
+SET_OPTIONS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "default_backend",
+        help="Id of the store that an add goes to when it names none. Left out, it is the only "
+        "store there is, or the one with the highest weight that can be written to.",
+    ),
+    cfg.ListOpt(
+        "stores",
+        default=["file", "http"],
+        help="Old single-store form, used when enabled_backends is not set: the drivers to "
+        "enable. Their options stand in this section.",
+    ),
+    cfg.StrOpt(
+        "default_store",
+        default="file",
+        help="Old single-store form: the URI scheme of the store that an add goes to.",
+    ),
+    cfg.IntOpt(
+        "transfer_memory_limit",
+        default=256,
+        min=1,
+        help="Memory in MiB that all transfers of the process may hold in buffers together. "
+        "A transfer waits until its minimum is free; more window is taken only when it can be "
+        "had at once. When several sets of stores in one process ask for different limits, the "
+        "largest holds.",
+    ),
+)
+
+#: Options that every store has, in its own section or in ``[backend_defaults]``.
+STORE_OPTIONS: tuple[cfg.Opt, ...] = (
+    cfg.IntOpt(
+        "weight",
+        default=0,
+        help="Preference among stores: where one can be chosen, the highest weight is.",
+    ),
+    cfg.StrOpt("store_description", help="What the operator calls this store."),
+    cfg.StrOpt("description", help="Another name for store_description, which wins."),
+    cfg.IntOpt(
+        "transfer_stall_timeout",
+        default=300,
+        min=0,
+        help="Seconds without any progress after which a transfer is given up; 0 for no limit.",
+    ),
+    cfg.IntOpt(
+        "transfer_deadline",
+        default=0,
+        min=0,
+        help="Seconds after which a transfer is given up however it goes; 0 for no limit.",
+    ),
+    cfg.IntOpt(
+        "transfer_attempts",
+        default=4,
+        min=1,
+        help="How often one request is tried when its errors are temporary, with growing pauses.",
+    ),
+)
+
+
+class StoreOptions(Mapping[str, Any]):
+    """The options of one store, resolved: its section, else ``[backend_defaults]``, else default.
+
+    Values are read as attributes or by name.  The representation shows no values, so that a
+    secret cannot be printed by accident.
+    """
+
+    def __init__(self, values: Mapping[str, Any], explicit: frozenset[str] = frozenset()) -> None:
+        """
+        :param values: every option's value by name
+        :param explicit: names that the operator set, as opposed to defaults
+        """
+        self._values = dict(values)
+        self._explicit = explicit
+
+    @classmethod
+    def of(cls, options: tuple[cfg.Opt, ...], **values: Any) -> "StoreOptions":
+        """Make options from ``values`` and the defaults of ``options``: for tests and embedding.
+
+        :raises ValueError: a value is not of its option's type, or its name is unknown
+        """
+        known = {opt.dest: opt for opt in (*STORE_OPTIONS, *options)}
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"unknown options: {', '.join(unknown)}")
+        resolved = {name: opt.default for name, opt in known.items()}
+        for name, value in values.items():
+            opt = known[name]
+            if value is None:
+                resolved[name] = None
+            elif opt.multi:
+                resolved[name] = [opt.type(item) for item in value]
+            else:
+                resolved[name] = opt.type(value)
+        return cls(resolved, frozenset(values))
+
+    def is_set(self, name: str) -> bool:
+        """Whether the operator set the option, in whichever place."""
+        return name in self._explicit
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(f"no option {name!r}") from None
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"<StoreOptions: {len(self)} options, set: {', '.join(sorted(self._explicit))}>"
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """Return every option by section, for ``oslo-config-generator --namespace store_lib``.
+
+    A store's options are shown in a section named by its driver; the operator writes them in
+    the section named by the store's id.
+    """
+    from stevedore import ExtensionManager
+
+    groups: list[tuple[str, list[cfg.Opt]]] = [
+        ("DEFAULT", list(DEFAULT_OPTIONS)),
+        ("glance_store", list(SET_OPTIONS)),
+        ("backend_defaults", list(STORE_OPTIONS)),
+    ]
+    seen: set[type] = set()
+    manager: ExtensionManager[Any] = ExtensionManager(
+        namespace="store_lib.drivers", invoke_on_load=False
+    )
+    for extension in sorted(manager, key=lambda each: str(each.name)):
+        driver: Any = extension.plugin
+        if driver not in seen:
+            seen.add(driver)
+            groups.append((str(extension.name), [*driver.options]))
+    return groups

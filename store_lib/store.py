@@ -1,0 +1,645 @@
+"""One configured store: add, get, stat, delete and the rest, through the engine and a driver."""
+
+import builtins
+import contextlib
+import dataclasses
+import functools
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from store_lib.driver import Driver, Entry, Incomplete, Reader, Space, Stat, capabilities
+from store_lib.exceptions import (
+    BadStoreConfiguration,
+    Duplicate,
+    Invalid,
+    InvalidObjectId,
+    InvalidRange,
+    NotFound,
+    NotSupported,
+    StoreAddDisabled,
+    StoreClosed,
+    StoreDeleteNotSupported,
+    StoreError,
+    StoreGetNotSupported,
+    StoreRandomGetNotSupported,
+)
+from store_lib.location import Location
+from store_lib.options import StoreOptions
+from store_lib.transfer.budget import MIB, PROCESS_BUDGET
+from store_lib.transfer.digest import check_names
+from store_lib.transfer.download import LocalFileReader, ObjectReader
+from store_lib.transfer.limits import Guard, Limits, repeat
+from store_lib.transfer.report import TransferReport
+from store_lib.transfer.source import Source, open_source
+from store_lib.transfer.upload import Order, Progress, upload
+
+R = TypeVar("R")
+
+#: The digests that are made when the caller asks for none in particular.
+DEFAULT_DIGESTS = ("sha512",)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AddResult:
+    """What an add came to."""
+
+    #: Where the object lies; keep it to get, stat or delete the object.
+    uri: str
+    #: Bytes stored.
+    size: int
+    #: Hexadecimal digests by algorithm.
+    digests: Mapping[str, str]
+    #: Id of the store.
+    store: str
+    #: What the driver wants kept beside the URI: str, list and dict.
+    metadata: Mapping[str, Any]
+    #: Where the time went.
+    report: TransferReport
+
+
+class Store:
+    """One configured store; made by :class:`~store_lib.stores.Stores`.
+
+    :param store_id: its id in the configuration
+    :param driver_name: the entry point's name
+    :param driver: ``None`` when it could not be made
+    :param options: ``None`` when they could not be read
+    :param error: why it cannot be used, or only be read
+    """
+
+    def __init__(
+        self,
+        store_id: str,
+        driver_name: str,
+        driver: Driver | None,
+        options: StoreOptions | None,
+        error: BadStoreConfiguration | None = None,
+    ) -> None:
+        self.id = store_id
+        self.driver_name = driver_name
+        self.driver = driver
+        self.options = options
+        #: Why the store cannot be used, or can only be read; ``None`` when all is well.
+        self.error = error
+        #: Whether an add that names no store comes here.
+        self.is_default = False
+        self._closed = False
+        self._driver_closed = False
+        self._users = 0
+        self._adding: set[str] = set()
+        self._lock = threading.RLock()
+        self._guard = Guard(
+            driver.call_timeout if driver else 0,
+            driver.call_limit if driver else 0,
+            driver.call_warning if driver else 0,
+        )
+        get: Callable[[str], Any] = options.__getitem__ if options is not None else lambda _: 0
+        self._limits = Limits(
+            stall=get("transfer_stall_timeout"),
+            deadline=get("transfer_deadline"),
+            attempts=get("transfer_attempts") or 1,
+        )
+        if self._guard.timeout:
+            stalls = [each for each in (self._limits.stall, self._guard.timeout) if each]
+            self._limits = dataclasses.replace(self._limits, stall=min(stalls))
+        _ALL.add(self)
+
+    # What it is.
+
+    @property
+    def weight(self) -> int:
+        """Preference among stores, the highest first."""
+        return int(self.options.weight) if self.options is not None else 0
+
+    @property
+    def description(self) -> str | None:
+        """What the operator calls it."""
+        if self.options is None:
+            return None
+        found: str | None = self.options.store_description or self.options.description
+        return found
+
+    @property
+    def readable(self) -> bool:
+        """Whether objects can be read."""
+        return self.driver is not None and (self.error is None or self.error.readable)
+
+    @property
+    def writable(self) -> bool:
+        """Whether objects can be added."""
+        return self.error is None and "add" in self.capabilities
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the driver can do beyond get and stat; see :func:`~store_lib.capabilities`."""
+        return capabilities(self.driver) if self.driver is not None else frozenset()
+
+    def __repr__(self) -> str:
+        state = "" if self.error is None else ", misconfigured"
+        return f"<Store {self.id}: {self.driver_name}{state}>"
+
+    # What it does.
+
+    def add(
+        self,
+        object_id: str,
+        data: Any,
+        size: int | None = None,
+        *,
+        digests: Iterable[str] = DEFAULT_DIGESTS,
+        expected: Mapping[str, str] | None = None,
+        verifier: Any = None,
+        context: Any = None,
+        progress: Progress | None = None,
+    ) -> AddResult:
+        """Store an object under an id that is not taken yet.
+
+        Nothing shows before everything is right, and nothing is left when something is not.
+
+        :param object_id: any string that the backend can hold
+        :param data: has ``read`` or ``readinto``, or is an iterable of bytes-likes, bytes, or an
+            ``os.PathLike``; read to its end
+        :param size: bytes to come; ``None`` when unknown, 0 for an empty object
+        :param digests: names of hashlib digests to make on the way
+        :param expected: hexadecimal digests by name that the bytes must have
+        :param verifier: gets every byte once and in order by ``update``, in a thread of its
+            own; its ``verify``, if it has one, is called before the object is published
+        :param context: the caller's request context, for backends that act for a user
+        :param progress: called with the bytes done and the bytes in all, in this thread
+        :raises Duplicate: an object of this id is there, or is being added
+        :raises SizeMismatch: the data is longer or shorter than ``size``
+        :raises DigestMismatch: the data does not have an ``expected`` digest
+        :raises StorageFull: there is no room
+        """
+        source = open_source(data)
+        try:
+            return self._receive(
+                source,
+                object_id,
+                source.size if size is None else size,
+                digests=digests,
+                expected=expected,
+                verifier=verifier,
+                context=context,
+                progress=progress,
+            )
+        finally:
+            source.close()
+
+    def add_copy(
+        self,
+        reader: ObjectReader,
+        object_id: str,
+        *,
+        digests: Iterable[str] = DEFAULT_DIGESTS,
+        expected: Mapping[str, str] | None = None,
+        context: Any = None,
+        progress: Progress | None = None,
+    ) -> AddResult:
+        """Store what a reader, of this store or another one, has left to give.
+
+        As :meth:`add`; memory for both ends is reserved together.
+        """
+        return self._receive(
+            open_source(iter(reader)),
+            object_id,
+            reader.length,
+            digests=digests,
+            expected=expected,
+            context=context,
+            progress=progress,
+            further=MIB,
+        )
+
+    def _receive(
+        self,
+        source: Source,
+        object_id: str,
+        size: Any,
+        *,
+        digests: Iterable[str],
+        expected: Mapping[str, str] | None,
+        verifier: Any = None,
+        context: Any = None,
+        progress: Progress | None = None,
+        further: int = 0,
+    ) -> AddResult:
+        try:
+            driver = self._usable("add")
+            names = check_names(digests, expected)
+            _check_size(size)
+            self._check_id(driver, object_id)
+            order = Order(
+                size=size,
+                digests=names,
+                expected=expected,
+                verifier=verifier,
+                progress=progress,
+                limits=self._limits,
+                guard=self._guard,
+                budget=PROCESS_BUDGET,
+                further=further,
+            )
+            create = functools.partial(
+                driver.create, object_id, size, nonce=os.urandom(16).hex(), context=context
+            )
+            with self._adds(object_id):
+                writer = self._repeat(
+                    functools.partial(self._guard.call, create, late=lambda made: made.abort())
+                )
+                outcome = upload(writer, source, order)
+        except StoreError as error:
+            if error is not source.error:
+                self._at(error, "add", _printable(object_id))
+            raise
+        return AddResult(
+            uri=outcome.location.uri,
+            size=outcome.size,
+            digests=outcome.digests,
+            store=self.id,
+            metadata=driver.metadata(outcome.location),
+            report=outcome.report,
+        )
+
+    def get(
+        self,
+        uri: str,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        expected: Mapping[str, str] | None = None,
+        context: Any = None,
+    ) -> ObjectReader:
+        """Open an object, or a range of it, for reading.
+
+        :param offset: bytes to leave out at the start
+        :param length: bytes to read, clipped at the end of the object; ``None`` for the rest
+        :param expected: digests of the whole object to hold its bytes against; a reader of a
+            wrong one raises DigestMismatch instead of coming to its end
+        :raises NotFound: there is no such object
+        :raises InvalidRange: a negative number, or ``offset`` beyond the object's end
+        :raises StoreRandomGetNotSupported: a range of a store that cannot do ranges
+        """
+        driver = self._usable("get")
+        whole = _check_range(offset, length)
+        if not whole and not driver.ranges:
+            raise self._at(StoreRandomGetNotSupported(offset=offset, chunk_size=length), "get")
+        if expected:
+            if not whole:
+                raise self._at(
+                    Invalid("Expected digests can only be held against a whole object."), "get"
+                )
+            check_names((), expected)
+        location = self._locate(driver, uri, "get")
+        width = driver.read_concurrency if driver.ranges else 1
+        first = length
+        if width > 1:
+            first = driver.read_size if length is None else min(length, driver.read_size)
+        self._enter()
+        try:
+            read = functools.partial(driver.read, location, offset, first, context=context)
+            reader = self._repeat(
+                functools.partial(self._guard.call, read, late=lambda made: made.close())
+            )
+            return self._reader(driver, reader, offset, length, width, expected, whole)
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, StoreError):
+                self._at(error, "get")
+            raise
+
+    def _reader(
+        self,
+        driver: Driver,
+        reader: Reader,
+        offset: int,
+        length: int | None,
+        width: int,
+        expected: Mapping[str, str] | None,
+        whole: bool,
+    ) -> ObjectReader:
+        kind = ObjectReader
+        try:
+            if whole and not expected and not self._guard.timeout and reader.fileno() is not None:
+                kind = LocalFileReader
+            return kind(
+                reader,
+                offset=offset,
+                length=length,
+                ranges=driver.ranges,
+                width=width,
+                read_size=driver.read_size,
+                bounded=bool(self._guard.timeout),
+                limits=self._limits,
+                budget=PROCESS_BUDGET,
+                digests=expected,
+                released=self._leave,
+            )
+        except BaseException:
+            reader.close()
+            raise
+
+    def stat(self, uri: str, *, context: Any = None) -> Stat:
+        """Tell of an object without reading it.
+
+        :raises NotFound: there is no such object
+        """
+        driver = self._usable("stat")
+        location = self._locate(driver, uri, "stat")
+        return self._do("stat", functools.partial(driver.stat, location, context=context))
+
+    def delete(self, uri: str, *, context: Any = None) -> None:
+        """Remove an object.
+
+        :raises NotFound: there is no such object
+        :raises InUseByStore: another consumer of the backend uses it
+        """
+        driver = self._usable("delete")
+        location = self._locate(driver, uri, "delete")
+        tried = False
+
+        def delete() -> None:
+            nonlocal tried
+            again, tried = tried, True
+            try:
+                driver.delete(location, context=context)
+            except NotFound:
+                if not again:
+                    raise
+                # The reply to the first request was lost, but not the request.
+
+        self._do("delete", delete)
+
+    def list(self, *, context: Any = None) -> Iterator[Entry]:
+        """Yield every complete object, in no order.
+
+        :raises NotSupported: the store cannot list
+        """
+        driver = self._usable("list")
+        return self._each("list", driver.list(context=context))
+
+    def list_incomplete(self, *, context: Any = None) -> Iterator[Incomplete]:
+        """Yield what adds that never finished have left, and what adds at work have so far.
+
+        :raises NotSupported: the store cannot tell
+        """
+        driver = self._usable("list_incomplete")
+        return self._each("list_incomplete", driver.list_incomplete(context=context))
+
+    def sweep(
+        self, older_than: float, *, dry_run: bool = False, context: Any = None
+    ) -> builtins.list[Incomplete]:
+        """Remove what adds that never finished have left, and return what was removed.
+
+        What shows a live upload stays, whatever its age.
+
+        :param older_than: seconds without a sign of life
+        :param dry_run: remove nothing, and return what would be
+        :raises NotSupported: the store cannot tell
+        """
+        if older_than < 0:
+            raise self._at(
+                Invalid(f"Expected older_than as 0 or more seconds, got {older_than!r}."), "sweep"
+            )
+        driver = self._usable("discard")
+        limit = time.time() - older_than
+        removed = []
+        for each in self.list_incomplete(context=context):
+            if each.live or each.modified > limit:
+                continue
+            discard = functools.partial(driver.discard, each, context=context)
+            if dry_run or self._do("sweep", discard):
+                removed.append(each)
+        return removed
+
+    def copy(
+        self,
+        uri: str,
+        object_id: str,
+        *,
+        context: Any = None,
+    ) -> AddResult:
+        """Make a new object from one of this store, in the backend itself.
+
+        No byte passes through here, so the result has no digests.
+
+        :raises NotSupported: the store cannot copy by itself
+        :raises NotFound: there is no such object
+        :raises Duplicate: an object of this id is there, or is being added
+        """
+        driver = self._usable("copy")
+        began = time.perf_counter()
+        try:
+            self._check_id(driver, object_id)
+            location = driver.parse(uri)
+            copy = functools.partial(
+                driver.copy, location, object_id, nonce=os.urandom(16).hex(), context=context
+            )
+            with self._adds(object_id):
+                # Not guarded: a copy may rightly take as long as an upload.
+                made = self._repeat(copy)
+                size = driver.stat(made, context=context).size or 0
+        except StoreError as error:
+            self._at(error, "copy", _printable(object_id))
+            raise
+        spent = time.perf_counter() - began
+        report = TransferReport(size, spent, 0.0, 0.0, spent, 0.0, 0, 1, 0)
+        return AddResult(made.uri, size, {}, self.id, driver.metadata(made), report)
+
+    def space(self, *, context: Any = None) -> Space:
+        """Tell how much room there is.
+
+        :raises NotSupported: the store cannot tell
+        """
+        driver = self._usable("space")
+        return self._do("space", functools.partial(driver.space, context=context))
+
+    def set_acls(
+        self,
+        uri: str,
+        *,
+        public: bool = False,
+        read_tenants: Sequence[str] = (),
+        write_tenants: Sequence[str] = (),
+        context: Any = None,
+    ) -> None:
+        """Set who else may read or write an object in the backend.
+
+        :raises NotSupported: the store has no access control lists
+        """
+        driver = self._usable("set_acls")
+        location = self._locate(driver, uri, "set_acls")
+        self._do(
+            "set_acls",
+            lambda: driver.set_acls(
+                location,
+                public=public,
+                read_tenants=read_tenants,
+                write_tenants=write_tenants,
+                context=context,
+            ),
+        )
+
+    def url(self, uri: str, *, expires: int = 3600, context: Any = None) -> str:
+        """Return a URL that reads the object without further credentials.
+
+        :param expires: seconds that it is good for
+        :raises NotSupported: the store has no such URLs
+        """
+        driver = self._usable("url")
+        location = self._locate(driver, uri, "url")
+        return self._do("url", lambda: driver.url(location, expires=expires, context=context))
+
+    def close(self) -> None:
+        """Refuse new work, and release the driver once what is under way has ended."""
+        with self._lock:
+            self._closed = True
+            self._close_driver()
+
+    # What these have in common.
+
+    def _usable(self, operation: str) -> Driver:
+        """Return the driver, when the store can do ``operation`` at all."""
+        if self._closed:
+            raise StoreClosed(store=self.id, operation=operation)
+        reading = operation in ("get", "stat", "list", "list_incomplete", "space", "url")
+        if self.driver is None or (self.error and not (reading and self.error.readable)):
+            kind: type[NotSupported] = {
+                "add": StoreAddDisabled,
+                "copy": StoreAddDisabled,
+                "delete": StoreDeleteNotSupported,
+                "get": StoreGetNotSupported,
+                "stat": StoreGetNotSupported,
+            }.get(operation, NotSupported)
+            raise kind(
+                f"Store {self.id} is not usable for {operation}: {self.error}",
+                store=self.id,
+                operation=operation,
+            )
+        return self.driver
+
+    def _check_id(self, driver: Driver, object_id: Any) -> None:
+        reason = None
+        if not isinstance(object_id, str):
+            reason = f"a str was expected, got {type(object_id).__name__}."
+        elif not object_id:
+            reason = "it is empty."
+        elif "\0" in object_id:
+            reason = "it holds a NUL character."
+        if reason is not None:
+            raise InvalidObjectId(object_id_repr=repr(object_id)[:100], reason=reason)
+        driver.check_object_id(object_id)
+
+    def _locate(self, driver: Driver, uri: str, operation: str) -> Location:
+        try:
+            return driver.parse(uri)
+        except StoreError as error:
+            self._at(error, operation)
+            raise
+
+    def _at(self, error: StoreError, operation: str, object_id: str | None = None) -> StoreError:
+        return error.locate(store=self.id, operation=operation, object_id=object_id)
+
+    def _repeat(self, call: Callable[[], R]) -> R:
+        return repeat(call, self._limits.attempts)
+
+    def _do(self, operation: str, call: Callable[[], R]) -> R:
+        """Make a call that moves no object: counted, bounded, repeated, its errors located."""
+        self._enter()
+        try:
+            return self._repeat(functools.partial(self._guard.call, call))
+        except StoreError as error:
+            self._at(error, operation)
+            raise
+        finally:
+            self._leave()
+
+    def _each(self, operation: str, found: Iterator[R]) -> Iterator[R]:
+        self._enter()
+        try:
+            yield from found
+        except StoreError as error:
+            self._at(error, operation)
+            raise
+        finally:
+            self._leave()
+
+    @contextlib.contextmanager
+    def _adds(self, object_id: str) -> Iterator[None]:
+        """Hold an id for one add; a second at the same time is Duplicate."""
+        with self._lock:
+            if object_id in self._adding:
+                raise Duplicate(
+                    f"Object {object_id} is being added to store {self.id} right now.",
+                    store=self.id,
+                    operation="add",
+                    object_id=object_id,
+                )
+            self._enter()
+            self._adding.add(object_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._adding.discard(object_id)
+                self._leave()
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise StoreClosed(store=self.id)
+            self._users += 1
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._closed:
+                self._close_driver()
+
+    def _close_driver(self) -> None:
+        if self.driver is not None and not self._users and not self._driver_closed:
+            self._driver_closed = True
+            self.driver.close()
+
+    def _after_fork(self) -> None:
+        """In the child: the parent's transfers are not ours, and its locks may be held."""
+        self._lock = threading.RLock()
+        self._adding = set()
+        self._guard = Guard(self._guard.timeout, self._guard._limit, self._guard._warning)
+
+
+def _printable(object_id: Any) -> str | None:
+    return object_id[:255] if isinstance(object_id, str) else None
+
+
+def _check_size(size: Any) -> None:
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
+        raise Invalid(f"Expected size as an int of 0 or more, or None; got {size!r}.")
+
+
+def _check_range(offset: Any, length: Any) -> bool:
+    """Say whether a range is the whole object.
+
+    :raises InvalidRange: it is not made of whole numbers of 0 or more
+    """
+    for name, value in (("offset", offset), ("length", length)):
+        if value is None and name == "length":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise InvalidRange(f"Expected {name} as an int of 0 or more, got {value!r}.")
+    return offset == 0 and length is None
+
+
+_ALL: "weakref.WeakSet[Store]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_ALL):
+        store._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

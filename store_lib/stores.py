@@ -1,0 +1,380 @@
+"""The configured set of stores, and the calls that find the right one by id or by URI."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from oslo_config import cfg
+from stevedore import DriverManager
+from stevedore.exception import MultipleMatches, NoMatches
+
+from store_lib.config import Configuration, StoreSection
+from store_lib.driver import Driver, Stat
+from store_lib.exceptions import (
+    BadStoreConfiguration,
+    BadStoreUri,
+    DriverLoadFailure,
+    NotFound,
+    StoreAddDisabled,
+    StoreError,
+    UnknownScheme,
+    UnknownStore,
+)
+from store_lib.location import scheme_of
+from store_lib.options import StoreOptions
+from store_lib.store import DEFAULT_DIGESTS, AddResult, Store
+from store_lib.transfer.budget import MIB, PROCESS_BUDGET
+from store_lib.transfer.download import ObjectReader
+from store_lib.transfer.upload import Progress
+
+R = TypeVar("R")
+
+#: Where drivers are found.
+NAMESPACE = "store_lib.drivers"
+
+
+class Stores:
+    """The configured stores; iterate over them, or take one by its id.
+
+    A store whose configuration is bad is there with its reason (:attr:`Store.error`) and does
+    not stop the others.  A context manager that closes them.  Several sets can live in one
+    process without disturbing each other.
+    """
+
+    def __init__(self, configuration: Configuration, *, strict: bool = False) -> None:
+        """
+        :param strict: raise the reason of the first store that is misconfigured
+        :raises BadStoreConfiguration: the set itself is misconfigured
+        """
+        self._stores: dict[str, Store] = {}
+        memory, given = configuration.value("transfer_memory_limit", "glance_store")
+        if given:
+            PROCESS_BUDGET.raise_limit(memory * MIB)
+        try:
+            for section in configuration.sections():
+                store = _make(configuration, section)
+                self._stores[store.id] = store
+                if strict and store.error is not None:
+                    raise store.error
+            self.default = self._find_default(configuration)
+        except BaseException:
+            self.close()
+            raise
+        if self.default is not None:
+            self.default.is_default = True
+
+    @classmethod
+    def from_config(cls, conf: cfg.ConfigOpts, *, strict: bool = False) -> Self:
+        """Make the stores that a service's configuration names; ``conf`` is only read."""
+        return cls(Configuration(conf), strict=strict)
+
+    @classmethod
+    def from_files(
+        cls,
+        *paths: str | os.PathLike[str],
+        directories: Iterable[str | os.PathLike[str]] = (),
+        strict: bool = False,
+    ) -> Self:
+        """Make the stores that configuration files name.
+
+        :param directories: their ``*.conf`` files are read after ``paths``
+        :raises BadStoreConfiguration: one does not exist or cannot be parsed
+        """
+        files = [os.fspath(path) for path in paths]
+        folders = [os.fspath(path) for path in directories]
+        return cls(Configuration(files=files, directories=folders), strict=strict)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Mapping[str, Any]], *, strict: bool = False) -> Self:
+        """Make stores from ``{section: {option: value}}``, as a file would hold it.
+
+        :raises BadStoreConfiguration: a value is not of its option's type
+        """
+        return cls(Configuration(values=values), strict=strict)
+
+    def _find_default(self, configuration: Configuration) -> Store | None:
+        if configuration.single:
+            scheme, _ = configuration.value("default_store", "glance_store")
+            for store in self:
+                if store.driver is not None and scheme in store.driver.schemes:
+                    return store
+            return self._stores.get(scheme)
+        name, _ = configuration.value("default_backend", "glance_store")
+        if name:
+            if name not in self._stores:
+                raise BadStoreConfiguration(
+                    f"default_backend in [glance_store] names {name!r}, which is not among "
+                    f"enabled_backends: {', '.join(self._stores)}."
+                )
+            return self._stores[name]
+        return next((store for store in self.by_weight() if store.writable), None)
+
+    # The set.
+
+    def __getitem__(self, store_id: str) -> Store:
+        try:
+            return self._stores[store_id]
+        except (KeyError, TypeError):
+            known = ", ".join(self._stores) or "none"
+            raise UnknownStore(store_id=store_id, known=known) from None
+
+    def __contains__(self, store_id: object) -> bool:
+        return store_id in self._stores
+
+    def __iter__(self) -> Iterator[Store]:
+        return iter(self._stores.values())
+
+    def __len__(self) -> int:
+        return len(self._stores)
+
+    def __repr__(self) -> str:
+        return f"<Stores {', '.join(self._stores)}>"
+
+    def by_weight(self) -> list[Store]:
+        """Return the stores, the highest weight first; equals as configured."""
+        return sorted(self, key=lambda store: -store.weight)
+
+    def close(self) -> None:
+        """Refuse new work, and release each driver once what is under way has ended."""
+        with contextlib.ExitStack() as stack:
+            for store in self:
+                stack.callback(store.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # The calls.
+
+    def add(
+        self,
+        object_id: str,
+        data: Any,
+        size: int | None = None,
+        store: str | None = None,
+        *,
+        digests: Iterable[str] = DEFAULT_DIGESTS,
+        expected: Mapping[str, str] | None = None,
+        verifier: Any = None,
+        context: Any = None,
+        progress: Progress | None = None,
+    ) -> AddResult:
+        """Store an object: see :meth:`Store.add <store_lib.Store.add>`.
+
+        :param store: the store's id; ``None`` for the default one
+        :raises UnknownStore: no such store
+        :raises StoreAddDisabled: none was named and there is no default
+        """
+        return self._target(store).add(
+            object_id,
+            data,
+            size,
+            digests=digests,
+            expected=expected,
+            verifier=verifier,
+            context=context,
+            progress=progress,
+        )
+
+    def get(
+        self,
+        uri: str,
+        offset: int = 0,
+        length: int | None = None,
+        store: str | None = None,
+        *,
+        expected: Mapping[str, str] | None = None,
+        context: Any = None,
+    ) -> ObjectReader:
+        """Open an object for reading: see :meth:`Store.get <store_lib.Store.get>`.
+
+        :param store: the store's id; ``None`` to find it by the URI
+        :raises UnknownScheme: no configured store has such URIs
+        """
+        return self._first(
+            uri,
+            store,
+            lambda each: each.get(uri, offset, length, expected=expected, context=context),
+        )
+
+    def stat(self, uri: str, store: str | None = None, *, context: Any = None) -> Stat:
+        """Tell of an object without reading it."""
+        return self._first(uri, store, lambda each: each.stat(uri, context=context))
+
+    def delete(self, uri: str, store: str | None = None, *, context: Any = None) -> None:
+        """Remove an object."""
+        self._first(uri, store, lambda each: each.delete(uri, context=context))
+
+    def copy(
+        self,
+        uri: str,
+        object_id: str,
+        *,
+        store: str | None = None,
+        to: str | None = None,
+        digests: Iterable[str] = DEFAULT_DIGESTS,
+        expected: Mapping[str, str] | None = None,
+        context: Any = None,
+        progress: Progress | None = None,
+    ) -> AddResult:
+        """Make a new object from an existing one.
+
+        Within one store whose backend can copy, and unless ``expected`` asks for a check, the
+        backend does it and there are no digests; else the bytes go through here.
+
+        :param store: where the object lies; ``None`` to find it by the URI
+        :param to: where the new one goes; ``None`` for the default store
+        """
+        target = self._target(to)
+
+        def copy(origin: Store) -> AddResult:
+            if origin is target and "copy" in origin.capabilities and not expected:
+                return origin.copy(uri, object_id, context=context)
+            with origin.get(uri, context=context) as reader:
+                return target.add_copy(
+                    reader,
+                    object_id,
+                    digests=digests,
+                    expected=expected,
+                    context=context,
+                    progress=progress,
+                )
+
+        return self._first(uri, store, copy)
+
+    def _target(self, store: str | None) -> Store:
+        if store is not None:
+            return self[store]
+        if self.default is None:
+            raise StoreAddDisabled(
+                "No store was named, and there is no default that can be written to. Name one of "
+                f"{', '.join(self._stores)}, or set default_backend in [glance_store]."
+            )
+        return self.default
+
+    def _first(self, uri: str, store: str | None, call: Callable[[Store], R]) -> R:
+        """Ask the named store, or those whose URIs look like this until one has the object."""
+        if store is not None:
+            return call(self[store])
+        found: StoreError | None = None
+        for each in self._candidates(uri):
+            try:
+                return call(each)
+            except NotFound as error:
+                found = found or error
+        assert found is not None
+        raise found
+
+    def _candidates(self, uri: str) -> list[Store]:
+        """Return the stores that a URI may belong to, by the configuration alone.
+
+        :raises UnknownScheme: no store has such URIs
+        :raises BadStoreUri: stores have such URIs, but not this one
+        """
+        scheme = scheme_of(uri)
+        having = [
+            store for store in self if store.driver is not None and scheme in store.driver.schemes
+        ]
+        if not having:
+            raise UnknownScheme(scheme=scheme)
+        refusal: BadStoreUri | None = None
+        holding = []
+        for store in having:
+            assert store.driver is not None
+            try:
+                if store.driver.holds(store.driver.parse(uri)):
+                    holding.append(store)
+            except BadStoreUri as error:
+                refusal = refusal or error
+        usable = [store for store in holding if store.error is None] or holding
+        if usable:
+            return usable
+        if refusal is not None:
+            raise refusal
+        raise BadStoreUri(
+            "The URI %(uri)s lies outside of every configured store: "
+            + ", ".join(store.id for store in having),
+            uri=uri,
+        )
+
+
+def _make(configuration: Configuration, section: StoreSection) -> Store:
+    """Make one store; what is wrong with it is kept with it."""
+    driver: Driver | None = None
+    options: StoreOptions | None = None
+    problem: BadStoreConfiguration | None = None
+    try:
+        cls = _load(section)
+        options = configuration.options(section.section, cls.options)
+        made = cls(section.store_id, options)
+        try:
+            made.configure()
+            driver = made
+        except BadStoreConfiguration as error:
+            if error.readable:
+                driver = made
+            raise
+    except BadStoreConfiguration as error:
+        error.locate(store=section.store_id, operation="configure")
+        problem = error
+    except StoreError as error:
+        problem = BadStoreConfiguration(
+            store_name=section.store_id,
+            reason=str(error),
+            store=section.store_id,
+            operation="configure",
+        )
+        problem.__cause__ = error
+    return Store(section.store_id, section.driver, driver, options, problem)
+
+
+def _load(section: StoreSection) -> type[Driver]:
+    """Load a driver's class by its entry point.
+
+    :raises DriverLoadFailure: it is not installed, or something that it needs is not
+    """
+    failures: list[BaseException] = []
+    try:
+        manager: DriverManager[Any] = DriverManager(
+            NAMESPACE,
+            section.driver,
+            invoke_on_load=False,
+            on_load_failure_callback=lambda _manager, _point, error: failures.append(error),
+        )
+        driver = manager.driver
+    except NoMatches:
+        cause = failures[0] if failures else None
+        raise DriverLoadFailure(
+            driver_name=section.driver,
+            reason=f"{cause}. Install what it needs, such as "
+            f"`pip install store_lib[{section.driver}]`."
+            if cause is not None
+            else f"no installed package has this entry point in {NAMESPACE}; known are: "
+            f"{', '.join(_known())}.",
+        ) from cause
+    except MultipleMatches as error:
+        raise DriverLoadFailure(
+            driver_name=section.driver,
+            reason=f"several installed packages bring a driver of this name: {error}",
+        ) from error
+    if not (isinstance(driver, type) and issubclass(driver, Driver)):
+        raise DriverLoadFailure(
+            driver_name=section.driver,
+            reason="its entry point is no subclass of store_lib.driver.Driver.",
+        )
+    return driver
+
+
+def _known() -> list[str]:
+    from importlib.metadata import entry_points
+
+    return sorted({point.name for point in entry_points(group=NAMESPACE)})

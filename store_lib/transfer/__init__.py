@@ -1,0 +1,1 @@
+"""The engine through which every byte goes, in and out."""

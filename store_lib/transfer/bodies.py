@@ -1,0 +1,187 @@
+"""The bytes of one request, as client libraries pull them: from memory, or as they arrive."""
+
+import io
+import queue
+import time
+from collections.abc import Iterator, Sequence
+
+from store_lib.exceptions import StoreError
+from store_lib.transfer.chunks import Failure, Slot
+from store_lib.transfer.limits import Watch
+
+
+class MemoryBody:
+    """A body that lies in memory whole and can be sent again from the start."""
+
+    rewindable = True
+
+    def __init__(self, pieces: Sequence[memoryview | bytes], watch: Watch | None = None) -> None:
+        self._pieces = [memoryview(piece) for piece in pieces if len(piece)]
+        self.size: int | None = sum(len(piece) for piece in self._pieces)
+        self._length = self.size
+        self._watch = watch
+        self._position = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, amount: int | None = -1, /) -> bytes:
+        """Return up to ``amount`` bytes, all that is left for -1 or ``None``."""
+        left = self._length - self._position
+        wanted = left if amount is None or amount < 0 else min(amount, left)
+        found = b"".join(self._span(self._position, wanted))
+        self._position += wanted
+        if self._watch is not None:
+            self._watch.progress()
+        return found
+
+    def _span(self, start: int, length: int) -> Iterator[memoryview]:
+        for piece in self._pieces:
+            if length <= 0:
+                return
+            if start < len(piece):
+                part = piece[start : start + length]
+                yield part
+                length -= len(part)
+                start = 0
+            else:
+                start -= len(piece)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while piece := self.read(1024 * 1024):
+            yield piece
+
+    def seekable(self) -> bool:
+        """Return true."""
+        return True
+
+    def readable(self) -> bool:
+        """Return true."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move, and return the new position."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
+        self._position = min(max(0, base + offset), self._length)
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+
+class BodyInterrupted(StoreError):
+    """Ends a request whose bytes will not come, so that nothing of it is published."""
+
+    message = "The transfer that fed this request has failed."
+
+
+class StreamBody:
+    """A body that is fed while it is sent; once.
+
+    The feeding thread calls :meth:`feed` and at last :meth:`finish`; the sending thread reads.
+    A failure of the transfer makes ``read`` raise.
+    """
+
+    rewindable = False
+
+    def __init__(self, size: int | None, failure: Failure, watch: Watch) -> None:
+        self.size = size
+        self._failure = failure
+        self._watch = watch
+        self._queue: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
+        self._slot: Slot | None = None
+        self._rest = memoryview(b"")
+        self._position = 0
+        self._ended = False
+        #: Seconds in which the sender waited for the source.
+        self.waited = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has been read."""
+        return self._ended or (self.size is not None and self._position == self.size)
+
+    def feed(self, slot: Slot) -> None:
+        """Hand over a chunk; the body releases the slot once."""
+        self._queue.put(slot)
+
+    def finish(self) -> None:
+        """Say that no more comes, or wake the reader up after a failure."""
+        self._queue.put(None)
+
+    def read(self, amount: int | None = -1, /) -> bytes:
+        """Return up to ``amount`` bytes, fewer only at the end; all for -1 or ``None``."""
+        found: list[bytes] = []
+        left = -1 if amount is None or amount < 0 else amount
+        while left:
+            if not len(self._rest) and not self._advance():
+                break
+            piece = self._rest if left < 0 else self._rest[:left]
+            found.append(bytes(piece))
+            self._rest = self._rest[len(piece) :]
+            self._position += len(piece)
+            if left > 0:
+                left -= len(piece)
+        self._watch.progress()
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def _advance(self) -> bool:
+        """Go on to the next chunk; say whether there is one."""
+        self._drop()
+        if self._ended:
+            return False
+        began = time.perf_counter()
+        slot = self._queue.get()
+        self.waited += time.perf_counter() - began
+        if self._failure.error is not None:
+            if slot is not None:
+                slot.release()
+            raise BodyInterrupted()
+        if slot is None:
+            self._ended = True
+            return False
+        self._slot = slot
+        self._rest = memoryview(slot.data)
+        return True
+
+    def _drop(self) -> None:
+        self._rest = memoryview(b"")
+        if self._slot is not None:
+            self._slot.release()
+            self._slot = None
+
+    def close(self) -> None:
+        """Release what was fed and not read."""
+        self._drop()
+        while True:
+            try:
+                slot = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if slot is not None:
+                slot.release()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while len(self._rest) or self._advance():
+            piece = bytes(self._rest)
+            self._position += len(piece)
+            self._drop()
+            self._watch.progress()
+            yield piece
+
+    def seekable(self) -> bool:
+        """Return false."""
+        return False
+
+    def readable(self) -> bool:
+        """Return true."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Refuse: what was sent is gone."""
+        raise io.UnsupportedOperation("this body is streamed and cannot be sent again")
+
+    def tell(self) -> int:
+        """Return the number of bytes read so far."""
+        return self._position

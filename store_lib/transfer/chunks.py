@@ -1,0 +1,149 @@
+"""The chunks of one transfer: a bounded number of buffers, filled by one thread, used by many."""
+
+import threading
+import time
+
+from store_lib.transfer.budget import Reservation
+from store_lib.transfer.limits import Watch
+from store_lib.transfer.report import Meter
+
+
+class Failure:
+    """The first error of a transfer, told to all its threads."""
+
+    __slots__ = ("error", "event")
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        #: Set with the error, so that pauses end on it; there once there are threads.
+        self.event: threading.Event | None = None
+
+    def set(self, error: BaseException) -> None:
+        """Keep ``error`` unless an earlier one is kept."""
+        if self.error is None:
+            self.error = error
+            if self.event is not None:
+                self.event.set()
+
+    def check(self) -> None:
+        """Raise the error, if there is one."""
+        if self.error is not None:
+            raise self.error
+
+
+class Slot:
+    """Room for one chunk; goes round between the reading thread and those that use the chunk."""
+
+    __slots__ = ("_buffer", "_capacity", "_pool", "_users", "data")
+
+    def __init__(self, capacity: int, pool: "Pool | None" = None) -> None:
+        self._pool = pool
+        self._capacity = capacity
+        self._buffer: bytearray | None = None
+        self._users = 0
+        #: The chunk: a view of the slot's own buffer, or bytes that the source made.
+        self.data: memoryview | bytes = b""
+
+    def view(self) -> memoryview:
+        """Return the whole of the slot's own buffer, to be filled."""
+        if self._buffer is None:
+            self._buffer = bytearray(self._capacity)
+        return memoryview(self._buffer)
+
+    def share(self, users: int) -> None:
+        """Say how many times :meth:`release` will be called."""
+        self._users = users
+
+    def release(self) -> None:
+        """One user is done; after the last the slot is free again."""
+        pool = self._pool
+        if pool is None:
+            return
+        with pool.changed:
+            self._users -= 1
+            if self._users <= 0:
+                self.data = b""
+                pool.free.append(self)
+                pool.changed.notify()
+        pool.watch.progress()
+
+
+class Pool:
+    """The slots of one transfer, made one by one as they are wanted.
+
+    :param minimum: how many the reservation covers already
+    :param maximum: how many there may be when the budget has them to spare
+    """
+
+    def __init__(
+        self,
+        chunk_size: int,
+        reservation: Reservation,
+        *,
+        minimum: int,
+        maximum: int,
+        watch: Watch,
+        failure: Failure,
+        meter: Meter,
+    ) -> None:
+        self.chunk_size = chunk_size
+        self.watch = watch
+        self.free: list[Slot] = []
+        self.changed = threading.Condition()
+        self._reservation = reservation
+        self._covered = minimum
+        self._maximum = max(minimum, maximum)
+        self._made = 0
+        self._failure = failure
+        self._meter = meter
+
+    def take(self) -> Slot:
+        """Wait for a free slot and return it; raise what any thread of the transfer raised.
+
+        :raises TransferStalled: no slot became free for too long
+        :raises DeadlineExceeded: the transfer takes too long
+        """
+        with self.changed:
+            if self._failure.error is None and self.free:
+                return self.free.pop()
+            waited = 0.0
+            try:
+                while True:
+                    self._failure.check()
+                    if self.free:
+                        return self.free.pop()
+                    if self._made < self._maximum and self._cover(self._made + 1):
+                        self._made += 1
+                        return Slot(self.chunk_size, self)
+                    began = time.perf_counter()
+                    self.changed.wait(self.watch.patience())
+                    waited += time.perf_counter() - began
+                    if not self.free:
+                        self.watch.check()
+            finally:
+                self._meter.wait += waited
+
+    def hold(self, number: int, maximum: int) -> bool:
+        """Make sure that ``number`` slots can be held at once; say whether they can.
+
+        :param maximum: how many there may be from now on, at least
+        """
+        with self.changed:
+            if not self._cover(number):
+                return False
+            self._maximum = max(self._maximum, number, maximum)
+            return True
+
+    def _cover(self, number: int) -> bool:
+        missing = number - self._covered
+        if missing <= 0:
+            return True
+        if not self._reservation.grow(missing * self.chunk_size):
+            return False
+        self._covered = number
+        return True
+
+    def wake(self) -> None:
+        """Let a waiting :meth:`take` look at the failure."""
+        with self.changed:
+            self.changed.notify_all()

@@ -1,0 +1,70 @@
+"""Digests of a transfer: named by hashlib, made side by side, compared with what was expected."""
+
+import functools
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from store_lib.exceptions import DigestMismatch, Invalid, UnknownHashingAlgo
+
+
+def check_names(digests: Iterable[str], expected: Mapping[str, str] | None) -> tuple[str, ...]:
+    """Return the algorithms asked for and expected, each once; nothing is read before this.
+
+    :raises UnknownHashingAlgo: hashlib does not offer one, or its length is not fixed
+    :raises Invalid: an expected digest is not hexadecimal, or not of its algorithm's length
+    """
+    if isinstance(digests, str):
+        raise Invalid(f"Expected digests as a sequence of names, got the str {digests!r}.")
+    names = tuple(dict.fromkeys([*digests, *(expected or ())]))
+    for name in names:
+        if not isinstance(name, str):
+            raise UnknownHashingAlgo(f"Expected the name of a hashing algorithm, got {name!r}.")
+        _template(name)
+    for name, value in (expected or {}).items():
+        length = 2 * _template(name).digest_size
+        if not isinstance(value, str) or len(value) != length or not _is_hex(value):
+            raise Invalid(
+                f"Expected the {name} digest as {length} hexadecimal digits, got {value!r}."
+            )
+    return names
+
+
+def _is_hex(value: str) -> bool:
+    return all(character in "0123456789abcdefABCDEF" for character in value)
+
+
+def new_digest(name: str) -> Any:
+    """Return a new hash object.
+
+    :raises UnknownHashingAlgo: hashlib does not offer it, or its length is not fixed
+    """
+    return _template(name).copy()
+
+
+@functools.lru_cache(maxsize=64)
+def _template(name: str) -> Any:
+    """Return a hash object that has seen nothing; copying it is the quickest way to a new one."""
+    try:
+        if name in hashlib.algorithms_available:
+            digest = hashlib.new(name, usedforsecurity=False)
+            if digest.digest_size:
+                return digest
+    except (TypeError, ValueError):
+        pass  # known to OpenSSL, and switched off (FIPS)
+    known = sorted(each for each in hashlib.algorithms_guaranteed if "shake" not in each)
+    raise UnknownHashingAlgo(
+        f"Expected a hashing algorithm of fixed length that hashlib has, such as "
+        f"{', '.join(known)}; got {name!r}. Names are case-sensitive."
+    )
+
+
+def compare(got: Mapping[str, str], expected: Mapping[str, str] | None) -> None:
+    """Hold digests against the expected ones.
+
+    :raises DigestMismatch: one differs
+    """
+    for name, value in (expected or {}).items():
+        if not hmac.compare_digest(got[name], value.lower()):
+            raise DigestMismatch(algorithm=name, expected=value.lower(), got=got[name])

@@ -1,0 +1,218 @@
+"""Whatever a caller hands in as data, read in whole chunks."""
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO
+
+from store_lib.exceptions import Invalid
+from store_lib.transfer.chunks import Slot
+from store_lib.transfer.report import Meter
+
+_EXPECTED = (
+    "a binary file-like with read or readinto, an iterable of bytes-likes, bytes, or an os.PathLike"
+)
+
+
+class Source:
+    """Fills slots from the caller's data; made by :func:`open_source`.
+
+    Errors that the caller's object raises pass through untouched, and are remembered as
+    :attr:`error`, so that nobody adds to them.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        #: The size that the source itself knows, if it does.
+        self.size = size
+        #: What the caller's object raised.
+        self.error: BaseException | None = None
+        self.meter = Meter()
+
+    def fill(self, slot: Slot, limit: int) -> bool:
+        """Put the next ``limit`` bytes into ``slot.data``, fewer only at the end of the source.
+
+        Returns whether the end was seen.  Never called again after that.
+        """
+        began = time.perf_counter()
+        try:
+            return self._fill(slot, limit)
+        finally:
+            self.meter.source += time.perf_counter() - began
+
+    def _fill(self, slot: Slot, limit: int) -> bool:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close what the library itself opened."""
+
+
+class _ReadInto(Source):
+    """A file-like that reads into a buffer of ours."""
+
+    def __init__(
+        self, readinto: Callable[[memoryview], Any], size: int | None, opened: BinaryIO | None
+    ) -> None:
+        super().__init__(size)
+        self._readinto = readinto
+        self._opened = opened
+
+    def _fill(self, slot: Slot, limit: int) -> bool:
+        view = slot.view()[:limit]
+        done = 0
+        end = False
+        while done < limit and not end:
+            room = view[done:]
+            try:
+                count = self._readinto(room)
+            except BaseException as error:
+                self.error = error
+                raise
+            if not isinstance(count, int) or not 0 <= count <= len(room):
+                raise Invalid(
+                    f"Expected readinto of the data to return 0 to {len(room)} bytes, got "
+                    f"{count!r}. A non-blocking source cannot be used."
+                )
+            done += count
+            end = not count
+        slot.data = view[:done]
+        return end
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+
+class _Pieces(Source):
+    """Pieces of any size, from ``read`` or from an iterator."""
+
+    def __init__(self, pull: Callable[[int], Any], kind: str) -> None:
+        super().__init__()
+        self._pull = pull
+        self._kind = kind
+        self._rest: memoryview | bytes = b""
+
+    def _next(self, wanted: int) -> memoryview | bytes:
+        """Return what is left of the last piece, or the next one; empty at the end."""
+        if len(self._rest):
+            rest, self._rest = self._rest, b""
+            return rest
+        try:
+            piece = self._pull(wanted)
+        except BaseException as error:
+            self.error = error
+            raise
+        if type(piece) is bytes:
+            return piece
+        try:
+            view = memoryview(piece)
+            return view.cast("B") if view.contiguous else view.tobytes()
+        except TypeError:
+            raise Invalid(
+                f"Expected {self._kind} to give bytes-likes, got {type(piece).__name__}. Open "
+                "text files in binary mode; a non-blocking source cannot be used."
+            ) from None
+
+    def _fill(self, slot: Slot, limit: int) -> bool:
+        piece = self._next(limit)
+        if not len(piece):
+            slot.data = b""
+            return True
+        if len(piece) >= limit:
+            if len(piece) > limit:
+                view = memoryview(piece)
+                piece, self._rest = view[:limit], view[limit:]
+            if _immutable(piece):
+                slot.data = piece  # no copy: nobody can alter it while it is hashed and written
+                return False
+        elif _immutable(piece):
+            # A short read is very often the last one; look before copying.
+            following = self._next(limit - len(piece))
+            if not len(following):
+                slot.data = piece
+                return True
+            self._rest = following
+        view = slot.view()
+        done = len(piece)
+        view[:done] = piece
+        while done < limit:
+            piece = self._next(limit - done)
+            if not len(piece):
+                slot.data = view[:done]
+                return True
+            room = limit - done
+            if len(piece) > room:
+                whole = memoryview(piece)
+                piece, self._rest = whole[:room], whole[room:]
+            view[done : done + len(piece)] = piece
+            done += len(piece)
+        slot.data = view[:limit]
+        return False
+
+
+def _immutable(piece: memoryview | bytes) -> bool:
+    return type(piece) is bytes or (isinstance(piece, memoryview) and type(piece.obj) is bytes)
+
+
+def open_source(data: Any) -> Source:
+    """Return a source over ``data``.
+
+    :raises Invalid: it is nothing that bytes can be read from
+    """
+    if isinstance(data, os.PathLike):
+        return _open_path(data)
+    if isinstance(data, str):
+        raise Invalid(
+            f"Expected the data as {_EXPECTED}; got a str. Wrap a path in pathlib.Path, encode a "
+            "text."
+        )
+    if isinstance(data, bytes | bytearray | memoryview):
+        pieces: Iterator[Any] = iter((data,))
+        return _Pieces(_from_iterator(pieces), "the data")
+    if _reads_into_buffers(data):
+        return _ReadInto(data.readinto, None, None)
+    read = getattr(data, "read", None)
+    if callable(read):
+        return _Pieces(read, "read() of the data")
+    if isinstance(data, Iterable):
+        return _Pieces(_from_iterator(iter(data)), "the iterable")
+    raise Invalid(f"Expected the data as {_EXPECTED}; got {type(data).__name__}.")
+
+
+def _open_path(path: "os.PathLike[Any]") -> Source:
+    try:
+        file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed with the source
+    except OSError as error:
+        raise Invalid(
+            f"Cannot read the data from {os.fspath(path)!r}: {error.strerror}."
+        ) from error
+    status = os.fstat(file.fileno())
+    size = status.st_size if stat.S_ISREG(status.st_mode) else None
+    return _ReadInto(file.readinto, size, file)
+
+
+def _reads_into_buffers(data: Any) -> bool:
+    """Whether ``readinto`` is the object's own and no wrapper's ``read`` is gone round by it.
+
+    A wrapper that limits, counts or hashes often overrides ``read`` alone and hands everything
+    else through; then ``read`` is the one to call.
+    """
+    order = type(data).__mro__
+    owners = [
+        next((depth for depth, cls in enumerate(order) if name in vars(cls)), None)
+        for name in ("readinto", "read")
+    ]
+    into, plain = owners
+    return into is not None and (plain is None or into <= plain) and callable(data.readinto)
+
+
+def _from_iterator(pieces: Iterator[Any]) -> Callable[[int], Any]:
+    def pull(_: int) -> Any:
+        for piece in pieces:
+            if not isinstance(piece, bytes) or piece:
+                if hasattr(piece, "__len__") and not len(piece):
+                    continue
+                return piece
+        return b""
+
+    return pull

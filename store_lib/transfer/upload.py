@@ -1,0 +1,336 @@
+"""The way of the bytes in: a source, its digests, and a writer, in a window; then the verdict."""
+
+import dataclasses
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from store_lib.driver import PartWriter, PositionWriter, Writer
+from store_lib.exceptions import Duplicate, SizeMismatch, StoreError, TimeoutError
+from store_lib.location import Location
+from store_lib.transfer.bodies import MemoryBody
+from store_lib.transfer.budget import Budget
+from store_lib.transfer.chunks import Failure, Pool, Slot
+from store_lib.transfer.digest import compare, new_digest
+from store_lib.transfer.holes import runs
+from store_lib.transfer.lanes import Crew, Lane
+from store_lib.transfer.limits import Guard, Limits, Watch, is_temporary, repeat
+from store_lib.transfer.report import TransferReport
+from store_lib.transfer.source import Source
+from store_lib.transfer.ways import Parts, Positions, send_once
+
+LOG = logging.getLogger(__name__)
+
+#: Called with the bytes done so far and the bytes to come in all, ``None`` when unknown.
+Progress = Callable[[int, int | None], object]
+
+#: Seconds that threads stuck in a call are waited for, once a time limit has given them up.
+GRACE = 5.0
+
+
+@dataclasses.dataclass(slots=True)
+class Order:
+    """What a caller wants of an upload beyond the bytes."""
+
+    size: int | None
+    digests: tuple[str, ...]
+    expected: Mapping[str, str] | None
+    verifier: Any
+    progress: Progress | None
+    limits: Limits
+    guard: Guard
+    budget: Budget
+    #: Bytes that the other end of a copy needs too; reserved together with the upload's own.
+    further: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an upload came to."""
+
+    location: Location
+    size: int
+    digests: dict[str, str]
+    report: TransferReport
+
+
+def upload(writer: PartWriter | PositionWriter, source: Source, order: Order) -> Outcome:
+    """Move everything from ``source`` through ``writer`` and publish it.
+
+    Nothing is published unless size, digests and verifier agree.  Whatever goes wrong, the
+    writer is aborted once; what its ``abort`` raises is added to the first error as a note.
+    """
+    transfer = Upload(writer, source, order)
+    try:
+        return transfer.run()
+    except BaseException as error:
+        _abort(writer, error, order)
+        raise
+
+
+def _abort(writer: Writer, error: BaseException, order: Order) -> None:
+    try:
+        order.guard.call(writer.abort, timeout=order.limits.stall or order.guard.timeout)
+    except Exception as trouble:
+        LOG.warning("Cleaning up after a failed upload failed: %s", trouble)
+        error.add_note(
+            f"Cleaning up failed too ({type(trouble).__name__}: {trouble}); what is left can be "
+            "listed and swept as an incomplete upload."
+        )
+
+
+class Upload:
+    """One upload at work."""
+
+    def __init__(self, writer: PartWriter | PositionWriter, source: Source, order: Order) -> None:
+        self.writer = writer
+        self.source = source
+        self.order = order
+        self.meter = source.meter
+        self.watch = Watch(order.limits)
+        self.total = 0
+        self.told = -1
+        self.digest_seconds = 0.0
+        self.hashes = {name: new_digest(name) for name in order.digests}
+        self.failure = Failure()
+
+    # The steps that every way has in common.
+
+    def run(self) -> Outcome:
+        small = self.order.size is not None and self.order.size <= self.writer.chunk_size
+        if small:
+            location = self._run_small()
+        elif isinstance(self.writer, PositionWriter):
+            location = self._run_window(Positions(self, self.writer))
+        else:
+            location = self._run_window(Parts(self, self.writer))
+        report = self.meter.report(
+            self.total, self.watch.elapsed(), self.digest_seconds, self.writer.concurrency
+        )
+        digests = {name: digest.hexdigest() for name, digest in self.hashes.items()}
+        return Outcome(location, self.total, digests, report)
+
+    def read(self, slot: Slot, limit: int) -> bool:
+        """Fill ``slot`` from the source; say whether the end was seen."""
+        end = self.source.fill(slot, limit)
+        self.watch.progress()
+        self.total += len(slot.data)
+        self.watch.done = self.total
+        size = self.order.size
+        if size is not None and self.total > size:
+            raise SizeMismatch(
+                f"Expected {size} bytes, got more. Nothing was stored; declare the true size, "
+                "or none."
+            )
+        self.watch.check()
+        return end
+
+    def tell(self) -> None:
+        """Tell the caller how far it is; each number once."""
+        if self.order.progress is not None and self.told != self.total:
+            self.told = self.total
+            self.order.progress(self.total, self.order.size)
+
+    def verify(self) -> None:
+        """Check size, digests and verifier, in this order; all bytes have been seen."""
+        size = self.order.size
+        if size is not None and self.total != size:
+            raise SizeMismatch(expected=size, got=self.total)
+        if self.order.expected:
+            got = {name: self.hashes[name].hexdigest() for name in self.order.expected}
+            compare(got, self.order.expected)
+        finish = getattr(self.order.verifier, "verify", None)
+        if callable(finish):
+            finish()
+        self.tell()
+
+    def request(self, call: Callable[[], Any]) -> Any:
+        """Make one request of the writer, repeated after temporary errors."""
+        return repeat(
+            call,
+            self.order.limits.attempts,
+            stop=self.failure.event,
+            on_repeat=self._count_repeat,
+        )
+
+    def _count_repeat(self) -> None:
+        self.meter.retries += 1
+
+    def publish(self, call: Callable[[], Location], *, repeatable: bool = True) -> Location:
+        """Make the request that publishes; after a lost reply, find out whether it did."""
+
+        def attempt() -> Location:
+            try:
+                return call()
+            except StoreError as error:
+                open_question = is_temporary(error) or isinstance(error, Duplicate)
+                if not open_question or self.failure.error is not None:
+                    raise
+                found = self._resolve(error)
+                if found is not None:
+                    return found
+                raise
+
+        return repeat(
+            attempt,
+            self.order.limits.attempts if repeatable else 1,
+            stop=self.failure.event,
+            on_repeat=self._count_repeat,
+        )
+
+    def _resolve(self, error: StoreError) -> Location | None:
+        try:
+            found: Location | None = self.request(self.writer.resolve)
+        except Exception as trouble:
+            error.add_note(f"Whether it was stored all the same is not known: {trouble}")
+            return None
+        return found
+
+    def commit(self, call: Callable[[], Location]) -> Location:
+        """Publish from the caller's thread, within the time that is left."""
+        guard = self.order.guard
+        began = time.perf_counter()
+        try:
+            return guard.call(
+                functools.partial(self.publish, call),
+                timeout=self.order.limits.stall or guard.timeout,
+            )
+        finally:
+            self.meter.store += time.perf_counter() - began
+
+    # The short way: no thread.
+
+    def _run_small(self) -> Location:
+        size = self.order.size
+        assert size is not None
+        with self.order.budget.reserve(size + 1 + self.order.further, self.watch):
+            slot = Slot(size + 1)
+            self.read(slot, size + 1)  # one byte too many is too many; fewer is the end
+            return self._publish_small(slot.data)
+
+    def _publish_small(self, data: memoryview | bytes) -> Location:
+        """Digest, verify and store what lies in memory whole."""
+        began = time.perf_counter()
+        for digest in self.hashes.values():
+            digest.update(data)
+        if self.order.verifier is not None:
+            self.order.verifier.update(data)
+        self.digest_seconds = time.perf_counter() - began
+        self.verify()
+        writer = self.writer
+        self.meter.parts += 1
+        if isinstance(writer, PartWriter):
+            body = MemoryBody([data], self.watch)
+            return self.commit(functools.partial(send_once, writer, body))
+        if len(data):
+            began = time.perf_counter()
+            if writer.reserved < len(data):
+                self.request(functools.partial(writer.reserve, len(data)))
+            if not self.write(writer, 0, data):
+                self.meter.parts -= 1
+            self.meter.store += time.perf_counter() - began
+        return self.commit(functools.partial(writer.commit, len(data)))
+
+    def write(self, writer: PositionWriter, offset: int, data: memoryview | bytes) -> int:
+        """Write a chunk, leaving out its holes; return the number of writes."""
+        if not writer.hole_size:
+            self.request(functools.partial(writer.write_at, offset, data))
+            return 1
+        writes = 0
+        for start, length, is_hole in runs(data, writer.hole_size):
+            if is_hole:
+                self.request(functools.partial(writer.zero, offset + start, length))
+                self.meter.holes += length
+            else:
+                piece = memoryview(data)[start : start + length]
+                self.request(functools.partial(writer.write_at, offset + start, piece))
+                writes += 1
+        return writes
+
+    # The window: digests and writer at work while the source is read.
+
+    def _run_window(self, way: Positions | Parts) -> Location:
+        chunk_size = self.writer.chunk_size
+        self.failure.event = threading.Event()
+        least = way.least_slots()
+        first: Slot | None = None
+        with self.order.budget.reserve(
+            least * chunk_size + self.order.further, self.watch
+        ) as reservation:
+            pool = Pool(
+                chunk_size,
+                reservation,
+                minimum=least,
+                maximum=way.most_slots(),
+                watch=self.watch,
+                failure=self.failure,
+                meter=self.meter,
+            )
+            first = pool.take()
+            limit = min(chunk_size, way.room())
+            end = self.read(first, limit)
+            if end:
+                return self._publish_small(first.data)
+            lanes = self._lanes(pool)
+            crew = Crew("store", self.writer.concurrency, self.failure, pool)
+            way.begin(pool, crew)
+            slot = first
+            try:
+                while True:
+                    slot.share(len(lanes) + 1)
+                    for lane in lanes:
+                        lane.put(slot)
+                    way.put(slot)
+                    self.tell()
+                    if end:
+                        break
+                    slot = pool.take()
+                    end = self.read(slot, min(chunk_size, way.room()))
+                    if end and not len(slot.data):
+                        break
+                return self._finish(way, lanes, crew)
+            except BaseException as error:
+                self.failure.set(error)
+                raise
+            finally:
+                self._stop(way, lanes, crew)
+
+    def _lanes(self, pool: Pool) -> list[Lane]:
+        uses = [(name, digest.update) for name, digest in self.hashes.items()]
+        if self.order.verifier is not None:
+            uses.append(("verifier", self.order.verifier.update))
+        return [Lane(name, use, self.failure, pool) for name, use in uses]
+
+    def _finish(self, way: Positions | Parts, lanes: list[Lane], crew: Crew) -> Location:
+        way.end()
+        for lane in lanes:
+            lane.finish()
+        for lane in lanes:
+            while not lane.join(self.watch.patience()):
+                self.watch.check()
+        if not way.single_request:
+            crew.drain()
+        self.failure.check()
+        self.verify()
+        way.release_last()
+        crew.drain()
+        return way.commit()
+
+    def _stop(self, way: Positions | Parts, lanes: list[Lane], crew: Crew) -> None:
+        """End the threads; wait for running writes, but not for ever for stuck ones."""
+        gave_up = isinstance(self.failure.error, TimeoutError)
+        patience = GRACE if gave_up else None
+        way.stop()
+        crew.finish()
+        for lane in lanes:
+            lane.finish()
+        ended = crew.join(patience)
+        for lane in lanes:
+            ended = lane.join(patience) and ended
+        if not ended:
+            LOG.warning("A call to the storage still hangs after its transfer was given up.")
+        self.meter.store += crew.busy
+        self.digest_seconds = max((lane.busy for lane in lanes), default=0.0)

@@ -1,0 +1,264 @@
+"""The two ways of chunks into a writer: at positions, and gathered into parts or one request."""
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from store_lib.driver import PartWriter, PositionWriter
+from store_lib.exceptions import BackendException, ErrorStatus, StoreError
+from store_lib.location import Location
+from store_lib.transfer.bodies import BodyInterrupted, MemoryBody, StreamBody
+from store_lib.transfer.chunks import Pool, Slot
+from store_lib.transfer.lanes import Crew
+from store_lib.transfer.limits import is_temporary
+
+if TYPE_CHECKING:
+    from store_lib.transfer.upload import Upload
+
+#: Slots a window has beyond what the writer's own concurrency needs: enough that the digests,
+#: which run at different speeds, do not wait for each other.
+SPARE_SLOTS = 8
+#: Slots without which a transfer does not begin: one being filled while one is used.
+LEAST_SLOTS = 2
+
+
+def send_once(writer: PartWriter, body: MemoryBody) -> Location:
+    body.seek(0)
+    return writer.write_once(body)
+
+
+class Positions:
+    """Chunks written at their positions."""
+
+    single_request = False
+
+    def __init__(self, transfer: "Upload", writer: PositionWriter) -> None:
+        self._transfer = transfer
+        self._writer = writer
+        self._reserved = writer.reserved
+        self._offset = 0
+        self._lock = threading.Lock()
+
+    def least_slots(self) -> int:
+        return LEAST_SLOTS
+
+    def most_slots(self) -> int:
+        return self._writer.concurrency + SPARE_SLOTS
+
+    def room(self) -> int:
+        return self._writer.chunk_size
+
+    def begin(self, pool: Pool, crew: Crew) -> None:
+        self._crew = crew
+
+    def put(self, slot: Slot) -> None:
+        end = self._offset + len(slot.data)
+        try:
+            if end > self._reserved:
+                if self._writer.quiesce_to_grow:
+                    self._crew.drain()
+                self._reserved = self._transfer.request(
+                    functools.partial(self._writer.reserve, end)
+                )
+        except BaseException:
+            slot.release()
+            raise
+        self._crew.put(functools.partial(self._write, self._offset, slot), slot.release)
+        self._offset = end
+
+    def _write(self, offset: int, slot: Slot) -> None:
+        writes = self._transfer.write(self._writer, offset, slot.data)
+        with self._lock:
+            self._transfer.meter.parts += writes
+
+    def end(self) -> None:
+        """The source has ended."""
+
+    def release_last(self) -> None:
+        """Nothing is held back."""
+
+    def commit(self) -> Location:
+        return self._transfer.commit(functools.partial(self._writer.commit, self._offset))
+
+    def stop(self) -> None:
+        """Nothing waits for chunks."""
+
+
+class Parts:
+    """Chunks gathered into parts, or streamed in one request."""
+
+    def __init__(self, transfer: "Upload", writer: PartWriter) -> None:
+        self._transfer = transfer
+        self._writer = writer
+        self._size = transfer.order.size
+        self._lock = threading.Lock()
+        self._number = 1
+        self._tokens: dict[int, Any] = {}
+        self._slots: list[Slot] = []
+        self._in_part = 0
+        self._stream: StreamBody | None = None
+        self._held: Slot | None = None
+        self._once: MemoryBody | None = None
+        self._location: Location | None = None
+        limit = writer.once_limit
+        #: Whether the whole object goes in one request whose last chunk waits for the verdict.
+        self.single_request = limit is None or (self._size is not None and self._size <= limit)
+        self._part_size = 0 if self.single_request else writer.part_size(1)
+
+    def _chunks(self, size: int) -> int:
+        return -(-size // self._writer.chunk_size)
+
+    def least_slots(self) -> int:
+        """A part that fits the budget lies in memory, so that it can be sent again."""
+        size = self._part_size if self._size is None else min(self._part_size, self._size)
+        slots = self._chunks(size)
+        if slots * self._writer.chunk_size > self._transfer.order.budget.limit:
+            return LEAST_SLOTS
+        return max(LEAST_SLOTS, slots)
+
+    def most_slots(self) -> int:
+        """Enough for every part in flight, and one that is being filled."""
+        if self.single_request:
+            return LEAST_SLOTS + SPARE_SLOTS
+        return (self._writer.concurrency + 1) * self._chunks(self._part_size)
+
+    def room(self) -> int:
+        """Bytes that the next chunk may have, so that it ends with its part."""
+        if self.single_request or (self._transfer.total == self._size):
+            return self._writer.chunk_size
+        if not self._part_size:
+            self._part_size = self._writer.part_size(self._number)
+        return min(self._writer.chunk_size, self._part_size - self._in_part)
+
+    def begin(self, pool: Pool, crew: Crew) -> None:
+        self._pool = pool
+        self._crew = crew
+
+    def put(self, slot: Slot) -> None:
+        if self.single_request:
+            self._put_single(slot)
+            return
+        if not self._in_part:
+            self._open_part(self._transfer.total - len(slot.data))
+        self._in_part += len(slot.data)
+        if self._stream is not None:
+            self._stream.feed(slot)
+        else:
+            self._slots.append(slot)
+        if self._in_part == self._part_size:
+            self._close_part()
+
+    def _put_single(self, slot: Slot) -> None:
+        """Stream, one chunk behind: the last one is sent after the verdict."""
+        if self._stream is None:
+            self._transfer.meter.parts += 1
+            self._stream = StreamBody(self._size, self._transfer.failure, self._transfer.watch)
+            self._crew.put(functools.partial(self._send_all, self._stream), self._stream.close)
+        if self._held is not None:
+            self._stream.feed(self._held)
+        self._held = slot
+
+    def _send_all(self, body: StreamBody) -> None:
+        with contextlib.suppress(BodyInterrupted):
+            location = self._transfer.publish(
+                lambda: self._writer.write_once(body), repeatable=False
+            )
+            self._check_sent(body)
+            self._location = location
+
+    def _check_sent(self, body: StreamBody) -> None:
+        """Account for a streamed request, and refuse one that was answered before its end."""
+        with self._lock:
+            self._transfer.meter.store -= body.waited
+        if not body.complete and self._transfer.failure.error is None:
+            raise BackendException(
+                f"Expected the store to take the whole request, but it answered after "
+                f"{body.tell()} bytes. Check the server's limits and logs."
+            )
+
+    def _open_part(self, start: int) -> None:
+        self._transfer.meter.parts += 1
+        chunks = self._chunks(self._part_size)
+        if self._pool.hold(chunks, (self._writer.concurrency + 1) * chunks):
+            return
+        size = None if self._size is None else min(self._part_size, self._size - start)
+        self._stream = StreamBody(size, self._transfer.failure, self._transfer.watch)
+        self._send(self._stream, self._stream.close)
+
+    def _close_part(self) -> None:
+        if self._stream is not None:
+            self._stream.finish()
+            self._stream = None
+        else:
+            slots, self._slots = self._slots, []
+            body = MemoryBody([slot.data for slot in slots], self._transfer.watch)
+            self._send(body, functools.partial(_release, slots))
+        self._number += 1
+        self._in_part = self._part_size = 0
+
+    def _send(self, body: MemoryBody | StreamBody, dropped: Callable[[], object]) -> None:
+        self._crew.put(functools.partial(self._put_part, self._number, body), dropped)
+
+    def _put_part(self, number: int, body: MemoryBody | StreamBody) -> None:
+        if isinstance(body, MemoryBody):
+
+            def send() -> Any:
+                body.seek(0)
+                return self._writer.put_part(number, body)
+
+            self._tokens[number] = self._transfer.request(send)
+            return
+        with contextlib.suppress(BodyInterrupted):
+            try:
+                self._tokens[number] = self._writer.put_part(number, body)
+            except StoreError as error:
+                if is_temporary(error):
+                    error.status = ErrorStatus.EXHAUSTED  # what was sent is gone
+                raise
+            self._check_sent(body)
+
+    def end(self) -> None:
+        """The source has ended; what turned out small goes in one request after the verdict."""
+        if not self._in_part:
+            return
+        limit = self._writer.once_limit
+        in_memory = self._stream is None and self._number == 1
+        if in_memory and limit is not None and self._in_part <= limit:
+            pieces = [slot.data for slot in self._slots]
+            self._once = MemoryBody(pieces, self._transfer.watch)
+        else:
+            self._close_part()
+
+    def release_last(self) -> None:
+        """The verdict is in: send what was held back."""
+        if self._stream is not None:
+            if self._held is not None:
+                self._stream.feed(self._held)
+                self._held = None
+            self._stream.finish()
+
+    def commit(self) -> Location:
+        if self._once is not None:
+            return self._transfer.commit(functools.partial(send_once, self._writer, self._once))
+        if self.single_request:
+            assert self._location is not None
+            return self._location
+        tokens = [self._tokens[number] for number in sorted(self._tokens)]
+        return self._transfer.commit(functools.partial(self._writer.commit, tokens))
+
+    def stop(self) -> None:
+        """Wake up who waits for chunks that will not come, and release what is held."""
+        if self._stream is not None:
+            self._stream.finish()
+        if self._held is not None:
+            self._held.release()
+            self._held = None
+        _release(self._slots)
+        self._slots = []
+
+
+def _release(slots: Sequence[Slot]) -> None:
+    for slot in slots:
+        slot.release()

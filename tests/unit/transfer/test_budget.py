@@ -1,0 +1,160 @@
+"""Tests of the memory budget: no dead-lock, first come first served, nothing lost."""
+
+import io
+import os
+import random
+import threading
+
+import pytest
+
+from store_lib import store as store_module
+from store_lib.exceptions import DeadlineExceeded
+from store_lib.transfer.budget import PROCESS_BUDGET, Budget
+from store_lib.transfer.limits import Limits, Watch
+from tests.unit.memory_driver import CHUNK, MemoryParts, memory_store
+
+
+def test_reserve_and_grow() -> None:
+    """Growing takes only what is free, and release gives everything back."""
+    budget = Budget(100)
+    with budget.reserve(60) as first:
+        assert first.grow(30)
+        assert not first.grow(11)
+        assert budget.used == 90
+        first.shrink(50)
+        assert budget.used == 40
+    assert budget.used == 0
+    first.release()
+    assert budget.used == 0
+
+
+def test_waiting_in_order() -> None:
+    """Who came first is served first, and nobody grows past those who wait."""
+    budget = Budget(100)
+    order: list[str] = []
+    queued = threading.Event()
+
+    def big() -> None:
+        with budget.reserve(80):
+            order.append("big")
+
+    def small() -> None:
+        with budget.reserve(10):
+            order.append("small")
+
+    held = budget.reserve(50)
+    first = threading.Thread(target=big)
+    first.start()
+    while not budget._queue:
+        queued.wait(0.001)
+    assert not held.grow(1), "growing overtook a waiting transfer"
+    second = threading.Thread(target=small)
+    second.start()
+    while len(budget._queue) < 2:
+        queued.wait(0.001)
+    assert order == []
+    held.release()
+    first.join(10)
+    second.join(10)
+    assert order == ["big", "small"]
+    assert budget.used == 0
+
+
+def test_more_than_the_whole_runs_alone() -> None:
+    """A minimum above the limit is granted once nobody else holds anything."""
+    budget = Budget(100)
+    held = budget.reserve(10)
+    done = threading.Event()
+
+    def huge() -> None:
+        with budget.reserve(500):
+            done.set()
+
+    thread = threading.Thread(target=huge)
+    thread.start()
+    assert not done.wait(0.05)
+    held.release()
+    assert done.wait(10)
+    thread.join(10)
+
+
+def test_a_thread_does_not_wait_for_itself() -> None:
+    """A transfer whose source is itself a transfer gets its memory in the same thread."""
+    budget = Budget(100)
+    with budget.reserve(90), budget.reserve(90):
+        assert budget.used == 180
+    assert budget.used == 0
+
+
+def test_deadline_bounds_the_wait() -> None:
+    """Waiting for memory ends at the transfer's deadline, and leaves the queue."""
+    budget = Budget(100)
+    held = budget.reserve(100)
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            budget.reserve(10, Watch(Limits(stall=0.001, deadline=0.05)))
+        except DeadlineExceeded as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join(10)
+    assert len(errors) == 1
+    assert not budget._queue
+    held.release()
+    assert budget.used == 0
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_many_slow_transfers_on_little_memory(
+    monkeypatch: pytest.MonkeyPatch, parts: bool
+) -> None:
+    """Many transfers on a budget too small for two all come through, and within it."""
+    budget = Budget(5 * CHUNK)
+    monkeypatch.setattr(store_module, "PROCESS_BUDGET", budget)
+    store, driver = memory_store()
+    if parts:
+        driver.writer_class = MemoryParts
+        driver.writer_settings = {"chunk_size": CHUNK, "once_limit": 0, "concurrency": 3}
+        driver.part_sizes = lambda number: 3 * CHUNK
+    used: list[int] = []
+    pause = threading.Event()
+
+    class Slow(io.RawIOBase):
+        def __init__(self, data: bytes) -> None:
+            self._file = io.BytesIO(data)
+
+        def read(self, amount: int = -1, /) -> bytes:
+            used.append(budget.used)
+            pause.wait(0.0005)
+            return self._file.read(min(amount, CHUNK // 2))
+
+    def add(number: int) -> None:
+        store.add(str(number), Slow(random.Random(number).randbytes(7 * CHUNK)), digests=("md5",))
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(driver.objects) == 24
+    for number in range(24):
+        assert driver.objects[str(number)][0] == random.Random(number).randbytes(7 * CHUNK)
+    assert max(used) <= budget.limit
+    assert budget.used == 0
+
+
+def test_fork_while_held() -> None:
+    """A child begins with the whole budget, and what it inherited gives nothing back twice."""
+    with PROCESS_BUDGET.reserve(10) as held:
+        child = os.fork()
+        if not child:
+            clean = PROCESS_BUDGET.used == 0
+            held.release()
+            with PROCESS_BUDGET.reserve(PROCESS_BUDGET.limit):
+                pass
+            os._exit(0 if clean and PROCESS_BUDGET.used == 0 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert PROCESS_BUDGET.used == 10

@@ -1,0 +1,347 @@
+"""Tests of the way out: ranges, resume, reading ahead, verification and release."""
+
+import gc
+import hashlib
+import random
+import threading
+from typing import Any
+
+import pytest
+
+from store_lib.exceptions import (
+    BackendException,
+    DeadlineExceeded,
+    DigestMismatch,
+    ErrorStatus,
+    Invalid,
+    InvalidRange,
+    NotFound,
+    ObjectChanged,
+    RemoteServiceUnavailable,
+    StoreRandomGetNotSupported,
+    TransferStalled,
+)
+from store_lib.transfer.budget import Budget
+from store_lib.transfer.download import LocalFileReader
+from tests.unit.memory_driver import CHUNK, MemoryReader, memory_store
+
+DATA = random.Random(3).randbytes(10 * CHUNK + 17)
+URI = "memory://mem/it"
+
+
+def make(**settings: Any) -> Any:
+    """Return a store that holds DATA, and its driver with some attributes set."""
+    options = {
+        name: settings.pop(name) for name in list(settings) if name.startswith("transfer_")
+    }
+    store, driver = memory_store(**options)
+    driver.objects["it"] = (DATA, "nonce")
+    for name, value in settings.items():
+        setattr(driver, name, value)
+    return store, driver
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "direct": {},
+    "ahead": {"read_concurrency": 3, "read_size": 2 * CHUNK + 5},
+    "far ahead": {"read_concurrency": 8, "read_size": CHUNK},
+    "bounded": {"call_timeout": 30},
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each way of reading."""
+    return dict(WAYS[request.param])
+
+
+def rebuilt(way: dict[str, Any]) -> Any:
+    """As :func:`make`, with the store made after the driver was set up."""
+    from store_lib.store import Store
+
+    store, driver = make(**way)
+    return Store("mem", "memory", driver, store.options), driver
+
+
+@pytest.mark.parametrize("length", [None, 0, 1, CHUNK, 3 * CHUNK + 1, 99 * CHUNK])
+@pytest.mark.parametrize("offset", [0, 1, CHUNK, 2 * CHUNK + 5, len(DATA) - 1, len(DATA)])
+def test_ranges(way: dict[str, Any], offset: int, length: int | None) -> None:
+    """Every range gives the bytes a slice would, and says how many beforehand."""
+    store, driver = rebuilt(way)
+    expected = DATA[offset:] if length is None else DATA[offset : offset + length]
+    with store.get(URI, offset, length) as reader:
+        assert reader.size == len(DATA)
+        assert reader.length == len(expected)
+        assert b"".join(reader) == expected
+    wait_closed(driver)
+
+
+def wait_closed(driver: Any) -> None:
+    """Wait until the last reading thread has closed the driver's readers."""
+    deadline = threading.Event()
+    for _ in range(500):
+        if all(reader.closed for reader in driver.readers):
+            break
+        deadline.wait(0.01)
+    assert [reader.closed for reader in driver.readers] == [1] * len(driver.readers)
+
+
+def test_first_request_is_what_was_opened() -> None:
+    """The first stream of a reader asks for exactly what the driver's read was asked for."""
+    store, driver = rebuilt(WAYS["ahead"])
+    asked: list[Any] = []
+    driver.faults.hooks["read"] = lambda *place: asked.append(place)
+    store.get(URI, 5).read()
+    assert asked == [(5, 2 * CHUNK + 5)]
+    assert driver.streams[0] == (5, 2 * CHUNK + 5)
+    assert len(driver.streams) == 5
+
+
+def test_read_and_readinto(way: dict[str, Any]) -> None:
+    """Reads of any size and readinto give the bytes in order, and nothing after the end."""
+    store, _ = rebuilt(way)
+    chance = random.Random(5)
+    with store.get(URI) as reader:
+        found = bytearray()
+        while len(found) < len(DATA):
+            step = chance.choice([1, 10, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
+            if chance.random() < 0.5:
+                piece = reader.read(step)
+            else:
+                buffer = bytearray(step)
+                piece = bytes(buffer[: reader.readinto(buffer)])
+            assert len(piece) == min(step, len(DATA) - len(found))
+            found += piece
+        assert found == DATA
+        assert reader.read(5) == b"" == reader.read()
+        assert reader.readinto(bytearray(3)) == 0
+        assert list(reader) == []
+    with store.get(URI) as reader:
+        assert reader.read(3) == DATA[:3]
+        assert next(reader) == DATA[3:CHUNK]
+        assert reader.read(0) == b""
+        assert reader.read(None) == DATA[CHUNK:]
+
+
+def test_errors_come_from_get() -> None:
+    """A missing object, an impossible range and a bad number are raised by get itself."""
+    store, driver = make()
+    with pytest.raises(NotFound) as caught:
+        store.get("memory://mem/other")
+    assert (caught.value.store, caught.value.operation) == ("mem", "get")
+    with pytest.raises(InvalidRange):
+        store.get(URI, len(DATA) + 1)
+    for bad in (-1, 1.5, "1", True):
+        with pytest.raises(InvalidRange, match="int of 0 or more"):
+            store.get(URI, bad)
+        with pytest.raises(InvalidRange, match="int of 0 or more"):
+            store.get(URI, 0, bad)
+    assert driver.readers == []
+    driver.ranges = False
+    with pytest.raises(StoreRandomGetNotSupported):
+        store.get(URI, 1)
+    assert store.get(URI).read() == DATA
+
+
+def test_temporary_error_at_the_start_is_repeated() -> None:
+    """Opening is tried again when it fails for now."""
+    store, driver = make()
+    driver.faults.times("read", 2, RemoteServiceUnavailable)
+    assert store.get(URI).read() == DATA
+
+
+def test_cut_connection_is_resumed(way: dict[str, Any]) -> None:
+    """A stream that is cut goes on where it was, as long as it is the same object."""
+    store, driver = rebuilt(way)
+    failed: set[int] = set()
+
+    def cut(offset: int) -> None:
+        if offset > 0 and offset not in failed and offset % 3 == 0:
+            failed.add(offset)
+            raise RemoteServiceUnavailable
+
+    driver.faults.hooks["piece"] = cut
+    with store.get(URI) as reader:
+        assert reader.read() == DATA
+        assert failed
+        assert reader.report.retries == len(failed)
+
+
+def test_no_resume_without_validator() -> None:
+    """Where nothing identifies the object, a cut is an error and not a guess."""
+    store, driver = make(validator=None)
+    driver.faults.times("piece", 1, RemoteServiceUnavailable)
+    with pytest.raises(RemoteServiceUnavailable) as caught:
+        store.get(URI).read()
+    assert caught.value.status is ErrorStatus.EXHAUSTED
+
+
+def test_resume_gives_up(way: dict[str, Any]) -> None:
+    """A stream that never gets on ends in the error, exhausted, and everything is released."""
+    store, driver = rebuilt(way)
+
+    def dead(offset: int) -> None:
+        if offset >= 3 * CHUNK:
+            raise RemoteServiceUnavailable
+
+    driver.faults.hooks["piece"] = dead
+    reader = store.get(URI)
+    with pytest.raises(RemoteServiceUnavailable) as caught:
+        reader.read()
+    assert caught.value.status is ErrorStatus.EXHAUSTED
+    assert reader.closed
+    wait_closed(driver)
+
+
+def test_changed_object_is_not_resumed(way: dict[str, Any]) -> None:
+    """An object that is another one after a cut ends the reading with an error."""
+    store, driver = rebuilt(way)
+
+    def changed(offset: int) -> None:
+        if offset >= 2 * CHUNK:
+            raise ObjectChanged
+
+    driver.faults.hooks["piece"] = changed
+    with pytest.raises(ObjectChanged):
+        store.get(URI).read()
+
+
+@pytest.mark.parametrize("difference", [-1, 1])
+def test_wrong_number_of_bytes(difference: int) -> None:
+    """A store that gives fewer or more bytes than it said is found out."""
+
+    class Lying(MemoryReader):
+        def stream(self, offset: int, length: int | None) -> Any:
+            assert length is not None
+            if length > 5:
+                yield DATA[offset : offset + length + min(0, difference)]
+            if difference > 0:
+                yield b"!"
+
+    store, driver = make()
+    driver.read = lambda *_, **__: Lying(driver, DATA)
+    with pytest.raises(BackendException, match=r"Expected .* got"):
+        store.get(URI).read()
+
+
+def test_unknown_size() -> None:
+    """An object whose size nobody tells is read to its end, and its length is known then."""
+    for timeout in (0, 30):
+        store, _ = rebuilt({"tells_size": False, "call_timeout": timeout})
+        with store.get(URI) as reader:
+            assert (reader.size, reader.length) == (None, None)
+            assert reader.read() == DATA
+            assert reader.length == len(DATA)
+
+
+def test_verification(way: dict[str, Any]) -> None:
+    """With expected digests the end is told only when they hold."""
+    store, _ = rebuilt(way)
+    good = {"md5": hashlib.md5(DATA).hexdigest(), "sha256": hashlib.sha256(DATA).hexdigest()}
+    with store.get(URI, expected=good) as reader:
+        assert reader.read() == DATA
+    reader = store.get(URI, expected={**good, "md5": "0" * 32})
+    found = b""
+    with pytest.raises(DigestMismatch, match="Expected md5 0{32}, got"):
+        while piece := reader.read(CHUNK):
+            found += piece
+    assert reader.closed
+    with pytest.raises(Invalid, match="whole object"):
+        store.get(URI, 1, expected=good)
+
+
+def test_dropped_reader_releases(way: dict[str, Any]) -> None:
+    """A reader that is dropped, closed early or broken off releases what it held."""
+    store, driver = rebuilt(way)
+    for _ in range(20):
+        reader = store.get(URI)
+        next(reader)
+        del reader
+        with store.get(URI) as reader:
+            next(reader)
+        with pytest.raises(KeyError), store.get(URI) as reader:
+            raise KeyError
+        reader.close()
+        with pytest.raises(ValueError, match="closed"):
+            reader.read(1)
+    gc.collect()
+    wait_closed(driver)
+    store.close()
+    assert driver.closed == 1
+
+
+def test_memory_is_taken_only_when_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading ahead does without memory that others hold, and never waits for it."""
+    from store_lib import store as module
+
+    budget = Budget(3 * CHUNK)
+    monkeypatch.setattr(module, "PROCESS_BUDGET", budget)
+    store, driver = rebuilt({"read_concurrency": 4, "read_size": CHUNK})
+    with budget.reserve(3 * CHUNK):
+        first, second = store.get(URI), store.get(URI)
+        assert next(first) == next(second) == DATA[:CHUNK]
+        assert first.read() == second.read() == DATA[CHUNK:]
+    assert store.get(URI).read() == DATA
+    wait_closed(driver)
+    assert budget.used == 0
+
+
+def test_stall_and_deadline() -> None:
+    """A store that stops in the middle is given up after the time limit."""
+    hang = threading.Event()
+
+    def stop(offset: int) -> None:
+        if offset:
+            hang.wait(30)
+
+    for settings, error in (
+        ({"read_concurrency": 3, "read_size": CHUNK, "transfer_stall_timeout": 1}, TransferStalled),
+        ({"read_concurrency": 3, "read_size": CHUNK, "transfer_deadline": 1}, DeadlineExceeded),
+        ({"call_timeout": 1}, TransferStalled),
+    ):
+        store, driver = rebuilt(settings)
+        driver.faults.hooks["piece"] = stop
+        reader = store.get(URI)
+        if "read_concurrency" in settings:
+            driver.faults.hooks.pop("piece")
+            next(reader)
+            driver.faults.hooks["piece"] = stop
+        else:
+            assert next(reader)
+        with pytest.raises(error, match="after"):
+            reader.read()
+    hang.set()
+
+
+def test_descriptor_is_offered_only_for_a_whole_unverified_file() -> None:
+    """fileno is there when the local file is exactly the object, and nobody asked for a check."""
+    store, driver = make()
+
+    class Local(MemoryReader):
+        def fileno(self) -> int:
+            return 7
+
+    driver.read = lambda *_, **__: Local(driver, DATA)
+    with store.get(URI) as reader:
+        assert isinstance(reader, LocalFileReader)
+        assert reader.fileno() == 7
+        next(reader)
+        with pytest.raises(OSError, match="begun"):
+            reader.fileno()
+    with pytest.raises(OSError, match="begun"):
+        reader.fileno()
+    good = {"md5": hashlib.md5(DATA).hexdigest()}
+    for other in (store.get(URI, 1), store.get(URI, 0, 5), store.get(URI, expected=good)):
+        assert not hasattr(other, "fileno")
+        other.close()
+
+
+def test_report() -> None:
+    """The report counts what was read."""
+    store, _ = make()
+    with store.get(URI) as reader:
+        next(reader)
+        assert reader.report.bytes == CHUNK
+        reader.read()
+    assert reader.report.bytes == len(DATA)
+    assert reader.report.seconds > 0

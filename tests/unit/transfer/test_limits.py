@@ -1,0 +1,163 @@
+"""Tests of time limits, repeats, and calls that hang."""
+
+import io
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from store_lib.exceptions import (
+    DeadlineExceeded,
+    NotFound,
+    RemoteServiceUnavailable,
+    TimeoutError,
+    TransferStalled,
+)
+from store_lib.store import Store
+from store_lib.transfer import upload
+from store_lib.transfer.limits import Guard, repeat
+from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryParts, memory_store
+
+
+@pytest.fixture
+def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """What a hanging call waits for; set at the end."""
+    monkeypatch.setattr(upload, "GRACE", 0.05)
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def again(driver: MemoryDriver, store: Store, timeout: float = 0) -> Store:
+    """Return a store made after the driver's call limit was set."""
+    driver.call_timeout = timeout
+    return Store("mem", "memory", driver, store.options)
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_stalled_store(hang: threading.Event, parts: bool) -> None:
+    """A write that hangs is given up after the stall limit, and the upload is aborted."""
+    store, driver = memory_store(transfer_stall_timeout=1)
+    hook = "write_at"
+    if parts:
+        driver.writer_class = MemoryParts
+        driver.writer_settings = {"chunk_size": CHUNK, "once_limit": 0}
+        hook = "put_part"
+    driver.faults.hooks[hook] = lambda *_: hang.wait(30)
+    with pytest.raises(TransferStalled, match=r"No progress for 1 s .* after \d+ bytes"):
+        store.add("it", io.BytesIO(bytes(50 * CHUNK)))
+    assert driver.aborted == ["it"]
+
+
+def test_deadline() -> None:
+    """A transfer that moves, but for too long, is given up at its deadline."""
+    store, driver = memory_store(transfer_deadline=1)
+    driver.faults.hooks["write_at"] = lambda *_: threading.Event().wait(0.05)
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield bytes(CHUNK)
+
+    with pytest.raises(DeadlineExceeded, match="Not finished within 1 s"):
+        store.add("it", endless())
+    assert driver.aborted == ["it"]
+
+
+def test_hanging_calls_are_bounded(hang: threading.Event, caplog: pytest.LogCaptureFixture) -> None:
+    """Calls that hang are given up, warned of, and past the limit refused at once."""
+    guard = Guard(0.05, 2, 50)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            with pytest.raises(TimeoutError, match=r"0\.05s"):
+                guard.call(lambda: hang.wait(30))
+    assert "2 calls to the storage hang" in caplog.text
+    with pytest.raises(TimeoutError, match="not trying one more"):
+        guard.call(lambda: None)
+    hang.set()
+    for _ in range(500):
+        try:
+            assert guard.call(lambda: 5) == 5
+            break
+        except TimeoutError:
+            threading.Event().wait(0.01)
+    else:
+        pytest.fail("the guard never recovered")
+
+
+def test_guard_passes_results_and_errors() -> None:
+    """A call in time gives its result or its error, with a limit and without one."""
+    for timeout in (0, 30):
+        guard = Guard(timeout, 1, 100)
+        assert guard.call(lambda: "x") == "x"
+        with pytest.raises(KeyError):
+            guard.call(lambda: {}["missing"])
+
+
+def test_late_result_is_given_back(hang: threading.Event) -> None:
+    """What a call returns after it was given up is released."""
+    late: list[str] = []
+    closed = threading.Event()
+    guard = Guard(0.05, 1, 100)
+
+    def slow() -> str:
+        hang.wait(30)
+        return "reader"
+
+    def release(result: str) -> None:
+        late.append(result)
+        closed.set()
+
+    with pytest.raises(TimeoutError):
+        guard.call(slow, late=release)
+    hang.set()
+    assert closed.wait(10)
+    assert late == ["reader"]
+
+
+def test_store_with_a_call_limit(hang: threading.Event) -> None:
+    """Every call of such a store is bounded, and works as always when nothing hangs."""
+    store, driver = memory_store()
+    store = again(driver, store, 0.2)
+    uri = store.add("it", bytes(5 * CHUNK)).uri
+    small = store.add("small", b"x").uri
+    assert store.stat(uri).size == 5 * CHUNK
+    assert store.get(uri).read() == bytes(5 * CHUNK)
+    store.delete(small)
+    for operation, call in (
+        ("stat", lambda: store.stat(uri)),
+        ("read", lambda: store.get(uri)),
+        ("delete", lambda: store.delete(uri)),
+        ("create", lambda: store.add("other", b"x")),
+        ("commit", lambda: store.add("another", b"x")),
+    ):
+        store = again(driver, store, 0.05)
+        driver.faults.hooks[operation] = lambda *_: hang.wait(30)
+        with pytest.raises(TimeoutError):
+            call()
+        del driver.faults.hooks[operation]
+
+
+def test_repeat_stops_on_the_event() -> None:
+    """A pause between repeats ends when the transfer has failed elsewhere."""
+    stop = threading.Event()
+    stop.set()
+    calls: list[int] = []
+
+    def failing() -> None:
+        calls.append(1)
+        raise RemoteServiceUnavailable
+
+    with pytest.raises(RemoteServiceUnavailable):
+        repeat(failing, 10, stop=stop)
+    assert len(calls) == 1
+
+
+def test_delete_whose_reply_was_lost() -> None:
+    """A delete that is repeated and then finds nothing has succeeded."""
+    store, driver = memory_store()
+    uri = store.add("it", b"x").uri
+    driver.faults.times("deleted", 1, RemoteServiceUnavailable)
+    store.delete(uri)
+    with pytest.raises(NotFound):
+        store.delete(uri)
