@@ -1,0 +1,139 @@
+"""Tests of the error tree: form, pickling, and no secret in any text."""
+
+import inspect
+import pickle
+import re
+
+import pytest
+
+from store_lib import exceptions
+from store_lib.exceptions import (
+    BackendException,
+    BadStoreConfiguration,
+    BadStoreUri,
+    ErrorStatus,
+    Invalid,
+    NotFound,
+    RemoteServiceUnavailable,
+    StoreError,
+)
+from store_lib.location import scheme_of
+from store_lib.redaction import redact_uri
+
+CLASSES = [
+    cls
+    for _, cls in inspect.getmembers(exceptions, inspect.isclass)
+    if issubclass(cls, StoreError)
+]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_pickles_with_everything(cls: type[StoreError]) -> None:
+    """Every error survives a process boundary with its attributes and notes."""
+    error = cls(store="fast", operation="add", object_id="x", status=ErrorStatus.EXHAUSTED)
+    error.add_note("a note")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is cls
+    assert str(copy) == str(error) == copy.msg
+    assert (copy.store, copy.operation, copy.object_id) == ("fast", "add", "x")
+    assert copy.status is ErrorStatus.EXHAUSTED
+    assert copy.__notes__ == ["a note"]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_form(cls: type[StoreError]) -> None:
+    """Every class has a template, and makes a text without any of its keywords."""
+    assert cls.message
+    assert "%(" not in str(cls())
+    assert cls.__doc__
+
+
+def test_formatting() -> None:
+    """Keywords fill the template or the given text, and a stray per cent sign does no harm."""
+    assert str(NotFound(image="abc")) == "Object abc not found"
+    assert str(NotFound(image=None)) == "Object None not found"
+    assert NotFound("Gone: %(image)s", image=5).msg == "Gone: 5"
+    assert str(Invalid("100 % wrong")) == "100 % wrong"
+    assert str(Invalid("100 %z wrong", image=1)) == "100 %z wrong"
+
+
+def test_locate_fills_only_blanks() -> None:
+    """Who raised knows best; the callers only add what was not known."""
+    error = NotFound(store="inner").locate(store="outer", operation="get")
+    assert (error.store, error.operation) == ("inner", "get")
+
+
+def test_status() -> None:
+    """Only what may pass is temporary."""
+    assert StoreError().status is ErrorStatus.PERMANENT
+    assert RemoteServiceUnavailable().status is ErrorStatus.TEMPORARY
+    assert exceptions.MaxRedirectsExceeded(redirects=5).status is ErrorStatus.PERMANENT
+    assert exceptions.TimeoutError(timeout=5).status is ErrorStatus.EXHAUSTED
+
+
+def test_relations() -> None:
+    """What callers of glance_store rely on: one root, and no built-in TimeoutError."""
+    assert issubclass(BackendException, StoreError)
+    assert not issubclass(exceptions.TimeoutError, TimeoutError)
+    assert issubclass(exceptions.UnknownStore, exceptions.UnknownScheme)
+    assert BadStoreConfiguration("x").readable is False
+    copy = pickle.loads(pickle.dumps(BadStoreConfiguration("x", readable=True)))
+    assert copy.readable is True
+
+
+SECRET = "s3cr3t"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"s3://AKIA:{SECRET}@host/bucket/key",
+        f"s3+https://AKIA:{SECRET}/x@y@host:80/bucket/key",
+        f"swift+https://acct:user:{SECRET}@host/v3/container/obj",
+        f"swift://us%3Aer:{SECRET}/with/slash@host/c/o",
+        f"https://user:{SECRET}@host/path?q=1",
+        f"https://host/path?X-Amz-Signature={SECRET}&X-Amz-Credential={SECRET}",
+        f"https://host/v1/a/c/o?temp_url_sig={SECRET}&temp_url_expires=5",
+        f"https://host/x?api_key={SECRET}",
+        f"text before swift://u:{SECRET}@h/c/o and after http://u:{SECRET}@h/",
+    ],
+)
+def test_redaction(uri: str) -> None:
+    """No credential of a URI is printed, whatever its form."""
+    assert SECRET not in redact_uri(uri)
+    assert SECRET not in str(BadStoreUri(uri=uri))
+    assert redact_uri(uri).count("***") >= 1
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:///images/a@b",
+        "rbd://fsid/pool/image/snap",
+        "vsphere://host/folder/dir/id?dcPath=dc&dsName=ds",
+        "https://host/path?name=value",
+    ],
+)
+def test_redaction_leaves_the_rest(uri: str) -> None:
+    """What holds no secret is shown as it is."""
+    assert redact_uri(uri) == uri
+
+
+def test_scheme() -> None:
+    """The scheme is read strictly, in lower case."""
+    assert scheme_of("FILE:///x") == "file"
+    assert scheme_of("swift+https://x") == "swift+https"
+    for bad in ("", "x", "://x", "1a://x", "file:/x"):
+        with pytest.raises(BadStoreUri, match="Expected a location URI"):
+            scheme_of(bad)
+    with pytest.raises(BadStoreUri, match="got NoneType"):
+        scheme_of(None)  # type: ignore[arg-type]
+    with pytest.raises(BadStoreUri) as caught:
+        scheme_of(f"nothing u:{SECRET}@host")
+    assert caught.value.status is ErrorStatus.PERMANENT
+
+
+def test_docstring_shows_the_tree() -> None:
+    """The tree drawn in the module's docstring names every class, and no other."""
+    drawn = set(re.findall(r"^ *[|`\- ]*([A-Z]\w+)", exceptions.__doc__ or "", re.M))
+    assert {cls.__name__ for cls in CLASSES} <= drawn
