@@ -329,7 +329,7 @@ class Driver(abc.ABC):
             there can be read all the same
         """
 
-    def check_object_id(self, object_id: str) -> None:
+    def check_object_id(self, object_id: str) -> None:  # noqa: B027 - any id will do
         """Refuse an id that the backend cannot hold as it stands, before any byte moves.
 
         :raises InvalidObjectId: with the reason
@@ -441,7 +441,7 @@ class Driver(abc.ABC):
         """Return a URL that reads the object without further credentials for ``expires`` s."""
         raise self._unsupported("make temporary URLs")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most hold nothing
         """Release what the driver holds.  Called once, with no transfer under way."""
 
     def _unsupported(self, what: str) -> NotSupported:

@@ -44,6 +44,7 @@ template, keyword arguments fill it, and the instance attribute ``msg`` is the f
 Whether trying again can help is told by ``status`` alone.
 """
 
+import contextlib
 import enum
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -98,10 +99,9 @@ class StoreError(Exception):
             kwargs["uri"] = redact_uri(str(kwargs["uri"]))
         template = self.message if message is None else str(message)
         if message is None or kwargs:
-            try:
+            # A finished text may happen to hold a per cent sign, and stays as it is then.
+            with contextlib.suppress(TypeError, ValueError, KeyError):
                 template = template % _Blanks(kwargs)
-            except (TypeError, ValueError, KeyError):
-                pass  # a finished text that happens to hold a per cent sign
         self.msg = template
         self.store = store
         self.operation = operation

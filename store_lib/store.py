@@ -1,7 +1,6 @@
 """One configured store: add, get, stat, delete and the rest, through the engine and a driver."""
 
 import builtins
-import contextlib
 import dataclasses
 import functools
 import os
@@ -9,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from store_lib.driver import Driver, Entry, Incomplete, Reader, Space, Stat, capabilities
 from store_lib.exceptions import (
@@ -247,11 +246,14 @@ class Store:
             create = functools.partial(
                 driver.create, object_id, size, nonce=os.urandom(16).hex(), context=context
             )
-            with self._adds(object_id):
+            self._begin(object_id)
+            try:
                 writer = self._repeat(
                     functools.partial(self._guard.call, create, late=lambda made: made.abort())
                 )
                 outcome = upload(writer, source, order)
+            finally:
+                self._end(object_id)
         except StoreError as error:
             if error is not source.error:
                 self._at(error, "add", _printable(object_id))
@@ -439,10 +441,13 @@ class Store:
             copy = functools.partial(
                 driver.copy, location, object_id, nonce=os.urandom(16).hex(), context=context
             )
-            with self._adds(object_id):
+            self._begin(object_id)
+            try:
                 # Not guarded: a copy may rightly take as long as an upload.
                 made = self._repeat(copy)
                 size = driver.stat(made, context=context).size or 0
+            finally:
+                self._end(object_id)
         except StoreError as error:
             self._at(error, "copy", _printable(object_id))
             raise
@@ -568,25 +573,18 @@ class Store:
         finally:
             self._leave()
 
-    @contextlib.contextmanager
-    def _adds(self, object_id: str) -> Iterator[None]:
+    def _begin(self, object_id: str) -> None:
         """Hold an id for one add; a second at the same time is Duplicate."""
         with self._lock:
             if object_id in self._adding:
-                raise Duplicate(
-                    f"Object {object_id} is being added to store {self.id} right now.",
-                    store=self.id,
-                    operation="add",
-                    object_id=object_id,
-                )
+                raise Duplicate(f"Object {object_id} is being added to store {self.id} right now.")
             self._enter()
             self._adding.add(object_id)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._adding.discard(object_id)
-                self._leave()
+
+    def _end(self, object_id: str) -> None:
+        with self._lock:
+            self._adding.discard(object_id)
+            self._leave()
 
     def _enter(self) -> None:
         with self._lock:

@@ -111,6 +111,26 @@ class Stores:
             return self._stores[name]
         return next((store for store in self.by_weight() if store.writable), None)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the configuration, credentials included; the copy makes its own drivers."""
+        sections: dict[str, Mapping[str, Any]] = {}
+        for store in self:
+            if store.options is None:
+                raise TypeError(
+                    f"Stores cannot be pickled while store {store.id} is misconfigured: "
+                    f"{store.error}"
+                )
+            options = store.options
+            sections[store.id] = {name: options[name] for name in options if options.is_set(name)}
+        enabled = {store.id: store.driver_name for store in self}
+        default = self.default.id if self.default is not None else None
+        values = {
+            "DEFAULT": {"enabled_backends": enabled},
+            "glance_store": {"default_backend": default},
+            **sections,
+        }
+        return _remake, (type(self), values)
+
     # The set.
 
     def __getitem__(self, store_id: str) -> Store:
@@ -305,6 +325,10 @@ class Stores:
             + ", ".join(store.id for store in having),
             uri=uri,
         )
+
+
+def _remake(cls: type[Stores], values: Mapping[str, Mapping[str, Any]]) -> Stores:
+    return cls.from_mapping(values)
 
 
 def _make(configuration: Configuration, section: StoreSection) -> Store:

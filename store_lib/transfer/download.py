@@ -1,5 +1,6 @@
 """The way of the bytes out: a backend's reader, resumed when cut, read ahead, and verified."""
 
+import contextlib
 import functools
 import io
 import threading
@@ -362,9 +363,8 @@ class ObjectReader:
             return b""
         if not len(self._rest):
             piece = self._fetch()
-            if len(piece) <= amount:
-                if len(piece) == amount or not piece:
-                    return piece
+            if len(piece) in (0, amount):
+                return piece
             self._rest = memoryview(piece)
         if len(self._rest) >= amount:
             found = bytes(self._rest[:amount])
@@ -420,10 +420,9 @@ class ObjectReader:
             return
         self._ended = self.report
         self._closed = True
-        try:
+        # Another thread may be in it; what it holds goes with the reader.
+        with contextlib.suppress(ValueError):
             self._pieces.close()
-        except ValueError:
-            pass  # another thread is in it; what it holds goes with the reader
         if self._ahead is not None:
             self._ahead.close(functools.partial(_release, self._reader, self._released))
         else:

@@ -1,9 +1,10 @@
 """Whatever a caller hands in as data, read in whole chunks."""
 
+import functools
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 from store_lib.exceptions import Invalid
@@ -169,7 +170,7 @@ def open_source(data: Any) -> Source:
     if isinstance(data, bytes | bytearray | memoryview):
         pieces: Iterator[Any] = iter((data,))
         return _Pieces(_from_iterator(pieces), "the data")
-    if _reads_into_buffers(data):
+    if _reads_into_buffers(type(data)):  # type: ignore[arg-type]  # a type is hashable
         return _ReadInto(data.readinto, None, None)
     read = getattr(data, "read", None)
     if callable(read):
@@ -191,19 +192,20 @@ def _open_path(path: "os.PathLike[Any]") -> Source:
     return _ReadInto(file.readinto, size, file)
 
 
-def _reads_into_buffers(data: Any) -> bool:
-    """Whether ``readinto`` is the object's own and no wrapper's ``read`` is gone round by it.
+@functools.lru_cache(maxsize=256)
+def _reads_into_buffers(kind: Hashable) -> bool:
+    """Whether ``readinto`` is the type's own and no wrapper's ``read`` is gone round by it.
 
     A wrapper that limits, counts or hashes often overrides ``read`` alone and hands everything
     else through; then ``read`` is the one to call.
     """
-    order = type(data).__mro__
+    assert isinstance(kind, type)
     owners = [
-        next((depth for depth, cls in enumerate(order) if name in vars(cls)), None)
+        next((depth for depth, cls in enumerate(kind.__mro__) if name in vars(cls)), None)
         for name in ("readinto", "read")
     ]
     into, plain = owners
-    return into is not None and (plain is None or into <= plain) and callable(data.readinto)
+    return into is not None and (plain is None or into <= plain)
 
 
 def _from_iterator(pieces: Iterator[Any]) -> Callable[[int], Any]:

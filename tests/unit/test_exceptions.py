@@ -21,9 +21,7 @@ from store_lib.location import scheme_of
 from store_lib.redaction import redact_uri
 
 CLASSES = [
-    cls
-    for _, cls in inspect.getmembers(exceptions, inspect.isclass)
-    if issubclass(cls, StoreError)
+    cls for _, cls in inspect.getmembers(exceptions, inspect.isclass) if issubclass(cls, StoreError)
 ]
 
 

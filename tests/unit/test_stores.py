@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 import os
+import pickle
 import threading
 import time
 from pathlib import Path
@@ -258,6 +259,24 @@ def test_sweep(two: Stores, tmp_path: Path) -> None:
     assert not leftover.exists()
     with pytest.raises(Invalid, match="older_than"):
         store.sweep(-1)
+
+
+def test_pickle(two: Stores, tmp_path: Path) -> None:
+    """A pickled set is made anew from the same options, wherever they came from."""
+    uri = two.add("a", b"x", store="fast").uri
+    copy = pickle.loads(pickle.dumps(two))
+    assert copy.get(uri).read() == b"x"
+    assert copy.default.id == "slow"
+    assert copy["fast"].weight == 10
+    assert copy["fast"].options.filesystem_store_durable is False
+    old = Stores.from_mapping({"glance_store": {"stores": "file", **section(tmp_path)}})
+    again = pickle.loads(pickle.dumps(old))
+    assert again.add("b", b"y").uri == f"file://{tmp_path}/b"
+    broken = Stores.from_mapping(
+        {"DEFAULT": {"enabled_backends": "s:file"}, "s": {"filesystem_store_chunk_size": "big"}}
+    )
+    with pytest.raises(TypeError, match="misconfigured"):
+        pickle.dumps(broken)
 
 
 def test_unsupported_operations(two: Stores) -> None:

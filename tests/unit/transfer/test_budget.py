@@ -108,9 +108,7 @@ def test_deadline_bounds_the_wait() -> None:
 
 
 @pytest.mark.parametrize("parts", [False, True])
-def test_many_slow_transfers_on_little_memory(
-    monkeypatch: pytest.MonkeyPatch, parts: bool
-) -> None:
+def test_many_slow_transfers_on_little_memory(monkeypatch: pytest.MonkeyPatch, parts: bool) -> None:
     """Many transfers on a budget too small for two all come through, and within it."""
     budget = Budget(5 * CHUNK)
     monkeypatch.setattr(store_module, "PROCESS_BUDGET", budget)

@@ -3,7 +3,7 @@
 import io
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -124,17 +124,18 @@ def test_store_with_a_call_limit(hang: threading.Event) -> None:
     assert store.stat(uri).size == 5 * CHUNK
     assert store.get(uri).read() == bytes(5 * CHUNK)
     store.delete(small)
-    for operation, call in (
-        ("stat", lambda: store.stat(uri)),
-        ("read", lambda: store.get(uri)),
-        ("delete", lambda: store.delete(uri)),
-        ("create", lambda: store.add("other", b"x")),
-        ("commit", lambda: store.add("another", b"x")),
-    ):
-        store = again(driver, store, 0.05)
+    calls: dict[str, Callable[[Store], object]] = {
+        "stat": lambda each: each.stat(uri),
+        "read": lambda each: each.get(uri),
+        "delete": lambda each: each.delete(uri),
+        "create": lambda each: each.add("other", b"x"),
+        "commit": lambda each: each.add("another", b"x"),
+    }
+    for operation, call in calls.items():
+        hanging = again(driver, store, 0.05)
         driver.faults.hooks[operation] = lambda *_: hang.wait(30)
         with pytest.raises(TimeoutError):
-            call()
+            call(hanging)
         del driver.faults.hooks[operation]
 
 

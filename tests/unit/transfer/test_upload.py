@@ -203,7 +203,7 @@ def test_size_of_a_wrong_kind(size: Any) -> None:
 def test_wrong_digest(writer: str, size: int) -> None:
     """Bytes without the expected digest are not published, also in a single request."""
     store, driver = make(writer)
-    with pytest.raises(DigestMismatch, match="Expected sha256 0{64}, got"):
+    with pytest.raises(DigestMismatch, match=r"Expected sha256 0{64}, got"):
         store.add("it", io.BytesIO(payload(size)), size, expected={"sha256": "0" * 64})
     assert driver.objects == {}
     assert driver.aborted == ["it"]
