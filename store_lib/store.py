@@ -102,6 +102,9 @@ class Store:
             deadline=get("transfer_deadline"),
             attempts=get("transfer_attempts") or 1,
         )
+        #: Seconds that publishing or cleaning up may take: flushing a large object to a disk
+        #: rightly takes longer than a call that moves no bytes.
+        self._patience = self._limits.stall or self._guard.timeout
         if self._guard.timeout:
             stalls = [each for each in (self._limits.stall, self._guard.timeout) if each]
             self._limits = dataclasses.replace(self._limits, stall=min(stalls))
@@ -240,6 +243,7 @@ class Store:
                 progress=progress,
                 limits=self._limits,
                 guard=self._guard,
+                patience=self._patience,
                 budget=PROCESS_BUDGET,
                 further=further,
             )
@@ -402,6 +406,7 @@ class Store:
         :param older_than: seconds without a sign of life
         :param dry_run: remove nothing, and return what would be
         :raises NotSupported: the store cannot tell
+        :raises StoreError: the first reason why one could not be removed; the others were
         """
         if older_than < 0:
             raise self._at(
@@ -410,12 +415,19 @@ class Store:
         driver = self._usable("discard")
         limit = time.time() - older_than
         removed = []
+        problem: StoreError | None = None
         for each in self.list_incomplete(context=context):
             if each.live or each.modified > limit:
                 continue
             discard = functools.partial(driver.discard, each, context=context)
-            if dry_run or self._do("sweep", discard):
-                removed.append(each)
+            try:
+                if dry_run or self._do("sweep", discard):
+                    removed.append(each)
+            except StoreError as error:
+                problem = problem or error
+        if problem is not None:
+            problem.add_note(f"{len(removed)} other leftovers were removed.")
+            raise problem
         return removed
 
     def copy(

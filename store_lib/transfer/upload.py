@@ -42,6 +42,8 @@ class Order:
     progress: Progress | None
     limits: Limits
     guard: Guard
+    #: Seconds that the publishing request, and cleaning up, may take where calls are guarded.
+    patience: float
     budget: Budget
     #: Bytes that the other end of a copy needs too; reserved together with the upload's own.
     further: int = 0
@@ -73,7 +75,7 @@ def upload(writer: PartWriter | PositionWriter, source: Source, order: Order) ->
 
 def _abort(writer: Writer, error: BaseException, order: Order) -> None:
     try:
-        order.guard.call(writer.abort, timeout=order.limits.stall or order.guard.timeout)
+        order.guard.call(writer.abort, timeout=order.patience)
     except Exception as trouble:
         LOG.warning("Cleaning up after a failed upload failed: %s", trouble)
         error.add_note(
@@ -194,10 +196,7 @@ class Upload:
         guard = self.order.guard
         began = time.perf_counter()
         try:
-            return guard.call(
-                functools.partial(self.publish, call),
-                timeout=self.order.limits.stall or guard.timeout,
-            )
+            return guard.call(functools.partial(self.publish, call), timeout=self.order.patience)
         finally:
             self.meter.store += time.perf_counter() - began
 

@@ -117,7 +117,7 @@ def test_late_result_is_given_back(hang: threading.Event) -> None:
 
 def test_store_with_a_call_limit(hang: threading.Event) -> None:
     """Every call of such a store is bounded, and works as always when nothing hangs."""
-    store, driver = memory_store()
+    store, driver = memory_store(transfer_stall_timeout=1)
     store = again(driver, store, 0.2)
     uri = store.add("it", bytes(5 * CHUNK)).uri
     small = store.add("small", b"x").uri

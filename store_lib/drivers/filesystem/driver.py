@@ -1,0 +1,163 @@
+"""The filesystem driver: each object is one file in a directory, named by the object's id."""
+
+import dataclasses
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat
+from store_lib.drivers.filesystem import names
+from store_lib.drivers.filesystem.datadirs import DataDirs
+from store_lib.drivers.filesystem.errors import Action, symbolic_link, translate
+from store_lib.drivers.filesystem.location import FileLocation
+from store_lib.drivers.filesystem.options import (
+    OPTIONS,
+    MountMetadata,
+    data_directories,
+    permissions,
+)
+from store_lib.drivers.filesystem.reader import FileReader, open_object
+from store_lib.drivers.filesystem.staging import discard, leftovers
+from store_lib.drivers.filesystem.writer import HOLE_SIZE, FileWriter, Settings
+from store_lib.exceptions import BadStoreUri, Duplicate, Invalid, InvalidObjectId, NotFound
+from store_lib.location import Location
+
+
+class FilesystemDriver(Driver):
+    """Objects are files in one or several directories; see :doc:`/drivers/filesystem`."""
+
+    schemes = FileLocation.schemes
+    options = OPTIONS
+    location_class = FileLocation
+    create_only = CreateOnly.ATOMIC
+    ranges = True
+
+    _directories = DataDirs(())
+    _settings: Settings
+    _metadata: MountMetadata
+
+    def configure(self) -> None:
+        conf = self.conf
+        self.call_timeout = conf.filesystem_store_timeout
+        self.call_limit = conf.filesystem_store_thread_pool_size
+        self.call_warning = conf.filesystem_store_threadpool_threshold
+        self._settings = Settings(
+            chunk_size=-(-conf.filesystem_store_chunk_size // HOLE_SIZE) * HOLE_SIZE,
+            thin=conf.filesystem_thin_provisioning,
+            durable=conf.filesystem_store_durable,
+        )
+        self._directories = DataDirs(data_directories(conf, self.store_id))
+        # From here on objects can be read, whatever else is wrong.
+        file_perm = permissions(conf, "filesystem_store_file_perm", stat.S_IRUSR, self.store_id)
+        dir_perm = permissions(conf, "filesystem_store_dir_perm", stat.S_IRWXU, self.store_id)
+        self._settings = dataclasses.replace(self._settings, file_perm=file_perm)
+        self._metadata = MountMetadata(conf, self.store_id)
+        locks = self._directories.prepare(self.store_id, dir_perm, self._settings.durable)
+        if not locks and len(self._directories.paths) > 1:
+            self.create_only = CreateOnly.CHECKED  # see sole_publisher
+
+    @property
+    def url_prefix(self) -> str:
+        if not self._directories.paths:
+            return super().url_prefix
+        return f"file://{self._directories.paths[0]}"
+
+    def check_object_id(self, object_id: str) -> None:
+        reason = names.refusal(object_id)
+        if reason is not None:
+            shown = ascii(object_id)
+            if len(shown) > 80:
+                shown = f"{shown[:80]}..."
+            raise InvalidObjectId(object_id_repr=shown, reason=reason)
+
+    def holds(self, location: Location) -> bool:
+        try:
+            self._path(location)
+        except BadStoreUri:
+            return False
+        return True
+
+    def _path(self, location: Location) -> str:
+        if not isinstance(location, FileLocation):
+            raise BadStoreUri("Expected a file:// URI, got %(uri)s", uri=location.uri)
+        return self._directories.path_of(location)
+
+    def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> FileWriter:
+        thin = self._settings.thin
+        path = object_id
+        try:
+            if self._directories.holder_of(object_id) is not None:
+                raise Duplicate(image=object_id)
+            directory = self._directories.choose(size, thin=thin)
+            path = f"{directory.path}/{object_id}"
+            return FileWriter(self._directories, directory, self._settings, object_id, size, nonce)
+        except OSError as error:
+            raise translate(
+                error, Action.ADD, str(error.filename or path), object_id=object_id
+            ) from error
+
+    def read(
+        self, location: Location, offset: int, length: int | None, *, context: Any
+    ) -> FileReader:
+        return FileReader(self._path(location), offset, length, self._settings.chunk_size)
+
+    def stat(self, location: Location, *, context: Any) -> Stat:
+        status = _status(self._path(location), Action.READ)
+        return Stat(status.st_size, status.st_mtime)
+
+    def metadata(self, location: Location) -> dict[str, Any]:
+        return self._metadata.of(self._path(location))
+
+    def delete(self, location: Location, *, context: Any) -> None:
+        path = self._path(location)
+        _status(path, Action.DELETE)
+        try:
+            os.unlink(path)
+        except OSError as error:
+            raise translate(error, Action.DELETE, path) from error
+
+    def list(self, *, context: Any) -> Iterator[Entry]:
+        return self._directories.entries()
+
+    def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
+        for directory in self._directories.paths:
+            yield from leftovers(directory)
+
+    def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
+        if not self._directories.may_be_leftover(incomplete.key):
+            raise Invalid(
+                f"Expected the key of a leftover in {', '.join(self._directories.paths)}, got "
+                f"{incomplete.key!a}. Take it from a listing of this store."
+            )
+        return discard(incomplete.key, incomplete.modified)
+
+    def copy(self, location: Location, object_id: str, *, nonce: str, context: Any) -> FileLocation:
+        source, status = open_object(self._path(location))
+        try:
+            # A clone takes no room, so the size says nothing of what is needed.
+            with self.create(object_id, None, nonce=nonce, context=context) as writer:
+                writer.copy_from(source, status.st_size)
+                return writer.commit(status.st_size)
+        finally:
+            os.close(source)
+
+    def space(self, *, context: Any) -> Space:
+        return self._directories.space()
+
+
+def _status(path: str, action: Action) -> os.stat_result:
+    """Return the status of an object's file.
+
+    :raises NotFound: there is none, or something else than a file
+    :raises Forbidden: it is a symbolic link, or may not be looked at
+    """
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError as error:
+        raise translate(error, action, path) from error
+    if stat.S_ISLNK(status.st_mode):
+        raise symbolic_link(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise NotFound(image=path)
+    return status

@@ -1,0 +1,117 @@
+"""Turns what the operating system says into the library's errors, in one place for the driver."""
+
+import enum
+import errno
+import os
+
+from store_lib.exceptions import (
+    BackendException,
+    BadStoreConfiguration,
+    ErrorStatus,
+    Forbidden,
+    InUseByStore,
+    InvalidObjectId,
+    NotFound,
+    StorageFull,
+    StorageWriteDenied,
+    StoreError,
+)
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
+#: A file that is there, but none that an object could be: a directory, a socket, a device.
+_NO_FILE = frozenset({errno.EISDIR, errno.ENXIO, errno.ENODEV})
+_TEMPORARY = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EINTR,
+        errno.EMFILE,
+        errno.ENETDOWN,
+        errno.ENETRESET,
+        errno.ENETUNREACH,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOTCONN,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+
+
+class Action(enum.Enum):
+    """What was being done; one error of the system means different things in each."""
+
+    ADD = "write"
+    READ = "read"
+    DELETE = "delete"
+    #: Anything about a data directory itself.
+    SURVEY = "look through"
+
+
+def translate(
+    error: OSError,
+    action: Action,
+    path: str,
+    *,
+    object_id: str | None = None,
+    status: ErrorStatus | None = None,
+) -> StoreError:
+    """Return the library's error for ``error``; the caller raises it from the original.
+
+    :param path: the file or directory concerned
+    :param status: overrides what the error number tells about trying again
+    """
+    number = error.errno or 0
+    cause = os.strerror(number) if number else str(error)
+    text = f"Cannot {action.value} {path}: {cause}."
+    if action is Action.ADD:
+        if number in FULL:
+            return StorageFull(
+                f"{text} Free some space or raise the quota, or add to another store."
+            )
+        if number in DENIED:
+            return StorageWriteDenied(
+                f"{text} Give the service's user write permission on the directory, and check "
+                "that it is not mounted read-only."
+            )
+        if number == errno.ENAMETOOLONG:
+            return InvalidObjectId(
+                object_id_repr=ascii(object_id),
+                reason=f"the file system under {os.path.dirname(path)} says that the name is too "
+                "long. Use a shorter one.",
+            )
+    elif number in DENIED:
+        return Forbidden(
+            f"{text} Give the service's user permission on it and on the directory that holds it."
+        )
+    if action in (Action.READ, Action.DELETE):
+        if number in _ABSENT or number in _NO_FILE or number == errno.ENAMETOOLONG:
+            return NotFound(image=path)
+        if number == errno.ELOOP:
+            return symbolic_link(path)
+        if action is Action.DELETE and number == errno.EBUSY:
+            return InUseByStore(f"{text} Something else uses it; delete it once that has ended.")
+    elif number in _ABSENT:
+        text += " Check that the data directory is there and mounted."
+    if status is None and number in _TEMPORARY:
+        status = ErrorStatus.TEMPORARY
+    return BackendException(f"{text} Check the disk or mount.", status=status)
+
+
+def symbolic_link(path: str) -> Forbidden:
+    """Return the error for a path whose last component is a symbolic link."""
+    return Forbidden(
+        f"{path} is a symbolic link, which the store never follows. Put the file itself there."
+    )
+
+
+def bad_configuration(store_id: str, reason: str, *, readable: bool) -> BadStoreConfiguration:
+    """Return the error of a store whose options are wrong."""
+    return BadStoreConfiguration(store_name=store_id, reason=reason, readable=readable)

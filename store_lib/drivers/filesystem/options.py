@@ -1,0 +1,242 @@
+"""The filesystem driver's options, and checks of values that oslo.config takes as they are."""
+
+import json
+import os
+import re
+import stat
+from typing import Any
+
+from oslo_config import cfg
+
+from store_lib.drivers.filesystem.datadirs import DataDir
+from store_lib.drivers.filesystem.errors import bad_configuration
+from store_lib.options import StoreOptions
+
+OPTIONS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "filesystem_store_datadir",
+        default="/var/lib/glance/images",
+        help="Directory in which objects are stored, each as a file named by its id. Made if it "
+        "is missing. The service's user needs permission to read and write it. For several "
+        "directories set filesystem_store_datadirs instead.",
+    ),
+    cfg.MultiStrOpt(
+        "filesystem_store_datadirs",
+        help="Several directories for objects, one in each line, as PATH or PATH:PRIORITY. A new "
+        "object goes to the one with the highest priority that has room for it, and among "
+        "those of equal priority to the one with the most free space. The priority is a whole "
+        "number, 0 when left out. Naming a directory twice is an error, and so is setting "
+        "filesystem_store_datadir as well.",
+    ),
+    cfg.StrOpt(
+        "filesystem_store_metadata_file",
+        help="JSON file that says what is returned to the caller as an object's metadata: an "
+        "object, or a list of objects, each with the strings id and mountpoint. The one whose "
+        "mountpoint is the longest that contains the object's file is returned.",
+    ),
+    cfg.IntOpt(
+        "filesystem_store_file_perm",
+        default=0,
+        help="Permissions of the files of new objects, in octal, such as 640. The owner must be "
+        "able to read. 0 or less leaves them to the umask. Where they cannot be set, a warning "
+        "is logged and the object is kept.",
+    ),
+    cfg.IntOpt(
+        "filesystem_store_dir_perm",
+        default=0,
+        help="Permissions of directories that the store makes, in octal, such as 2750. The owner "
+        "must have all. 0 or less leaves them to the umask.",
+    ),
+    cfg.IntOpt(
+        "filesystem_store_chunk_size",
+        default=1024 * 1024,
+        min=1,
+        help="Bytes in which files are read and written, rounded up to a multiple of 64 KiB. "
+        "glance_store's default was 64 KiB; with 1 MiB the work for each chunk no longer shows "
+        "beside reading, writing and hashing it, and more brings nothing but memory use.",
+    ),
+    cfg.BoolOpt(
+        "filesystem_thin_provisioning",
+        default=False,
+        help="Leave out blocks of 64 KiB that hold only zeros, so that they take no space: the "
+        "file has holes there, which read as zeros.",
+    ),
+    cfg.BoolOpt(
+        "filesystem_store_durable",
+        default=True,
+        help="Have an object's bytes and name on the disk before an add returns, so that it "
+        "outlives a power failure. Off, the system writes them when it sees fit, and an object "
+        "that was added shortly before a power failure may be missing, empty or full of zeros.",
+    ),
+    cfg.IntOpt(
+        "filesystem_store_timeout",
+        default=0,
+        min=0,
+        help="Seconds that one call to the file system may hang, as on a dead network mount, "
+        "before it is given up; 0 for no limit.",
+    ),
+    cfg.IntOpt(
+        "filesystem_store_thread_pool_size",
+        default=10,
+        min=1,
+        help="With filesystem_store_timeout: how many calls may hang at once before further ones "
+        "are refused without trying.",
+    ),
+    cfg.IntOpt(
+        "filesystem_store_threadpool_threshold",
+        default=75,
+        min=0,
+        max=100,
+        help="With filesystem_store_timeout: the share of filesystem_store_thread_pool_size, in "
+        "per cent, at which hanging calls are warned of.",
+    ),
+)
+
+_PRIORITY = re.compile(r"[+-]?[0-9]+")
+
+
+def data_directories(options: StoreOptions, store_id: str) -> list[DataDir]:
+    """Return the directories that the options name.
+
+    :raises BadStoreConfiguration: both options are set, or neither, or one is malformed, or a
+        directory is named twice
+    """
+
+    def bad(reason: str) -> Exception:
+        return bad_configuration(store_id, reason, readable=False)
+
+    several = [entry.strip() for entry in options.filesystem_store_datadirs or () if entry.strip()]
+    one = (options.filesystem_store_datadir or "").strip()
+    if several and one and options.is_set("filesystem_store_datadir"):
+        raise bad(
+            "filesystem_store_datadir and filesystem_store_datadirs are both set. Set one of them."
+        )
+    if not several and not one:
+        raise bad("Set filesystem_store_datadir or filesystem_store_datadirs.")
+    found: list[DataDir] = []
+    for path, priority in map(_with_priority, several) if several else [(one, 0)]:
+        if priority is None:
+            raise bad(
+                "Expected PATH or PATH:PRIORITY with a whole number as the priority in "
+                f"filesystem_store_datadirs, got {path!r}. Where the ':' belongs to the path, "
+                "write a priority after it, such as ':0'."
+            )
+        if not path.startswith("/") or "\0" in path:
+            raise bad(f"Expected the absolute path of a data directory, got {path!r}.")
+        new = DataDir(_normalised(path), path, priority)
+        if any(new.real == known.real for known in found):
+            raise bad(
+                f"The directory {path} is named more than once in filesystem_store_datadirs. "
+                "Name each directory once, with one priority."
+            )
+        found.append(new)
+    return found
+
+
+def _with_priority(entry: str) -> tuple[str, int | None]:
+    """Take PATH:PRIORITY apart; the priority is ``None`` when it is none, and then all is path."""
+    path, colon, priority = entry.rpartition(":")
+    if colon and _PRIORITY.fullmatch(priority.strip()):
+        return path.rstrip(), int(priority)
+    return entry, None if colon and "/" not in priority else 0
+
+
+def _normalised(path: str) -> str:
+    # Taking "x/.." away by text alone would be wrong where x is a symbolic link.
+    plain = os.path.realpath(path) if ".." in path.split("/") else os.path.normpath(path)
+    return "/" + plain.lstrip("/")
+
+
+def permissions(options: StoreOptions, name: str, owner_needs: int, store_id: str) -> int | None:
+    """Return the mode that the decimal digits of an option spell in octal, or ``None`` for none.
+
+    :param owner_needs: bits that must be set, such as ``stat.S_IRUSR``
+    :raises BadStoreConfiguration: they spell none, or the owner would lack a permission
+    """
+    value: int = options[name]
+    if value <= 0:
+        return None
+    try:
+        mode = int(str(value), 8)
+    except ValueError:
+        mode = 0o10000
+    if mode > 0o7777:
+        raise bad_configuration(
+            store_id, f"Expected octal permissions in {name}, got {value}.", readable=True
+        )
+    if mode & owner_needs != owner_needs:
+        raise bad_configuration(
+            store_id,
+            f"Expected permissions in {name} that leave the owner {_letters(owner_needs)}, got "
+            f"{value}. Add them.",
+            readable=True,
+        )
+    return mode
+
+
+def _letters(bits: int) -> str:
+    return stat.filemode(bits)[1:4].replace("-", "")
+
+
+class MountMetadata:
+    """What ``filesystem_store_metadata_file`` says of the mounts that objects lie on."""
+
+    def __init__(self, options: StoreOptions, store_id: str) -> None:
+        """
+        :raises BadStoreConfiguration: the file cannot be read, or is not as it should be
+        """
+        self._mounts: list[tuple[str, str]] = []
+        path = options.filesystem_store_metadata_file
+        if not path:
+            return
+
+        def bad(problem: str) -> Exception:
+            reason = f"filesystem_store_metadata_file {path}: {problem}"
+            return bad_configuration(store_id, reason, readable=True)
+
+        try:
+            with open(path, encoding="utf-8") as file:
+                content = json.load(file)
+        except OSError as error:
+            raise bad(f"cannot be read: {error.strerror or error}.") from error
+        except ValueError as error:
+            raise bad(f"is not JSON: {error}.") from error
+        for item in content if isinstance(content, list) else [content]:
+            if not isinstance(item, dict) or not _are_strings(item, "id", "mountpoint"):
+                raise bad(
+                    "Expected an object, or a list of objects, each with the strings 'id' and "
+                    f"'mountpoint', got {json.dumps(item)[:200]}."
+                )
+            if not _is_metadata(item):
+                raise bad(
+                    "Expected values that are strings, lists or objects of such, got "
+                    f"{json.dumps(item)[:200]}."
+                )
+            if not item["mountpoint"].startswith("/"):
+                raise bad(f"Expected an absolute mountpoint, got {item['mountpoint']!r}.")
+            # Kept as text: each caller gets an object of its own.
+            self._mounts.append((_normalised(item["mountpoint"]), json.dumps(item)))
+        self._mounts.sort(key=lambda mount: -len(mount[0]))
+
+    def of(self, path: str) -> dict[str, Any]:
+        """Return a fresh copy of what is said of the longest mountpoint that contains ``path``."""
+        if self._mounts:
+            path = _normalised(path)
+            for mountpoint, text in self._mounts:
+                if path.startswith(mountpoint.rstrip("/") + "/"):
+                    found: dict[str, Any] = json.loads(text)
+                    return found
+        return {}
+
+
+def _are_strings(item: dict[str, Any], *names: str) -> bool:
+    return all(isinstance(item.get(name), str) for name in names)
+
+
+def _is_metadata(value: Any) -> bool:
+    """Whether a service can keep ``value`` beside a URI."""
+    if isinstance(value, dict):
+        return all(map(_is_metadata, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_metadata, value))
+    return isinstance(value, str)

@@ -1,0 +1,96 @@
+"""An open object: a descriptor from which any range is read, several at once if need be."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+
+from store_lib.driver import Reader
+from store_lib.drivers.filesystem.descriptor import Descriptor
+from store_lib.drivers.filesystem.errors import Action, translate
+from store_lib.exceptions import InvalidRange, NotFound, ObjectChanged
+
+#: O_NONBLOCK because opening a pipe would wait for a writer; it means nothing to a file.
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+#: Reads above this many bytes tell the kernel to read further ahead.
+_LARGE = 8 * 1024 * 1024
+
+
+def open_object(path: str) -> tuple[int, os.stat_result]:
+    """Open the file at ``path`` and return its descriptor and status.
+
+    :raises NotFound: there is none, or something else than a file
+    :raises Forbidden: it is a symbolic link, or may not be read
+    """
+    try:
+        fd = os.open(path, _FLAGS)
+    except OSError as error:
+        raise translate(error, Action.READ, path) from error
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotFound(image=path)
+    except OSError as error:
+        os.close(fd)
+        raise translate(error, Action.READ, path) from error
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, status
+
+
+class FileReader(Reader):
+    """Reads the file that was there when it was opened, even if that has been deleted since.
+
+    :raises InvalidRange: ``offset`` is past the end
+    """
+
+    parallel = True
+
+    def __init__(self, path: str, offset: int, length: int | None, chunk_size: int) -> None:
+        fd, status = open_object(path)
+        self._file = Descriptor(fd)
+        self._path = path
+        self._chunk_size = chunk_size
+        self.size: int = status.st_size
+        self.validator = (
+            f"{status.st_dev:x}-{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
+        )
+        if offset > self.size:
+            self.close()
+            raise InvalidRange(size=self.size, offset=offset, length=length)
+        expected = self.size - offset if length is None else min(length, self.size - offset)
+        if expected > _LARGE:
+            with contextlib.suppress(OSError):  # a hint
+                os.posix_fadvise(fd, offset, expected, os.POSIX_FADV_SEQUENTIAL)
+
+    def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
+        if offset > self.size:
+            raise InvalidRange(size=self.size, offset=offset, length=length)
+        end = self.size if length is None else min(self.size, offset + length)
+        return self._pieces(offset, end)
+
+    def _pieces(self, position: int, end: int) -> Iterator[bytes]:
+        while position < end:
+            with self._file as fd:
+                try:
+                    piece = os.pread(fd, min(self._chunk_size, end - position), position)
+                except OSError as error:
+                    raise translate(error, Action.READ, self._path) from error
+            if not piece:
+                raise ObjectChanged(
+                    f"Expected {self.size} bytes in {self._path}, got only {position}: it was "
+                    "cut while it was being read. Find out what writes there, and read it again."
+                )
+            position += len(piece)
+            yield piece
+
+    def fileno(self) -> int | None:
+        if self._file.closed:
+            return None
+        with self._file as fd:
+            os.set_blocking(fd, True)  # io_uring would take O_NONBLOCK at its word
+            return fd
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,151 @@
+"""Staged files: where an upload collects its bytes, how it shows that it lives, what a crash left.
+
+An upload holds an exclusive flock(2) lock on its staged file for as long as it lives; the system
+drops the lock with the process, however that ends.  So a leftover is a staged file on which a
+shared lock can be had.  Process ids would tell nothing across hosts or containers.
+
+How a sweep can never take a live upload's file:
+
+* From the moment the lock is held, a sweep is refused the shared lock and does not touch the
+  file.
+* Between making the file and locking it, a sweep may get its shared lock first.  Then the
+  upload is either refused the exclusive one, or gets it on a file whose name the sweep has
+  removed meanwhile; it looks for both, leaves that file and begins again, with nothing lost
+  since nothing was written.
+* The upload begins again under a fresh random name and never under the same, since the sweep may
+  still be about to remove the first name.  For the same reason a sweep needs no lock against
+  other sweeps: a name once gone is never used again.
+* A sweep looks whether the name still is the file it has locked, so an upload that published by
+  renaming in between is not taken for its leftover.  Where publishing is by link, a crash
+  between ``link`` and ``unlink`` leaves the staged name on a finished object; removing it leaves
+  the object.
+
+A shared lock is enough for a sweep, and it needs no permission to write, which NFS asks for an
+exclusive one.  Where the file system has no locks, age alone decides, and a file that was written
+since it was listed is left alone.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+
+from store_lib.driver import Incomplete
+from store_lib.drivers.filesystem import names, syscalls
+from store_lib.drivers.filesystem.errors import Action, translate
+from store_lib.exceptions import BackendException, ErrorStatus
+
+_CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+#: Not to wait at a pipe that somebody named like a staged file.
+_LOOK = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_ATTEMPTS = 20
+
+
+def stage(
+    directory: str, object_id: str, nonce: str, name_max: int = names.NAME_MAX
+) -> tuple[int, str]:
+    """Make and lock a staged file, and return its descriptor and path.
+
+    :raises OSError: it cannot be made; nothing is left
+    """
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            nonce = secrets.token_hex(16)
+        path = f"{directory}/{names.staged_name(object_id, nonce, name_max)}"
+        try:
+            fd = os.open(path, _CREATE, 0o666)
+        except FileExistsError:
+            continue
+        try:
+            if syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is not False:
+                opened = os.fstat(fd)
+                if opened.st_nlink or syscalls.same_file(path, opened):
+                    return fd, path
+            _remove(path)
+        except BaseException:
+            _remove(path)
+            os.close(fd)
+            raise
+        os.close(fd)
+    raise BackendException(
+        f"Cannot lock a new file in {directory}: something locks each one first. Find what does "
+        "(a backup, a scanner, a sweep that never ends) and keep it out of the directory.",
+        status=ErrorStatus.TEMPORARY,
+    )
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def leftovers(directory: str) -> Iterator[Incomplete]:
+    """Yield what uploads at work or long dead have in ``directory``.
+
+    :raises StoreError: the directory cannot be read
+    """
+    try:
+        with os.scandir(directory) as entries:
+            found = [entry.path for entry in entries if names.is_private(entry.name)]
+    except OSError as error:
+        raise translate(error, Action.SURVEY, directory) from error
+    for path in found:
+        try:
+            status = os.stat(path, follow_symlinks=False)
+            live = stat.S_ISREG(status.st_mode) and _is_locked(path)
+        except FileNotFoundError:
+            continue  # it was published or given up just now
+        except OSError as error:
+            raise translate(error, Action.SURVEY, path) from error
+        if stat.S_ISREG(status.st_mode):
+            yield Incomplete(
+                key=path,
+                object_id=names.staged_object_id(path.rpartition("/")[2]),
+                size=status.st_blocks * 512,
+                modified=status.st_mtime,
+                live=live,
+            )
+
+
+def _is_locked(path: str) -> bool:
+    """Whether an upload holds its lock on the file; ``False`` where that cannot be told."""
+    try:
+        fd = os.open(path, _LOOK)
+    except PermissionError:
+        return False
+    try:
+        return syscalls.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB) is False
+    finally:
+        os.close(fd)
+
+
+def discard(path: str, modified: float) -> bool:
+    """Remove a leftover, unless an upload is at work on it; return whether it was removed.
+
+    :param modified: when it was last changed, as it was listed
+    :raises StoreError: it may not be opened or removed
+    """
+    try:
+        fd = os.open(path, _LOOK)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise translate(error, Action.DELETE, path) from error
+    try:
+        if syscalls.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB) is False:
+            return False
+        opened = os.fstat(fd)
+        if not stat.S_ISREG(opened.st_mode) or opened.st_mtime > modified:
+            return False
+        if not syscalls.same_file(path, opened):
+            return False
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise translate(error, Action.DELETE, path) from error
+    finally:
+        os.close(fd)
+    return True

@@ -1,0 +1,173 @@
+"""System calls that Python does not offer, or not in the form needed here.
+
+Each either does its work, or raises ``OSError``, or says by its result that the file system
+cannot do it; none falls back to doing something else.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from typing import Any
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_SYNC_FILE_RANGE_WRITE = 2
+_FICLONE = 0x40049409
+_PACE_SHIFT = 23
+#: statfs(2): TMPFS_MAGIC, RAMFS_MAGIC.
+_MEMORY = frozenset({0x01021994, 0x858458F6})
+
+#: What calls that a file system or kernel does not know answer with.
+UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+_UNLOCKABLE = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
+_NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+
+
+def _absent(*arguments: Any) -> int:
+    """Stand in for a function that this C library does not have."""
+    ctypes.set_errno(errno.ENOSYS)
+    return -1
+
+
+def _load(*names: str, arguments: tuple[Any, ...]) -> Callable[..., int]:
+    """Return the first of the C library's functions that it has."""
+    library = ctypes.CDLL(None, use_errno=True)
+    for name in names:
+        with contextlib.suppress(AttributeError):
+            function = getattr(library, name)
+            function.argtypes = arguments
+            function.restype = ctypes.c_int
+            found: Callable[..., int] = function
+            return found
+    return _absent
+
+
+_renameat2 = _load(
+    "renameat2",
+    arguments=(ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint),
+)
+_fallocate = _load(
+    "fallocate64",
+    "fallocate",
+    arguments=(ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64),
+)
+_statfs = _load("statfs64", "statfs", arguments=(ctypes.c_char_p, ctypes.c_void_p))
+_sync_file_range = _load(
+    "sync_file_range",
+    arguments=(ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint),
+)
+
+
+def rename_noreplace(source: str, target: str) -> None:
+    """Rename, but never over something that is there: then ``FileExistsError``."""
+    if _renameat2(
+        _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE
+    ):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), source, None, target)
+
+
+def preallocate(fd: int, size: int) -> bool:
+    """Reserve the blocks of the first ``size`` bytes, which also become the file's size.
+
+    Returns whether the file system can.  Never ``posix_fallocate``: where the file system
+    cannot, the C library emulates it by writing every block.
+    """
+    while _fallocate(fd, 0, 0, size):
+        number = ctypes.get_errno()
+        if number in UNSUPPORTED:
+            return False
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+    return True
+
+
+def in_memory(path: str) -> bool:
+    """Whether the files there lie in memory (tmpfs, ramfs), with no blocks to lay out."""
+    # struct statfs begins with the type; the rest is of no interest, and shorter than this.
+    answer = (ctypes.c_long * 64)()
+    return not _statfs(os.fsencode(path), ctypes.addressof(answer)) and answer[0] in _MEMORY
+
+
+def write_all(fd: int, data: memoryview | bytes, offset: int) -> None:
+    """Write all of ``data`` at ``offset``, in as many calls as the system needs."""
+    written = os.pwrite(fd, data, offset)
+    while written < len(data):
+        more = os.pwrite(fd, memoryview(data)[written:], offset + written)
+        if not more:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        written += more
+
+
+def start_writeback(fd: int) -> None:
+    """Ask for what has been written so far to go to the disk, and do not wait.
+
+    A hint for the sake of speed; that it fails means nothing.
+    """
+    _sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+
+def pace_writeback(fd: int, start: int, end: int) -> None:
+    """After a write from ``start`` to ``end``: set the disk to work at every 8 MiB.
+
+    So it is not idle while the rest is read and hashed, and the final fsync finds little to do.
+    """
+    if end >> _PACE_SHIFT != start >> _PACE_SHIFT:
+        start_writeback(fd)
+
+
+def fsync(fd: int) -> None:
+    """Wait until the file or directory is on the disk, where its file system has such a thing."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
+def fsync_directory(path: str) -> None:
+    """Wait until the names in a directory are on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def clone(source: int, target: int) -> bool:
+    """Let a file share another's blocks until one of them changes; return whether it could."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        return False
+    return True
+
+
+def lock(fd: int, how: int) -> bool | None:
+    """Take a flock(2) lock: ``True`` taken, ``False`` someone holds one, ``None`` not to be had.
+
+    :param how: ``fcntl.LOCK_EX`` or ``LOCK_SH``, with ``LOCK_NB`` so as not to wait
+    """
+    try:
+        fcntl.flock(fd, how)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _UNLOCKABLE:
+            return None
+        raise
+    return True
+
+
+def same_file(path: str, opened: os.stat_result) -> bool:
+    """Whether ``path`` names the very file that ``opened`` is the status of."""
+    try:
+        named = os.stat(path, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return named.st_ino == opened.st_ino and named.st_dev == opened.st_dev
