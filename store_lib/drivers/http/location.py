@@ -1,0 +1,161 @@
+"""An http or https URI taken apart so strictly that no two parsers can read it differently."""
+
+import base64
+import dataclasses
+import ipaddress
+import re
+from typing import ClassVar, Self
+from urllib.parse import unquote_to_bytes
+
+from store_lib.exceptions import BadStoreUri
+from store_lib.location import Location, scheme_of
+from store_lib.redaction import HIDDEN, redact_uri
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+# RFC 3986 without the apostrophe, which would end a URI in a text that is to be redacted.
+_USER_CHARACTER = r"(?:[A-Za-z0-9._~!$&()*+,;=-]|%[0-9A-Fa-f]{2})"
+_USERINFO = re.compile(rf"{_USER_CHARACTER}*:(?:{_USER_CHARACTER}|:)*")
+
+
+def is_host_name(text: str) -> bool:
+    """Tell whether ``text`` is made like a host name, in ASCII; addresses look like names too."""
+    return len(text) <= 253 and _NAME.fullmatch(text) is not None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False, eq=False)
+class HttpLocation(Location):
+    """Where an object lies on a web server; made by :meth:`parse`."""
+
+    schemes: ClassVar[tuple[str, ...]] = ("http", "https")
+
+    text: str
+    scheme: str
+    #: Lower case, an IPv6 address without its brackets.
+    host: str
+    port: int
+    #: Path with query, as written, beginning with a slash.
+    target: str
+    #: What a Basic login sends, or ``None``.
+    login: bytes | None
+
+    @classmethod
+    def parse(cls, uri: str) -> Self:
+        """Take ``uri`` apart: ``http[s]://[user:password@]host[:port][/path][?query]``.
+
+        :raises BadStoreUri: it is malformed; the message has no credentials
+        """
+        scheme = scheme_of(uri)
+        if scheme not in cls.schemes:
+            raise BadStoreUri(f"Expected an http or https URI, got {_shown(uri)}")
+        if _CONTROL.search(uri) or uri != uri.strip() or not _is_text(uri):
+            raise BadStoreUri(
+                f"Expected an {scheme} URI without control characters or blanks around it. "
+                "Percent-encode them."
+            )
+        if "#" in uri:
+            raise BadStoreUri(
+                f"Expected an {scheme} URI without a fragment, got {_shown(uri)}. "
+                "Leave out what follows #, or write # as %23."
+            )
+        rest = uri[len(scheme) + 3 :]
+        end = min((rest.find(mark) for mark in "/?" if mark in rest), default=len(rest))
+        authority, target = rest[:end], rest[end:]
+        userinfo, at, address = authority.rpartition("@")
+        login = None
+        if at:
+            login = unquote_to_bytes(userinfo)
+            if not _USERINFO.fullmatch(userinfo) or any(
+                byte < 0x20 or byte == 0x7F for byte in login
+            ):
+                raise BadStoreUri(
+                    "Expected user:password before the @ of the host. Percent-encode all but "
+                    "letters, digits and ._~!$&()*+,;=- in them."
+                )
+        host, port = _split_address(uri, scheme, address)
+        if not target.startswith("/"):
+            target = f"/{target}"
+        return cls(uri, scheme, host, port, target, login)
+
+    @property
+    def uri(self) -> str:
+        """The full URI as it was given, credentials included."""
+        return self.text
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port: what a login is good for."""
+        return self.scheme, self.host.rstrip("."), self.port
+
+    @property
+    def base(self) -> str:
+        """Scheme, host and port as a URL without a path."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}"
+
+    @property
+    def url(self) -> str:
+        """What to request: the URI without its credentials.  The query may be a secret."""
+        return self.base + self.target
+
+    @property
+    def shown(self) -> str:
+        """The URI for messages: without credentials, and with no word of the query."""
+        path, mark, _ = self.target.partition("?")
+        return redact_uri(self.base + path) + (f"?{HIDDEN}" if mark else "")
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of an Authorization header for :attr:`origin`, or ``None``."""
+        if self.login is None:
+            return None
+        return f"Basic {base64.b64encode(self.login).decode('ascii')}"
+
+
+def _is_text(uri: str) -> bool:
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(uri: str) -> str:
+    # A URI that could not be taken apart can have its @ anywhere: then nothing of it is shown.
+    return f"{uri.partition('://')[0]}://{HIDDEN}" if "@" in uri else redact_uri(uri)
+
+
+def _split_address(uri: str, scheme: str, address: str) -> tuple[str, int]:
+    if address.startswith("["):
+        host, closed, port_text = address[1:].partition("]")
+        good = bool(closed) and port_text[:1] in ("", ":")
+        try:
+            host = str(ipaddress.IPv6Address(host))
+        except ValueError:
+            good = False
+        if not good or "%" in host:
+            raise BadStoreUri(
+                f"Expected an IPv6 address without a zone in the brackets, got {_shown(uri)}"
+            )
+        given = port_text[:1] == ":"
+        port_text = port_text[1:]
+    else:
+        host, colon, port_text = address.partition(":")
+        given = bool(colon)
+        if not host:
+            raise BadStoreUri(f"Expected a host name in the URI, got {_shown(uri)}")
+        if not is_host_name(host):
+            raise BadStoreUri(
+                f"Expected a host name of ASCII letters, digits, -, _ and dots, got {_shown(uri)}. "
+                "Write an international name in its xn-- form."
+            )
+    if not given:
+        return host.lower(), DEFAULT_PORTS[scheme]
+    # Five digits at most: Python refuses to convert very long ones.
+    if not re.fullmatch(r"[0-9]{1,5}", port_text) or not 1 <= int(port_text) <= 65535:
+        raise BadStoreUri(f"Expected a port from 1 to 65535 in the URI, got {_shown(uri)}")
+    return host.lower(), int(port_text)

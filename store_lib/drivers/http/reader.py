@@ -1,0 +1,292 @@
+"""An object being read: the open answer, and further ranges of the very same object."""
+
+import contextlib
+import dataclasses
+import http.client
+import re
+import socket
+import time
+from collections.abc import Iterator
+
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
+
+from store_lib.driver import Reader
+from store_lib.drivers.http.client import (
+    Client,
+    check_encoding,
+    content_length,
+    modified,
+    validator,
+)
+from store_lib.drivers.http.errors import cut, refused
+from store_lib.drivers.http.location import HttpLocation
+from store_lib.exceptions import (
+    BackendException,
+    InvalidRange,
+    ObjectChanged,
+    StoreRandomGetNotSupported,
+)
+
+#: Bytes of a piece when the network is fast enough.
+_PIECE = 1024 * 1024
+#: Bytes asked from the socket at once.
+_READ = 256 * 1024
+#: Seconds for which a piece is gathered; then it goes out as it is, so that progress shows.
+_PATIENCE = 0.5
+
+_CONTENT_RANGE = re.compile(r"bytes\s+(?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.I)
+
+
+@dataclasses.dataclass(slots=True)
+class Answer:
+    """The answer to a request for a range, up to where its bytes begin."""
+
+    #: ``None`` when there is nothing to read: it has been closed.
+    response: BaseHTTPResponse | None
+    #: Bytes of the whole object, where known.
+    size: int | None
+    validator: str | None = None
+    tag: str | None = None
+    #: Last-Modified, in seconds since the epoch.
+    modified: float | None = None
+    #: Bytes after which to stop reading; ``None``: at the end.
+    limit: int | None = None
+    #: Bytes without which the body was cut; ``None`` where only its end tells.
+    needed: int | None = None
+
+
+def ask(
+    client: Client,
+    location: HttpLocation,
+    offset: int,
+    length: int | None,
+    same_as: Answer | None = None,
+) -> Answer:
+    """Ask for bytes of an object and judge the head of the answer.
+
+    :param same_as: an earlier answer, of whose object this must be more
+    """
+    headers = {}
+    if offset or length is not None:
+        # Of no bytes the first one is asked for, and not read: there is no empty range in HTTP.
+        last = "" if length is None else str(offset + max(length, 1) - 1)
+        headers["Range"] = f"bytes={offset}-{last}"
+        if same_as is not None and same_as.validator is not None:
+            headers["If-Range"] = same_as.validator
+    response = client.send("GET", location, headers)
+    try:
+        answer = _judge(response, location, offset, length, bool(headers))
+        if same_as is not None:
+            whole = bool(headers) and response.status == 200
+            _check_same(answer, same_as, location, whole)
+        if length == 0 and (answer.size is not None or not offset):
+            answer.response = None
+        if answer.response is not None and response.status == 200 and offset:
+            raise StoreRandomGetNotSupported(offset=offset, chunk_size=_told(length))
+        if answer.response is None:
+            response.close()
+        return answer
+    except BaseException:
+        response.close()
+        raise
+
+
+def _judge(
+    response: BaseHTTPResponse,
+    location: HttpLocation,
+    offset: int,
+    length: int | None,
+    ranged: bool,
+) -> Answer:
+    answer = Answer(
+        response,
+        None,
+        validator(response),
+        response.headers.get("ETag"),
+        modified(response),
+    )
+    if response.status == 416 and ranged:
+        _, _, answer.size = _content_range(response, location, needed=False)
+        # An empty object has no range at all; not every server tells the size then.
+        if offset == (answer.size or 0):
+            answer.size, answer.response = offset, None
+            return answer
+        if answer.size is None or offset > answer.size:
+            raise InvalidRange(size=_told(answer.size), offset=offset, length=_told(length))
+    if response.status not in ((200, 206) if ranged else (200,)):
+        raise refused(response, location)
+    check_encoding(response, location)
+    body = content_length(response)
+    if response.status == 200:
+        answer.size = body
+        if body is not None and offset > body:
+            raise InvalidRange(size=body, offset=offset, length=_told(length))
+        if offset and offset == body:
+            answer.response = None
+        answer.limit = _least(length, body)
+        answer.needed = None if body is None else answer.limit
+        return answer
+    start, end, answer.size = _content_range(response, location)
+    span = end - start + 1
+    asked = None if length is None else offset + max(length, 1) - 1
+    good = start == offset and start <= end and (answer.size is None or end < answer.size)
+    if not good or (asked is not None and end > asked) or (body is not None and body != span):
+        raise BackendException(
+            f"Expected bytes from {offset} of {location.shown}, got Content-Range "
+            f"{response.headers['Content-Range'][:80]!r} with Content-Length {_told(body)}."
+        )
+    left = None if answer.size is None else answer.size - offset
+    answer.limit = _least(length, span)
+    # A server may send less than it was asked for; that ends as a cut, to be resumed.
+    answer.needed = _least(length, left) if (length, left) != (None, None) else span
+    return answer
+
+
+def _check_same(answer: Answer, before: Answer, location: HttpLocation, whole: bool) -> None:
+    pairs = [
+        (answer.size, before.size),
+        (answer.tag, before.tag),
+        (answer.modified, before.modified),
+    ]
+    differ = any(None not in pair and pair[0] != pair[1] for pair in pairs)
+    # The whole object in place of a range says that If-Range no longer holds, unless the same
+    # validator says that it does: then the server has no ranges.
+    if differ or (whole and (answer.validator is None or answer.validator != before.validator)):
+        raise ObjectChanged(
+            f"The object at {location.shown} changed while it was being read. Read it again from "
+            "the start."
+        )
+
+
+def _content_range(
+    response: BaseHTTPResponse, location: HttpLocation, *, needed: bool = True
+) -> tuple[int, int, int | None]:
+    text = response.headers.get("Content-Range", "")
+    match = _CONTENT_RANGE.fullmatch(text.strip())
+    if match is None or (needed and match[1] is None):
+        if needed:
+            raise BackendException(
+                f"Expected a Content-Range with the bytes of {location.shown}, got {text[:80]!r}"
+            )
+        return 0, 0, None
+    total = None if match[3] == "*" else int(match[3])
+    return int(match[1] or 0), int(match[2] or 0), total
+
+
+def _least(*values: int | None) -> int | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _told(value: int | None) -> object:
+    return "(not told)" if value is None else value
+
+
+class HttpReader(Reader):
+    """An object on a web server, opened."""
+
+    def __init__(
+        self,
+        client: Client,
+        location: HttpLocation,
+        offset: int,
+        length: int | None,
+    ) -> None:
+        self._closed = False
+        self._current: BaseHTTPResponse | None = None
+        self._client = client
+        self._location = location
+        self._asked = (offset, length)
+        self._first = ask(client, location, offset, length)
+        self._unread: Answer | None = self._first
+        self._current = self._first.response
+        self.size = self._first.size
+        self.validator = self._first.validator
+
+    def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
+        """Yield the bytes from ``offset`` on; the first call reads the answer that is open.
+
+        :raises RemoteServiceUnavailable: the connection was cut; what had come was yielded before
+        :raises ObjectChanged: a further call met another object
+        """
+        self._check_open()
+        answer, self._unread = self._unread, None
+        if answer is None or not self._covers(offset, length):
+            if length == 0:
+                return
+            if self._current is not None:
+                _end(self._current)
+            answer = ask(self._client, self._location, offset, length, self._first)
+            self._current = answer.response
+        response = answer.response
+        if response is None:
+            return
+        limit = _least(answer.limit, length)
+        needed = None if answer.needed is None else _least(answer.needed, length)
+        got = 0
+        while limit is None or got < limit:
+            piece, error = self._piece(response, _PIECE if limit is None else limit - got)
+            got += len(piece)
+            if piece:
+                yield piece
+            self._check_open()
+            if error is not None:
+                raise cut(error, self._location, got) from error
+            if not piece:
+                break
+        if needed is not None and got < needed:
+            raise cut(None, self._location, got)
+
+    def _covers(self, offset: int, length: int | None) -> bool:
+        """Whether the answer that is open has these bytes, and they are the first it has."""
+        first, asked = self._asked
+        return offset == first and (asked is None or (length is not None and length <= asked))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendException("The reader was closed while it was being read.")
+
+    def _piece(self, response: BaseHTTPResponse, most: int) -> tuple[bytes, Exception | None]:
+        """Gather a piece of up to ``most`` bytes; an error comes beside what arrived before it."""
+        most = min(most, _PIECE)
+        parts: list[bytes] = []
+        size = 0
+        until = time.monotonic() + _PATIENCE
+        try:
+            while size < most and not (parts and time.monotonic() > until):
+                part = response.read1(min(_READ, most - size), decode_content=False)
+                if not part:
+                    break
+                parts.append(part)
+                size += len(part)
+        except (HTTPError, OSError, http.client.HTTPException) as error:
+            return b"".join(parts), error
+        except (ValueError, AttributeError):
+            # What http.client says when another thread has closed the response.
+            if not self._closed:
+                raise
+        return parts[0] if len(parts) == 1 else b"".join(parts), None
+
+    def close(self) -> None:
+        """Close the open answer, if any; wakes a thread that waits for its bytes.
+
+        Where it was read whole, its connection has gone back to the pool already.
+        """
+        self._closed = True
+        self._unread = None
+        if self._current is not None:
+            _end(self._current)
+            self._current = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _end(response: BaseHTTPResponse) -> None:
+    connection = response.connection
+    wire = getattr(connection, "wire", None)
+    if wire is not None:
+        # Not by the TLS socket's own method: another thread may be inside it.
+        with contextlib.suppress(OSError):  # closed, or cut by the other side
+            socket.socket.shutdown(wire, socket.SHUT_RDWR)
+    response.close()
