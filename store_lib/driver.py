@@ -263,8 +263,9 @@ class Reader(abc.ABC):
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
         """Yield the bytes from ``offset`` on, ``length`` of them or to the end.
 
-        The first call asks for exactly what :meth:`Driver.read` was asked for (the length
-        clipped to the object's end), and gets its first byte before there is a second call.
+        The first call asks for the range that :meth:`Driver.read` was asked for, with the
+        length clipped to the object's end, and has got its first bytes before there is a second
+        call; so the answer that is open already serves it.
         Where the driver has ``ranges``, further calls may ask for any range within the object.
         Pieces may have any size.  A connection cut in the middle is raised as a temporary error; an
         object that is no longer the same one as

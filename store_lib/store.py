@@ -177,7 +177,7 @@ class Store:
         :raises DigestMismatch: the data does not have an ``expected`` digest
         :raises StorageFull: there is no room
         """
-        source = open_source(data)
+        source = open_source(data, size)
         try:
             return self._receive(
                 source,
@@ -590,7 +590,9 @@ class Store:
         with self._lock:
             if object_id in self._adding:
                 raise Duplicate(f"Object {object_id} is being added to store {self.id} right now.")
-            self._enter()
+            if self._closed:
+                raise StoreClosed(store=self.id)
+            self._users += 1
             self._adding.add(object_id)
 
     def _end(self, object_id: str) -> None:

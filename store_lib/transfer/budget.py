@@ -31,7 +31,9 @@ class Budget:
         self._used = 0
         self._queue: deque[object] = deque()
         self._holders: dict[int, int] = {}
-        self._changed = threading.Condition()
+        # Re-entrant: a reader that is collected while its thread is in here gives memory back.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
     @property
     def limit(self) -> int:
@@ -45,7 +47,7 @@ class Budget:
 
     def raise_limit(self, limit: int) -> None:
         """Let at least ``limit`` bytes be held."""
-        with self._changed:
+        with self._lock:
             self._limit = max(self._limit, limit)
             self._changed.notify_all()
 
@@ -56,7 +58,7 @@ class Budget:
         :raises DeadlineExceeded: it ran out
         """
         me = threading.get_ident()
-        with self._changed:
+        with self._lock:
             if self._holders.get(me):
                 return self._grant(amount, me)
             if not self._queue and self._fits(amount):
@@ -93,12 +95,12 @@ class Reservation:
         self.budget = budget
         self.amount = amount
         self._holder = holder
-        self._generation = budget._changed
+        self._generation = budget._lock
 
     def grow(self, amount: int) -> bool:
         """Take ``amount`` more bytes if they are free and nobody waits; say whether."""
         budget = self.budget
-        with budget._changed:
+        with budget._lock:
             if budget._queue or budget._used + amount > budget._limit:
                 return False
             budget._used += amount
@@ -108,26 +110,30 @@ class Reservation:
     def shrink(self, amount: int) -> None:
         """Give ``amount`` bytes back."""
         budget = self.budget
-        if self._generation is not budget._changed:
+        if self._generation is not budget._lock:
             return  # taken before a fork; the child's budget never knew of it
-        with budget._changed:
+        with budget._lock:
             amount = min(amount, self.amount)
             self.amount -= amount
             budget._used -= amount
-            budget._changed.notify_all()
+            if budget._queue:
+                budget._changed.notify_all()
 
     def release(self) -> None:
         """Give everything back; further calls do nothing."""
-        if self._generation is not self.budget._changed:
+        budget = self.budget
+        if self._generation is not budget._lock:
             return
-        with self.budget._changed:
-            if self._holder is not None:
-                holders = self.budget._holders
-                holders[self._holder] -= 1
-                if not holders[self._holder]:
-                    del holders[self._holder]
-                self._holder = None
-            self.shrink(self.amount)
+        with budget._lock:
+            holder, self._holder = self._holder, None
+            if holder is not None:
+                left = budget._holders.pop(holder) - 1
+                if left:
+                    budget._holders[holder] = left
+            budget._used -= self.amount
+            self.amount = 0
+            if budget._queue:
+                budget._changed.notify_all()
 
     def __enter__(self) -> Self:
         return self

@@ -30,6 +30,8 @@ class Cursor:
         self.end = end
         self._limits = limits
         self._resumable = ranges and reader.validator is not None
+        #: Whether the bytes up to ``end`` are known to be there; else it is only a bound.
+        self._certain = reader.size is not None
         self._meter = meter
 
     def pieces(
@@ -51,7 +53,7 @@ class Cursor:
                         raise BackendException(f"Expected {length} bytes, got more from the store.")
                     failures = 0
                     yield piece
-                if end is not None and position < end:
+                if self._certain and end is not None and position < end:
                     raise BackendException(
                         f"Expected bytes up to {end}, got a clean end at {position}.",
                         status=ErrorStatus.TEMPORARY,
@@ -271,7 +273,9 @@ class ObjectReader:
         #: Bytes of the whole object; ``None`` where the backend does not tell.
         self.size: int | None = size
         #: Bytes that this reader delivers; ``None`` where the backend does not tell.
-        self.length: int | None = None if end is None else max(0, end - offset)
+        self.length: int | None = None
+        if size is not None and end is not None:
+            self.length = max(0, end - offset)
         self._expected = dict(digests or {})
         self._hashes = {name: new_digest(name) for name in self._expected}
         self._done = 0

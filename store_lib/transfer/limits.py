@@ -90,6 +90,7 @@ def repeat(
     *,
     stop: threading.Event | None = None,
     on_repeat: Callable[[], None] | None = None,
+    rescue: Callable[[StoreError], R | None] | None = None,
 ) -> R:
     """Make ``call``, again after a temporary error, ``attempts`` times in all.
 
@@ -97,27 +98,40 @@ def repeat(
 
     :param stop: ends the pauses early when set; the error at hand is then raised
     :param on_repeat: called before each repeat
+    :param rescue: looks at each error first, and may know that the call succeeded all the same
     """
     try:
         return call()
     except StoreError as error:
+        if rescue is not None and (found := rescue(error)) is not None:
+            return found
         if not is_temporary(error):
             raise
         event = stop or threading.Event()
         if attempts <= 1 or event.wait(FIRST_PAUSE):
             error.status = ErrorStatus.EXHAUSTED
             raise
+
+    def again() -> R:
+        if on_repeat is not None:
+            on_repeat()
+        try:
+            return call()
+        except StoreError as error:
+            if rescue is not None and (found := rescue(error)) is not None:
+                return found
+            raise
+
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_temporary),
         stop=tenacity.stop_after_attempt(attempts - 1) | tenacity.stop_when_event_set(event),
         wait=tenacity.wait_exponential(multiplier=2 * FIRST_PAUSE, max=LONGEST_PAUSE)
         + tenacity.wait_random(0, FIRST_PAUSE),
         sleep=tenacity.sleep_using_event(event),
-        before=(lambda _: on_repeat()) if on_repeat is not None else tenacity.before_nothing,
         reraise=True,
     )
     try:
-        return retrying(call)
+        return retrying(again)
     except StoreError as error:
         if is_temporary(error):
             error.status = ErrorStatus.EXHAUSTED

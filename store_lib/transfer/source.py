@@ -155,11 +155,23 @@ def _immutable(piece: memoryview | bytes) -> bool:
     return type(piece) is bytes or (isinstance(piece, memoryview) and type(piece.obj) is bytes)
 
 
-def open_source(data: Any) -> Source:
+#: Up to this size a source's own ``read`` is cheaper than a buffer of ours: nothing to clear.
+_SMALL = 1024 * 1024
+
+
+def open_source(data: Any, size: int | None = None) -> Source:
     """Return a source over ``data``.
 
+    :param size: how many bytes it is said to have
     :raises Invalid: it is nothing that bytes can be read from
     """
+    read = getattr(data, "read", None)
+    if _reads_into_buffers(type(data)) and (  # type: ignore[arg-type]  # a type is hashable
+        read is None or not isinstance(size, int) or size > _SMALL
+    ):
+        return _ReadInto(data.readinto, None, None)
+    if callable(read):
+        return _Pieces(read, "read() of the data")
     if isinstance(data, os.PathLike):
         return _open_path(data)
     if isinstance(data, str):
@@ -170,11 +182,6 @@ def open_source(data: Any) -> Source:
     if isinstance(data, bytes | bytearray | memoryview):
         pieces: Iterator[Any] = iter((data,))
         return _Pieces(_from_iterator(pieces), "the data")
-    if _reads_into_buffers(type(data)):  # type: ignore[arg-type]  # a type is hashable
-        return _ReadInto(data.readinto, None, None)
-    read = getattr(data, "read", None)
-    if callable(read):
-        return _Pieces(read, "read() of the data")
     if isinstance(data, Iterable):
         return _Pieces(_from_iterator(iter(data)), "the iterable")
     raise Invalid(f"Expected the data as {_EXPECTED}; got {type(data).__name__}.")

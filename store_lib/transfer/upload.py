@@ -163,25 +163,20 @@ class Upload:
 
     def publish(self, call: Callable[[], Location], *, repeatable: bool = True) -> Location:
         """Make the request that publishes; after a lost reply, find out whether it did."""
-
-        def attempt() -> Location:
-            try:
-                return call()
-            except StoreError as error:
-                open_question = is_temporary(error) or isinstance(error, Duplicate)
-                if not open_question or self.failure.error is not None:
-                    raise
-                found = self._resolve(error)
-                if found is not None:
-                    return found
-                raise
-
         return repeat(
-            attempt,
+            call,
             self.order.limits.attempts if repeatable else 1,
             stop=self.failure.event,
             on_repeat=self._count_repeat,
+            rescue=self._stored_after_all,
         )
+
+    def _stored_after_all(self, error: StoreError) -> Location | None:
+        """After a failed publishing request: return where the upload lies, if it does."""
+        open_question = is_temporary(error) or isinstance(error, Duplicate)
+        if not open_question or self.failure.error is not None:
+            return None
+        return self._resolve(error)
 
     def _resolve(self, error: StoreError) -> Location | None:
         try:

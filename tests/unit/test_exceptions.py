@@ -93,6 +93,8 @@ SECRET = "s3cr3t"
         f"https://host/path?X-Amz-Signature={SECRET}&X-Amz-Credential={SECRET}",
         f"https://host/v1/a/c/o?temp_url_sig={SECRET}&temp_url_expires=5",
         f"https://host/x?api_key={SECRET}",
+        f"http://user:pa'ss {SECRET}?#<>@host/",
+        f"file:///x@y and http://u:{SECRET}@h/",
         f"text before swift://u:{SECRET}@h/c/o and after http://u:{SECRET}@h/",
     ],
 )

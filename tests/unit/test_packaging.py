@@ -6,9 +6,11 @@ import contextlib
 import importlib
 import io
 import re
+import textwrap
 import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
+from wsgiref.util import FileWrapper
 
 import pytest
 from oslo_config import cfg, generator
@@ -42,6 +44,41 @@ def test_the_configuration_example_works(tmp_path):
     with store_lib.Stores.from_files(path, strict=True) as stores:
         assert [store.id for store in stores] == ["fast", "archive", "web"]
         assert stores.default is stores["fast"]
+
+
+@pytest.mark.parametrize("wanted", [None, (100, 7)])
+def test_the_wsgi_example_works(tmp_path, wanted):
+    """The download of the embedding page answers as HTTP asks, and leaves a range to the reader."""
+    page = (ROOT / "doc/embedding.rst").read_text()
+    (example,) = re.findall(r"( +def download\(.*?return reader\n)", page, re.DOTALL)
+    data = bytes(range(256)) * 1000
+    values = {
+        "DEFAULT": {"enabled_backends": "a:file"},
+        "a": {"filesystem_store_datadir": str(tmp_path)},
+    }
+    with store_lib.Stores.from_mapping(values) as stores:
+        uri = stores.add("x", data).uri
+        names = {
+            "STORES": stores,
+            "NotFound": store_lib.exceptions.NotFound,
+            "parse_range": lambda header, size: wanted,
+        }
+        exec(textwrap.dedent(example), names)
+        environ = {"wsgi.file_wrapper": FileWrapper}
+        started = []
+        answer = names["download"](environ, lambda *line: started.append(line), uri, len(data))
+        assert isinstance(answer, FileWrapper) is (wanted is None)
+        body = b"".join(answer)
+        answer.close()
+        status, headers = started.pop()
+        if wanted is None:
+            assert (status, body) == ("200 OK", data)
+        else:
+            assert (status, body) == ("206 Partial Content", data[100:107])
+            assert dict(headers)["Content-Range"] == f"bytes 100-106/{len(data)}"
+        assert dict(headers)["Content-Length"] == str(len(body))
+        names["download"](environ, lambda *line: started.append(line), f"{uri}y", 0)
+        assert started.pop()[0] == "404 Not Found"
 
 
 def test_links_between_the_pages_hold():

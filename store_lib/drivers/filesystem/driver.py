@@ -107,7 +107,7 @@ class FilesystemDriver(Driver):
         return Stat(status.st_size, status.st_mtime)
 
     def metadata(self, location: Location) -> dict[str, Any]:
-        return self._metadata.of(self._path(location))
+        return self._metadata.of(self._path(location)) if self._metadata else {}
 
     def delete(self, location: Location, *, context: Any) -> None:
         path = self._path(location)

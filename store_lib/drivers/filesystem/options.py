@@ -218,6 +218,9 @@ class MountMetadata:
             self._mounts.append((_normalised(item["mountpoint"]), json.dumps(item)))
         self._mounts.sort(key=lambda mount: -len(mount[0]))
 
+    def __bool__(self) -> bool:
+        return bool(self._mounts)
+
     def of(self, path: str) -> dict[str, Any]:
         """Return a fresh copy of what is said of the longest mountpoint that contains ``path``."""
         if self._mounts:

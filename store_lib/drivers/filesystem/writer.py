@@ -147,25 +147,27 @@ class FileWriter(PositionWriter):
             ) from error
 
     def _publish(self, fd: int) -> None:
-        with contextlib.ExitStack() as held:
-            if len(self._directories.paths) > 1:
-                held.enter_context(
-                    sole_publisher(self._directories.lock_directory, self._object_id)
-                )
-                if self._directories.holder_of(self._object_id) not in (None, self._final):
-                    raise Duplicate(image=self._object_id)
-            if self._aborted:  # this call hung, was given up, and has come back to life
-                raise StoreClosed("The upload was given up.")
-            try:
-                publish(self._publishing, self._staged, self._final)
-            except (FileExistsError, FileNotFoundError) as error:
-                # A network file system repeats a request whose answer was lost, and then finds
-                # that the name is taken, or that the staged one is gone: by this very file.
-                if not syscalls.same_file(self._final, os.fstat(fd)):
-                    if isinstance(error, FileExistsError):
-                        raise Duplicate(image=self._object_id) from error
-                    raise
-                _unlink(self._staged)
+        if len(self._directories.paths) == 1:
+            self._give_name(fd)
+            return
+        with sole_publisher(self._directories.lock_directory, self._object_id):
+            if self._directories.holder_of(self._object_id) not in (None, self._final):
+                raise Duplicate(image=self._object_id)
+            self._give_name(fd)
+
+    def _give_name(self, fd: int) -> None:
+        if self._aborted:  # this call hung, was given up, and has come back to life
+            raise StoreClosed("The upload was given up.")
+        try:
+            publish(self._publishing, self._staged, self._final)
+        except (FileExistsError, FileNotFoundError) as error:
+            # A network file system repeats a request whose answer was lost, and then finds
+            # that the name is taken, or that the staged one is gone: by this very file.
+            if not syscalls.same_file(self._final, os.fstat(fd)):
+                if isinstance(error, FileExistsError):
+                    raise Duplicate(image=self._object_id) from error
+                raise
+            _unlink(self._staged)
 
     def abort(self) -> None:
         # In this order: once the staged name is gone, no commit that was given up can publish.

@@ -230,6 +230,11 @@ def test_unknown_size() -> None:
             assert (reader.size, reader.length) == (None, None)
             assert reader.read() == DATA
             assert reader.length == len(DATA)
+        with store.get(URI, 5, len(DATA)) as reader:
+            assert reader.length is None
+            assert reader.read() == DATA[5:]
+            assert reader.length == len(DATA) - 5
+        assert store.get(URI, 5, 7).read() == DATA[5:12]
 
 
 def test_verification(way: dict[str, Any]) -> None:
