@@ -51,7 +51,7 @@ class Stores:
         self._stores: dict[str, Store] = {}
         memory, given = configuration.value("transfer_memory_limit", "glance_store")
         if given:
-            PROCESS_BUDGET.raise_limit(memory * MIB)
+            PROCESS_BUDGET.ask(memory * MIB)
         try:
             for section in configuration.sections():
                 store = _make(configuration, section)

@@ -24,6 +24,7 @@ class Budget:
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self._limit = limit
+        self._asked: int | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -45,10 +46,11 @@ class Budget:
         """Bytes held now."""
         return self._used
 
-    def raise_limit(self, limit: int) -> None:
-        """Let at least ``limit`` bytes be held."""
+    def ask(self, limit: int) -> None:
+        """Set the limit; when several ask, the largest of what they ask for holds."""
         with self._lock:
-            self._limit = max(self._limit, limit)
+            self._limit = limit if self._asked is None else max(self._asked, limit)
+            self._asked = self._limit
             self._changed.notify_all()
 
     def reserve(self, amount: int, watch: Watch | None = None) -> "Reservation":

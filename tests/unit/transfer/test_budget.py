@@ -28,6 +28,17 @@ def test_reserve_and_grow() -> None:
     assert budget.used == 0
 
 
+def test_the_largest_limit_asked_for_holds() -> None:
+    """What is asked for replaces the default, also when it is less; of several the largest."""
+    budget = Budget(100)
+    budget.ask(30)
+    assert budget.limit == 30
+    budget.ask(20)
+    assert budget.limit == 30
+    budget.ask(200)
+    assert budget.limit == 200
+
+
 def test_waiting_in_order() -> None:
     """Who came first is served first, and nobody grows past those who wait."""
     budget = Budget(100)
