@@ -69,12 +69,17 @@ class Crew:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._open = 0
-        self._threads = [
-            threading.Thread(target=self._run, name=f"store_lib-{name}-{number}", daemon=True)
-            for number in range(size)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        try:
+            for number in range(size):
+                thread = threading.Thread(
+                    target=self._run, name=f"store_lib-{name}-{number}", daemon=True
+                )
+                thread.start()
+                self._threads.append(thread)
+        except BaseException:  # the system has no more threads to give
+            self.finish()
+            raise
 
     def put(self, task: Callable[[], object], dropped: Callable[[], object]) -> None:
         """Hand over a task, and what is to be called once it is done or will not be."""

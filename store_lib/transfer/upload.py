@@ -250,7 +250,6 @@ class Upload:
         chunk_size = self.writer.chunk_size
         self.failure.event = threading.Event()
         least = way.least_slots()
-        first: Slot | None = None
         with self.order.budget.reserve(
             least * chunk_size + self.order.further, self.watch
         ) as reservation:
@@ -268,11 +267,13 @@ class Upload:
             end = self.read(first, limit)
             if end:
                 return self._publish_small(first.data)
-            lanes = self._lanes(pool)
+            lanes: list[Lane] = []
             crew = Crew("store", self.writer.concurrency, self.failure, pool)
-            way.begin(pool, crew)
-            slot = first
             try:
+                for name, use in self._uses():
+                    lanes.append(Lane(name, use, self.failure, pool))
+                way.begin(pool, crew)
+                slot = first
                 while True:
                     slot.share(len(lanes) + 1)
                     for lane in lanes:
@@ -292,11 +293,12 @@ class Upload:
             finally:
                 self._stop(way, lanes, crew)
 
-    def _lanes(self, pool: Pool) -> list[Lane]:
+    def _uses(self) -> list[tuple[str, Callable[[memoryview | bytes], object]]]:
+        """Return what is to see every chunk in order, each in a thread of its own."""
         uses = [(name, digest.update) for name, digest in self.hashes.items()]
         if self.order.verifier is not None:
             uses.append(("verifier", self.order.verifier.update))
-        return [Lane(name, use, self.failure, pool) for name, use in uses]
+        return uses
 
     def _finish(self, way: Positions | Parts, lanes: list[Lane], crew: Crew) -> Location:
         way.end()

@@ -559,6 +559,25 @@ def test_closed_descriptors(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.parametrize("good", [0, 1, 2, 3])
+def test_no_more_threads(monkeypatch: pytest.MonkeyPatch, good: int) -> None:
+    """When the system gives no more threads, the add fails and those it has got end."""
+    store, driver = make("wide")
+    start, left = threading.Thread.start, [good]
+
+    def limited(self: threading.Thread) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", limited)
+        with pytest.raises(RuntimeError, match="new thread"):
+            store.add("it", io.BytesIO(payload(9 * CHUNK)), digests=("md5",))
+    assert driver.aborted == ["it"]
+
+
 def test_report_says_where_the_time_went() -> None:
     """The report's stages and verdict follow the slowest part."""
     store, driver = make()
