@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import entry_points, metadata
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -109,7 +110,9 @@ class Stores:
                     f"enabled_backends: {', '.join(self._stores)}."
                 )
             return self._stores[name]
-        return next((store for store in self.by_weight() if store.writable), None)
+        ranked = self.by_weight()
+        only = ranked[0] if len(ranked) == 1 else None
+        return next((store for store in ranked if store.writable), only)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the configuration, credentials included; the copy makes its own drivers."""
@@ -379,8 +382,7 @@ def _load(section: StoreSection) -> type[Driver]:
         cause = failures[0] if failures else None
         raise DriverLoadFailure(
             driver_name=section.driver,
-            reason=f"{cause}. Install what it needs, such as "
-            f"`pip install store_lib[{section.driver}]`."
+            reason=f"{cause}. {_remedy(section.driver)}"
             if cause is not None
             else f"no installed package has this entry point in {NAMESPACE}; known are: "
             f"{', '.join(_known())}.",
@@ -398,7 +400,13 @@ def _load(section: StoreSection) -> type[Driver]:
     return driver
 
 
-def _known() -> list[str]:
-    from importlib.metadata import entry_points
+def _remedy(driver: str) -> str:
+    """Say what to install for a driver that is there and lacks something."""
+    extras = metadata("store_lib").get_all("Provides-Extra") or []
+    if driver in extras:
+        return f"Install what it needs: pip install store_lib[{driver}]"
+    return "Install what it needs, as the package that brings it says."
 
+
+def _known() -> list[str]:
     return sorted({point.name for point in entry_points(group=NAMESPACE)})

@@ -16,7 +16,7 @@ print(type(store.error).__name__, store.error)
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        ("import package_that_is_not_there", "pip install store_lib[thirdparty]"),
+        ("import package_that_is_not_there", "as the package that brings it says"),
         ("Driver = 5", "no subclass of store_lib.driver.Driver"),
         (None, "no installed package has this entry point in store_lib.drivers; known are: file"),
     ],

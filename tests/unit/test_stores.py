@@ -111,6 +111,9 @@ def test_default_by_weight(tmp_path: Path) -> None:
     stores = Stores.from_mapping(values)
     assert stores.default is stores["b"]
     values["DEFAULT"]["enabled_backends"] = "web:http"
+    with pytest.raises(StoreAddDisabled, match="web is read-only"):
+        Stores.from_mapping(values).add("x", b"")
+    values["DEFAULT"]["enabled_backends"] = "web:http, other:http"
     with pytest.raises(StoreAddDisabled, match="no default"):
         Stores.from_mapping(values).add("x", b"")
     values["glance_store"] = {"default_backend": "other"}

@@ -1,0 +1,154 @@
+"""What a case is: who takes part, what is asked of them, and the targets; and the list of cases."""
+
+import contextlib
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+MIB = 1024 * 1024
+
+#: Where the lists of cases are; a module with further ones registers them when imported.
+CASE_MODULES = ("benchmarks.cases_filesystem",)
+
+#: One run's measures of one phase, by name; ``None`` where the system does not tell.
+Sample = Mapping[str, Any]
+
+#: A fixture (a server) starts when entered, stops when left, and gives what every child of the
+#: case is to be told (an address).
+Fixture = Callable[[], contextlib.AbstractContextManager[Mapping[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the command line chose."""
+
+    #: Bytes of a large object; the memory case takes four times as many.
+    size: int = 1024 * MIB
+    #: How many small objects.
+    objects: int = 1000
+    #: How often each contestant runs.
+    rounds: int = 5
+    #: Whether glance_store takes part.
+    peer: bool = True
+    #: The peer's ``filesystem_store_chunk_size``; ``None`` leaves it at its default.
+    peer_chunk_size: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """One who takes part in a case: each round is a process of its own."""
+
+    name: str
+    #: Whose interpreter and driver: ``ours``, ``peer`` or ``plain``.
+    side: Literal["ours", "peer", "plain"]
+    #: The driver's operation that is measured.
+    operation: str
+    #: An operation that runs once before the rounds, in another process, and leaves an object
+    #: for all of them.
+    prepare: str | None = None
+    #: What this contestant's request says beyond the case's.
+    request: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a median of ours is to reach, alone or against another contestant."""
+
+    #: The contestant compared with: the value is its median divided by ours, so that 2 means
+    #: that ours takes half.  ``None``: the value is the median of ours itself.
+    against: str | None = None
+    metric: str = "seconds"
+    phase: str = "run"
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def value(self, ours: Mapping[str, float], other: Mapping[str, float] | None) -> float | None:
+        """Return what was reached, or ``None`` when it was not measured."""
+        mine = ours.get(self.metric)
+        if self.against is None or mine is None:
+            return mine
+        theirs = None if other is None else other.get(self.metric)
+        return None if theirs is None or not mine else theirs / mine
+
+    def met(self, value: float) -> bool:
+        """Tell whether ``value`` is good enough."""
+        if self.at_least is not None and value < self.at_least:
+            return False
+        return self.at_most is None or value <= self.at_most
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One thing to measure."""
+
+    name: str
+    title: str
+    contestants: Sequence[Contestant]
+    #: Bytes that one run moves.
+    size: int
+    targets: Sequence[Target] = ()
+    #: What is added: a file of random bytes, one of zeros, a pipe; ``None``: nothing, or what
+    #: the driver makes itself.
+    payload: Literal["random", "zeros", "pipe"] | None = "random"
+    #: Where the stores lie: in memory, or on a real disk.
+    place: Literal["scratch", "disk"] = "scratch"
+    #: Operations in one phase; given, the report shows the time of one.
+    operations: int | None = None
+    #: Rounds at most, where more would tell nothing more.
+    max_rounds: int | None = None
+    #: What every contestant's request says.
+    request: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fixture: Fixture | None = None
+
+    def room(self) -> dict[str, int]:
+        """Return the bytes that the case needs at once, by place."""
+        kept = sum(1 for each in self.contestants if each.prepare)
+        needed = {"scratch": 32 * MIB, "disk": 0}
+        needed[self.place] += self.size * max(kept, 1)
+        if self.payload in ("random", "zeros"):
+            needed["scratch"] += self.size
+        return needed
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What the rounds of a case gave."""
+
+    case: Case
+    rounds: int
+    #: By phase, then by contestant, in the order in which they ran.
+    samples: dict[str, dict[str, list[Sample]]] = dataclasses.field(default_factory=dict)
+    #: Why the case did not get to its end, if it did not.
+    failure: str | None = None
+
+    def add(self, phase: str, contestant: str, sample: Sample) -> None:
+        """Take the measures of one run."""
+        self.samples.setdefault(phase, {}).setdefault(contestant, []).append(sample)
+
+    def medians(self, phase: str) -> dict[str, dict[str, float]]:
+        """Return every contestant's median measures of a phase."""
+        return {name: medians(samples) for name, samples in self.samples.get(phase, {}).items()}
+
+
+def medians(samples: Sequence[Sample]) -> dict[str, float]:
+    """Return the median of each measure that is a number in some of the samples."""
+    values: dict[str, list[float]] = {}
+    for sample in samples:
+        for metric, value in sample.items():
+            if isinstance(value, (int, float)):
+                values.setdefault(metric, []).append(value)
+    return {metric: statistics.median(each) for metric, each in values.items()}
+
+
+#: Makes each case for the settings, by name, in the order in which they run.
+REGISTRY: dict[str, Callable[[Settings], Case]] = {}
+
+
+def register(make: Callable[[Settings], Case]) -> Callable[[Settings], Case]:
+    """Add a case to the list; its name is the function's, with hyphens."""
+    name = make.__name__.replace("_", "-")
+    if name in REGISTRY:
+        raise ValueError(f"two cases are called {name}")
+    REGISTRY[name] = make
+    return make

@@ -1,0 +1,177 @@
+"""What every measured process does: read its request, take the measures, print the answer.
+
+A request is one JSON object in the first argument, the answer one JSON object in the last line
+of the standard output.  Needs the standard library alone: it also runs in the peer's interpreter.
+"""
+
+import contextlib
+import gc
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import resource
+import ssl
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import IO, Any
+
+BLOCK = 1024 * 1024
+
+#: Bytes of one small object.
+SMALL = 64 * 1024
+
+#: Small objects added, read and deleted before the measured ones, so that neither side pays for
+#: its lazy imports in them.
+WARM_UP = 20
+
+
+def memory(field: str) -> int | None:
+    """Return ``VmRSS`` (now) or ``VmHWM`` (the peak) of this process in bytes.
+
+    Not ``ru_maxrss``: after a fork and exec that starts at what the parent held.
+    """
+    try:
+        with open("/proc/self/status") as status:
+            found = re.search(rf"^{field}:\s+(\d+) kB$", status.read(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+class Measures:
+    """The measures of one process, by phase: seconds, CPU seconds and peak memory."""
+
+    def __init__(self) -> None:
+        #: Whether the process could forget the peak of its imports.
+        self.peak_reset = False
+        self.phases: dict[str, dict[str, float | int | None]] = {}
+        self.idle()
+
+    def idle(self) -> None:
+        """Take what the process holds now as idle, above which peaks are counted.
+
+        To be called when the store is configured: by then all that it needs is imported, which
+        one library does with its own import and another when it loads a driver.
+        """
+        gc.collect()
+        self._idle = memory("VmRSS")
+
+    @contextlib.contextmanager
+    def phase(self, name: str = "run") -> Iterator[None]:
+        """Measure what happens inside; checks belong outside."""
+        gc.collect()
+        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as control:
+            control.write("5")  # the peak is now what is held now
+            self.peak_reset = True
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        peak = memory("VmHWM")
+        self.phases[name] = {
+            "seconds": seconds,
+            "user_seconds": after.ru_utime - before.ru_utime,
+            "system_seconds": after.ru_stime - before.ru_stime,
+            "idle_bytes": self._idle,
+            "peak_bytes": None if peak is None or self._idle is None else peak - self._idle,
+        }
+
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
+Operation = Callable[[Request, Measures], Answer]
+
+
+def serve(operations: Mapping[str, Operation]) -> None:
+    """Do what the request asks for and print the answer; an exception ends the process."""
+    measures = Measures()
+    request = json.loads(sys.argv[1])
+    answer = operations[request["operation"]](request, measures)
+    answer.setdefault("phases", measures.phases)
+    answer.setdefault("peak_reset", measures.peak_reset)
+    print(json.dumps(answer), flush=True)
+
+
+def facts(*distributions: str) -> Answer:
+    """Return what this interpreter is made of, and the versions of some packages."""
+    packages: dict[str, str] = {}
+    for name in distributions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            packages[name] = importlib.metadata.version(name)
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "openssl": ssl.OPENSSL_VERSION,
+        "packages": packages,
+    }
+
+
+def file_of(uri: str) -> str:
+    """Return the path that a file URI names."""
+    if not uri.startswith("file://"):
+        raise SystemExit(f"expected a file URI, got {uri}")
+    return urllib.parse.unquote(uri.removeprefix("file://"))
+
+
+@contextlib.contextmanager
+def pipe_of(size: int) -> Iterator[IO[bytes]]:
+    """Give the reading end of a pipe that another process fills with ``size`` bytes."""
+    command = [sys.executable, "-m", "benchmarks.pattern", str(size)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        try:
+            yield writer.stdout
+        except BaseException:
+            writer.kill()
+            raise
+    if writer.returncode:
+        raise SystemExit(f"the writer at the pipe ended with status {writer.returncode}")
+
+
+def compare(pieces: Iterable[bytes], path: str) -> None:
+    """Check that ``pieces`` are a file's bytes, all of them and in order."""
+    with open(path, "rb", buffering=0) as file:
+        for piece in pieces:
+            if file.read(len(piece)) != piece:
+                raise SystemExit("WrongBytes: what was read is not what was added")
+        if file.read(1):
+            raise SystemExit("WrongBytes: what was read ends early")
+
+
+class SmallObjects:
+    """Many small objects, no two alike, and the checks of what was done with them.
+
+    :param count: how many
+    """
+
+    def __init__(self, count: int) -> None:
+        common = os.urandom(SMALL - 8)
+        self.contents = [number.to_bytes(8, "little") + common for number in range(count)]
+
+    def check_added(self, added: list[tuple[str, str, str]]) -> None:
+        """Check the files on disk and the digests told: ``(uri, md5, sha512)`` of each."""
+        for content, (uri, md5, sha512) in zip(self.contents, added, strict=True):
+            with open(file_of(uri), "rb") as file:
+                if file.read() != content:
+                    raise SystemExit(f"WrongBytes: {uri} holds something else than was added")
+            told = (hashlib.md5(content).hexdigest(), hashlib.sha512(content).hexdigest())
+            if told != (md5, sha512):
+                raise SystemExit(f"WrongBytes: wrong digests for {uri}")
+
+    def check_read(self, read: Iterable[bytes]) -> None:
+        """Check what gets returned."""
+        for content, data in zip(self.contents, read, strict=True):
+            if data != content:
+                raise SystemExit("WrongBytes: a get returned something else than was added")
+
+    def check_deleted(self, uris: Iterable[str]) -> None:
+        """Check that nothing is left."""
+        for uri in uris:
+            if os.path.exists(file_of(uri)):
+                raise SystemExit(f"WrongBytes: {uri} is still there after its delete")

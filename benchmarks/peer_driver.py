@@ -1,0 +1,143 @@
+"""What a measured process does with glance_store; runs in the peer's interpreter.
+
+Imports the standard library and glance_store alone.  The peer is driven at its best: its store
+object is fetched once, and called itself, below the layer that Glance goes through.
+"""
+
+import os
+from collections.abc import Iterable
+from io import BytesIO
+from typing import IO, Any
+
+import glance_store  # type: ignore[import-not-found, unused-ignore]
+from glance_store import location  # type: ignore[import-not-found, unused-ignore]
+from oslo_config import cfg
+
+from benchmarks.child import (
+    SMALL,
+    WARM_UP,
+    Answer,
+    Measures,
+    Request,
+    SmallObjects,
+    compare,
+    facts,
+    file_of,
+    pipe_of,
+    serve,
+)
+
+STORE = "bench"
+
+
+def _store(request: Request, measures: Measures) -> Any:
+    """Configure one filesystem store as Glance does, and return it."""
+    conf = cfg.CONF
+    conf.register_opt(cfg.DictOpt("enabled_backends"))
+    conf([], project="benchmarks", default_config_files=[], default_config_dirs=[])
+    conf.set_override("enabled_backends", {STORE: "file"})
+    glance_store.register_store_opts(conf)
+    conf.set_override("default_backend", STORE, group="glance_store")
+    options = {
+        "filesystem_store_datadir": request["datadir"],
+        "filesystem_thin_provisioning": request.get("thin", False),
+    }
+    if request.get("peer_chunk_size"):
+        options["filesystem_store_chunk_size"] = request["peer_chunk_size"]
+    for name, value in options.items():
+        conf.set_override(name, value, group=STORE)
+    glance_store.create_multi_stores(conf)
+    glance_store.verify_store()
+    store = glance_store.get_store_from_store_identifier(STORE)
+    measures.idle()
+    return store
+
+
+def _location(uri: str) -> Any:
+    return location.get_location_from_uri_and_backend(uri, STORE, conf=cfg.CONF)
+
+
+def _get(store: Any, uri: str) -> Iterable[bytes]:
+    pieces, _ = store.get(_location(uri))
+    return pieces  # type: ignore[no-any-return, unused-ignore]
+
+
+def _sync(path: str) -> None:
+    """Make a file and its name durable, which the peer leaves to its caller."""
+    for each in (path, os.path.dirname(path)):
+        descriptor = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _add_measured(
+    request: Request, measures: Measures, source: IO[bytes], size: int | None
+) -> Answer:
+    store = _store(request, measures)
+    with measures.phase():
+        uri, written, md5, sha512, _ = store.add(request["object_id"], source, size or 0, "sha512")
+        if request.get("durable"):
+            _sync(file_of(uri))
+    return {"uri": uri, "size": written, "digests": {"md5": md5, "sha512": sha512}}
+
+
+def add(request: Request, measures: Measures) -> Answer:
+    """Add a file of known size; the peer always computes md5 and one digest more."""
+    with open(request["source"], "rb") as source:
+        return _add_measured(request, measures, source, request["size"])
+
+
+def add_pipe(request: Request, measures: Measures) -> Answer:
+    """Add from a pipe, without telling the size."""
+    with pipe_of(request["size"]) as source:
+        return _add_measured(request, measures, source, None)
+
+
+def get(request: Request, measures: Measures) -> Answer:
+    """Read an object by the iterator that the peer returns."""
+    store = _store(request, measures)
+    got = 0
+    with measures.phase():
+        for piece in _get(store, request["uri"]):
+            got += len(piece)
+    compare(_get(store, request["uri"]), request["source"])
+    return {"size": got}
+
+
+def small(request: Request, measures: Measures) -> Answer:
+    """Add, read and delete many small objects."""
+    store = _store(request, measures)
+    for number in range(WARM_UP):
+        uri = store.add(f"warm-up-{number}", BytesIO(bytes(SMALL)), SMALL, "sha512")[0]
+        b"".join(_get(store, uri))
+        store.delete(_location(uri))
+    objects = SmallObjects(request["count"])
+    sources = [BytesIO(content) for content in objects.contents]
+    measures.idle()
+    added = []
+    with measures.phase("add"):
+        for number, source in enumerate(sources):
+            added.append(store.add(f"small-{number}", source, SMALL, "sha512"))
+    uris = [each[0] for each in added]
+    objects.check_added([(uri, md5, sha512) for uri, _, md5, sha512, _ in added])
+    got = 0
+    with measures.phase("get"):
+        for uri in uris:
+            got += len(b"".join(_get(store, uri)))
+    objects.check_read(b"".join(_get(store, uri)) for uri in uris)
+    with measures.phase("delete"):
+        for uri in uris:
+            store.delete(_location(uri))
+    objects.check_deleted(uris)
+    return {"size": got}
+
+
+def tell_facts(request: Request, measures: Measures) -> Answer:
+    """Tell versions."""
+    return facts("glance_store", "oslo.config")
+
+
+if __name__ == "__main__":
+    serve({"add": add, "pipe": add_pipe, "get": get, "small": small, "facts": tell_facts})

@@ -1,0 +1,51 @@
+"""What a measured process does without any store: the bounds that a store is held to."""
+
+import hashlib
+import threading
+
+from benchmarks.child import BLOCK, Answer, Measures, Request, serve
+
+#: Bytes of the buffer that is hashed over and over: more than a processor's caches hold.
+BUFFER = 64 * BLOCK
+
+
+def hash_side_by_side(request: Request, measures: Measures) -> Answer:
+    """Hash as many bytes as an add would, every digest on a thread of its own, without I/O."""
+    size: int = request["size"]
+    with open(request["source"], "rb", buffering=0) as file:
+        buffer = memoryview(file.read(min(size, BUFFER)))
+    found: dict[str, str] = {}
+    failed: list[BaseException] = []
+
+    def hash_all(name: str) -> None:
+        try:
+            digest = hashlib.new(name)
+            for start in range(0, size, BLOCK):
+                offset = start % BUFFER
+                digest.update(buffer[offset : offset + min(BLOCK, size - start)])
+            found[name] = digest.hexdigest()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=hash_all, args=(name,)) for name in request["digests"]]
+    with measures.phase():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if failed:
+        raise failed[0]
+    return {"size": size}
+
+
+def read(request: Request, measures: Measures) -> Answer:
+    """Read a file in a loop, 1 MiB at a time."""
+    got = 0
+    with measures.phase(), open(request["source"], "rb") as file:
+        while block := file.read(BLOCK):
+            got += len(block)
+    return {"size": got}
+
+
+if __name__ == "__main__":
+    serve({"hash": hash_side_by_side, "read": read})

@@ -1,0 +1,1 @@
+"""The ``store-lib`` command; needs the extra ``cli``."""

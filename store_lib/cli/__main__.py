@@ -1,0 +1,8 @@
+"""Runs the command as ``python -m store_lib.cli``."""
+
+import sys
+
+from store_lib.cli.app import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The commands for whole stores, on filesystem stores in temporary directories."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+@pytest.fixture
+def four(tmp_path):
+    """The options that configure two good stores, a read-only one and a broken one."""
+    conf = tmp_path / "four.conf"
+    conf.write_text(
+        "[DEFAULT]\nenabled_backends = a:file, b:file, web:http, broken:nowhere\n"
+        "[glance_store]\ndefault_backend = b\n"
+        f"[a]\nfilesystem_store_datadir = {tmp_path}/a\nweight = 7\nstore_description = first\n"
+        f"[b]\nfilesystem_store_datadir = {tmp_path}/b\n"
+    )
+    return ("--config-file", conf)
+
+
+def test_stores(run, four):
+    """stores shows each configured store with what it can do and what is wrong with it."""
+    outcome = run(*four, "stores", "-f", "json")
+    assert outcome.status == 0
+    a, b, web, broken = outcome.json
+    assert (a["id"], a["driver"], a["weight"], a["description"]) == ("a", "file", 7, "first")
+    assert (a["default"], b["default"]) == (False, True)
+    assert (a["readable"], a["writable"], a["error"]) == (True, True, None)
+    assert {"add", "delete", "list", "ranges"} <= set(a["capabilities"])
+    assert a["free"] > 0
+    assert (web["readable"], web["writable"]) == (True, False)
+    assert (broken["readable"], broken["writable"]) == (False, False)
+    assert "nowhere" in broken["error"]
+
+
+def test_stores_as_a_table(run, four):
+    """For people the free space has a unit and unknown values are blank."""
+    outcome = run(*four, "stores", "-c", "id", "-c", "free", "-c", "description")
+    assert outcome.status == 0
+    assert "iB" in outcome.text
+    assert "None" not in outcome.text
+
+
+def test_list_shows_every_store(run, four, tmp_path):
+    """list shows the objects of all stores that can list; a broken store is mentioned."""
+    for store, name in (("b", "2"), ("a", "1"), ("a", "3")):
+        assert run(*four, "add", "-", "--id", name, "--store", store, stdin=b"12").status == 0
+    outcome = run(*four, "list", "-f", "json")
+    assert outcome.status == 0
+    assert [(row["id"], row["store"], row["size"]) for row in outcome.json] == [
+        ("1", "a", 2),
+        ("2", "b", 2),
+        ("3", "a", 2),
+    ]
+    assert outcome.json[0]["uri"] == f"file://{tmp_path}/a/1"
+    assert outcome.err.startswith("store-lib: warning: Store broken is left out: ")
+    assert outcome.err.count("\n") == 1
+    assert run("-q", *four, "list").err == ""
+
+
+def test_list_one_store(run, four):
+    """list --store shows one store."""
+    run(*four, "add", "-", "--id", "1", "--store", "a")
+    run(*four, "add", "-", "--id", "2", "--store", "b")
+    assert run(*four, "list", "--store", "a", "-f", "value", "-c", "id").text == "1\n"
+
+
+def test_list_a_store_that_cannot(run, four):
+    """A store that cannot list is status 10, an unknown one 5, a broken one 5."""
+    assert run(*four, "list", "--store", "web").status == 10
+    assert run(*four, "list", "--store", "nobody").status == 5
+    assert run(*four, "list", "--store", "broken").status == 5
+
+
+def test_list_where_no_store_can(run, tmp_path):
+    """Without a store that can list, list is status 10."""
+    conf = tmp_path / "web.conf"
+    conf.write_text("[DEFAULT]\nenabled_backends = web:http\n")
+    assert run("--config-file", conf, "list").status == 10
+    assert run("--config-file", conf, "add", "-").status == 10
+
+
+@pytest.fixture
+def leftover(added, datadir):
+    """What an add that was killed left in the local store, an hour ago."""
+    added()
+    before = set(datadir.iterdir())
+    child = subprocess.Popen(
+        [sys.executable, "-m", "store_lib.cli", "add", "-", "--id", "half"],
+        stdin=subprocess.PIPE,
+    )
+    assert child.stdin is not None
+    with child.stdin:
+        child.stdin.write(bytes(4 * 1024 * 1024))
+        child.stdin.flush()
+        while not (staged := set(datadir.iterdir()) - before):
+            time.sleep(0.01)
+        child.kill()
+        child.wait()
+    (path,) = staged
+    hour_ago = time.time() - 3600
+    os.utime(path, (hour_ago, hour_ago))
+    return path
+
+
+def test_incomplete_and_sweep(run, leftover):
+    """A leftover is listed, kept while it is young, and swept when it is old; objects stay."""
+    (row,) = run("incomplete", "-f", "json").json
+    assert (row["store"], row["live"]) == ("local", False)
+    assert len(run("list", "-f", "json").json) == 1
+    assert run("sweep", "--older-than", "2h", "-f", "json").json == []
+    assert len(run("sweep", "--older-than", "30m", "--dry-run", "-f", "json").json) == 1
+    assert leftover.exists()
+    (removed,) = run("sweep", "--older-than", "30m", "-f", "json").json
+    assert removed["key"] == row["key"]
+    assert not leftover.exists()
+    assert run("incomplete", "-f", "json").json == []
+    assert len(run("list", "-f", "json").json) == 1
+
+
+def test_sweep_asks_for_an_age(run):
+    """sweep without --older-than is a usage error."""
+    outcome = run("sweep")
+    assert outcome.status == 2
+    assert "--older-than" in outcome.err
