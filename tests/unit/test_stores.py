@@ -116,8 +116,8 @@ def test_default_by_weight(tmp_path: Path) -> None:
     values["DEFAULT"]["enabled_backends"] = "web:http, other:http"
     with pytest.raises(StoreAddDisabled, match="no default"):
         Stores.from_mapping(values).add("x", b"")
-    values["glance_store"] = {"default_backend": "other"}
-    with pytest.raises(BadStoreConfiguration, match="'other'"):
+    values["glance_store"] = {"default_backend": "nope"}
+    with pytest.raises(BadStoreConfiguration, match="'nope'"):
         Stores.from_mapping(values)
 
 
