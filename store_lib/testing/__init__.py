@@ -1,0 +1,59 @@
+"""The conformance suite: whether a store, of any package, keeps the contract of store_lib.
+
+From the command line::
+
+    pytest --pyargs store_lib.testing --store-config FILE --store ID
+
+From Python, without pytest::
+
+    profile = Profile(Settings(configs=("stores.conf",), store_id="fast"))
+    for check in checks_for(profile):
+        run_check(check, profile)
+
+A check is a plain function of a :class:`Target`; it raises AssertionError with what was expected
+and what was got.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from store_lib.testing.catalogue import Check, all_checks, check, checks_for
+    from store_lib.testing.expect import NotApplicable
+    from store_lib.testing.profile import Profile, Settings, SetupError
+    from store_lib.testing.running import run_check
+    from store_lib.testing.target import Target
+
+__all__ = [
+    "Check",
+    "NotApplicable",
+    "Profile",
+    "Settings",
+    "SetupError",
+    "Target",
+    "all_checks",
+    "check",
+    "checks_for",
+    "run_check",
+]
+
+_HOMES = {
+    "Check": "catalogue",
+    "NotApplicable": "expect",
+    "Profile": "profile",
+    "Settings": "profile",
+    "SetupError": "profile",
+    "Target": "target",
+    "all_checks": "catalogue",
+    "check": "catalogue",
+    "checks_for": "catalogue",
+    "run_check": "running",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the pytest plugin loads this in every run."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

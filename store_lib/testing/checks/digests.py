@@ -1,0 +1,141 @@
+"""Digests: the right ones are returned, the wrong ones refused before anything shows."""
+
+from typing import Any
+
+from store_lib.exceptions import DigestMismatch, UnknownHashingAlgo
+from store_lib.testing.catalogue import check
+from store_lib.testing.content import Content
+from store_lib.testing.expect import expect, expect_bytes, expect_equal, raises
+from store_lib.testing.sources import Untouched
+from store_lib.testing.target import Target
+
+_ALGORITHMS = ("md5", "sha1", "sha256", "sha512", "blake2b", "blake2s", "sha3_256")
+
+
+@check(needs="add")
+def check_digests_are_of_the_stored_bytes(target: Target) -> None:
+    """Check 9: every algorithm's digest is right, alone, together, and of what the store holds."""
+    for size in (0, 100, target.profile.long_size):
+        content = Content(size, seed=size % 97)
+        right = {name: content.digest(name) for name in _ALGORITHMS}
+        for names in (_ALGORITHMS, (), ("md5", "sha512"), ("sha256",)):
+            result = target.add(content, digests=names)
+            expect_equal(
+                dict(result.digests), {name: right[name] for name in names}, f"digests {names}"
+            )
+            with target.store.get(result.uri, expected=right) as reader:
+                expect_bytes(reader.read(), content.whole(), "a verified get of every digest")
+        result = target.add(content, digests=("md5",), expected={"sha256": right["sha256"]})
+        expect_equal(
+            dict(result.digests),
+            {name: right[name] for name in ("md5", "sha256")},
+            "digests asked for and expected",
+        )
+
+
+@check(needs="add")
+def check_a_wrong_expected_digest_stores_nothing(target: Target) -> None:
+    """Check 9: bytes without the expected digest raise DigestMismatch, and nothing shows."""
+    for size in (0, 100, target.profile.long_size):
+        content = Content(size, seed=4)
+        other = Content(size + 1, seed=4)
+        for declared in (size, None):
+            for expected in (
+                {"sha512": other.digest("sha512")},
+                {"sha256": content.digest("sha256"), "md5": other.digest("md5")},
+                {"sha512": "0" * 128},
+            ):
+                object_id = target.new_id()
+                what = f"an add of {size} bytes with a wrong expected digest"
+                with raises(DigestMismatch, doing=what):
+                    target.add(content, object_id, size=declared, expected=expected)
+                target.expect_absent(object_id, what)
+        target.expect_not_added(object_id, what)
+
+
+@check(needs="add")
+def check_an_unknown_algorithm_reads_nothing(target: Target) -> None:
+    """Check 9: an unknown digest is refused before a byte is read."""
+    options: list[dict[str, Any]] = [
+        {"digests": ("sha512", "no-such-digest")},
+        {"digests": ("",)},
+        {"expected": {"no-such-digest": "00"}},
+    ]
+    for option in options:
+        object_id = target.new_id()
+        source = Untouched(Content(100))
+        with raises(UnknownHashingAlgo, doing=f"an add with {option}"):
+            target.add(source, object_id, **option)
+        expect(not source.touched, f"an add with {option}: expected its source unread, it was read")
+        target.expect_not_added(object_id, f"an add with {option}")
+
+
+@check()
+def check_get_verifies_what_it_is_told(target: Target) -> None:
+    """Check 9: a get with the right digest gives all; with a wrong one it never reaches an end."""
+    uri, content = target.sample()
+    right = {"sha256": content.digest("sha256"), "md5": content.digest("md5")}
+    wrong = {"sha256": "0" * 64}
+    with target.store.get(uri, expected=right) as reader:
+        target.expect_reads(reader, content, "iteration with the right digests")
+    with target.store.get(uri, expected=right) as reader:
+        expect(
+            not hasattr(reader, "fileno"), "expected no fileno(), which would go past the digests"
+        )
+        expect_bytes(reader.read(), content.whole(), "read() with the right digests")
+    with (
+        raises(DigestMismatch, doing="iteration with a wrong digest"),
+        target.store.get(uri, expected=wrong) as reader,
+    ):
+        for _ in reader:
+            pass
+    with (
+        raises(DigestMismatch, doing="read(n) with a wrong digest"),
+        target.store.get(uri, expected=wrong) as reader,
+    ):
+        while reader.read(50_021):
+            pass
+    with (
+        raises(DigestMismatch, doing="read() with a wrong digest"),
+        target.store.get(uri, expected=wrong) as reader,
+    ):
+        reader.read()
+    with (
+        raises(UnknownHashingAlgo, doing="a get with an unknown digest"),
+        target.store.get(uri, expected={"no-such-digest": "00"}),
+    ):
+        pass
+
+
+class _Verifier:
+    """A signature verifier as services hand them over: fed, then asked."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.fed = bytearray()
+        self.asked = 0
+        self._error = error
+
+    def update(self, data: bytes) -> None:
+        self.fed += data
+
+    def verify(self) -> None:
+        self.asked += 1
+        if self._error is not None:
+            raise self._error
+
+
+@check(needs="add")
+def check_a_verifiers_refusal_stores_nothing(target: Target) -> None:
+    """Check 9: a verifier gets every byte in order, and its refusal comes out as itself."""
+    for size in (0, 100, 2 * target.chunk_size + 1):
+        content = Content(size, seed=6)
+        verifier = _Verifier()
+        target.add(content, verifier=verifier)
+        expect_bytes(bytes(verifier.fed), content.whole(), "what the verifier was fed")
+        expect_equal(verifier.asked, 1, "calls of verify()")
+        error = LookupError("the signature is wrong")
+        object_id = target.new_id()
+        with raises(LookupError, doing="an add that its verifier refuses") as caught:
+            target.add(content, object_id, verifier=_Verifier(error))
+        expect(caught.error is error, f"expected the verifier's own error, got {caught.error!r}")
+        target.expect_not_added(object_id, "an add that its verifier refused")

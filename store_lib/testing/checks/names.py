@@ -1,0 +1,172 @@
+"""Object ids: each is kept exactly as it is, or refused before anything happens."""
+
+import unicodedata
+from typing import Any
+
+from store_lib import CreateOnly
+from store_lib.exceptions import Duplicate, InvalidObjectId
+from store_lib.testing.catalogue import check
+from store_lib.testing.content import Content
+from store_lib.testing.expect import expect, raises
+from store_lib.testing.sources import InFlight, Reading, Untouched
+from store_lib.testing.target import Target
+
+
+def _ids(base: str) -> list[str]:
+    """Return ids that backends and file systems are known to mangle."""
+    composed = unicodedata.normalize("NFC", f"{base}-\u00e9\u1e69\uac00")
+    return [
+        base,
+        f"{base}b",
+        f"{base}.b",
+        composed,
+        unicodedata.normalize("NFD", composed),
+        f"{base}-case",
+        f"{base}-CASE",
+        base.ljust(255, "x"),
+        base.ljust(256, "x"),
+        base.ljust(10_000, "x"),
+        f"{base}-" + "\u4e2d" * 72,  # 253 bytes
+        f"{base}-" + "\u4e2d" * 100,
+        f"{base} ",
+        f" {base}",
+        f"{base}.",
+        f".{base}",
+        f"-{base}",
+        f"~{base}",
+        f"{base}%2F",
+        f"%2F{base}",
+        f"{base}/",
+        f"{base}%2Fb",
+        f"{base}/b",
+        f"/{base}",
+        f"//{base}",
+        f"../{base}",
+        f"..%2F{base}",
+        f"{base}/../../b",
+        f"{base}/.",
+        f"{base}\\b",
+        f"{base}?a=b",
+        f"{base}#part",
+        f"{base}@host:80",
+        f"{base}:b",
+        f"{base}*",
+        f"{base}+b c",
+        f"{base}%",
+        f"{base}%zz",
+        f"{base}%00",
+        f"{base}\0",
+        f"{base}\0b",
+        f"{base}\n",
+        f"{base}\r\nX-Header: b",
+        f"{base}\t\x01\x1b[31m\x7f",
+        f"{base}\u202e\u200b",
+        f"{base}\U0001f4be",
+        f"{base}\udc80",
+        f"{base}'\"`$(b)<b>&b;",
+        "",
+        ".",
+        "..",
+        "/",
+        "\0",
+    ]
+
+
+@check(needs="add")
+def check_ids_come_back_exactly_or_are_refused_at_once(target: Target) -> None:
+    """Check 10: an id is kept as it stands, or refused before a byte is read; none collide."""
+    kept: dict[str, tuple[str, Content]] = {}
+    for number, object_id in enumerate(_ids(target.new_id())):
+        what = f"an add of id {_show(object_id)}"
+        content = Content(100 + number, seed=number)
+        source = Reading(content)
+        target.watch_id(object_id)
+        try:
+            result = target.add(source, object_id, size=content.size)
+        except InvalidObjectId as error:
+            expect(not source.reads, f"{what}: expected a refusal before a byte is read")
+            expect(str(error).isprintable(), f"{what}: expected a printable message, got {error!r}")
+            _expect_nothing_listed(target, object_id, what)
+            continue
+        result.uri.encode("utf-8")  # it can be kept in a database
+        kept[object_id] = result.uri, content
+    expect(
+        len({uri for uri, _ in kept.values()}) == len(kept),
+        f"expected a URI of its own for every id, got {sorted(uri for uri, _ in kept.values())}",
+    )
+    for object_id, (uri, content) in kept.items():
+        target.expect_holds(uri, content, f"the object of id {_show(object_id)}")
+        if "list" in target.capabilities:
+            target.shortly(
+                lambda uri=uri, object_id=object_id: uri in target.listed(object_id),  # type: ignore[misc]
+                f"id {_show(object_id)} with its URI in the listing",
+            )
+        if target.create_only is not CreateOnly.NEW_LOCATION:
+            with raises(Duplicate, doing=f"a second add of id {_show(object_id)}"):
+                target.add(Content(3), object_id)
+    if "delete" in target.capabilities:
+        _expect_each_deleted_alone(target, kept)
+
+
+def _expect_nothing_listed(target: Target, object_id: str, what: str) -> None:
+    expect(not target.listed(object_id), f"{what}: expected nothing stored, but it is listed")
+    left = [each.key for each in target.leftovers() if each.object_id == object_id]
+    expect(not left, f"{what}: expected nothing left, got {left}")
+
+
+def _expect_each_deleted_alone(target: Target, kept: dict[str, tuple[str, Content]]) -> None:
+    """Delete one by one; what remains must be untouched by its neighbours' going."""
+    remaining = dict(kept)
+    for object_id, (uri, _) in kept.items():
+        target.store.delete(uri)
+        del remaining[object_id]
+        for other, (other_uri, content) in list(remaining.items())[:3]:
+            size = target.store.stat(other_uri).size
+            expect(
+                size == content.size,
+                f"id {_show(other)} after id {_show(object_id)} was deleted: expected "
+                f"{content.size} bytes, got {size}",
+            )
+
+
+def _show(object_id: str) -> str:
+    text = ascii(object_id)
+    return text if len(text) < 60 else f"{text[:57]}... ({len(object_id)} characters)"
+
+
+@check(needs="add")
+def check_what_is_no_id_is_refused(target: Target) -> None:
+    """Check 10: an id that is no string is InvalidObjectId, and nothing is read."""
+    for object_id in (None, 5, b"abc", ["a"]):
+        source = Untouched(Content(10))
+        wrong: Any = object_id
+        with raises(InvalidObjectId, doing=f"an add of id {object_id!r}"):
+            target.store.add(wrong, source, 10)
+        expect(not source.touched, f"an add of id {object_id!r}: expected its source unread")
+
+
+@check(needs="add list_incomplete")
+def check_ids_like_the_stores_own_names_do_no_harm(target: Target) -> None:
+    """Check 10: an id that looks like the name of an upload under way is refused or apart."""
+    size = target.profile.long_size
+    content = Content(size, seed=3)
+    object_id = target.new_id()
+    with InFlight(target.store, object_id, content, at=size // 2) as add:
+        target.shortly(
+            lambda: any(each.object_id in (object_id, None) for each in target.leftovers()),
+            "an add at work among the incomplete uploads",
+        )
+        for key in {each.key for each in target.leftovers()}:
+            for name in {key, key.rstrip("/").rpartition("/")[2]}:
+                other = Content(50, seed=4)
+                source = Reading(other)
+                target.watch_id(name)
+                try:
+                    uri = target.add(source, name, size=50).uri
+                except InvalidObjectId:
+                    expect(not source.reads, f"id {name!r}: expected a refusal before any read")
+                    continue
+                target.expect_holds(uri, other, f"the object of id {name!r}")
+        result = add.finish()
+    target.watch_uri(result.uri)
+    target.expect_holds(result.uri, content, "the add that was at work meanwhile")

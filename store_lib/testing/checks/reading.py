@@ -1,0 +1,102 @@
+"""Readers that are dropped half way release everything."""
+
+import gc
+import itertools
+import time
+from collections.abc import Callable, Iterator
+
+from store_lib import Store
+from store_lib.testing.catalogue import check
+from store_lib.testing.expect import expect
+from store_lib.testing.guard import Resources, growth
+from store_lib.testing.target import Target
+
+#: How often each way of dropping a reader is tried, and seconds after which that is enough.
+_CYCLES = 60
+_PATIENCE = 8.0
+_ALLOWED = 4
+
+
+class _Enough(Exception):
+    """What a caller raises half way."""
+
+
+def _close(store: Store, uri: str) -> None:
+    reader = store.get(uri)
+    next(iter(reader))
+    reader.close()
+
+
+def _forget(store: Store, uri: str) -> None:
+    reader = store.get(uri)
+    reader.read(1)
+
+
+def _forget_unread(store: Store, uri: str) -> None:
+    store.get(uri)
+
+
+def _forget_iterator(store: Store, uri: str) -> None:
+    pieces = iter(store.get(uri))
+    next(pieces)
+
+
+def _close_generator(store: Store, uri: str) -> None:
+    def through() -> Iterator[bytes]:
+        with store.get(uri) as reader:
+            yield from reader
+
+    pieces = through()
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+
+
+def _raise(store: Store, uri: str) -> None:
+    try:
+        with store.get(uri) as reader:
+            reader.read(1)
+            raise _Enough
+    except _Enough:
+        pass
+
+
+_WAYS: dict[str, Callable[[Store, str], None]] = {
+    "closed": _close,
+    "forgotten": _forget,
+    "forgotten unread": _forget_unread,
+    "forgotten as an iterator": _forget_iterator,
+    "left by GeneratorExit": _close_generator,
+    "left by an exception": _raise,
+}
+
+
+@check()
+def check_dropped_readers_release_everything(target: Target) -> None:
+    """Check 5: hundreds of readers dropped after a piece leave no descriptor and no thread."""
+    uri, _ = target.sample(target.profile.long_size)
+    for way in _WAYS.values():
+        for _ in range(3):  # what a pool of connections keeps is there from now on
+            way(target.store, uri)
+    gc.collect()
+    base = Resources()
+    for name, way in _WAYS.items():
+        deadline = time.monotonic() + _PATIENCE / len(_WAYS)
+        for number in itertools.count(1):
+            way(target.store, uri)
+            if number >= _CYCLES or (number >= 8 and time.monotonic() > deadline):
+                break
+        complaints = growth(base, allow_fds=_ALLOWED, allow_threads=_ALLOWED)
+        expect(not complaints, f"after {number} readers {name}: {'; '.join(complaints)}")
+
+
+@check()
+def check_many_readers_at_once(target: Target) -> None:
+    """Check 5: readers of one object do not disturb each other, and all end."""
+    uri, content = target.sample()
+    readers = [target.store.get(uri) for _ in range(8)]
+    for number, reader in enumerate(readers):
+        reader.read(number * 1000)
+    for number, reader in enumerate(readers):
+        with reader:
+            offset = min(number * 1000, content.size)
+            target.expect_reads(reader, content, f"reader {number} of 8", offset)

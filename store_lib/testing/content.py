@@ -1,0 +1,95 @@
+"""Known bytes of any size, made anew wherever they are needed: here, in a thread, in a child."""
+
+import functools
+import hashlib
+import pathlib
+import random
+from collections.abc import Iterator
+
+_BLOCK = 64 * 1024
+
+
+class Content:
+    """Bytes that are told by a size and a seed; no two seeds share a block.
+
+    :param zeros: makes every second stretch of so many bytes all zeros
+    :param blank: makes all of it zeros
+    """
+
+    def __init__(
+        self, size: int, seed: int = 0, *, zeros: int | None = None, blank: bool = False
+    ) -> None:
+        self.size = size
+        self.seed = seed
+        self._zeros = zeros
+        self._base = bytes(_BLOCK) if blank else random.Random(seed).randbytes(_BLOCK)
+        self._blank = blank
+
+    def __repr__(self) -> str:
+        return f"<Content of {self.size} bytes, seed {self.seed}>"
+
+    def slice(self, offset: int, length: int | None = None) -> bytes:
+        """Return the bytes from ``offset`` on, ``length`` of them or as many as there are."""
+        end = self.size if length is None else min(self.size, offset + length)
+        if offset >= end:
+            return b""
+        first = offset // _BLOCK
+        blocks = [self._block(number) for number in range(first, -(-end // _BLOCK))]
+        start = first * _BLOCK
+        data = b"".join(blocks)[offset - start : end - start]
+        return data if self._zeros is None else self._with_zeros(data, offset, self._zeros)
+
+    def whole(self) -> bytes:
+        """Return all the bytes."""
+        return self.slice(0)
+
+    def pieces(self, size: int = 1024 * 1024) -> Iterator[bytes]:
+        """Yield all the bytes in pieces of ``size``."""
+        for offset in range(0, self.size, size):
+            yield self.slice(offset, size)
+
+    def digest(self, algorithm: str) -> str:
+        """Return the hexadecimal digest of all the bytes."""
+        digest = hashlib.new(algorithm, usedforsecurity=False)
+        for piece in self.pieces():
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def _block(self, number: int) -> bytes:
+        if self._blank:
+            return self._base
+        # The number makes blocks that changed places show.
+        return number.to_bytes(8, "big") + self._base[8:]
+
+    def _with_zeros(self, data: bytes, offset: int, stretch: int) -> bytes:
+        patched = bytearray(data)
+        end = offset + len(data)
+        for number in range(offset // stretch, -(-end // stretch)):
+            if number % 2:
+                low = max(number * stretch, offset) - offset
+                high = min((number + 1) * stretch, end) - offset
+                patched[low:high] = bytes(high - low)
+        return bytes(patched)
+
+
+class FileContent:
+    """The bytes of a local file: the known object of a store that cannot be added to."""
+
+    def __init__(self, path: str) -> None:
+        self.path = pathlib.Path(path)
+        self.size = self.path.stat().st_size
+
+    def slice(self, offset: int, length: int | None = None) -> bytes:
+        """Return the bytes from ``offset`` on, ``length`` of them or as many as there are."""
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(-1 if length is None else length)
+
+    def whole(self) -> bytes:
+        """Return all the bytes."""
+        return self.slice(0)
+
+    def digest(self, algorithm: str) -> str:
+        """Return the hexadecimal digest of all the bytes."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, functools.partial(hashlib.new, algorithm)).hexdigest()
