@@ -1,5 +1,6 @@
 """The chunks of one transfer: a bounded number of buffers, filled by one thread, used by many."""
 
+import mmap
 import threading
 import time
 
@@ -39,7 +40,7 @@ class Slot:
     def __init__(self, capacity: int, pool: "Pool | None" = None) -> None:
         self._pool = pool
         self._capacity = capacity
-        self._buffer: bytearray | None = None
+        self._buffer: mmap.mmap | None = None
         self._users = 0
         #: The chunk: a view of the slot's own buffer, or bytes that the source made.
         self.data: memoryview | bytes = b""
@@ -47,8 +48,19 @@ class Slot:
     def view(self) -> memoryview:
         """Return the whole of the slot's own buffer, to be filled."""
         if self._buffer is None:
-            self._buffer = bytearray(self._capacity)
+            # Not from the heap: what many threads free there stays with the process.
+            self._buffer = mmap.mmap(-1, self._capacity, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         return memoryview(self._buffer)
+
+    def drop(self) -> None:
+        """Let go of the memory; whoever still looks at it keeps it for as long."""
+        self._buffer = None
+        self.data = b""
+
+    def lend(self, data: memoryview | bytes) -> None:
+        """Hold ``data``, which nobody will alter, instead of a buffer of the slot's own."""
+        self._buffer = None
+        self.data = data
 
     def share(self, users: int) -> None:
         """Say how many times :meth:`release` will be called."""
@@ -93,7 +105,7 @@ class Pool:
         self._reservation = reservation
         self._covered = minimum
         self._maximum = max(minimum, maximum)
-        self._made = 0
+        self._slots: list[Slot] = []
         self._failure = failure
         self._meter = meter
 
@@ -112,9 +124,11 @@ class Pool:
                     self._failure.check()
                     if self.free:
                         return self.free.pop()
-                    if self._made < self._maximum and self._cover(self._made + 1):
-                        self._made += 1
-                        return Slot(self.chunk_size, self)
+                    made = len(self._slots)
+                    if made < self._maximum and self._cover(made + 1):
+                        slot = Slot(self.chunk_size, self)
+                        self._slots.append(slot)
+                        return slot
                     began = time.perf_counter()
                     self.changed.wait(self.watch.patience())
                     waited += time.perf_counter() - began
@@ -142,6 +156,14 @@ class Pool:
             return False
         self._covered = number
         return True
+
+    def close(self) -> None:
+        """Let go of all memory now: slots and pool refer to each other, and would linger."""
+        with self.changed:
+            slots, self._slots = self._slots, []
+            self.free.clear()
+        for slot in slots:
+            slot.drop()
 
     def wake(self) -> None:
         """Let a waiting :meth:`take` look at the failure."""

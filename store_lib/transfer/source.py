@@ -124,13 +124,13 @@ class _Pieces(Source):
                 view = memoryview(piece)
                 piece, self._rest = view[:limit], view[limit:]
             if _immutable(piece):
-                slot.data = piece  # no copy: nobody can alter it while it is hashed and written
+                slot.lend(piece)  # no copy: nobody can alter it while it is hashed and written
                 return False
         elif _immutable(piece):
             # A short read is very often the last one; look before copying.
             following = self._next(limit - len(piece))
             if not len(following):
-                slot.data = piece
+                slot.lend(piece)
                 return True
             self._rest = following
         view = slot.view()

@@ -262,36 +262,41 @@ class Upload:
                 failure=self.failure,
                 meter=self.meter,
             )
-            first = pool.take()
-            limit = min(chunk_size, way.room())
-            end = self.read(first, limit)
-            if end:
-                return self._publish_small(first.data)
-            lanes: list[Lane] = []
-            crew = Crew("store", self.writer.concurrency, self.failure, pool)
             try:
-                for name, use in self._uses():
-                    lanes.append(Lane(name, use, self.failure, pool))
-                way.begin(pool, crew)
-                slot = first
-                while True:
-                    slot.share(len(lanes) + 1)
-                    for lane in lanes:
-                        lane.put(slot)
-                    way.put(slot)
-                    self.tell()
-                    if end:
-                        break
-                    slot = pool.take()
-                    end = self.read(slot, min(chunk_size, way.room()))
-                    if end and not len(slot.data):
-                        break
-                return self._finish(way, lanes, crew)
-            except BaseException as error:
-                self.failure.set(error)
-                raise
+                return self._run_pool(way, pool)
             finally:
-                self._stop(way, lanes, crew)
+                pool.close()
+
+    def _run_pool(self, way: Positions | Parts, pool: Pool) -> Location:
+        chunk_size = self.writer.chunk_size
+        slot = pool.take()
+        end = self.read(slot, min(chunk_size, way.room()))
+        if end:
+            return self._publish_small(slot.data)
+        lanes: list[Lane] = []
+        crew = Crew("store", self.writer.concurrency, self.failure, pool)
+        try:
+            for name, use in self._uses():
+                lanes.append(Lane(name, use, self.failure, pool))
+            way.begin(pool, crew)
+            while True:
+                slot.share(len(lanes) + 1)
+                for lane in lanes:
+                    lane.put(slot)
+                way.put(slot)
+                self.tell()
+                if end:
+                    break
+                slot = pool.take()
+                end = self.read(slot, min(chunk_size, way.room()))
+                if end and not len(slot.data):
+                    break
+            return self._finish(way, lanes, crew)
+        except BaseException as error:
+            self.failure.set(error)
+            raise
+        finally:
+            self._stop(way, lanes, crew)
 
     def _uses(self) -> list[tuple[str, Callable[[memoryview | bytes], object]]]:
         """Return what is to see every chunk in order, each in a thread of its own."""

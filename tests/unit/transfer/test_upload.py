@@ -1,7 +1,9 @@
 """Tests of the way in: chunking, digests, verdicts, faults and clean-up."""
 
+import gc
 import hashlib
 import io
+import mmap
 import os
 import random
 import threading
@@ -23,6 +25,7 @@ from store_lib.exceptions import (
     StorageFull,
     UnknownHashingAlgo,
 )
+from store_lib.transfer import chunks
 from tests.unit.memory_driver import CHUNK, MemoryParts, MemoryPositions, memory_store
 
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 1, 2 * CHUNK, 9 * CHUNK + 7]
@@ -545,6 +548,33 @@ def test_answer_before_the_end_of_the_request() -> None:
     driver.writer_class = Hasty
     with pytest.raises(BackendException, match="answered after 100 bytes"):
         store.add("it", io.BytesIO(payload(30 * CHUNK)), 30 * CHUNK)
+
+
+@pytest.mark.parametrize("writer", ["positions", "parts", "once"])
+def test_memory_is_given_back_at_once(monkeypatch: pytest.MonkeyPatch, writer: str) -> None:
+    """A finished or failed add holds no buffer, even while nothing collects cycles."""
+    made: list[int] = []
+    gone: list[int] = []
+
+    class Counted(mmap.mmap):
+        def __init__(self, *_: int) -> None:
+            made.append(1)
+
+        def __del__(self) -> None:
+            gone.append(1)
+
+    monkeypatch.setattr(chunks.mmap, "mmap", Counted)
+    store, _ = make(writer)
+    gc.disable()
+    try:
+        for number in range(3):
+            store.add(str(number), io.BytesIO(payload(9 * CHUNK)))
+            with pytest.raises(SizeMismatch):
+                store.add("x", io.BytesIO(payload(9 * CHUNK)), 8 * CHUNK)
+        assert len(made) > 6
+        assert len(gone) == len(made)
+    finally:
+        gc.enable()
 
 
 def test_closed_descriptors(tmp_path: Path) -> None:
