@@ -521,6 +521,8 @@ class Store:
 
     def _usable(self, operation: str) -> Driver:
         """Return the driver, when the store can do ``operation`` at all."""
+        if self.driver is not None and self.error is None and not self._closed:
+            return self.driver
         if self._closed:
             raise StoreClosed(store=self.id, operation=operation)
         reading = operation in ("get", "stat", "list", "list_incomplete", "space", "url")

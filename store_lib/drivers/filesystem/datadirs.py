@@ -38,6 +38,8 @@ class DataDir:
     #: Whether reserving a file's blocks beforehand is worth it: not in memory, where it would
     #: only clear every page that is then written.
     preallocates: bool = True
+    #: Whether an error of a write may come out only when the file is closed.
+    tells_late: bool = True
 
     def __post_init__(self) -> None:
         self.real = os.path.realpath(self.path)
@@ -96,6 +98,7 @@ class DataDirs:
                     syscalls.fsync_directory(each.path)
                 each.name_max = min(names.NAME_MAX, os.pathconf(each.path, "PC_NAME_MAX"))
                 each.preallocates = not syscalls.in_memory(each.path)
+                each.tells_late = syscalls.tells_late(each.path)
                 can_lock = _try_publishing(each)
             except CannotPublish as error:
                 reason = str(error)

@@ -19,6 +19,8 @@ _FICLONE = 0x40049409
 _PACE_SHIFT = 23
 #: statfs(2): TMPFS_MAGIC, RAMFS_MAGIC.
 _MEMORY = frozenset({0x01021994, 0x858458F6})
+#: ext2 to ext4, XFS, Btrfs, F2FS; statfs(2).
+_LOCAL = _MEMORY | {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010}
 
 #: What calls that a file system or kernel does not know answer with.
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -85,11 +87,26 @@ def preallocate(fd: int, size: int) -> bool:
     return True
 
 
-def in_memory(path: str) -> bool:
-    """Whether the files there lie in memory (tmpfs, ramfs), with no blocks to lay out."""
+def _type_of(path: str) -> int | None:
+    """Return the magic number of the file system at ``path``, where that can be told."""
     # struct statfs begins with the type; the rest is of no interest, and shorter than this.
     answer = (ctypes.c_long * 64)()
-    return not _statfs(os.fsencode(path), ctypes.addressof(answer)) and answer[0] in _MEMORY
+    if _statfs(os.fsencode(path), ctypes.addressof(answer)):
+        return None
+    return int(answer[0])
+
+
+def in_memory(path: str) -> bool:
+    """Whether the files there lie in memory (tmpfs, ramfs), with no blocks to lay out."""
+    return _type_of(path) in _MEMORY
+
+
+def tells_late(path: str) -> bool:
+    """Whether the file system there may hold back a write's error until the file is closed.
+
+    Network file systems may; those of a local disk or of memory do not.
+    """
+    return _type_of(path) not in _LOCAL
 
 
 def write_all(fd: int, data: memoryview | bytes, offset: int) -> None:

@@ -135,7 +135,7 @@ class FileWriter(PositionWriter):
                     )
             if settings.durable or self._doubtful:
                 syscalls.fsync(fd)
-            else:
+            elif self._directory.tells_late:
                 # A network file system may hold back an error until the file is closed.  Closing
                 # a duplicate brings it out now, while nothing is published.
                 os.close(os.dup(fd))

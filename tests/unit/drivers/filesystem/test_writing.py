@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 import stat
 import sys
 import threading
@@ -304,9 +305,10 @@ def test_a_failing_fsync_of_the_directory(publishes, make, begin, data: Path, mo
     assert os.listdir(data) == []
 
 
-def test_errors_held_back_until_close(driver, begin, data: Path, monkeypatch) -> None:
+def test_errors_held_back_until_close(make, begin, data: Path, monkeypatch) -> None:
     """Without fsync, what a network file system tells at close only is heard before publishing."""
-    writer = begin(driver, "a")
+    monkeypatch.setattr(syscalls, "_type_of", lambda path: 0x6969)  # NFS
+    writer = begin(make(), "a")
     writer.write_at(0, b"x")
     with monkeypatch.context() as patch:
         patch.setattr(os, "close", raising(errno.EDQUOT, after=os.close))
@@ -314,6 +316,30 @@ def test_errors_held_back_until_close(driver, begin, data: Path, monkeypatch) ->
             writer.commit(1)
     assert not (data / "a").exists()
     writer.abort()
+
+
+@pytest.mark.parametrize(
+    ("kind", "in_memory", "late"),
+    [
+        (0x01021994, True, False),
+        (0xEF53, False, False),
+        (0x58465342, False, False),
+        (0x6969, False, True),
+        (None, False, True),
+    ],
+)
+def test_kinds_of_file_systems(monkeypatch, kind, in_memory: bool, late: bool) -> None:
+    """What is special about a file system is told by its type; an unknown one may do anything."""
+    monkeypatch.setattr(syscalls, "_type_of", lambda path: kind)
+    assert syscalls.in_memory("/") is in_memory
+    assert syscalls.tells_late("/") is late
+
+
+def test_type_of_a_file_system(tmp_path: Path) -> None:
+    """The type is read from the system, and unknown where there is nothing."""
+    told = subprocess.run(["stat", "-f", "-c", "%t", tmp_path], capture_output=True, check=True)
+    assert syscalls._type_of(str(tmp_path)) == int(told.stdout, 16)
+    assert syscalls._type_of(str(tmp_path / "missing")) is None
 
 
 def test_a_repeated_write_is_checked(driver, begin, monkeypatch, calls: list[str]) -> None:
