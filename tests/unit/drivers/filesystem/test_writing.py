@@ -2,8 +2,8 @@
 
 import errno
 import os
-import subprocess
 import stat
+import subprocess
 import sys
 import threading
 from pathlib import Path
