@@ -17,11 +17,10 @@ def check_names(digests: Iterable[str], expected: Mapping[str, str] | None) -> t
     """
     if isinstance(digests, str):
         raise Invalid(f"Expected digests as a sequence of names, got the str {digests!r}.")
-    names = tuple(dict.fromkeys([*digests, *(expected or ())]))
-    for name in names:
-        if not isinstance(name, str):
-            raise UnknownHashingAlgo(f"Expected the name of a hashing algorithm, got {name!r}.")
-        _template(name)
+    try:
+        names = _known((*digests, *(expected or ())))
+    except TypeError as error:
+        raise UnknownHashingAlgo(f"Expected names of hashing algorithms: {error}.") from error
     for name, value in (expected or {}).items():
         length = 2 * _template(name).digest_size
         if not isinstance(value, str) or len(value) != length or not _is_hex(value):
@@ -29,6 +28,16 @@ def check_names(digests: Iterable[str], expected: Mapping[str, str] | None) -> t
                 f"Expected the {name} digest as {length} hexadecimal digits, got {value!r}."
             )
     return names
+
+
+@functools.lru_cache(maxsize=64)
+def _known(names: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return each of ``names`` once."""
+    for name in names:
+        if not isinstance(name, str):
+            raise UnknownHashingAlgo(f"Expected the name of a hashing algorithm, got {name!r}.")
+        _template(name)
+    return tuple(dict.fromkeys(names))
 
 
 def _is_hex(value: str) -> bool:

@@ -1,13 +1,11 @@
 """What a transfer did, where its time went, and what held it back."""
 
-import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Verdict = Literal["source", "digest", "store"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TransferReport:
+class TransferReport(NamedTuple):
     """The record of one transfer; seconds are wall time, of work that runs side by side."""
 
     #: Bytes moved.
@@ -46,7 +44,7 @@ class TransferReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything, the verdict included, as plain values."""
-        return {**dataclasses.asdict(self), "verdict": self.verdict}
+        return {**self._asdict(), "verdict": self.verdict}
 
 
 class Meter:
