@@ -178,8 +178,6 @@ class _Turn:
         """Run once: measure, check, and clear away."""
         if self._case.place == "disk":
             os.sync()  # or one contestant pays for what another left to be written
-        elif not self._prepared:
-            self._touch_memory()
         answer = self._ask(self._contestant.operation)
         extra = self._check(answer)
         if "size" in answer and answer["size"] != self._case.size:
@@ -196,27 +194,13 @@ class _Turn:
             shutil.rmtree(self._datadir)
             self._datadir.mkdir()
 
-    def _touch_memory(self) -> None:
-        """Fill and free as much memory as the turn will store in.
-
-        On a virtual machine the host may have taken back what lay idle, and gives it again page
-        by page at the first touch: seconds that say nothing of either contestant.
-        """
-        path = self._datadir.with_name("touched")
-        block = bytes(child.BLOCK)
-        try:
-            with open(path, "wb", buffering=0) as file:
-                for _ in range(self._case.size // child.BLOCK):
-                    file.write(block)
-        finally:
-            path.unlink(missing_ok=True)
-
     def _ask(self, operation: str) -> dict[str, Any]:
         request = {
             **self._request,
             **self._prepared,
             "operation": operation,
             "object_id": str(uuid.uuid4()),
+            "touch": self._case.place == "scratch" and not self._prepared,
         }
         return self._runner._ask(self._contestant.side, request)
 
