@@ -68,7 +68,7 @@ class Cursor:
                     raise
                 if pause.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (failures - 1))):
                     raise
-                self._meter.retries += 1
+                self._meter.count(retries=1)
 
 
 class _Range:

@@ -1,5 +1,6 @@
 """What a transfer did, where its time went, and what held it back."""
 
+import threading
 from typing import Any, Literal, NamedTuple
 
 Verdict = Literal["source", "digest", "store"]
@@ -50,18 +51,29 @@ class TransferReport(NamedTuple):
 class Meter:
     """Adds up, while a transfer runs, what its report will say.
 
-    Each field is added to by one thread only, or under a lock of the adder's.
+    What several threads may add to at once goes through :meth:`count`.
     """
 
-    __slots__ = ("holes", "parts", "retries", "source", "store", "wait")
+    __slots__ = ("_lock", "holes", "parts", "retries", "source", "store", "wait")
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self.source = 0.0
         self.store = 0.0
         self.wait = 0.0
         self.holes = 0
         self.parts = 0
         self.retries = 0
+
+    def count(
+        self, *, parts: int = 0, holes: int = 0, retries: int = 0, store: float = 0.0
+    ) -> None:
+        """Add to what threads count together."""
+        with self._lock:
+            self.parts += parts
+            self.holes += holes
+            self.retries += retries
+            self.store += store
 
     def report(self, done: int, seconds: float, digest: float, width: int = 1) -> TransferReport:
         """Finish: ``digest`` is the busiest digest's seconds, ``width`` the store's window."""

@@ -159,7 +159,7 @@ class Upload:
         )
 
     def _count_repeat(self) -> None:
-        self.meter.retries += 1
+        self.meter.count(retries=1)
 
     def publish(self, call: Callable[[], Location], *, repeatable: bool = True) -> Location:
         """Make the request that publishes; after a lost reply, find out whether it did."""
@@ -217,34 +217,32 @@ class Upload:
         self.digest_seconds = time.perf_counter() - began
         self.verify()
         writer = self.writer
-        self.meter.parts += 1
         if isinstance(writer, PartWriter):
+            self.meter.count(parts=1)
             body = MemoryBody([data], self.watch)
             return self.commit(functools.partial(send_once, writer, body))
         if len(data):
             began = time.perf_counter()
             if writer.reserved < len(data):
                 self.request(functools.partial(writer.reserve, len(data)))
-            if not self.write(writer, 0, data):
-                self.meter.parts -= 1
+            self.write(writer, 0, data)
             self.meter.store += time.perf_counter() - began
         return self.commit(functools.partial(writer.commit, len(data)))
 
-    def write(self, writer: PositionWriter, offset: int, data: memoryview | bytes) -> int:
-        """Write a chunk, leaving out its holes; return the number of writes."""
+    def write(self, writer: PositionWriter, offset: int, data: memoryview | bytes) -> None:
+        """Write a chunk, leaving out its holes."""
         if not writer.hole_size:
             self.request(functools.partial(writer.write_at, offset, data))
-            return 1
-        writes = 0
+            self.meter.count(parts=1)
+            return
         for start, length, is_hole in runs(data, writer.hole_size):
             if is_hole:
                 self.request(functools.partial(writer.zero, offset + start, length))
-                self.meter.holes += length
+                self.meter.count(holes=length)
             else:
                 piece = memoryview(data)[start : start + length]
                 self.request(functools.partial(writer.write_at, offset + start, piece))
-                writes += 1
-        return writes
+                self.meter.count(parts=1)
 
     # The window: digests and writer at work while the source is read.
 

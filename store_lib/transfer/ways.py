@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ LEAST_SLOTS = 2
 
 
 def send_once(writer: PartWriter, body: MemoryBody) -> Location:
+    """Send the whole object, from its start however often that was tried before."""
     body.seek(0)
     return writer.write_once(body)
 
@@ -39,7 +39,6 @@ class Positions:
         self._writer = writer
         self._reserved = writer.reserved
         self._offset = 0
-        self._lock = threading.Lock()
 
     def least_slots(self) -> int:
         return LEAST_SLOTS
@@ -69,9 +68,7 @@ class Positions:
         self._offset = end
 
     def _write(self, offset: int, slot: Slot) -> None:
-        writes = self._transfer.write(self._writer, offset, slot.data)
-        with self._lock:
-            self._transfer.meter.parts += writes
+        self._transfer.write(self._writer, offset, slot.data)
 
     def end(self) -> None:
         """The source has ended."""
@@ -93,7 +90,6 @@ class Parts:
         self._transfer = transfer
         self._writer = writer
         self._size = transfer.order.size
-        self._lock = threading.Lock()
         self._number = 1
         self._tokens: dict[int, Any] = {}
         self._slots: list[Slot] = []
@@ -153,7 +149,7 @@ class Parts:
     def _put_single(self, slot: Slot) -> None:
         """Stream, one chunk behind: the last one is sent after the verdict."""
         if self._stream is None:
-            self._transfer.meter.parts += 1
+            self._transfer.meter.count(parts=1)
             self._stream = StreamBody(self._size, self._transfer.failure, self._transfer.watch)
             self._crew.put(functools.partial(self._send_all, self._stream), self._stream.close)
         if self._held is not None:
@@ -170,8 +166,7 @@ class Parts:
 
     def _check_sent(self, body: StreamBody) -> None:
         """Account for a streamed request, and refuse one that was answered before its end."""
-        with self._lock:
-            self._transfer.meter.store -= body.waited
+        self._transfer.meter.count(store=-body.waited)
         if not body.complete and self._transfer.failure.error is None:
             raise BackendException(
                 f"Expected the store to take the whole request, but it answered after "
@@ -179,7 +174,7 @@ class Parts:
             )
 
     def _open_part(self, start: int) -> None:
-        self._transfer.meter.parts += 1
+        self._transfer.meter.count(parts=1)
         chunks = self._chunks(self._part_size)
         if self._pool.hold(chunks, (self._writer.concurrency + 1) * chunks):
             return

@@ -463,6 +463,17 @@ def test_verifier_that_fails_to_update(size: int) -> None:
     assert driver.objects == {}
 
 
+def test_counts_of_several_threads() -> None:
+    """What many writers count at once adds up exactly in the report."""
+    store, driver = make("thin")
+    driver.writer_settings = {**driver.writer_settings, "concurrency": 8}
+    quarter = CHUNK // 4
+    data = (bytes(quarter) + payload(quarter)) * 400
+    report = store.add("it", io.BytesIO(data), len(data), digests=()).report
+    assert driver.objects["it"][0] == data
+    assert (report.holes, report.parts) == (400 * quarter, 400)
+
+
 def test_zeros_become_holes() -> None:
     """In a thin store runs of zeros are not written, and digests see them all the same."""
     store, driver = make("thin")
