@@ -58,8 +58,8 @@ if request["operation"] == "crash":
 path = request["datadir"] + "/" + request["object_id"]
 shutil.copyfile(request["source"], path)
 data = open(path, "rb").read()
-if request["operation"] == "swap":
-    data = data[1:2] + data[:1] + data[2:]
+if request["operation"] == "alter":
+    data = bytes([data[0] ^ 1]) + data[1:]
     open(path, "wb").write(data)
 digests = {name: hashlib.new(name, data).hexdigest() for name in request["digests"]}
 if request["operation"] == "misdigest":
@@ -240,7 +240,7 @@ class TestRunner:
 
     @pytest.mark.parametrize(
         ("operation", "reason"),
-        [("swap", "WrongBytes: .* differs"), ("misdigest", "WrongBytes: .*md5"), ("crash", "toy")],
+        [("alter", "WrongBytes: .* differs"), ("misdigest", "WrongBytes: .*md5"), ("crash", "toy")],
     )
     def test_failure_is_told(
         self, runner: Runner, tmp_path: Path, operation: str, reason: str
