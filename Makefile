@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ISO := .cache/grub-rescue-cdrom.iso
 
+# Tests that share nothing run on all cores.
+SPREAD := --numprocesses auto
+
 # The interpreter that makes .venv: 3.11 or later, able to make virtual environments.
 PYTHON ?= $(firstword $(foreach each,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(each) -c '$(FIT)' 2>/dev/null && echo $(each))))
@@ -25,7 +28,7 @@ demo:
 
 test: $(VENV)/.dev lint docs ## everything CI runs: checks, documentation, all tests, coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest tests/unit
+	$(BIN)/coverage run -m pytest $(SPREAD) tests/unit
 	$(BIN)/coverage run -m pytest tests/functional
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
@@ -40,7 +43,7 @@ docs: $(VENV)/.dev ## the documentation, into doc/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html doc doc/_build/html
 
 test-unit: $(VENV)/.dev ## the tests that need no server and no root, under a minute
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest $(SPREAD) tests/unit
 
 test-functional: $(VENV)/.dev ## the tests on real servers and file systems
 	$(BIN)/python -m pytest tests/functional

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.list:
         for name, make in REGISTRY.items():
-            print(f"{name:10} {make(Settings()).title}")
+            print(f"{name:20} {make(Settings()).title}")
         return 0
     settings = Settings(
         size=given.size * MIB,

@@ -15,7 +15,7 @@ CASE_MODULES = ("benchmarks.cases_filesystem",)
 Sample = Mapping[str, Any]
 
 #: A fixture (a server) starts when entered, stops when left, and gives what every child of the
-#: case is to be told (an address).
+#: case is to be told: see :mod:`benchmarks.child`.
 Fixture = Callable[[], contextlib.AbstractContextManager[Mapping[str, Any]]]
 
 
@@ -42,11 +42,15 @@ class Contestant:
     name: str
     #: Whose interpreter and driver: ``ours``, ``peer`` or ``plain``.
     side: Literal["ours", "peer", "plain"]
-    #: The driver's operation that is measured.
+    #: The operation of the side's driver that is measured, or a function elsewhere that is
+    #: called in its place, as ``module:function``.
     operation: str
     #: An operation that runs once before the rounds, in another process, and leaves an object
     #: for all of them.
     prepare: str | None = None
+    #: Who fetches what was added to a server, to check it and delete it; when left out, the
+    #: same side, or ``ours`` for a plain one, whose URI is then to be one of ours.
+    collector: Literal["ours", "peer"] | None = None
     #: What this contestant's request says beyond the case's.
     request: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -91,8 +95,8 @@ class Case:
     #: What is added: a file of random bytes, one of zeros, a pipe; ``None``: nothing, or what
     #: the driver makes itself.
     payload: Literal["random", "zeros", "pipe"] | None = "random"
-    #: Where the stores lie: in memory, or on a real disk.
-    place: Literal["scratch", "disk"] = "scratch"
+    #: Where the stores lie: in memory, on a real disk, or with a server that the fixture starts.
+    place: Literal["scratch", "disk", "server"] = "scratch"
     #: Operations in one phase; given, the report shows the time of one.
     operations: int | None = None
     #: Rounds at most, where more would tell nothing more.
@@ -105,7 +109,10 @@ class Case:
         """Return the bytes that the case needs at once, by place."""
         kept = sum(1 for each in self.contestants if each.prepare)
         needed = {"scratch": 32 * MIB, "disk": 0}
-        needed[self.place] += self.size * max(kept, 1)
+        if self.place == "server":
+            needed["scratch"] += self.size  # what is fetched from it to be checked
+        else:
+            needed[self.place] += self.size * max(kept, 1)
         if self.payload in ("random", "zeros"):
             needed["scratch"] += self.size
         return needed

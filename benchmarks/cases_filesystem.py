@@ -58,7 +58,12 @@ def durable(settings: Settings) -> Case:
         ),
         targets=(Target(against="peer, then fsync", at_least=1.0),),
         place="disk",
-        request={"digests": BOTH, "durable": True},
+        request={
+            "digests": BOTH,
+            "durable": True,
+            "options": {"filesystem_store_durable": True},
+            "peer_options": {},
+        },
     )
 
 
@@ -108,7 +113,7 @@ def zeros(settings: Settings) -> Case:
             Target(metric="allocated_bytes", at_most=MIB),
         ),
         payload="zeros",
-        request={"digests": BOTH, "thin": True},
+        request={"digests": BOTH, "options": {"filesystem_thin_provisioning": True}},
     )
 
 

@@ -2,11 +2,16 @@
 
 A request is one JSON object in the first argument, the answer one JSON object in the last line
 of the standard output.  Needs the standard library alone: it also runs in the peer's interpreter.
+
+Which store a request is about: ``driver`` (``file`` when left out), its ``options``, on the peer's
+side ``peer_options`` where they differ; ``context``, the attributes of a request context;
+``python_path``, further places to import from.
 """
 
 import contextlib
 import gc
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import os
@@ -17,6 +22,7 @@ import ssl
 import subprocess
 import sys
 import time
+import types
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
@@ -77,8 +83,9 @@ class Measures:
         peak = memory("VmHWM")
         self.phases[name] = {
             "seconds": seconds,
-            "user_seconds": after.ru_utime - before.ru_utime,
-            "system_seconds": after.ru_stime - before.ru_stime,
+            "user_seconds": (user := after.ru_utime - before.ru_utime),
+            "system_seconds": (system := after.ru_stime - before.ru_stime),
+            "cpu_seconds": user + system,
             "idle_bytes": self._idle,
             "peak_bytes": None if peak is None or self._idle is None else peak - self._idle,
         }
@@ -93,9 +100,13 @@ def serve(operations: Mapping[str, Operation]) -> None:
     """Do what the request asks for and print the answer; an exception ends the process."""
     measures = Measures()
     request = json.loads(sys.argv[1])
+    sys.path[1:1] = request.get("python_path", [])
     if request.get("touch"):
         touch_memory(request["datadir"], request["size"])
-    answer = operations[request["operation"]](request, measures)
+    module, _, name = request["operation"].rpartition(":")
+    operation: Operation
+    operation = getattr(importlib.import_module(module), name) if module else operations[name]
+    answer = operation(request, measures)
     answer.setdefault("phases", measures.phases)
     answer.setdefault("peak_reset", measures.peak_reset)
     print(json.dumps(answer), flush=True)
@@ -163,6 +174,19 @@ def compare(pieces: Iterable[bytes], path: str) -> None:
             raise SystemExit("WrongBytes: what was read ends early")
 
 
+def write_out(pieces: Iterable[bytes], path: str) -> None:
+    """Write what was read from a store to a file, for the parent to check."""
+    with open(path, "wb") as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+def context_of(request: Request) -> Any:
+    """Return the request context to call a store with, or ``None``."""
+    attributes = request.get("context")
+    return None if attributes is None else types.SimpleNamespace(**attributes)
+
+
 class SmallObjects:
     """Many small objects, no two alike, and the checks of what was done with them.
 
@@ -174,11 +198,8 @@ class SmallObjects:
         self.contents = [number.to_bytes(8, "little") + common for number in range(count)]
 
     def check_added(self, added: list[tuple[str, str, str]]) -> None:
-        """Check the files on disk and the digests told: ``(uri, md5, sha512)`` of each."""
+        """Check the digests told: ``(uri, md5, sha512)`` of each; a later get shows the bytes."""
         for content, (uri, md5, sha512) in zip(self.contents, added, strict=True):
-            with open(file_of(uri), "rb") as file:
-                if file.read() != content:
-                    raise SystemExit(f"WrongBytes: {uri} holds something else than was added")
             told = (hashlib.md5(content).hexdigest(), hashlib.sha512(content).hexdigest())
             if told != (md5, sha512):
                 raise SystemExit(f"WrongBytes: wrong digests for {uri}")
@@ -189,8 +210,8 @@ class SmallObjects:
             if data != content:
                 raise SystemExit("WrongBytes: a get returned something else than was added")
 
-    def check_deleted(self, uris: Iterable[str]) -> None:
-        """Check that nothing is left."""
+    def check_deleted(self, uris: Iterable[str], there: Callable[[str], bool]) -> None:
+        """Check that nothing is left, as ``there`` tells."""
         for uri in uris:
-            if os.path.exists(file_of(uri)):
+            if there(uri):
                 raise SystemExit(f"WrongBytes: {uri} is still there after its delete")

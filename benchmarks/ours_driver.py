@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from io import BytesIO
-from typing import IO
+from typing import IO, Any
 
 from benchmarks.child import (
     BLOCK,
@@ -14,11 +14,14 @@ from benchmarks.child import (
     Request,
     SmallObjects,
     compare,
+    context_of,
     facts,
     pipe_of,
     serve,
+    write_out,
 )
 from store_lib import Store, Stores
+from store_lib.exceptions import NotFound
 from store_lib.version import VERSION
 
 STORE = "bench"
@@ -26,30 +29,42 @@ STORE = "bench"
 
 @contextlib.contextmanager
 def _store(request: Request, measures: Measures) -> Iterator[Store]:
-    """Configure one filesystem store, and close it afterwards."""
-    options = {
-        "filesystem_store_datadir": request["datadir"],
-        "filesystem_thin_provisioning": request.get("thin", False),
-        "filesystem_store_durable": request.get("durable", False),
-    }
-    sections = {"DEFAULT": {"enabled_backends": f"{STORE}:file"}, STORE: options}
+    """Configure one store, and close it afterwards."""
+    driver = request.get("driver", "file")
+    options = dict(request.get("options", {}))
+    if driver == "file":
+        options = {
+            "filesystem_store_datadir": request["datadir"],
+            "filesystem_store_durable": False,
+            **options,
+        }
+    sections = {"DEFAULT": {"enabled_backends": f"{STORE}:{driver}"}, STORE: options}
     with Stores.from_mapping(sections, strict=True) as stores:
         store = stores[STORE]
         measures.idle()
         yield store
 
 
-def _read(store: Store, uri: str) -> bytes:
-    with store.get(uri) as reader:
+def _read(store: Store, uri: str, context: Any) -> bytes:
+    with store.get(uri, context=context) as reader:
         return reader.read()
+
+
+def _there(store: Store, uri: str, context: Any) -> bool:
+    try:
+        store.stat(uri, context=context)
+    except NotFound:
+        return False
+    return True
 
 
 def _add_measured(
     request: Request, measures: Measures, source: IO[bytes], size: int | None
 ) -> Answer:
     digests = tuple(request["digests"])
+    context = context_of(request)
     with _store(request, measures) as store, measures.phase():
-        result = store.add(request["object_id"], source, size, digests=digests)
+        result = store.add(request["object_id"], source, size, digests=digests, context=context)
     return {
         "uri": result.uri,
         "size": result.size,
@@ -64,6 +79,12 @@ def add(request: Request, measures: Measures) -> Answer:
         return _add_measured(request, measures, source, request["size"])
 
 
+def add_unknown(request: Request, measures: Measures) -> Answer:
+    """Add a file without telling its size."""
+    with open(request["source"], "rb") as source:
+        return _add_measured(request, measures, source, None)
+
+
 def add_pipe(request: Request, measures: Measures) -> Answer:
     """Add from a pipe, without telling the size."""
     with pipe_of(request["size"]) as source:
@@ -74,10 +95,11 @@ def get(request: Request, measures: Measures) -> Answer:
     """Read an object by iterating over it."""
     got = 0
     with _store(request, measures) as store:
-        with measures.phase(), store.get(request["uri"]) as reader:
+        context = context_of(request)
+        with measures.phase(), store.get(request["uri"], context=context) as reader:
             for piece in reader:
                 got += len(piece)
-        with store.get(request["uri"]) as reader:
+        with store.get(request["uri"], context=context) as reader:
             compare(reader, request["source"])
     return {"size": got}
 
@@ -94,37 +116,48 @@ def get_by_read(request: Request, measures: Measures) -> Answer:
     return {"size": got}
 
 
+def collect(request: Request, measures: Measures) -> Answer:
+    """Write an object to a file for the parent to check, and delete it unless it is to stay."""
+    context = context_of(request)
+    with _store(request, measures) as store:
+        with store.get(request["uri"], context=context) as reader:
+            write_out(reader, request["target"])
+        if not request["keep"]:
+            store.delete(request["uri"], context=context)
+    return {}
+
+
 def small(request: Request, measures: Measures) -> Answer:
     """Add, read and delete many small objects."""
     with _store(request, measures) as store:
-        return _small(store, request["count"], measures)
+        return _small(store, request["count"], measures, context_of(request))
 
 
-def _small(store: Store, count: int, measures: Measures) -> Answer:
-    digests = ("md5", "sha512")
+def _small(store: Store, count: int, measures: Measures, context: Any) -> Answer:
+    options = {"digests": ("md5", "sha512"), "context": context}
     for number in range(WARM_UP):
-        uri = store.add(f"warm-up-{number}", BytesIO(bytes(SMALL)), SMALL, digests=digests).uri
-        _read(store, uri)
-        store.delete(uri)
+        uri = store.add(f"warm-up-{number}", BytesIO(bytes(SMALL)), SMALL, **options).uri
+        _read(store, uri, context)
+        store.delete(uri, context=context)
     objects = SmallObjects(count)
     sources = [BytesIO(content) for content in objects.contents]
     measures.idle()
     added = []
     with measures.phase("add"):
         for number, source in enumerate(sources):
-            added.append(store.add(f"small-{number}", source, SMALL, digests=digests))
+            added.append(store.add(f"small-{number}", source, SMALL, **options))
     uris = [each.uri for each in added]
     objects.check_added([(each.uri, each.digests["md5"], each.digests["sha512"]) for each in added])
     got = 0
     with measures.phase("get"):
         for uri in uris:
-            with store.get(uri) as reader:
+            with store.get(uri, context=context) as reader:
                 got += len(reader.read())
-    objects.check_read(_read(store, uri) for uri in uris)
+    objects.check_read(_read(store, uri, context) for uri in uris)
     with measures.phase("delete"):
         for uri in uris:
-            store.delete(uri)
-    objects.check_deleted(uris)
+            store.delete(uri, context=context)
+    objects.check_deleted(uris, lambda uri: _there(store, uri, context))
     return {"size": got}
 
 
@@ -138,7 +171,9 @@ if __name__ == "__main__":
     serve(
         {
             "add": add,
+            "add_unknown": add_unknown,
             "pipe": add_pipe,
+            "collect": collect,
             "get": get,
             "get_by_read": get_by_read,
             "small": small,

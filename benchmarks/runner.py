@@ -68,7 +68,8 @@ class Runner:
         contestants = [
             each for each in case.contestants if each.side != "peer" or self._settings.peer
         ]
-        stores = self._places[case.place] / f"stores-{case.name}"
+        place = "scratch" if case.place == "server" else case.place
+        stores = self._places[place] / f"stores-{case.name}"
         try:
             with contextlib.ExitStack() as stack:
                 stack.callback(shutil.rmtree, stores, ignore_errors=True)
@@ -171,7 +172,7 @@ class _Turn:
         self._datadir.mkdir(parents=True, exist_ok=True)
         if self._contestant.prepare:
             answer = self._ask(self._contestant.prepare)
-            self._check(answer)
+            self._check(answer, keep=True)
             self._prepared = {"uri": answer["uri"]}
 
     def take(self, outcome: Outcome, label: str) -> None:
@@ -204,15 +205,32 @@ class _Turn:
         }
         return self._runner._ask(self._contestant.side, request)
 
-    def _check(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+    def _check(self, answer: Mapping[str, Any], *, keep: bool = False) -> dict[str, Any]:
         """Check what an add stored; return what there is to say of it."""
         if "uri" not in answer or self._payload is None:
             return {}
+        extra = {"report": answer["report"]} if "report" in answer else {}
+        if self._case.place == "server":
+            path = self._collect(answer["uri"], keep)
+            check_object(path, self._payload, answer["size"], answer["digests"])
+            path.unlink()
+            return extra
         path = Path(child.file_of(answer["uri"]))
         if path.parent.resolve() != self._datadir.resolve():
             raise WrongBytes(f"{self._contestant.name} stored at {path}, not in {self._datadir}")
         check_object(path, self._payload, answer["size"], answer["digests"])
-        extra: dict[str, Any] = {"allocated_bytes": path.stat().st_blocks * 512}
-        if "report" in answer:
-            extra["report"] = answer["report"]
-        return extra
+        return {**extra, "allocated_bytes": path.stat().st_blocks * 512}
+
+    def _collect(self, uri: str, keep: bool) -> Path:
+        """Fetch an object from its server, and delete it there unless it is to stay."""
+        side = "peer" if self._contestant.side == "peer" else "ours"
+        target = self._datadir / "collected"
+        request = {
+            **self._request,
+            "operation": "collect",
+            "uri": uri,
+            "target": str(target),
+            "keep": keep,
+        }
+        self._runner._ask(self._contestant.collector or side, request)
+        return target

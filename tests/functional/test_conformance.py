@@ -3,58 +3,17 @@
 import contextlib
 import hashlib
 import http.server
-import os
 import pathlib
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from store_lib.testing import Profile, Settings, all_checks, checks_for
+from tests.functional.conformance import passed, run_kit, write_config
 
 _FILE = "filesystem_store_"
-
-
-def run_kit(
-    directory: pathlib.Path, *arguments: str, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the suite in a process of its own, as anybody would."""
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "--pyargs",
-            "store_lib.testing",
-            "-q",
-            "-W",
-            "error",
-            *arguments,
-        ],
-        cwd=directory,
-        env={**os.environ, "PYTEST_ADDOPTS": "-p no:cacheprovider", **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
-def write_config(directory: pathlib.Path, driver: str, *lines: str) -> str:
-    """Write a configuration of one store named ``it``, and return its path."""
-    path = directory / "stores.conf"
-    path.write_text("\n".join(["[DEFAULT]", f"enabled_backends = it:{driver}", "[it]", *lines, ""]))
-    return str(path)
-
-
-def passed(result: subprocess.CompletedProcess[str]) -> int:
-    """Return how many checks passed; all of those that were made must have."""
-    assert result.returncode == 0, result.stdout + result.stderr
-    found = re.search(r"^(\d+) passed in", result.stdout, re.MULTILINE)
-    assert found, result.stdout
-    return int(found[1])
 
 
 DEPLOYMENTS = {

@@ -1,5 +1,6 @@
 """Tests of the benchmark harness: its arithmetic, its checks and a tiny run; never of a speed."""
 
+import contextlib
 import json
 import os
 import re
@@ -51,11 +52,16 @@ def _outcome(case: Case, **seconds: list[float]) -> Outcome:
 
 #: A driver in one file: copies the source as it is told to, and says what it did.
 TOY_DRIVER = """
-import hashlib, json, shutil, sys
+import hashlib, json, os, shutil, sys
 request = json.loads(sys.argv[1])
 if request["operation"] == "crash":
     sys.exit("toy broke")
-path = request["datadir"] + "/" + request["object_id"]
+if request["operation"] == "collect":
+    shutil.copyfile(request["uri"].removeprefix("toy://"), request["target"])
+    if not request["keep"]:
+        os.unlink(request["uri"].removeprefix("toy://"))
+    sys.exit(print("{}"))
+path = request.get("server", request["datadir"]) + "/" + request["object_id"]
 shutil.copyfile(request["source"], path)
 data = open(path, "rb").read()
 if request["operation"] == "alter":
@@ -66,7 +72,8 @@ if request["operation"] == "misdigest":
     digests = {name: "00" for name in digests}
 measured = {"seconds": 1.0, "user_seconds": 1.0, "system_seconds": 0.0, "peak_bytes": None}
 print("a library says hello")
-print(json.dumps({"uri": "file://" + path, "size": len(data), "digests": digests,
+scheme = "toy://" if "server" in request else "file://"
+print(json.dumps({"uri": scheme + path, "size": len(data), "digests": digests,
                   "phases": {"run": measured}, "told": request.get("told")}))
 """
 
@@ -238,6 +245,26 @@ class TestRunner:
         outcome = runner.run(_case(max_rounds=1))
         assert outcome.rounds == len(outcome.samples["run"]["ours"]) == 1
 
+    @pytest.mark.parametrize(("operation", "reason"), [("add", None), ("alter", "differs")])
+    def test_what_a_server_holds_is_fetched_and_deleted(
+        self, runner: Runner, tmp_path: Path, operation: str, reason: str | None
+    ) -> None:
+        """What was added to a server is read back, compared, and deleted there."""
+        server = tmp_path / "server"
+        server.mkdir()
+        case = _case(
+            place="server",
+            contestants=(Contestant("ours", "ours", operation),),
+            fixture=lambda: contextlib.nullcontext({"server": str(server)}),
+        )
+        outcome = runner.run(case)
+        assert list(server.iterdir()) == []
+        if reason is None:
+            assert outcome.failure is None
+            assert len(outcome.samples["run"]["ours"]) == outcome.rounds
+        else:
+            assert reason in str(outcome.failure)
+
     @pytest.mark.parametrize(
         ("operation", "reason"),
         [("alter", "WrongBytes: .* differs"), ("misdigest", "WrongBytes: .*md5"), ("crash", "toy")],
@@ -292,18 +319,19 @@ class TestCommand:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
     def test_tiny_run(self, tmp_path: Path) -> None:
-        """Every case runs at a small size, checks what was stored, and reports it."""
+        """Every case without a server runs at a small size, checks what it stored, and reports."""
+        names = ["add", "sha256", "durable", "get", "get-read", "zeros", "small", "memory"]
         found = tmp_path / "found.json"
         places = [tmp_path / "fast", tmp_path / "disk"]
         places[0].mkdir()
         done = self._run(
             *("--without-peer", "--size", "2", "--objects", "5", "--rounds", "1"),
+            *("--cases", ",".join(names)),
             *("--scratch", str(places[0]), "--directory", str(places[1]), "--json", str(found)),
         )
         assert done.returncode == 0, done.stdout + done.stderr
         told = json.loads(found.read_text())
-        names = [each["name"] for each in told["cases"]]
-        assert names == ["add", "sha256", "durable", "get", "get-read", "zeros", "small", "memory"]
+        assert [each["name"] for each in told["cases"]] == names
         assert all(each["failure"] is None for each in told["cases"])
         assert {each["phase"] for each in told["cases"][6]["results"]} == {"add", "get", "delete"}
         assert "not measured" in done.stdout

@@ -1,0 +1,125 @@
+"""What the servers need: Debian packages, and Python environments with pinned versions."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+#: Where environments are kept between runs; ``make distclean`` removes it.
+CACHE = Path(__file__).parents[2] / ".cache" / "servers"
+
+PINS = Path(__file__).with_name("pins")
+
+
+class NotInstalled(Exception):
+    """What a server needs is missing and cannot be installed; one line says what and how."""
+
+
+def debian_packages(wanted: Mapping[str, str], what: str) -> None:
+    """Install Debian packages that are missing.
+
+    :param wanted: a file that shows a package is installed (a command's name, or a path), and
+        the package
+    :param what: what needs them, for the message
+    :raises NotInstalled: they are missing, and this is not root on a Debian
+    """
+    if not (missing := _missing(wanted)):
+        return
+    command = f"apt-get install --no-install-recommends {' '.join(missing)}"
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise NotInstalled(f"{what} needs packages that are missing: as root, run `{command}`")
+    with _lock("apt"):
+        if not (missing := _missing(wanted)):
+            return
+        quiet = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=900"]
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        install = [*quiet, "install", "-y", "--no-install-recommends", *missing]
+        with _no_services():
+            done = _run(install, environment)
+            if done.returncode:  # an old package list, or none
+                _run([*quiet, "update"], environment)
+                done = _run(install, environment)
+    if done.returncode:
+        raise NotInstalled(f"{what}: `{command}` failed: {_last_lines(done.stdout)}")
+
+
+def python_environment(name: str, python: str | None = None) -> Path:
+    """Return a virtual environment that has what ``pins/<name>.txt`` lists, made when needed.
+
+    :param python: the interpreter to make it with; this one's base when left out
+    :raises NotInstalled: with what pip said
+    """
+    requirements = PINS / f"{name}.txt"
+    python = python or getattr(sys, "_base_executable", None) or sys.executable
+    made_of = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    path = CACHE / f"{name}-{made_of}"
+    stamp = path / "complete"
+    with _lock(name):
+        if stamp.exists():
+            return path
+        shutil.rmtree(path, ignore_errors=True)
+        pip = [str(path / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        for command in (
+            [python, "-m", "venv", str(path)],
+            [*pip, "--disable-pip-version-check", "--no-deps", "-r", str(requirements)],
+        ):
+            done = _run(command, os.environ)
+            if done.returncode:
+                raise NotInstalled(
+                    f"{name} could not be installed: {' '.join(command)} ended with status "
+                    f"{done.returncode}: {_last_lines(done.stdout)}"
+                )
+        stamp.touch()
+    return path
+
+
+def _missing(wanted: Mapping[str, str]) -> list[str]:
+    return [
+        package
+        for sign, package in wanted.items()
+        if not (os.path.exists(sign) if "/" in sign else shutil.which(sign))
+    ]
+
+
+@contextlib.contextmanager
+def _lock(name: str) -> Iterator[None]:
+    """Let one run at a time install something."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / f"{name}.lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _no_services() -> Iterator[None]:
+    """Keep packages from starting their services: the tests start their own."""
+    policy = Path("/usr/sbin/policy-rc.d")
+    if policy.exists():
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink(missing_ok=True)
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _last_lines(text: str, number: int = 5) -> str:
+    return " / ".join(text.strip().splitlines()[-number:])

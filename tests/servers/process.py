@@ -1,0 +1,139 @@
+"""A server as a child process: started with its output in a file, waited for, ended by its pid."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+#: Seconds that a server gets to end by itself before it is killed.
+GRACE = 10.0
+
+
+class ServerFailed(Exception):
+    """A server did not come up, or ended before its time; the text has the end of its output."""
+
+
+@dataclasses.dataclass
+class ServerProcess:
+    """A running server."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @classmethod
+    def start(
+        cls,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+    ) -> "ServerProcess":
+        """Start ``command``; its output is appended to the file ``log``.
+
+        The kernel ends it when the test run dies without coming to its clean-up, so that a
+        killed run leaves no server behind.  To be called from the main thread: the server ends
+        with the thread that started it.
+
+        :param environment: variables set besides those of this process
+        """
+        words = [os.fspath(word) for word in command]
+        setpriv = shutil.which("setpriv")
+        if setpriv is not None:
+            words = [setpriv, "--pdeathsig", "KILL", "--", *words]
+        with open(log, "ab") as output:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                cwd=directory,
+                start_new_session=True,
+            )
+        return cls(name, process, log)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal (SIGSTOP, SIGCONT, ...) to the server alone."""
+        self.process.send_signal(number)
+
+    def wait_until(
+        self, ready: Callable[[], object], what: str = "answer", limit: float = 60
+    ) -> None:
+        """Return as soon as ``ready()`` is true.
+
+        :raises ServerFailed: the server ended, or ``limit`` seconds went by
+        """
+        deadline = time.monotonic() + limit
+        pause = 0.005
+        while not ready():
+            if self.process.poll() is not None:
+                raise ServerFailed(
+                    f"{self.name} ended with status {self.process.returncode}:\n{self.tail()}"
+                )
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"{self.name} did not {what} within {limit:g} s:\n{self.tail()}")
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+
+    def wait_for_port(self, port: int, host: str = "127.0.0.1", limit: float = 60) -> None:
+        """Return as soon as the server accepts connections."""
+        self.wait_until(lambda: accepts(host, port), f"listen on port {port}", limit)
+
+    def tail(self, lines: int = 20) -> str:
+        """Return the end of what the server has said."""
+        with contextlib.suppress(OSError):
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        return ""
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End the server, and what it has started in its session; idempotent.
+
+        :param kill: at once, for a server whose data goes away with it
+        """
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            try:
+                self.process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        # The session has the server's own pid as its id, and nothing but its children is in it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def accepts(host: str, port: int) -> bool:
+    """Tell whether something accepts TCP connections there."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False
+
+
+def free_ports(number: int, host: str = "127.0.0.1") -> list[int]:
+    """Return ports on which nothing listens now, all different.
+
+    They come from the system's ephemeral range, each bound for a moment, so that two runs side
+    by side hardly ever get the same one.
+    """
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for _ in range(number):
+            each = stack.enter_context(socket.socket())
+            each.bind((host, 0))
+            ports.append(each.getsockname()[1])
+        return ports
