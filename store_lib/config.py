@@ -145,15 +145,25 @@ class Configuration:
         """Whether this is the old single-store form."""
         return not self.value("enabled_backends", None)[0]
 
-    def options(self, section: str, opts: Sequence[cfg.Opt]) -> StoreOptions:
+    def options(
+        self,
+        section: str,
+        opts: Sequence[cfg.Opt],
+        library_opts: Mapping[str, Sequence[cfg.Opt]] | None = None,
+    ) -> StoreOptions:
         """Return a store's resolved options.
 
+        :param library_opts: options by the sections that libraries have for themselves
         :raises BadStoreConfiguration: a value is not of its option's type
         """
         every = [*STORE_OPTIONS, *opts]
+        library = library_opts or {}
         try:
             for group in (section, "backend_defaults"):
                 self._private.register_opts(every, group=group)
+                self._override(group)
+            for group, given in library.items():
+                self._private.register_opts(given, group=group)
                 self._override(group)
         except cfg.DuplicateOptError as error:
             raise BadStoreConfiguration(f"Two drivers define one option: {error}") from error
@@ -168,7 +178,12 @@ class Configuration:
             values[opt.dest] = value
             if is_set:
                 explicit.add(opt.dest)
-        return StoreOptions(values, frozenset(explicit))
+        for group, given in library.items():
+            for opt in given:
+                values[opt.dest], is_set = self.value(opt.dest, group)
+                if is_set:
+                    explicit.add(opt.dest)
+        return StoreOptions(values, frozenset(explicit), section)
 
 
 def _sources(caller: cfg.ConfigOpts) -> tuple[list[str], list[str]]:

@@ -119,6 +119,9 @@ class Body(Protocol):
     def __iter__(self) -> Iterator[bytes]:
         """Yield the bytes in pieces of the engine's choosing."""
 
+    def views(self) -> Iterator[memoryview]:
+        """Yield the bytes that are left as they lie in memory, uncopied; each until the next."""
+
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Move; raises ``io.UnsupportedOperation`` unless :attr:`rewindable`."""
 
@@ -141,8 +144,9 @@ class Writer(abc.ABC):
 
     @abc.abstractmethod
     def abort(self) -> None:
-        """Remove everything that this writer made.  Called at most once, never after a commit
-        that succeeded, with no write in flight (but for one that a time limit gave up)."""
+        """Remove everything that this writer made.  Called at most once (but again after a
+        temporary error), never after a commit that succeeded, with no write in flight (but for
+        one that a time limit gave up)."""
 
     @abc.abstractmethod
     def resolve(self) -> Location | None:
@@ -220,6 +224,8 @@ class PartWriter(Writer):
 
         When ``body.rewindable``, it may be called again after a temporary error, once
         :meth:`resolve` has said ``None``.
+        It is where the object fits the memory budget and has a known size, or where it turned
+        out to fit a part; else the bytes come as they are read from the source.
         :raises Duplicate: an object of this id is there; it was not touched
         """
 
@@ -295,6 +301,9 @@ class Driver(abc.ABC):
     schemes: ClassVar[tuple[str, ...]]
     #: The driver's options, read from the store's section or ``[backend_defaults]``.
     options: ClassVar[tuple[cfg.Opt, ...]] = ()
+    #: Options that libraries in use have in sections of their own, by section.  The driver finds
+    #: them among its own by name; they are not listed as the driver's.
+    library_options: ClassVar[Mapping[str, tuple[cfg.Opt, ...]]] = {}
     #: The class that parses this driver's URIs.
     location_class: ClassVar[type[Location]]
     #: What an add guarantees; irrelevant where :meth:`create` is not overridden.  A driver
@@ -302,6 +311,9 @@ class Driver(abc.ABC):
     create_only: CreateOnly = CreateOnly.CHECKED
     #: Whether part of an object can be read without the rest.
     ranges: bool = False
+    #: Capabilities (see :func:`capabilities`) that the class has and the store, as it is
+    #: configured, has not; set on the object in :meth:`configure`.
+    withheld: frozenset[str] = frozenset()
     #: How many ranges of one object the engine may read at once; more than one needs
     #: :attr:`ranges`, readers that are ``parallel``, and readers that always know their size.
     read_concurrency: int = 1
@@ -477,4 +489,4 @@ def capabilities(driver: Driver | type[Driver]) -> frozenset[str]:
     }
     if driver.ranges:
         found.add("ranges")
-    return frozenset(found)
+    return frozenset(found - driver.withheld)

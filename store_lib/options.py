@@ -85,13 +85,22 @@ class StoreOptions(Mapping[str, Any]):
     secret cannot be printed by accident.
     """
 
-    def __init__(self, values: Mapping[str, Any], explicit: frozenset[str] = frozenset()) -> None:
+    #: The section that they stand in; ``glance_store`` in the old single-store form.
+    section: str | None
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        explicit: frozenset[str] = frozenset(),
+        section: str | None = None,
+    ) -> None:
         """
         :param values: every option's value by name
         :param explicit: names that the operator set, as opposed to defaults
         """
         self._values = dict(values)
         self._explicit = explicit
+        self.section = section
 
     @classmethod
     def of(cls, options: tuple[cfg.Opt, ...], **values: Any) -> "StoreOptions":

@@ -341,7 +341,7 @@ def _make(configuration: Configuration, section: StoreSection) -> Store:
     problem: BadStoreConfiguration | None = None
     try:
         cls = _load(section)
-        options = configuration.options(section.section, cls.options)
+        options = configuration.options(section.section, cls.options, cls.library_options)
         made = cls(section.store_id, options)
         try:
             made.configure()

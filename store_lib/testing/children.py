@@ -21,7 +21,15 @@ _MORE = {"memory": {"MALLOC_MMAP_THRESHOLD_": "131072"}}
 class Child:
     """A process that runs :mod:`store_lib.testing.worker`; killed when the block is left."""
 
-    def __init__(self, configs: Sequence[str], store_id: str, action: str, **spec: Any) -> None:
+    def __init__(
+        self,
+        configs: Sequence[str],
+        store_id: str,
+        action: str,
+        *,
+        from_context: str | None = None,
+        **spec: Any,
+    ) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
         self._action = action
         self._process = subprocess.Popen(
@@ -31,6 +39,7 @@ class Child:
                 "store_lib.testing.worker",
                 os.pathsep.join(configs),
                 store_id,
+                from_context or "",
                 action,
                 json.dumps(spec),
             ],

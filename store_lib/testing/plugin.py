@@ -73,6 +73,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="threads that the driver may keep for good (default: %(default)s)",
     )
     group.addoption(
+        "--store-context",
+        metavar="FILE",
+        help="Python file whose function context() makes the context that every call gets, for "
+        "a store that acts for the user of a request",
+    )
+    group.addoption(
         "--store-no-skip",
         action="store_true",
         help="a skipped check is a failure, as it always is where CI=true",
@@ -97,6 +103,10 @@ def profile_of(config: pytest.Config) -> "Profile | None":
     return config.stash[_PROFILE]
 
 
+def _absolute(path: str | None) -> str | None:
+    return os.path.abspath(path) if path else None
+
+
 def _make_profile(config: pytest.Config) -> "Profile":
     from store_lib.testing.profile import Profile, Settings, SetupError
 
@@ -117,6 +127,7 @@ def _make_profile(config: pytest.Config) -> "Profile":
             settle=config.getoption("store_settle"),
             allow_fds=config.getoption("store_allow_fds"),
             allow_threads=config.getoption("store_allow_threads"),
+            context=_absolute(config.getoption("store_context")),
         )
     )
 

@@ -11,6 +11,7 @@ from store_lib import CreateOnly, Store, Stores
 from store_lib.driver import PartWriter
 from store_lib.exceptions import StoreError
 from store_lib.testing.content import Content, FileContent
+from store_lib.testing.contexts import open_stores
 from store_lib.testing.guard import Resources
 
 _MIB = 1024 * 1024
@@ -45,10 +46,12 @@ class Settings:
     #: Descriptors and threads that the driver may keep once it has been used.
     allow_fds: int = 0
     allow_threads: int = 0
+    #: A Python file whose function ``context()`` makes the context that every call gets.
+    context: str | None = None
 
     def open(self) -> Stores:
         """Return the configured stores, made anew."""
-        return Stores.from_files(*self.configs)
+        return open_stores(self.configs, self.context)
 
 
 class Profile:

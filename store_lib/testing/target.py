@@ -100,11 +100,13 @@ class Target:
 
     def child(self, action: str, **spec: Any) -> Child:
         """Return a fresh process at work on the same store; see :mod:`.worker`."""
-        return Child(self.settings.configs, self.store_id, action, **spec)
+        return self.child_with((), action, **spec)
 
     def child_with(self, configs: Sequence[str], action: str, **spec: Any) -> Child:
         """Return a process such as :meth:`child` does, with more configuration files."""
-        return Child((*self.settings.configs, *configs), self.store_id, action, **spec)
+        configs = (*self.settings.configs, *configs)
+        context = self.settings.context
+        return Child(configs, self.store_id, action, from_context=context, **spec)
 
     # Objects
 

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from store_lib import Store, Stores
 from store_lib.exceptions import NotFound, StoreError
 from store_lib.testing.content import Content
+from store_lib.testing.contexts import open_stores
 
 _MIB = 1024 * 1024
 
@@ -28,13 +29,14 @@ _MIB = 1024 * 1024
 class Here:
     """What the process is to work on."""
 
-    def __init__(self, configs: list[str], store_id: str) -> None:
+    def __init__(self, configs: list[str], store_id: str, context: str) -> None:
         self._configs = configs
         self._store_id = store_id
+        self._context = context
 
     def open(self) -> Stores:
         """Return the stores, made anew."""
-        return Stores.from_files(*self._configs)
+        return open_stores(self._configs, self._context)
 
     def store_in(self, stores: Stores) -> Store:
         """Return the store under test."""
@@ -443,8 +445,9 @@ _ACTIONS: dict[str, Callable[[Here, dict[str, Any]], None]] = {
 
 def main(arguments: list[str]) -> None:
     """Do what the command line says."""
-    configs, store_id, action, spec = arguments
-    _ACTIONS[action](Here(configs.split(os.pathsep), store_id), json.loads(spec))
+    configs, store_id, *context, action, spec = arguments
+    here = Here(configs.split(os.pathsep), store_id, "".join(context))
+    _ACTIONS[action](here, json.loads(spec))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,14 @@ class MemoryBody:
         while piece := self.read(1024 * 1024):
             yield piece
 
+    def views(self) -> Iterator[memoryview]:
+        """Yield the bytes that are left as they lie in memory, without copying them."""
+        for view in list(self._span(self._position, self._length - self._position)):
+            self._position += len(view)
+            if self._watch is not None:
+                self._watch.progress()
+            yield view
+
     def seekable(self) -> bool:
         """Return true."""
         return True
@@ -169,6 +177,15 @@ class StreamBody:
             self._drop()
             self._watch.progress()
             yield piece
+
+    def views(self) -> Iterator[memoryview]:
+        """Yield the chunks themselves, each good until the next."""
+        while len(self._rest) or self._advance():
+            view = self._rest
+            self._rest = memoryview(b"")
+            self._position += len(view)
+            yield view
+            self._watch.progress()
 
     def seekable(self) -> bool:
         """Return false."""

@@ -75,7 +75,9 @@ def upload(writer: PartWriter | PositionWriter, source: Source, order: Order) ->
 
 def _abort(writer: Writer, error: BaseException, order: Order) -> None:
     try:
-        order.guard.call(writer.abort, timeout=order.patience)
+        order.guard.call(
+            functools.partial(repeat, writer.abort, order.limits.attempts), timeout=order.patience
+        )
     except Exception as trouble:
         LOG.warning("Cleaning up after a failed upload failed: %s", trouble)
         error.add_note(

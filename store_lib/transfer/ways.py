@@ -131,6 +131,13 @@ class Parts:
     def begin(self, pool: Pool, crew: Crew) -> None:
         self._pool = pool
         self._crew = crew
+        if self.single_request and self._size is not None and self._writer.once_limit is not None:
+            # Where memory has room, the whole lies there, so that it can be sent again.  As a
+            # part with room for a byte more it is never full, and goes after the verdict.
+            chunks = self._chunks(self._size + 1)
+            if self._pool.hold(chunks, chunks):
+                self.single_request = False
+                self._part_size = self._size + 1
 
     def put(self, slot: Slot) -> None:
         if self.single_request:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from store_lib.drivers.http.location import is_host_name
+from store_lib.clients.hosts import is_host_name
 from store_lib.exceptions import Forbidden
 
 _LOG = logging.getLogger(__name__)

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import email.utils
 import logging
-import re
 from collections.abc import Mapping
 from urllib.parse import urljoin
 
@@ -14,14 +12,13 @@ from urllib3.util import Timeout
 
 from store_lib.drivers.http.addresses import AddressRules
 from store_lib.drivers.http.connection import Connections
-from store_lib.drivers.http.errors import unreachable
+from store_lib.drivers.http.errors import refused, server_of, unreachable
 from store_lib.drivers.http.location import HttpLocation
-from store_lib.exceptions import BackendException, BadStoreUri, MaxRedirectsExceeded
+from store_lib.exceptions import BackendException, BadStoreUri, MaxRedirectsExceeded, StoreError
 
 _LOG = logging.getLogger(__name__)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,6 +83,24 @@ class Client:
             raise unreachable(error, place) from error
 
 
+class WebObject:
+    """An object on a web server, to be read; see :class:`store_lib.clients.ranged.Source`."""
+
+    def __init__(self, client: Client, location: HttpLocation) -> None:
+        self._client = client
+        self._location = location
+        self.shown = location.shown
+        self.server = server_of(location)
+
+    def get(self, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Send a GET, from the object's own URI on."""
+        return self._client.send("GET", self._location, headers)
+
+    def refused(self, response: BaseHTTPResponse) -> StoreError:
+        """Return the error that an answer means which does not give the object."""
+        return refused(response, self._location)
+
+
 def _redirected(place: HttpLocation, response: BaseHTTPResponse) -> HttpLocation:
     """Return where a redirect from ``place`` leads, if one may lead there."""
     given = response.headers.get("Location")
@@ -104,61 +119,3 @@ def _redirected(place: HttpLocation, response: BaseHTTPResponse) -> HttpLocation
             f"{place.shown} redirects to {target.shown}, which is refused: from https to http."
         )
     return target
-
-
-def content_length(response: BaseHTTPResponse) -> int | None:
-    """Return how long the server says the body is; ``None`` when it does not.
-
-    :raises BackendException: what it says is no length
-    """
-    text = response.headers.get("Content-Length")
-    if text is None or response.headers.get("Transfer-Encoding"):
-        return None
-    values = {value.strip() for value in text.split(",")}
-    value = values.pop()
-    if values or not re.fullmatch(r"[0-9]{1,19}", value):
-        raise BackendException(f"Expected a Content-Length in bytes, got {text[:40]!r}")
-    return int(value)
-
-
-def check_encoding(response: BaseHTTPResponse, location: HttpLocation) -> None:
-    """Refuse a body that is not the object's bytes as they are.
-
-    :raises BackendException: the server has encoded it, though it was asked not to
-    """
-    for header, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
-        coding = response.headers.get(header, plain).strip().lower()
-        if coding != plain:
-            raise BackendException(
-                f"Expected the bytes of {location.shown} as they are, got {header} {coding!r}. "
-                "Switch encoding off for it on the server."
-            )
-
-
-def modified(response: BaseHTTPResponse) -> float | None:
-    """Return the Last-Modified time in seconds since the epoch, where it is one."""
-    return _seconds(response.headers.get("Last-Modified"))
-
-
-def validator(response: BaseHTTPResponse) -> str | None:
-    """Return what If-Range may say to get more of these very bytes, or ``None``.
-
-    A strong ETag; else a Last-Modified that the server's clock shows to be a second old or
-    more, so that no second change can hide behind it (RFC 9110, 8.8.2.2).
-    """
-    if response.headers.get("Accept-Ranges", "").strip().lower() == "none":
-        return None
-    tag = response.headers.get("ETag")
-    if tag is not None:
-        return tag if _TAG.fullmatch(tag) else None
-    changed, now = modified(response), _seconds(response.headers.get("Date"))
-    if changed is None or now is None or now - changed < 1:
-        return None
-    return response.headers["Last-Modified"]
-
-
-def _seconds(date: str | None) -> float | None:
-    try:
-        return None if date is None else email.utils.parsedate_to_datetime(date).timestamp()
-    except (ValueError, OverflowError):
-        return None

@@ -1,24 +1,22 @@
 """The http driver: its options, opening an object, and asking for its size."""
 
-import logging
-import ssl
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from oslo_config import cfg
 from urllib3.util import Timeout
 
+from store_lib.clients.answers import check_encoding, content_length, modified
+from store_lib.clients.ranged import RangedReader, ask
+from store_lib.clients.tls import Tls
 from store_lib.driver import Driver, Reader, Stat
 from store_lib.drivers.http.addresses import AddressRules
-from store_lib.drivers.http.client import Client, check_encoding, content_length, modified
+from store_lib.drivers.http.client import Client, WebObject
 from store_lib.drivers.http.connection import Connections, Proxy
 from store_lib.drivers.http.errors import refused
 from store_lib.drivers.http.location import HttpLocation
-from store_lib.drivers.http.reader import HttpReader, ask
 from store_lib.exceptions import BadStoreConfiguration
 from store_lib.location import Location
-
-_LOG = logging.getLogger(__name__)
 
 #: Statuses of a HEAD after which a GET may do better: some servers have no HEAD, and a presigned
 #: URL is signed for GET alone.
@@ -109,8 +107,15 @@ class HttpDriver(Driver):
             proxies = _proxies(self.conf.http_proxy_information or {})
         except ValueError as error:
             raise self._bad(str(error)) from None
+        tls = Tls(
+            self.store_id,
+            self.conf,
+            authorities="https_ca_certificates_file",
+            insecure="https_insecure",
+            peers="https servers",
+        )
         self._client = Client(
-            Connections(rules, proxies, self._tls()),
+            Connections(rules, proxies, tls),
             rules,
             self.conf.http_max_redirects,
             Timeout(connect=self.conf.http_connect_timeout, read=self.conf.http_read_timeout),
@@ -123,7 +128,7 @@ class HttpDriver(Driver):
         :raises StoreRandomGetNotSupported: the server sends no ranges
         :raises RemoteServiceUnavailable: it did not answer, or cannot serve now
         """
-        return HttpReader(self._client, _checked(location), offset, length)
+        return RangedReader(WebObject(self._client, _checked(location)), offset, length)
 
     def stat(self, location: Location, *, context: Any) -> Stat:
         """Ask for size and time by a HEAD; where that is refused, by a GET of the first byte."""
@@ -131,7 +136,7 @@ class HttpDriver(Driver):
         response = self._client.send("HEAD", place, {})
         try:
             if response.status == 200:
-                check_encoding(response, place)
+                check_encoding(response, place.shown)
                 found = Stat(content_length(response), modified(response))
                 response.read(decode_content=False)  # of nothing: gives the connection back
                 return found
@@ -146,31 +151,8 @@ class HttpDriver(Driver):
         self._client.connections.close()
 
     def _stat_by_get(self, place: HttpLocation) -> Stat:
-        answer = ask(self._client, place, 0, 0)
+        answer = ask(WebObject(self._client, place), 0, 0)
         return Stat(answer.size, answer.modified)
-
-    def _tls(self) -> ssl.SSLContext:
-        authorities = self.conf.https_ca_certificates_file
-        try:
-            context = ssl.create_default_context(cafile=authorities or None)
-        except OSError as error:
-            raise self._bad(
-                f"https_ca_certificates_file: expected a readable file of certificates in PEM, "
-                f"got {authorities} ({error.strerror or error})"
-            ) from error
-        if self.conf.https_insecure and authorities:
-            _LOG.warning(
-                "Store %s: https_insecure is ignored, as https_ca_certificates_file is set",
-                self.store_id,
-            )
-        elif self.conf.https_insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            _LOG.warning(
-                "Store %s: certificates of https servers are not verified (https_insecure)",
-                self.store_id,
-            )
-        return context
 
     def _bad(self, reason: str) -> BadStoreConfiguration:
         return BadStoreConfiguration(store_name=self.store_id, reason=reason, store=self.store_id)

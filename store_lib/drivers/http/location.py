@@ -2,11 +2,11 @@
 
 import base64
 import dataclasses
-import ipaddress
 import re
 from typing import ClassVar, Self
 from urllib.parse import unquote_to_bytes
 
+from store_lib.clients.hosts import join_host, split_host
 from store_lib.exceptions import BadStoreUri
 from store_lib.location import Location, scheme_of
 from store_lib.redaction import HIDDEN, redact_uri
@@ -14,16 +14,9 @@ from store_lib.redaction import HIDDEN, redact_uri
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 # RFC 3986 without the apostrophe, which would end a URI in a text that is to be redacted.
 _USER_CHARACTER = r"(?:[A-Za-z0-9._~!$&()*+,;=-]|%[0-9A-Fa-f]{2})"
 _USERINFO = re.compile(rf"{_USER_CHARACTER}*:(?:{_USER_CHARACTER}|:)*")
-
-
-def is_host_name(text: str) -> bool:
-    """Tell whether ``text`` is made like a host name, in ASCII; addresses look like names too."""
-    return len(text) <= 253 and _NAME.fullmatch(text) is not None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -93,9 +86,7 @@ class HttpLocation(Location):
     @property
     def base(self) -> str:
         """Scheme, host and port as a URL without a path."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
-        return f"{self.scheme}://{host}{port}"
+        return f"{self.scheme}://{join_host(self.host, self.port, DEFAULT_PORTS[self.scheme])}"
 
     @property
     def url(self) -> str:
@@ -130,32 +121,12 @@ def _shown(uri: str) -> str:
 
 
 def _split_address(uri: str, scheme: str, address: str) -> tuple[str, int]:
-    if address.startswith("["):
-        host, closed, port_text = address[1:].partition("]")
-        good = bool(closed) and port_text[:1] in ("", ":")
-        try:
-            host = str(ipaddress.IPv6Address(host))
-        except ValueError:
-            good = False
-        if not good or "%" in host:
-            raise BadStoreUri(
-                f"Expected an IPv6 address without a zone in the brackets, got {_shown(uri)}"
-            )
-        given = port_text[:1] == ":"
-        port_text = port_text[1:]
-    else:
-        host, colon, port_text = address.partition(":")
-        given = bool(colon)
-        if not host:
-            raise BadStoreUri(f"Expected a host name in the URI, got {_shown(uri)}")
-        if not is_host_name(host):
-            raise BadStoreUri(
-                f"Expected a host name of ASCII letters, digits, -, _ and dots, got {_shown(uri)}. "
-                "Write an international name in its xn-- form."
-            )
-    if not given:
-        return host.lower(), DEFAULT_PORTS[scheme]
-    # Five digits at most: Python refuses to convert very long ones.
-    if not re.fullmatch(r"[0-9]{1,5}", port_text) or not 1 <= int(port_text) <= 65535:
-        raise BadStoreUri(f"Expected a port from 1 to 65535 in the URI, got {_shown(uri)}")
-    return host.lower(), int(port_text)
+    try:
+        return split_host(address, DEFAULT_PORTS[scheme])
+    except ValueError as error:
+        international = (
+            "" if address.isascii() else " Write an international name in its xn-- form."
+        )
+        raise BadStoreUri(
+            f"Expected {error} in the URI, got {_shown(uri)}.{international}"
+        ) from None

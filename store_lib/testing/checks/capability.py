@@ -1,5 +1,6 @@
 """What a store claims works; what it does not claim is refused clearly, and at once."""
 
+import re
 import urllib.request
 from typing import Any
 
@@ -243,8 +244,10 @@ def check_urls_read_the_object(target: Target) -> None:
     uri, content = target.sample(100)
     url = target.store.url(uri, expires=300)
     expect(isinstance(url, str) and "://" in url, "expected a URL as a str")
+    # A URL signed for S3 names the key that it is signed with, by its id; never the key itself.
+    shown = re.sub(r"([?&]X-Amz-Credential=)[^&/%]+", r"\1", url)
     for secret in target.profile.secrets:
-        expect(secret not in url, "expected a URL without a configured secret, it holds one")
+        expect(secret not in shown, "expected a URL without a configured secret, it holds one")
     if url.startswith(("http://", "https://")):
         with urllib.request.urlopen(url, timeout=60) as reply:
             expect_bytes(reply.read(), content.whole(), "what a temporary URL gives")

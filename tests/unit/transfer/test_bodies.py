@@ -25,6 +25,9 @@ def test_memory_body_is_like_a_file() -> None:
         assert getattr(body, name)(*arguments) == getattr(file, name)(*arguments)
     body.seek(0)
     assert b"".join(body) == data
+    body.seek(3)
+    assert [bytes(view) for view in body.views()] == [data[3:7], data[7:5000], data[5000:]]
+    assert body.tell() == len(data)
     assert body.readable()
     assert body.seekable()
     assert MemoryBody([]).read() == b""
@@ -89,3 +92,19 @@ def test_stream_body_of_a_failed_transfer() -> None:
     with pytest.raises(BodyInterrupted):
         body.read(1)
     body.close()
+
+
+def test_stream_body_shows_its_chunks_uncopied() -> None:
+    """A streamed body's views are the chunks, from where a read has left off."""
+    body, failure = make(10)
+    for piece in (b"abcd", b"efg", b"hij"):
+        body.feed(slot(piece))
+    body.finish()
+    assert body.read(2) == b"ab"
+    assert [bytes(view) for view in body.views()] == [b"cd", b"efg", b"hij"]
+    assert body.complete
+    failing, failure = make(10)
+    failure.set(ValueError())
+    failing.finish()
+    with pytest.raises(BodyInterrupted):
+        next(failing.views())

@@ -629,3 +629,37 @@ def test_report_says_where_the_time_went() -> None:
     assert report.store_seconds >= 0.15
     assert report.parts == 9
     assert report.as_dict()["verdict"] == "store"
+
+
+def test_one_request_that_memory_holds_is_sent_again() -> None:
+    """A put of known size is repeated after a temporary error, as its bytes lie in memory."""
+    store, driver = make("parts")
+    data = payload(2 * CHUNK)
+    driver.faults.times("write_once", 2, RemoteServiceUnavailable)
+    result = store.add("it", SOURCES["trickle"](data), len(data))
+    assert driver.objects["it"][0] == data
+    assert result.report.parts == 1
+    assert result.report.retries == 2
+
+
+def test_one_request_that_memory_cannot_hold_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put for which memory has no room is sent as it is read, and only once."""
+    monkeypatch.setattr(chunks.Pool, "hold", lambda *_: False)
+    store, driver = make("parts")
+    data = payload(2 * CHUNK)
+    store.add("it", data, len(data))
+    assert driver.objects["it"][0] == data
+    driver.faults.times("write_once", 1, RemoteServiceUnavailable)
+    with pytest.raises(RemoteServiceUnavailable) as caught:
+        store.add("other", data, len(data))
+    assert caught.value.status is ErrorStatus.EXHAUSTED
+
+
+def test_cleaning_up_is_repeated_after_temporary_errors() -> None:
+    """An abort that the store was too busy for is tried again, before the error comes out."""
+    store, driver = make()
+    driver.faults.times("abort", 2, RemoteServiceUnavailable)
+    with pytest.raises(SizeMismatch) as caught:
+        store.add("it", payload(10), 11)
+    assert driver.aborted == ["it"] * 3
+    assert not getattr(caught.value, "__notes__", [])

@@ -1,30 +1,24 @@
-"""An object being read: the open answer, and further ranges of the very same object."""
+"""An object being read over HTTP: the open answer, and further ranges of the very same object."""
 
-import contextlib
 import dataclasses
 import http.client
 import re
-import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
+from store_lib.clients.answers import check_encoding, content_length, modified, validator
+from store_lib.clients.connections import end
+from store_lib.clients.network_errors import Server, cut
 from store_lib.driver import Reader
-from store_lib.drivers.http.client import (
-    Client,
-    check_encoding,
-    content_length,
-    modified,
-    validator,
-)
-from store_lib.drivers.http.errors import cut, refused
-from store_lib.drivers.http.location import HttpLocation
 from store_lib.exceptions import (
     BackendException,
     InvalidRange,
     ObjectChanged,
+    StoreError,
     StoreRandomGetNotSupported,
 )
 
@@ -36,6 +30,20 @@ _READ = 256 * 1024
 _PATIENCE = 0.5
 
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.I)
+
+
+class Source(Protocol):
+    """What a reader asks for bytes: an object on a web server."""
+
+    #: What it is called in messages, without credentials.
+    shown: str
+    server: Server
+
+    def get(self, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Send a GET with these headers besides its own; the answer may have any status."""
+
+    def refused(self, response: BaseHTTPResponse) -> StoreError:
+        """Return the error that an answer means which does not give the object."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -57,8 +65,7 @@ class Answer:
 
 
 def ask(
-    client: Client,
-    location: HttpLocation,
+    source: Source,
     offset: int,
     length: int | None,
     same_as: Answer | None = None,
@@ -74,12 +81,12 @@ def ask(
         headers["Range"] = f"bytes={offset}-{last}"
         if same_as is not None and same_as.validator is not None:
             headers["If-Range"] = same_as.validator
-    response = client.send("GET", location, headers)
+    response = source.get(headers)
     try:
-        answer = _judge(response, location, offset, length, bool(headers))
+        answer = _judge(response, source, offset, length, bool(headers))
         if same_as is not None:
             whole = bool(headers) and response.status == 200
-            _check_same(answer, same_as, location, whole)
+            _check_same(answer, same_as, source, whole)
         if length == 0 and (answer.size is not None or not offset):
             answer.response = None
         if answer.response is not None and response.status == 200 and offset:
@@ -94,7 +101,7 @@ def ask(
 
 def _judge(
     response: BaseHTTPResponse,
-    location: HttpLocation,
+    source: Source,
     offset: int,
     length: int | None,
     ranged: bool,
@@ -107,7 +114,7 @@ def _judge(
         modified(response),
     )
     if response.status == 416 and ranged:
-        _, _, answer.size = _content_range(response, location, needed=False)
+        _, _, answer.size = _content_range(response, source, needed=False)
         # An empty object has no range at all; not every server tells the size then.
         if offset == (answer.size or 0):
             answer.size, answer.response = offset, None
@@ -115,8 +122,8 @@ def _judge(
         if answer.size is None or offset > answer.size:
             raise InvalidRange(size=_told(answer.size), offset=offset, length=_told(length))
     if response.status not in ((200, 206) if ranged else (200,)):
-        raise refused(response, location)
-    check_encoding(response, location)
+        raise source.refused(response)
+    check_encoding(response, source.shown)
     body = content_length(response)
     if response.status == 200:
         answer.size = body
@@ -127,13 +134,13 @@ def _judge(
         answer.limit = _least(length, body)
         answer.needed = None if body is None else answer.limit
         return answer
-    start, end, answer.size = _content_range(response, location)
+    start, end, answer.size = _content_range(response, source)
     span = end - start + 1
     asked = None if length is None else offset + max(length, 1) - 1
     good = start == offset and start <= end and (answer.size is None or end < answer.size)
     if not good or (asked is not None and end > asked) or (body is not None and body != span):
         raise BackendException(
-            f"Expected bytes from {offset} of {location.shown}, got Content-Range "
+            f"Expected bytes from {offset} of {source.shown}, got Content-Range "
             f"{response.headers['Content-Range'][:80]!r} with Content-Length {_told(body)}."
         )
     left = None if answer.size is None else answer.size - offset
@@ -143,7 +150,7 @@ def _judge(
     return answer
 
 
-def _check_same(answer: Answer, before: Answer, location: HttpLocation, whole: bool) -> None:
+def _check_same(answer: Answer, before: Answer, source: Source, whole: bool) -> None:
     pairs = [
         (answer.size, before.size),
         (answer.tag, before.tag),
@@ -154,20 +161,20 @@ def _check_same(answer: Answer, before: Answer, location: HttpLocation, whole: b
     # validator says that it does: then the server has no ranges.
     if differ or (whole and (answer.validator is None or answer.validator != before.validator)):
         raise ObjectChanged(
-            f"The object at {location.shown} changed while it was being read. Read it again from "
+            f"The object at {source.shown} changed while it was being read. Read it again from "
             "the start."
         )
 
 
 def _content_range(
-    response: BaseHTTPResponse, location: HttpLocation, *, needed: bool = True
+    response: BaseHTTPResponse, source: Source, *, needed: bool = True
 ) -> tuple[int, int, int | None]:
     text = response.headers.get("Content-Range", "")
     match = _CONTENT_RANGE.fullmatch(text.strip())
     if match is None or (needed and match[1] is None):
         if needed:
             raise BackendException(
-                f"Expected a Content-Range with the bytes of {location.shown}, got {text[:80]!r}"
+                f"Expected a Content-Range with the bytes of {source.shown}, got {text[:80]!r}"
             )
         return 0, 0, None
     total = None if match[3] == "*" else int(match[3])
@@ -182,22 +189,22 @@ def _told(value: int | None) -> object:
     return "(not told)" if value is None else value
 
 
-class HttpReader(Reader):
+class RangedReader(Reader):
     """An object on a web server, opened."""
 
     def __init__(
         self,
-        client: Client,
-        location: HttpLocation,
+        source: Source,
         offset: int,
         length: int | None,
     ) -> None:
         self._closed = False
+        #: Whether the last piece came so fast that the next can be waited for whole.
+        self._fast = False
         self._current: BaseHTTPResponse | None = None
-        self._client = client
-        self._location = location
+        self._source = source
         self._asked = (offset, length)
-        self._first = ask(client, location, offset, length)
+        self._first = ask(source, offset, length)
         self._unread: Answer | None = self._first
         self._current = self._first.response
         self.size = self._first.size
@@ -215,8 +222,8 @@ class HttpReader(Reader):
             if length == 0:
                 return
             if self._current is not None:
-                _end(self._current)
-            answer = ask(self._client, self._location, offset, length, self._first)
+                end(self._current)
+            answer = ask(self._source, offset, length, self._first)
             self._current = answer.response
         response = answer.response
         if response is None:
@@ -231,11 +238,11 @@ class HttpReader(Reader):
                 yield piece
             self._check_open()
             if error is not None:
-                raise cut(error, self._location, got) from error
+                raise cut(error, self._source.server, got) from error
             if not piece:
                 break
         if needed is not None and got < needed:
-            raise cut(None, self._location, got)
+            raise cut(None, self._source.server, got)
 
     def _covers(self, offset: int, length: int | None) -> bool:
         """Whether the answer that is open has these bytes, and they are the first it has."""
@@ -251,14 +258,19 @@ class HttpReader(Reader):
         most = min(most, _PIECE)
         parts: list[bytes] = []
         size = 0
-        until = time.monotonic() + _PATIENCE
+        began = time.monotonic()
         try:
-            while size < most and not (parts and time.monotonic() > until):
+            if self._fast:
+                # In one go: over TLS the other way is one call for each 16 KiB.
+                parts.append(response.read(most, decode_content=False))
+            while not self._fast and size < most and time.monotonic() - began < _PATIENCE:
                 part = response.read1(min(_READ, most - size), decode_content=False)
                 if not part:
                     break
                 parts.append(part)
                 size += len(part)
+            plain = "Transfer-Encoding" not in response.headers  # or a cut would lose a piece
+            self._fast = plain and most == _PIECE and time.monotonic() - began < _PATIENCE / 2
         except (HTTPError, OSError, http.client.HTTPException) as error:
             return b"".join(parts), error
         except (ValueError, AttributeError):
@@ -275,18 +287,8 @@ class HttpReader(Reader):
         self._closed = True
         self._unread = None
         if self._current is not None:
-            _end(self._current)
+            end(self._current)
             self._current = None
 
     def __del__(self) -> None:
         self.close()
-
-
-def _end(response: BaseHTTPResponse) -> None:
-    connection = response.connection
-    wire = getattr(connection, "wire", None)
-    if wire is not None:
-        # Not by the TLS socket's own method: another thread may be inside it.
-        with contextlib.suppress(OSError):  # closed, or cut by the other side
-            socket.socket.shutdown(wire, socket.SHUT_RDWR)
-    response.close()

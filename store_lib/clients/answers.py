@@ -1,0 +1,69 @@
+"""What the head of a web server's answer says of an object: its size, its time, its identity."""
+
+import email.utils
+import re
+
+from urllib3.response import BaseHTTPResponse
+
+from store_lib.exceptions import BackendException
+
+_TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+
+
+def content_length(response: BaseHTTPResponse) -> int | None:
+    """Return how long the server says the body is; ``None`` when it does not.
+
+    :raises BackendException: what it says is no length
+    """
+    text = response.headers.get("Content-Length")
+    if text is None or response.headers.get("Transfer-Encoding"):
+        return None
+    values = {value.strip() for value in text.split(",")}
+    value = values.pop()
+    if values or not re.fullmatch(r"[0-9]{1,19}", value):
+        raise BackendException(f"Expected a Content-Length in bytes, got {text[:40]!r}")
+    return int(value)
+
+
+def check_encoding(response: BaseHTTPResponse, shown: str) -> None:
+    """Refuse a body that is not the object's bytes as they are.
+
+    :param shown: the object, for the message
+    :raises BackendException: the server has encoded it, though it was asked not to
+    """
+    for header, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+        coding = response.headers.get(header, plain).strip().lower()
+        if coding != plain:
+            raise BackendException(
+                f"Expected the bytes of {shown} as they are, got {header} {coding!r}. "
+                "Switch encoding off for it on the server."
+            )
+
+
+def modified(response: BaseHTTPResponse) -> float | None:
+    """Return the Last-Modified time in seconds since the epoch, where it is one."""
+    return _seconds(response.headers.get("Last-Modified"))
+
+
+def validator(response: BaseHTTPResponse) -> str | None:
+    """Return what If-Range may say to get more of these very bytes, or ``None``.
+
+    A strong ETag; else a Last-Modified that the server's clock shows to be a second old or
+    more, so that no second change can hide behind it (RFC 9110, 8.8.2.2).
+    """
+    if response.headers.get("Accept-Ranges", "").strip().lower() == "none":
+        return None
+    tag = response.headers.get("ETag")
+    if tag is not None:
+        return tag if _TAG.fullmatch(tag) else None
+    changed, now = modified(response), _seconds(response.headers.get("Date"))
+    if changed is None or now is None or now - changed < 1:
+        return None
+    return response.headers["Last-Modified"]
+
+
+def _seconds(date: str | None) -> float | None:
+    try:
+        return None if date is None else email.utils.parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None

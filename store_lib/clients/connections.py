@@ -1,0 +1,275 @@
+"""urllib3's connections and pools: whole heads only, and no secrets in their logs."""
+
+import contextlib
+import http.client
+import io
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from email.errors import FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect
+from typing import Any, TypeAlias
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.response import BaseHTTPResponse
+from urllib3.util.connection import create_connection
+
+from store_lib.exceptions import Forbidden
+from store_lib.redaction import HIDDEN
+
+#: Servers whose connections are kept, and idle connections kept for each.
+SERVERS = 32
+CONNECTIONS = 16
+
+#: Seconds within which a server is to close after a request that was broken off.
+_FAREWELL = 3.0
+
+#: Given a host's name and an address that it has, raises Forbidden where that one is refused.
+Admission: TypeAlias = Callable[[str, str], None]
+
+
+class _Lines:
+    """A stream of which the last line read is remembered."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self.stream = stream
+        self.last = b""
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self.stream.readline(limit)
+        return self.last
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer whose head is whole.
+
+    http.client takes the head of a cut connection for a short one, and leaves out all that
+    follows a malformed line.  Without its Content-Length a cut object would look complete.
+    """
+
+    def begin(self) -> None:
+        """Read the head."""
+        stream: Any = self.fp
+        lines: Any = _Lines(stream)
+        self.fp = lines
+        try:
+            super().begin()
+        finally:
+            if self.fp is lines:
+                self.fp = stream
+        if not lines.last:
+            raise http.client.RemoteDisconnected("The connection ended within the head.")
+        if any(isinstance(defect, _BAD_HEADS) for defect in self.msg.defects):
+            raise http.client.HTTPException("The head has a line that is no header.")
+
+
+_BAD_HEADS = (MissingHeaderBodySeparatorDefect, FirstHeaderLineIsContinuationDefect)
+
+
+class _Connection(HTTPConnection):
+    """A connection that is made only to addresses that are admitted.
+
+    :param admit: ``None`` admits all; also behind a proxy, where the peer is the proxy
+    :param send_timeout: seconds for which the server may take no byte of a request; without it
+        the time for making a connection counts for the first request, which may be a large one
+    """
+
+    response_class = _Response
+    #: The request target to send in place of the one in ``putrequest``, which has no query.
+    target: str | None = None
+    #: The socket, even where http.client has let go of it.
+    wire: socket.socket | None = None
+
+    def __init__(
+        self,
+        *args: Any,
+        admit: Admission | None = None,
+        send_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._admit = admit
+        self._send_timeout = send_timeout
+
+    def connect(self) -> None:
+        """Connect, and shake hands where TLS is spoken."""
+        super().connect()
+        self.wire = self.sock
+        if self._send_timeout is not None:
+            self.sock.settimeout(self._send_timeout)
+
+    def drop(self) -> None:
+        """Close the socket for good, as the file of an answer whose head is no good stays open."""
+        if self.wire is not None:
+            with contextlib.suppress(OSError):
+                os.close(self.wire.detach())
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request; where its body raises, nothing of it is at work any more afterwards."""
+        try:
+            super().request(*args, **kwargs)
+        except OSError:
+            raise  # of the connection, which is gone
+        except BaseException:
+            self._end_early()
+            raise
+
+    def _end_early(self) -> None:
+        """Let the server see the request's end, and wait until it has closed too.
+
+        What the driver then does to clean up cannot be overtaken by what was sent before.
+        """
+        deadline = time.monotonic() + _FAREWELL
+        if self.wire is not None:
+            with contextlib.suppress(OSError):
+                # Below TLS, which cannot end in one direction alone.
+                socket.socket.shutdown(self.wire, socket.SHUT_WR)
+                self.wire.settimeout(_FAREWELL)
+                while time.monotonic() < deadline and socket.socket.recv(self.wire, 65536):
+                    pass
+
+    def _new_conn(self) -> socket.socket:
+        return self._connect_checked(self._admit) if self._admit else super()._new_conn()
+
+    def _connect_checked(self, admit: Admission) -> socket.socket:
+        """Look the name up once, and connect to an address that is admitted."""
+        try:
+            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        trouble: Exception | None = None
+        for address in dict.fromkeys(str(info[4][0]) for info in found):
+            try:
+                admit(self.host, address)
+                sock = create_connection(
+                    (address, self.port),
+                    self.timeout,
+                    source_address=self.source_address,
+                    socket_options=self.socket_options,
+                )
+            except (Forbidden, OSError) as error:
+                trouble = error
+                continue
+            try:
+                # Linux takes 0.0.0.0 for itself: what counts is who is at the other end.
+                admit(self.host, str(sock.getpeername()[0]))
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+        if isinstance(trouble, Forbidden):
+            raise trouble
+        if isinstance(trouble, TimeoutError):
+            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out.") from trouble
+        raise NewConnectionError(self, f"No connection to {self.host}: {trouble}") from trouble
+
+    def putrequest(
+        self,
+        method: str,
+        url: str,
+        skip_host: bool = False,
+        skip_accept_encoding: bool = False,
+    ) -> None:
+        """Begin a request; sends the target that the pool has kept back from the logs."""
+        super().putrequest(method, self.target or url, skip_host, skip_accept_encoding)
+
+    def send(self, data: Any) -> None:
+        """Send a piece of a request."""
+        try:
+            super().send(data)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            # What a closed connection is without TLS.  urllib3 then reads the answer: a server
+            # that refuses a large body says so and does not wait for its end.
+            raise BrokenPipeError(str(error)) from error
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    """A pool whose debug lines and errors do not show the query, which may be a credential."""
+
+    ConnectionCls = _Connection
+
+    def _make_request(
+        self, conn: Any, method: str, url: str, *args: Any, **kwargs: Any
+    ) -> BaseHTTPResponse:
+        conn.target = url
+        path, mark, _ = url.partition("?")
+        shown = path + (f"?{HIDDEN}" if mark else "")
+        try:
+            return super()._make_request(conn, method, shown, *args, **kwargs)
+        except BaseException:
+            conn.drop()
+            raise
+
+
+class _TlsPool(_Pool, HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+    def _validate_conn(self, conn: Any) -> None:
+        # As in urllib3, but for a warning at each request made without verification: the driver
+        # says so once.
+        if conn.is_closed:
+            conn.connect()
+
+
+#: The pools that every manager of a driver is to use, by scheme.
+POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _TlsPool}
+
+
+class DirectManager(urllib3.PoolManager):
+    """Connections to servers that are talked to without a proxy.
+
+    :param admit: which addresses may be connected to; ``None`` for all
+    :param send_timeout: seconds for which a server may take no byte of a request
+    """
+
+    def __init__(
+        self,
+        *,
+        context: ssl.SSLContext,
+        admit: Admission | None = None,
+        send_timeout: float | None = None,
+    ) -> None:
+        super().__init__(SERVERS, maxsize=CONNECTIONS, ssl_context=context)
+        self.pool_classes_by_scheme = POOLS
+        self._extra = {"admit": admit, "send_timeout": send_timeout}
+
+    def _new_pool(
+        self, scheme: str, host: str, port: int, request_context: dict[str, Any] | None = None
+    ) -> HTTPConnectionPool:
+        pool = super()._new_pool(scheme, host, port, request_context)
+        pool.conn_kw.update(self._extra)
+        return pool
+
+
+def close_manager(manager: urllib3.PoolManager) -> None:
+    """Close a manager's idle connections."""
+    for key in manager.pools.keys():  # noqa: SIM118 - it cannot be iterated
+        pool = manager.pools.get(key)
+        if pool is not None:
+            pool.close()
+    manager.clear()
+
+
+def end(response: BaseHTTPResponse) -> None:
+    """Close an answer; wakes a thread that waits for its bytes.
+
+    Where it was read whole, its connection has gone back to the pool already.
+    """
+    connection = response.connection
+    wire = getattr(connection, "wire", None)
+    if wire is not None:
+        # Not by the TLS socket's own method: another thread may be inside it.
+        with contextlib.suppress(OSError):  # closed, or cut by the other side
+            socket.socket.shutdown(wire, socket.SHUT_RDWR)
+    response.close()

@@ -1,0 +1,50 @@
+"""Hosts with ports as they stand in URIs and options, taken apart strictly."""
+
+import ipaddress
+import re
+
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+
+
+def is_host_name(text: str) -> bool:
+    """Tell whether ``text`` is made like a host name, in ASCII; addresses look like names too."""
+    return len(text) <= 253 and _NAME.fullmatch(text) is not None
+
+
+def split_host(text: str, default_port: int) -> tuple[str, int]:
+    """Take ``host[:port]`` apart; an IPv6 address stands in brackets.
+
+    :returns: the host in lower case, an IPv6 address without its brackets; and the port
+    :raises ValueError: it is malformed; the message says what was expected, without ``text``
+    """
+    if text.startswith("["):
+        host, closed, port_text = text[1:].partition("]")
+        good = bool(closed) and port_text[:1] in ("", ":")
+        try:
+            host = str(ipaddress.IPv6Address(host))
+        except ValueError:
+            good = False
+        if not good or "%" in host:
+            raise ValueError("an IPv6 address without a zone in the brackets")
+        given = port_text[:1] == ":"
+        port_text = port_text[1:]
+    else:
+        host, colon, port_text = text.partition(":")
+        given = bool(colon)
+        if not host:
+            raise ValueError("a host name")
+        if not is_host_name(host):
+            raise ValueError("a host name of ASCII letters, digits, -, _ and dots")
+    if not given:
+        return host.lower(), default_port
+    # Five digits at most: Python refuses to convert very long ones.
+    if not re.fullmatch(r"[0-9]{1,5}", port_text) or not 1 <= int(port_text) <= 65535:
+        raise ValueError("a port from 1 to 65535")
+    return host.lower(), int(port_text)
+
+
+def join_host(host: str, port: int, default_port: int) -> str:
+    """Put a host and its port together again, the default port left out."""
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port == default_port else f"{shown}:{port}"

@@ -1,0 +1,296 @@
+"""A login to Keystone that a driver keeps: one token for each process, renewed before it ends."""
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from store_lib.clients.process import PerProcess
+from store_lib.exceptions import (
+    AuthorizationFailure,
+    BackendException,
+    BadStoreConfiguration,
+    ErrorStatus,
+    Forbidden,
+    NotAuthenticated,
+    RemoteServiceUnavailable,
+    StoreError,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Who logs in where: by a password, or by an application credential when its id is set."""
+
+    #: With or without the ``/v3`` at its end.
+    auth_url: str
+    username: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
+    project_name: str | None = None
+    project_id: str | None = None
+    user_domain_id: str | None = None
+    user_domain_name: str | None = None
+    project_domain_id: str | None = None
+    project_domain_name: str | None = None
+    application_credential_id: str | None = None
+    application_credential_secret: str | None = dataclasses.field(default=None, repr=False)
+    #: Act for the user who made this trust; no project is told then.
+    trust_id: str | None = None
+
+    @property
+    def who(self) -> str:
+        """Who logs in, for messages; not by name, which is configured as a secret."""
+        if self.application_credential_id:
+            return "the configured application credential"
+        return "the configured user"
+
+    def plugin(self) -> Any:
+        """Return keystoneauth's plugin for this login."""
+        from keystoneauth1.identity import v3
+
+        if self.application_credential_id:
+            return v3.ApplicationCredential(
+                self.auth_url,
+                application_credential_id=self.application_credential_id,
+                application_credential_secret=self.application_credential_secret or "",
+            )
+        scope: dict[str, Any] = {"trust_id": self.trust_id}
+        if self.trust_id is None:
+            scope = {
+                "project_name": self.project_name,
+                "project_id": self.project_id,
+                "project_domain_id": self.project_domain_id,
+                "project_domain_name": self.project_domain_name,
+            }
+        return v3.Password(
+            self.auth_url,
+            username=self.username,
+            password=self.password or "",
+            user_domain_id=self.user_domain_id,
+            user_domain_name=self.user_domain_name,
+            **scope,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Connecting:
+    """How Keystone is reached."""
+
+    #: ``True``, ``False``, or a file with the authorities' certificates.
+    verify: bool | str = True
+    #: Seconds for a connection to be made, and for which no byte may come.
+    timeout: float = 60.0
+    #: Seconds before its end at which a token is no longer used.
+    renew_before: int = 60
+
+
+class _Held:
+    """A process's own session and plugin."""
+
+    def __init__(self, credentials: Credentials, how: Connecting) -> None:
+        from keystoneauth1.session import Session
+
+        self.plugin = credentials.plugin()
+        self.plugin.MIN_TOKEN_LIFE_SECONDS = how.renew_before
+        self.session = Session(auth=self.plugin, verify=how.verify, timeout=how.timeout)
+        self.lock = threading.Lock()
+
+
+class KeystoneLogin:
+    """A login, made when it is first needed; for many threads, and in each process anew.
+
+    Nothing is repeated here: the engine repeats what failed for a while.
+    """
+
+    def __init__(self, credentials: Credentials, how: Connecting) -> None:
+        self.credentials = credentials
+        self._held = PerProcess(lambda: _Held(credentials, how))
+
+    @property
+    def session(self) -> Any:
+        """This process's keystoneauth session, for clients that take one."""
+        return self._held.get().session
+
+    def token(self) -> str:
+        """Return a token that holds for a while, a new one where needed.
+
+        :raises AuthorizationFailure: Keystone refuses the login
+        :raises RemoteServiceUnavailable: it does not answer
+        """
+        held = self._held.get()
+        with self._errors():
+            token: str = held.plugin.get_token(held.session)
+        return token
+
+    def renew(self, stale: str) -> None:
+        """Have the next :meth:`token` get a new one, if ``stale`` is still the one in use."""
+        held = self._held.get()
+        with held.lock:
+            current = held.plugin.auth_ref
+            if current is not None and current.auth_token == stale:
+                held.plugin.invalidate()
+
+    def endpoint(
+        self, service: str, interface: str, region: str | None, name: str | None = None
+    ) -> str:
+        """Return a service's URL from the catalog.
+
+        :param service: its type, such as ``object-store``
+        :param interface: ``public`` or ``publicURL``, and so on
+        :raises BadStoreConfiguration: the catalog has none
+        """
+        held = self._held.get()
+        with self._errors():
+            catalog = held.plugin.get_access(held.session).service_catalog.catalog
+        return find_endpoint(catalog, service, interface, region, name)
+
+    def user_id(self) -> str:
+        """Return the id of the user who logs in."""
+        held = self._held.get()
+        with self._errors():
+            found: str = held.plugin.get_user_id(held.session)
+        return found
+
+    def project_id(self) -> str:
+        """Return the id of the project that is logged in to."""
+        held = self._held.get()
+        with self._errors():
+            found: str = held.plugin.get_project_id(held.session)
+        return found
+
+    def call(self, method: str, path: str, token: str, body: Any = None) -> Any:
+        """Make a request of Keystone itself, such as one for a trust, with somebody's token.
+
+        :returns: the answer's JSON, ``None`` when it has none
+        """
+        root = self.credentials.auth_url.rstrip("/")
+        root = root if root.endswith("/v3") else f"{root}/v3"
+        headers = {"X-Auth-Token": token, "X-Subject-Token": token}
+        with self._errors():
+            reply = self.session.request(
+                root + path, method, json=body, headers=headers, authenticated=False
+            )
+            return reply.json() if reply.content else None
+
+    def close(self) -> None:
+        """Close this process's connections."""
+        held = self._held.take()
+        if held is not None:
+            held.session.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        from keystoneauth1.exceptions import ClientException
+
+        try:
+            yield
+        except ClientException as error:
+            raise _translated(error, self.credentials) from error
+
+
+def _translated(error: Any, credentials: Credentials) -> StoreError:
+    """Return the library's error for one of keystoneauth's."""
+    from keystoneauth1 import exceptions
+
+    where = f"Keystone at {credentials.auth_url}"
+    status = getattr(error, "http_status", None)
+    if isinstance(error, exceptions.SSLError):
+        return RemoteServiceUnavailable(
+            f"No verified TLS connection to {where}. Configure the file of its authority, or mend "
+            "its certificate.",
+            status=ErrorStatus.PERMANENT,
+        )
+    if isinstance(error, exceptions.ConnectionError) or status in (408, 429) or (status or 0) > 499:
+        told = f"it answered {status}" if status else type(error).__name__
+        return RemoteServiceUnavailable(f"{where} cannot be used now: {told}.")
+    if isinstance(error, exceptions.Unauthorized):
+        return AuthorizationFailure(
+            f"{where} refuses the login of {credentials.who} (401). Check user, password, project "
+            "and their domains, or the application credential."
+        )
+    if status == 403:
+        return Forbidden(f"{where} forbids this to {credentials.who} (403).")
+    # What the server said may hold anything; the name of the error and the status do not.
+    told = type(error).__name__ + (f", status {status}" if status else "")
+    return BackendException(
+        f"Expected a token from {where}, got {told}. Check the address: it ends with /v3."
+    )
+
+
+def find_endpoint(
+    catalog: Iterable[Mapping[str, Any]],
+    service: str,
+    interface: str,
+    region: str | None,
+    name: str | None = None,
+) -> str:
+    """Return a service's URL from a catalog of either form, v2 or v3.
+
+    :param name: the service's, where its type alone does not tell
+    :raises BadStoreConfiguration: there is none
+    """
+    kind = interface.removesuffix("URL")
+    for each in catalog:
+        if each.get("type") != service or name not in (None, each.get("name")):
+            continue
+        for endpoint in each.get("endpoints", ()):
+            known = (endpoint.get("region_id"), endpoint.get("region"))
+            if region is not None and region not in known:
+                continue
+            if "interface" in endpoint:
+                url = endpoint.get("url") if endpoint["interface"] == kind else None
+            else:
+                url = endpoint.get(f"{kind}URL")
+            if url:
+                return str(url)
+    where = f" in region {region}" if region else ""
+    raise BadStoreConfiguration(
+        f"Expected a {kind} endpoint of a service of type {service}{where} in Keystone's catalog, "
+        "found none. Check the service's type, the interface and the region, or configure the "
+        "endpoint itself."
+    )
+
+
+class ContextLogin:
+    """The token and the catalog that came with a service's request; they cannot be renewed.
+
+    :param context: has ``auth_token``, ``project_id``, ``user_id`` and ``service_catalog``
+    :raises NotAuthenticated: it has no token
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._token: str | None = getattr(context, "auth_token", None)
+        self._catalog = getattr(context, "service_catalog", None)
+        if not self._token:
+            raise NotAuthenticated(
+                "Expected a request context with a token (auth_token), got one without."
+            )
+
+    def token(self) -> str:
+        """Return the token."""
+        assert self._token is not None
+        return self._token
+
+    def renew(self, stale: str) -> None:
+        """Say that the token no longer holds.
+
+        :raises NotAuthenticated: always
+        """
+        raise NotAuthenticated(
+            "The token of the request's context is refused (401): it has expired or was revoked."
+        )
+
+    def endpoint(
+        self, service: str, interface: str, region: str | None, name: str | None = None
+    ) -> str:
+        """Return a service's URL from the context's catalog.
+
+        :raises BadStoreConfiguration: it has none, or there is no catalog
+        """
+        if not self._catalog:
+            raise BadStoreConfiguration(
+                "Expected a request context with a service_catalog, got one without. Configure "
+                "the endpoint itself, or have the service pass the catalog on."
+            )
+        return find_endpoint(self._catalog, service, interface, region, name)

@@ -1,0 +1,119 @@
+"""What went wrong on the wire, as the library's errors."""
+
+import dataclasses
+import http.client
+import ssl
+from collections.abc import Iterator
+
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    InvalidHeader,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+    ReadTimeoutError,
+)
+from urllib3.response import BaseHTTPResponse
+
+from store_lib.exceptions import (
+    BackendException,
+    ErrorStatus,
+    RemoteServiceUnavailable,
+    StoreError,
+)
+from store_lib.redaction import redact_uri
+
+#: Statuses that say that the same request may succeed later.
+BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: Bytes of an error's body that a message may quote.
+_QUOTED = 200
+
+# These end a handshake from outside; all other TLS errors come again.
+_CUT_TLS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Server:
+    """A server as messages speak of it, and the options that say how it is reached."""
+
+    #: Scheme, host and port as a URL without a path or credentials.
+    base: str
+    #: Names of options: the file of authorities, and the two time limits.
+    authorities: str
+    connect_timeout: str
+    read_timeout: str
+
+
+def unreachable(error: Exception, server: Server) -> StoreError:
+    """Return the library's error for one raised while a request was made."""
+    causes = list(causes_of(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return RemoteServiceUnavailable(
+                f"TLS verification of {server.base} failed: {cause.verify_message}. Give the "
+                f"server's authority in {server.authorities}, or mend its certificate.",
+                status=ErrorStatus.PERMANENT,
+            )
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _CUT_TLS):
+            return RemoteServiceUnavailable(
+                f"No TLS connection to {server.base}: {cause.reason or 'handshake failed'}. "
+                "Check that the server speaks TLS there.",
+                status=ErrorStatus.PERMANENT,
+            )
+    if any(isinstance(cause, (LocationParseError, InvalidHeader)) for cause in causes):
+        return BackendException(f"The answer of {server.base} cannot be used: {causes[-1]}")
+    return RemoteServiceUnavailable(f"No answer from {server.base}: {_reason(causes, server)}.")
+
+
+def cut(error: Exception | None, server: Server, got: int) -> RemoteServiceUnavailable:
+    """Return the error for a body that ended early, ``got`` bytes into this answer."""
+    reason = _reason([] if error is None else list(causes_of(error)), server)
+    return RemoteServiceUnavailable(
+        f"Reading from {server.base} was cut after {got} bytes: {reason}."
+    )
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield ``error`` and what it wraps, outermost first: urllib3 nests in several ways."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            inner = [*each.args, each.__cause__]
+            waiting.extend(one for one in inner if isinstance(one, BaseException))
+
+
+def quoted(response: BaseHTTPResponse) -> str:
+    """Return the beginning of an error's body for a message, redacted; may be empty."""
+    try:
+        body = response.read1(_QUOTED, decode_content=False) or b""
+    except Exception:  # the status is what matters
+        return ""
+    text = redact_uri(body[:_QUOTED].decode("ascii", "replace"))
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return f": {text!r}" if text else ""
+
+
+def _reason(causes: list[BaseException], server: Server) -> str:
+    for cause in causes:
+        if isinstance(cause, NameResolutionError):
+            return "its name cannot be looked up"
+        # A refused connection is a NewConnectionError, which urllib3 derives from this one.
+        if isinstance(cause, ConnectTimeoutError) and not isinstance(cause, NewConnectionError):
+            return f"it did not connect within {server.connect_timeout}"
+        if isinstance(cause, ReadTimeoutError | TimeoutError):
+            return (
+                f"no byte came in time ({server.read_timeout}; in a handshake "
+                f"{server.connect_timeout})"
+            )
+    for cause in causes:
+        if isinstance(cause, OSError) and not isinstance(cause, HTTPError) and cause.strerror:
+            return cause.strerror
+    for cause in causes:
+        if isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError):
+            return "its answer is not good HTTP"
+    return "the connection ended early"

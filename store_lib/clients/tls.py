@@ -1,0 +1,62 @@
+"""The TLS settings of a store that talks to servers by itself."""
+
+import logging
+import ssl
+
+from store_lib.clients.process import PerProcess
+from store_lib.exceptions import BadStoreConfiguration
+from store_lib.options import StoreOptions
+
+_LOG = logging.getLogger(__name__)
+
+
+class Tls:
+    """How certificates are verified: against a file, the system's authorities, or not.
+
+    Each process has a context of its own: OpenSSL locks one while it shakes hands, and a child
+    that was forked just then would wait for that lock for ever.
+
+    :param authorities: name of the option with the file; where that is set, verification is on
+    :param insecure: name of the option that switches verification off; warned of here, once
+    :param peers: what is talked to, for the warning
+    :raises BadStoreConfiguration: the file cannot be used
+    """
+
+    def __init__(
+        self, store_id: str, options: StoreOptions, *, authorities: str, insecure: str, peers: str
+    ) -> None:
+        self._store_id = store_id
+        self._option = authorities
+        self._path = options[authorities]
+        self._verified = bool(self._path) or not options[insecure]
+        self._contexts = PerProcess(self._make)
+        self._contexts.get()
+        if options[insecure] and self._verified:
+            _LOG.warning("Store %s: %s is ignored, as %s is set", store_id, insecure, authorities)
+        elif not self._verified:
+            _LOG.warning(
+                "Store %s: certificates of %s are not verified (%s)", store_id, peers, insecure
+            )
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """This process's context.
+
+        :raises BadStoreConfiguration: the file can no longer be used
+        """
+        return self._contexts.get()
+
+    def _make(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=self._path or None)
+        except OSError as error:
+            raise BadStoreConfiguration(
+                store_name=self._store_id,
+                reason=f"{self._option}: expected a readable file of certificates in PEM, got "
+                f"{self._path} ({error.strerror or error})",
+                store=self._store_id,
+            ) from error
+        if not self._verified:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
