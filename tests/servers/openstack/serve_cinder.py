@@ -1,0 +1,108 @@
+"""Serves Cinder's API, scheduler and volume services from this one process, without a broker.
+
+Run by the Python of the servers' environment: ``serve_cinder.py CONFIG TYPES.json``; the database
+and the volume types are made when there is none.
+"""
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+warnings.simplefilter("ignore")
+
+from cinder import monkey_patch  # noqa: E402
+
+monkey_patch.patch()
+
+import cinder.privsep  # noqa: E402
+import eventlet  # noqa: E402
+import os_brick  # noqa: E402
+import os_brick.privileged  # noqa: E402
+from cinder import context, coordination, objects, rpc, service, version  # noqa: E402
+from cinder.common import config, constants  # noqa: E402
+from cinder.db import migration  # noqa: E402
+from cinder.volume import volume_types  # noqa: E402
+from oslo_config import cfg  # noqa: E402
+from oslo_log import log as logging  # noqa: E402
+
+CONF = cfg.CONF
+
+
+def configure(path):
+    """Read the configuration, and run what is privileged right here: this is root."""
+    objects.register_all()
+    CONF(["--config-file", path], project="cinder", version=version.version_string())
+    config.set_middleware_defaults()
+    logging.setup(CONF, "cinder")
+    cinder.privsep.sys_admin_pctxt.set_client_mode(False)
+    os_brick.privileged.default.set_client_mode(False)
+    os_brick.setup(CONF)
+
+
+def make_database(types):
+    """Make the database and the volume types."""
+    migration.db_sync()
+    for name, specs in types.items():
+        volume_types.create(context.get_admin_context(), name, specs)
+
+
+def report_for_each():
+    """Let every service report: the id is kept on the class, where the last one's wins."""
+    report = service.Service.report_state
+
+    def report_state(self):
+        service.Service.service_id = self.origin_service_id
+        report(self)
+
+    service.Service.report_state = report_state
+
+
+def start_services():
+    """Start the scheduler and a volume service for each backend, and let them meet."""
+    scheduler = service.Service.create(binary="cinder-scheduler")
+    volumes = [
+        service.Service.create(
+            host=f"{CONF.host}@{backend}",
+            service_name=backend,
+            binary=constants.VOLUME_BINARY,
+            coordination=True,
+        )
+        for backend in CONF.enabled_backends
+    ]
+    # It waits in start() for a backend's first report.
+    starting = eventlet.spawn(scheduler.start)
+    eventlet.sleep(0.01)
+    for each in volumes:
+        each.start()
+    known = scheduler.manager.driver.host_manager
+    wanted = {each.host for each in volumes}
+    for attempt in range(1200):
+        if wanted <= set(known.service_states):
+            break
+        # What is told before the listener has made its queue is lost.
+        if attempt % 5 == 0:
+            scheduler.manager.request_service_capabilities(context.get_admin_context())
+        eventlet.sleep(0.05)
+    else:
+        sys.exit(f"backends that never reported: {wanted - set(known.service_states)}")
+    starting.wait()
+
+
+def main(path, types):
+    sys.argv = ["cinder-volume"]
+    configure(path)
+    if not os.path.exists(CONF.database.connection.removeprefix("sqlite:///")):
+        make_database(json.loads(Path(types).read_text()))
+    rpc.init(CONF)
+    coordination.COORDINATOR.start()
+    report_for_each()
+    start_services()
+    api = service.WSGIService("osapi_volume")
+    api.start()
+    api.server._server.wait()  # api.wait() would return at once
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
