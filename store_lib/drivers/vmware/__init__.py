@@ -1,0 +1,6 @@
+"""The VMware datastore backend: objects are files on datastores of a vCenter or ESXi server."""
+
+from store_lib.drivers.vmware.driver import VmwareDriver
+from store_lib.drivers.vmware.location import VmwareLocation
+
+__all__ = ["VmwareDriver", "VmwareLocation"]

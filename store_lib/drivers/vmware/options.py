@@ -1,0 +1,168 @@
+"""The vmware driver's options, and the datastores that they list."""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+
+from oslo_config import cfg
+
+OPTIONS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "vmware_server_host",
+        sample_default="vcenter.example.org",
+        help="The vCenter Server or ESXi host: an address or a name, with a port where it is not "
+        "443. An IPv6 address with a port stands in brackets. Required.",
+    ),
+    cfg.StrOpt(
+        "vmware_server_username",
+        sample_default="glance@vsphere.local",
+        help="User that logs in there. Required.",
+    ),
+    cfg.StrOpt("vmware_server_password", secret=True, help="The user's password. Required."),
+    cfg.MultiStrOpt(
+        "vmware_datastores",
+        sample_default=["folder/datacenter:datastore:100"],
+        help="Where objects go, as <datacenter path>:<datastore name>:<weight>; to be repeated for "
+        "each datastore. The path is the datacenter's in the inventory. The weight is an integer, "
+        "0 when it is left out: the highest weight is taken first, the most free space among "
+        "equals, and the next one when the object does not fit. A colon in a path or a name has a "
+        "backslash before it, and so has a backslash. Required.",
+    ),
+    cfg.StrOpt(
+        "vmware_store_image_dir",
+        default="/openstack_glance",
+        help="Directory on the datastores that holds the objects. It is made when it is missing. "
+        "Objects elsewhere cannot be read or deleted.",
+    ),
+    cfg.IntOpt(
+        "vmware_api_retry_count",
+        default=10,
+        min=1,
+        help="How often in a row asking for a task's progress may fail for reasons of the "
+        "connection before the task is given up. Any other request is repeated as "
+        "transfer_attempts says.",
+    ),
+    cfg.IntOpt(
+        "vmware_task_poll_interval",
+        default=5,
+        min=1,
+        help="Longest pause in seconds between two questions whether a task has ended. The first "
+        "ones are asked within milliseconds.",
+    ),
+    cfg.IntOpt(
+        "vmware_task_timeout",
+        default=300,
+        min=1,
+        help="Seconds that a task (moving, deleting or searching files) may take.",
+    ),
+    cfg.BoolOpt(
+        "vmware_insecure",
+        default=False,
+        deprecated_name="vmware_api_insecure",
+        help="Do not verify the server's certificate. Anybody on the way can then read the "
+        "password and alter what is transferred. Ignored when vmware_ca_file is set.",
+    ),
+    cfg.StrOpt(
+        "vmware_ca_file",
+        sample_default="/etc/ssl/certs/vcenter.pem",
+        help="File with the certificates, in PEM, of the authorities that the server is verified "
+        "against. Left out, the system's authorities are trusted. The environment "
+        "(REQUESTS_CA_BUNDLE and its like) does not change it.",
+    ),
+    cfg.StrOpt(
+        "vmware_wsdl_location",
+        sample_default="/etc/store_lib/vimService.wsdl",
+        help="File with the API's description, as a path or a file URI, for servers that do not "
+        "offer theirs, or to start faster. Left out, it is fetched from the server.",
+    ),
+    cfg.FloatOpt(
+        "vmware_connect_timeout",
+        default=10.0,
+        min=0.001,
+        help="Seconds for a connection to the server to be made.",
+    ),
+    cfg.FloatOpt(
+        "vmware_read_timeout",
+        default=120.0,
+        min=0.001,
+        help="Seconds for which the server may neither take nor send a byte before it is given "
+        "up. The answer to an upload comes only once the datastore has written everything.",
+    ),
+)
+
+_FORM = "<datacenter path>:<datastore name>[:<weight>]"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """A datastore as it is configured, or as a URI names it."""
+
+    #: The datacenter's inventory path, as it was written.
+    datacenter: str
+    datastore: str
+    weight: int = dataclasses.field(default=0, compare=False)
+
+    @property
+    def shown(self) -> str:
+        """What messages call it."""
+        return f"{self.datacenter}:{self.datastore}"
+
+
+def parse_datastores(entries: Iterable[str]) -> list[Place]:
+    """Return the configured datastores.
+
+    :raises ValueError: an entry is malformed, names a datastore again, or there is none
+    """
+    places: dict[tuple[str, str], Place] = {}
+    for entry in entries:
+        place = _parse(entry.strip())
+        key = place.datacenter.strip("/"), place.datastore
+        if key in places:
+            raise ValueError(f"vmware_datastores: {place.shown} is listed twice")
+        places[key] = place
+    if not places:
+        raise ValueError(f"vmware_datastores: expected at least one {_FORM}, got none")
+    return list(places.values())
+
+
+def _parse(entry: str) -> Place:
+    wrong = f"vmware_datastores: expected {_FORM}, got {entry!r}"
+    fields = [""]
+    for piece in re.findall(r"\\?.", entry, re.DOTALL):
+        if piece == ":":
+            fields.append("")
+        elif piece[0] != "\\":
+            fields[-1] += piece
+        elif piece in ("\\:", "\\\\"):
+            fields[-1] += piece[1]
+        else:
+            raise ValueError(f"{wrong}: a backslash stands before : or \\ alone")
+    if len(fields) not in (2, 3):
+        raise ValueError(f"{wrong}: a colon within a path or a name is to be written as \\:")
+    datacenter, datastore = fields[0].strip(), fields[1].strip()
+    if not datacenter.strip("/") or not datastore:
+        raise ValueError(f"{wrong}: the path or the name is empty")
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", weight := fields[2].strip() if fields[2:] else "0"):
+        raise ValueError(f"{wrong}: the weight {weight!r} is not an integer")
+    return Place(datacenter, datastore, int(weight))
+
+
+def parse_directory(text: str) -> str:
+    """Return the directory of the objects, without slashes around it.
+
+    :raises ValueError: it is none
+    """
+    directory = text.strip().strip("/")
+    if not is_path(directory):
+        raise ValueError(
+            "vmware_store_image_dir: expected a directory below a datastore's root, such as "
+            f"/openstack_glance, got {text!r}"
+        )
+    return directory
+
+
+def is_path(text: str) -> bool:
+    """Tell whether ``text`` is a relative path that means what it says."""
+    return text.isprintable() and all(
+        each not in ("", ".", "..") and "\\" not in each for each in text.split("/")
+    )

@@ -1,0 +1,178 @@
+"""A login to the API for each process: begun when it is needed, renewed when it has ended."""
+
+import http.cookies
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from urllib3.response import BaseHTTPResponse
+
+from store_lib.clients.process import PerProcess
+from store_lib.drivers.vmware.errors import fault_error, soap_error
+from store_lib.drivers.vmware.wire import Wire
+from store_lib.exceptions import NotAuthenticated, StoreError
+
+if TYPE_CHECKING:
+    from store_lib.drivers.vmware.soap import Api
+
+_LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_COOKIE = "vmware_soap_session"
+
+
+class _Login:
+    """What a process knows of its session."""
+
+    def __init__(self) -> None:
+        #: Held while somebody logs in or out.
+        self.lock = threading.Lock()
+        #: Held by whose turn it is to use suds, which mixes up replies that threads take apart
+        #: at once; let go of while a reply is waited for.
+        self.turn = threading.Lock()
+        #: As the server gave it; ``None`` without a session.
+        self.cookie: str | None = None
+        #: What tells this session from an earlier one; ``None`` without one.
+        self.mark: object | None = None
+
+
+class Session:
+    """Calls of the API, and the cookie by which the data server knows who asks.
+
+    :param api: makes the client; called when the first call is made, as it asks the server
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        user: str,
+        password: str,
+        api: Callable[[Callable[[bytes, dict[str, str]], tuple[int, bytes]]], "Api"],
+    ) -> None:
+        self._wire = wire
+        self._user = user
+        self._password = password
+        self._make_api = api
+        self._api: Api | None = None
+        self._logins = PerProcess(_Login)
+
+    def call(self, doing: str, function: Callable[["Api"], T]) -> T:
+        """Return what ``function`` gets from the API, logged in.
+
+        When the session has ended, it is begun anew at once, and the call made once more: what
+        was not authenticated was not done.
+
+        :param doing: what is asked for, for messages
+        """
+        mark = self.begin()
+        try:
+            return self._try(doing, function)
+        except NotAuthenticated:
+            self.begin(instead_of=mark)
+            return self._try(doing, function)
+
+    def begin(self, instead_of: object | None = None) -> object:
+        """Log in unless there is a session, and return what tells it from others.
+
+        :param instead_of: a session that was found to have ended
+        """
+        login = self._logins.get()
+        if (mark := login.mark) is not None and mark is not instead_of:
+            return mark
+        with login.lock:
+            if login.mark is None or login.mark is instead_of:
+                login.mark = login.cookie = None
+                self._try("the login", self._log_in)
+                login.mark = object()
+                _LOG.debug("Logged in to %s", self._wire.server.base)
+            return login.mark
+
+    def end(self) -> None:
+        """Log this process out, if it is logged in; what goes wrong is logged alone."""
+        login = self._logins.get()
+        with login.lock:
+            if login.mark is not None:
+                try:
+                    self._try(
+                        "the logout", lambda api: api.Logout(api.service_content.sessionManager)
+                    )
+                except StoreError as error:
+                    _LOG.info("Not logged out of %s: %s", self._wire.server.base, error)
+        self._logins.take()
+
+    @property
+    def cookie(self) -> str:
+        """The Cookie header of the present session, for the data server."""
+        self.begin()
+        return f"{_COOKIE}={self._logins.get().cookie}"
+
+    def ticket(self, method: str, target: str) -> str:
+        """Return a Cookie header with a service ticket, good for one request of the data server.
+
+        :param method: the request's
+        :param target: its path and query
+        """
+
+        def acquire(api: "Api") -> Any:
+            spec = api.make(
+                "SessionManagerHttpServiceRequestSpec",
+                method=f"http{method.capitalize()}",
+                url=self._wire.server.base + target,
+            )
+            manager = api.service_content.sessionManager
+            return api.AcquireGenericServiceTicket(manager, spec=spec)
+
+        return f'vmware_cgi_ticket="{self.call("a service ticket", acquire).id}"'
+
+    def _log_in(self, api: "Api") -> None:
+        api.Login(
+            api.service_content.sessionManager,
+            userName=self._user,
+            password=self._password,
+            locale="en",
+        )
+
+    def _try(self, doing: str, function: Callable[["Api"], T]) -> T:
+        try:
+            with self._logins.get().turn:
+                if self._api is None:
+                    self._api = self._make_api(self._post)
+                return function(self._api)
+        except StoreError:
+            raise
+        except Exception as error:
+            raise soap_error(error, doing, self._wire.server) from None
+
+    def _post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Send a call with the session's cookie, and keep the cookie that comes back."""
+        login = self._logins.get()
+        sent = dict(headers)
+        if login.cookie is not None:
+            sent["Cookie"] = f"{_COOKIE}={login.cookie}"
+        login.turn.release()
+        try:
+            response, text = self._wire.fetch("POST", "/sdk", sent, body)
+        finally:
+            login.turn.acquire()
+        given = _cookie_of(response)
+        if given is not None:
+            login.cookie = given
+        return response.status, text
+
+    def fault(self, fault: Any, doing: str) -> StoreError:
+        """Return the error for the fault that a task ended with."""
+        said = str(getattr(fault, "localizedMessage", ""))
+        return fault_error(type(fault.fault).__name__, said, doing, self._wire.server)
+
+
+def _cookie_of(response: BaseHTTPResponse) -> str | None:
+    for line in response.headers.getlist("Set-Cookie"):
+        try:
+            cookies = http.cookies.SimpleCookie(line)
+        except http.cookies.CookieError:
+            continue
+        if _COOKIE in cookies and cookies[_COOKIE].value:
+            return cookies[_COOKIE].coded_value
+    return None

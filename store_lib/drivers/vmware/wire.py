@@ -1,0 +1,100 @@
+"""Requests to the one configured server: its time limits, its certificate, and nobody else."""
+
+import http.client
+from collections.abc import Iterable, Mapping
+
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
+from urllib3.util import Timeout
+
+from store_lib.clients.connections import DirectManager, close_manager
+from store_lib.clients.hosts import join_host
+from store_lib.clients.network_errors import Server, unreachable
+from store_lib.clients.process import PerProcess
+from store_lib.clients.tls import Tls
+from store_lib.drivers.vmware.location import HTTPS
+
+
+class Wire:
+    """The connections to the server; each process makes its own.
+
+    Nothing comes from the environment: no proxy, no authorities, no ``.netrc``.
+
+    :param connect_timeout: seconds for a connection to be made
+    :param read_timeout: seconds without a byte, of a request or of an answer
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        tls: Tls,
+        *,
+        connect_timeout: float,
+        read_timeout: float,
+    ) -> None:
+        base = f"https://{join_host(host, port, HTTPS)}"
+        #: The server as messages speak of it.
+        self.server = Server(
+            base, "vmware_ca_file", "vmware_connect_timeout", "vmware_read_timeout"
+        )
+        self._timeout = Timeout(connect=connect_timeout, read=read_timeout)
+        self._managers = PerProcess(
+            lambda: [
+                DirectManager(context=tls.context, send_timeout=read_timeout) for _ in range(2)
+            ]
+        )
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None = None,
+        *,
+        fresh: bool = False,
+    ) -> BaseHTTPResponse:
+        """Send a request, once; the answer may have any status, and its body is not read yet.
+
+        :param fresh: on a connection of its own: one that was kept may end just when it is used
+            again, and a stream cannot be sent anew
+        :raises RemoteServiceUnavailable: the server did not answer
+        """
+        sent = {"Accept-Encoding": "identity", "User-Agent": "store_lib", **headers}
+        kept, single = self._managers.get()
+        if fresh:
+            sent["Connection"] = "close"
+        try:
+            return (single if fresh else kept).urlopen(
+                method,
+                self.server.base + target,
+                body=body,
+                headers=sent,
+                redirect=False,
+                retries=False,
+                timeout=self._timeout,
+                preload_content=False,
+                decode_content=False,
+            )
+        except (HTTPError, OSError, http.client.HTTPException) as error:
+            raise unreachable(error, self.server) from error
+
+    def fetch(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> tuple[BaseHTTPResponse, bytes]:
+        """Send a request, and read the whole answer.
+
+        :raises RemoteServiceUnavailable: the server did not answer, or not to the end
+        """
+        response = self.send(method, target, headers, body)
+        try:
+            return response, response.read(decode_content=False)
+        except (HTTPError, OSError, http.client.HTTPException) as error:
+            raise unreachable(error, self.server) from error
+        finally:
+            response.close()
+
+    def close(self) -> None:
+        """Close this process's idle connections."""
+        for manager in self._managers.take() or ():
+            close_manager(manager)

@@ -1,0 +1,296 @@
+"""oslo.vmware's client on our own connections: replies, secrets, logins, and bodies cut short."""
+
+import logging
+import re
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from store_lib.drivers.vmware import VmwareDriver
+from store_lib.exceptions import (
+    BackendException,
+    BadStoreConfiguration,
+    RemoteServiceUnavailable,
+    StoreError,
+)
+from store_lib.options import StoreOptions
+from tests.scripted_server import Reply, Request, ScriptedServer
+from tests.servers.vsphere.wsdl import write_wsdl
+
+PASSWORD, SESSION = "s3cret-canary & more", "52c0ffee-session-canary"
+
+_ENVELOPE = (
+    '<?xml version="1.0"?><e:Envelope xmlns:e="http://schemas.xmlsoap.org/soap/envelope/" '
+    'xmlns:i="http://www.w3.org/2001/XMLSchema-instance"><e:Body>{}</e:Body></e:Envelope>'
+)
+_REFERENCES = ("rootFolder", "propertyCollector", "sessionManager", "searchIndex", "fileManager")
+_ABOUT = ("name", "fullName", "vendor", "version", "build", "osType", "productLineId", "apiType")
+
+
+def answer(operation: str, value: str) -> Reply:
+    text = f'<{operation}Response xmlns="urn:vim25">{value}</{operation}Response>'
+    return Reply(body=_ENVELOPE.format(text).encode(), headers={"Content-Type": "text/xml"})
+
+
+def fault(kind: str, said: str = "no") -> Reply:
+    text = (
+        f"<e:Fault><faultcode>ServerFaultCode</faultcode><faultstring>{said}</faultstring>"
+        f'<detail><{kind}Fault xmlns="urn:vim25" i:type="{kind}"/></detail></e:Fault>'
+    )
+    return Reply(500, _ENVELOPE.format(text).encode(), {"Content-Type": "text/xml"})
+
+
+def content() -> str:
+    given = "".join(f'<{name} type="X">{name}</{name}>' for name in _REFERENCES)
+    about = "".join(f"<{name}>x</{name}>" for name in _ABOUT)
+    return f"<returnval>{given}<about>{about}<apiVersion>8</apiVersion></about></returnval>"
+
+
+class VCenter:
+    """Answers the calls of a driver that is being configured."""
+
+    def __init__(self) -> None:
+        self.further: Any = None
+        self.login = answer(
+            "Login",
+            f"<returnval><key>{SESSION}</key><userName>u</userName><fullName>u</fullName>"
+            "<loginTime>2026-01-01T00:00:00Z</loginTime>"
+            "<lastActiveTime>2026-01-01T00:00:00Z</lastActiveTime><locale>en</locale>"
+            "<messageLocale>en</messageLocale></returnval>",
+        )
+        self.login.headers["Set-Cookie"] = f'vmware_soap_session="{SESSION}"; Path=/; HttpOnly'
+
+    def __call__(self, request: Request) -> Reply:
+        found = re.search(rb"Body[^>]*><(?:\w+:)?(\w+)", request.body)
+        operation = found[1].decode() if found else request.method
+        if self.further is not None:
+            reply = self.further(operation, request)
+            if reply is not None:
+                return reply  # type: ignore[no-any-return]
+        if operation == "RetrieveServiceContent":
+            return answer(operation, content())
+        if operation == "Login":
+            return self.login
+        if operation == "Logout":
+            return answer(operation, "")
+        if operation == "FindByInventoryPath":
+            return answer(operation, '<returnval type="Datacenter">datacenter-1</returnval>')
+        return Reply(503)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def wsdl(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_wsdl(tmp_path_factory.mktemp("wsdl")))
+
+
+@pytest.fixture
+def vcenter() -> VCenter:
+    return VCenter()
+
+
+@pytest.fixture
+def server(authority: trustme.CA, vcenter: VCenter) -> Iterator[ScriptedServer]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with ScriptedServer(vcenter, tls=context) as server:
+        yield server
+
+
+@pytest.fixture
+def driver(
+    server: ScriptedServer, authority: trustme.CA, wsdl: str, tmp_path: Path
+) -> Iterator[VmwareDriver]:
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    options = {
+        "vmware_server_host": f"127.0.0.1:{server.port}",
+        "vmware_server_username": "user",
+        "vmware_server_password": PASSWORD,
+        "vmware_datastores": ["dc:ds"],
+        "vmware_ca_file": str(path),
+        "vmware_wsdl_location": wsdl,
+        "vmware_read_timeout": 5.0,
+    }
+    driver = VmwareDriver("vm", StoreOptions.of(VmwareDriver.options, **options))
+    yield driver
+    driver.close()
+
+
+@pytest.fixture
+def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many threads were at once where suds keeps a reply in an object that all share."""
+    from suds.bindings.multiref import MultiRef
+
+    inside: set[int] = set()
+    counts: list[int] = []
+    process = MultiRef.process
+
+    def counted(self: Any, body: Any) -> Any:
+        inside.add(threading.get_ident())
+        time.sleep(0)  # lets another one in, if there is a way
+        counts.append(len(inside))
+        try:
+            return process(self, body)
+        finally:
+            inside.discard(threading.get_ident())
+
+    monkeypatch.setattr(MultiRef, "process", counted)
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield counts
+    sys.setswitchinterval(usual)
+
+
+def operations(server: ScriptedServer) -> list[str]:
+    found = (re.search(rb"Body[^>]*><(?:\w+:)?(\w+)", each.body) for each in server.requests)
+    return [each[1].decode() for each in found if each]
+
+
+def test_threads_get_their_own_replies(
+    driver: VmwareDriver, server: ScriptedServer, vcenter: VCenter, crowd: list[int]
+) -> None:
+    """Of calls that many threads make at once, each gets the reply to its own."""
+    driver.configure()
+
+    def further(operation: str, request: Request) -> Reply | None:
+        path = re.search(rb"inventoryPath>([^<]*)<", request.body)
+        if path is None:
+            return None
+        return answer(operation, f'<returnval type="Datacenter">{path[1].decode()}</returnval>')
+
+    vcenter.further = further
+    wrong: list[object] = []
+
+    def work(number: int) -> None:
+        for each in range(15):
+            path = f"path-{number}-{each}"
+            found = driver._session.call(
+                "it",
+                lambda api, path=path: api.FindByInventoryPath(  # type: ignore[misc]
+                    api.service_content.searchIndex, inventoryPath=path
+                ),
+            )
+            if getattr(found, "value", None) != path:
+                wrong.append((path, found))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert wrong == []
+    assert max(crowd) == 1
+
+
+def test_no_secret_is_logged(
+    driver: VmwareDriver, server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At DEBUG neither the password nor the session's key shows, though suds prints messages."""
+    caplog.set_level(logging.DEBUG)
+    driver.configure()
+    assert b"s3cret-canary &amp; more" in b"".join(each.body for each in server.requests)
+    assert "Login" in operations(server)
+    assert "s3cret-canary" not in caplog.text
+    assert "session-canary" not in caplog.text
+    assert "s3cret-canary" not in repr(driver.conf) + repr(vars(driver))
+
+
+def test_the_cookie_goes_back_as_it_came(driver: VmwareDriver, server: ScriptedServer) -> None:
+    """The server's cookie, quotes and all, is sent with what follows the login."""
+    driver.configure()
+    cookies = {
+        name: each.headers.get("cookie")
+        for name, each in zip(operations(server), server.requests, strict=True)
+    }
+    assert cookies["Login"] is None
+    assert cookies["FindByInventoryPath"] == f'vmware_soap_session="{SESSION}"'
+    assert server.requests[0].headers["soapaction"] == '"urn:vim25/6.5"'
+
+
+def test_a_refused_login_is_told(driver: VmwareDriver, vcenter: VCenter) -> None:
+    """A fault has its name and words in the message, and what to look at."""
+    vcenter.login = fault("InvalidLogin", "Cannot complete login")
+    with pytest.raises(BadStoreConfiguration, match=r"InvalidLogin \(Cannot complete login\)"):
+        driver.configure()
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (Reply(200, b"<html>not an API</html>"), BackendException),
+        (Reply(200, b"not even XML"), BackendException),
+        (Reply(404), BackendException),
+        (Reply(301, headers={"Location": "https://elsewhere/"}), BackendException),
+        (Reply(503), RemoteServiceUnavailable),
+        (Reply(200, b"x" * 10, cut=3, then="fin"), RemoteServiceUnavailable),
+        (fault("SystemError"), BackendException),
+        (fault("NoSuchFaultInTheSchema"), BackendException),
+    ],
+    ids=["html", "text", "404", "redirect", "503", "cut", "fault", "unknown fault"],
+)
+def test_what_is_no_answer_is_told(
+    driver: VmwareDriver, vcenter: VCenter, reply: Reply, kind: type[StoreError]
+) -> None:
+    """Whatever a server says in place of an answer comes out as an error of the library."""
+    driver.configure()
+    vcenter.further = lambda operation, request: reply
+    with pytest.raises(kind) as caught:
+        driver.space(context=None)
+    assert str(caught.value).startswith(("https://127.0.0.1", "No answer from https://127.0.0.1"))
+
+
+def test_a_description_that_refers_elsewhere_is_not_followed(
+    driver: VmwareDriver, tmp_path: Path
+) -> None:
+    """No file of the API's description is fetched from another server."""
+    path = tmp_path / "vimService.wsdl"
+    path.write_text(
+        '<definitions xmlns="http://schemas.xmlsoap.org/wsdl/" targetNamespace="urn:a">'
+        '<import location="http://127.0.0.1:9/vim.wsdl" namespace="urn:b"/></definitions>'
+    )
+    driver.conf._values["vmware_wsdl_location"] = str(path)
+    with pytest.raises(BadStoreConfiguration, match=r"refers to http://127\.0\.0\.1:9"):
+        driver.configure()
+
+
+class Body:
+    """A large body that is streamed, and raises on the way."""
+
+    size: int | None = 64 * 1024 * 1024
+    rewindable = False
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+        self._left = 1024 * 1024
+
+    def read(self, amount: int = -1) -> bytes:
+        if not self._left:
+            raise self._error
+        self._left -= amount
+        return bytes(amount)
+
+
+def test_a_body_that_raises_ends_the_request_first(
+    driver: VmwareDriver, server: ScriptedServer
+) -> None:
+    """When a body raises, its error comes out once the server has seen the connection end."""
+    driver.configure()
+    seen = len(server.requests)
+    body: Any = Body(KeyError("the source broke"))
+    with pytest.raises(KeyError, match="the source broke"):
+        driver._folder.put("/folder/d/f?dcPath=dc&dsName=ds", body)
+    (request,) = server.requests[seen:]
+    assert request.method == "PUT"
+    assert len(request.body) == 1024 * 1024
