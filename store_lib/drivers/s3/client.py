@@ -1,0 +1,181 @@
+"""botocore's client, one for each process, whose calls raise the library's errors."""
+
+import functools
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from store_lib.clients.process import PerProcess
+from store_lib.drivers.s3.errors import translate
+from store_lib.drivers.s3.options import Settings
+from store_lib.exceptions import RemoteServiceUnavailable
+from store_lib.options import StoreOptions
+from store_lib.redaction import HIDDEN
+
+_OBJECT = ("ETag", "ContentLength", "LastModified")
+#: What a whole answer has, by operation.
+_PROMISED: Mapping[str, tuple[str, ...]] = {
+    "put_object": ("ETag",),
+    "upload_part": ("ETag",),
+    "create_multipart_upload": ("UploadId",),
+    "complete_multipart_upload": ("ETag",),
+    "copy_object": ("CopyObjectResult",),
+    "upload_part_copy": ("CopyPartResult",),
+    "get_object": _OBJECT,
+    "head_object": _OBJECT,
+}
+
+#: Idle connections that are kept at least: several transfers may be at work at once.
+_CONNECTIONS = 64
+
+
+class Client:
+    """Makes the requests of one store.
+
+    botocore is what boto3 is made of: its low-level client is the one that boto3 gives.
+    :raises ImportError: it is not installed
+    """
+
+    def __init__(self, options: StoreOptions, settings: Settings) -> None:
+        from botocore.config import Config
+
+        protected = options.s3_store_enable_data_integrity_protection
+        checksums = {
+            name: options[f"s3_store_{name}"] if protected else "when_required"
+            for name in ("request_checksum_calculation", "response_checksum_validation")
+        }
+        config = Config(
+            signature_version="s3v4",
+            # The engine repeats requests, and knows when not to.
+            retries={"mode": "standard", "total_max_attempts": 1},
+            connect_timeout=options.s3_store_connect_timeout,
+            read_timeout=options.s3_store_read_timeout,
+            max_pool_connections=max(_CONNECTIONS, 2 * settings.threads),
+            tcp_keepalive=True,
+            user_agent_extra="store_lib",
+            s3={
+                "addressing_style": options.s3_store_bucket_url_format,
+                "payload_signing_enabled": {"always": True, "never": False}.get(
+                    options.s3_store_payload_signing, not settings.tls
+                ),
+            },
+            **checksums,
+        )
+        unsigned = config.merge(Config(s3={**config.s3, "payload_signing_enabled": False}))
+
+        def make() -> Any:
+            session = _session()
+            client = session.create_client(
+                "s3",
+                endpoint_url=settings.endpoint,
+                region_name=settings.region or session.get_config_variable("region") or "us-east-1",
+                aws_access_key_id=options.s3_store_access_key or None,
+                aws_secret_access_key=options.s3_store_secret_key or None,
+                verify=options.s3_store_cacert or None,
+                config=config,
+            )
+            client.meta.events.register(
+                "before-sign.s3", functools.partial(_leave_unsigned, unsigned)
+            )
+            return client
+
+        self.endpoint = settings.endpoint
+        self._own: PerProcess[Any] = PerProcess(make)
+        for name in ("botocore.auth", "botocore.endpoint", "botocore.hooks"):
+            _hide_in(logging.getLogger(name))
+
+    def open(self) -> Any:
+        """Return this process's client, which many threads may use at once."""
+        return self._own.get()
+
+    def call(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        """Make a request and return the answer.
+
+        :param operation: a method of botocore's client, with its arguments
+        :raises StoreError: as :func:`~store_lib.drivers.s3.errors.translate` says
+        """
+        try:
+            answer: dict[str, Any] = getattr(self.open(), operation)(**arguments)
+        except Exception as error:
+            raise translate(error, self.endpoint, _asked(operation, arguments)) from error
+        missing = [name for name in _PROMISED.get(operation, ()) if name not in answer]
+        if missing:
+            # http.client takes the head of a cut connection for a short one.
+            raise RemoteServiceUnavailable(
+                f"{_asked(operation, arguments)}: the answer of {self.endpoint} ended before "
+                f"{' and '.join(missing)}."
+            )
+        return answer
+
+    def pages(self, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+        """Make the requests for a listing, and yield the answers."""
+        try:
+            yield from self.open().get_paginator(operation).paginate(**arguments)
+        except Exception as error:
+            raise translate(error, self.endpoint, _asked(operation, arguments)) from error
+
+    def presigned(self, bucket: str, key: str, expires: int) -> str:
+        """Return a URL that reads an object for ``expires`` seconds."""
+        try:
+            url: str = self.open().generate_presigned_url(
+                "get_object", {"Bucket": bucket, "Key": key}, ExpiresIn=expires
+            )
+        except Exception as error:
+            raise translate(error, self.endpoint, f"presign {bucket}/{key}") from error
+        return url
+
+    def close(self) -> None:
+        """Close this process's idle connections."""
+        client = self._own.take()
+        if client is not None:
+            client.close()
+
+
+#: The description of S3's interface, which takes long to read and never changes.
+_models: Any = None
+
+
+def _session() -> Any:
+    """Return a session of botocore's, which finds credentials; it must not outlive a fork."""
+    global _models
+    import botocore.session
+
+    session = botocore.session.get_session()
+    _models = _models or session.get_component("data_loader")
+    session.register_component("data_loader", _models)
+    return session
+
+
+def _asked(operation: str, arguments: dict[str, Any]) -> str:
+    what = "/".join(arguments[name] for name in ("Bucket", "Key") if name in arguments)
+    part = f", part {arguments['PartNumber']}" if "PartNumber" in arguments else ""
+    return f"{operation} {what}{part}"
+
+
+def _leave_unsigned(unsigned: Any, request: Any, **_: Any) -> None:
+    """Do not sign the payload of a body that streams: that would take reading it twice."""
+    if not getattr(request.data, "rewindable", True):
+        request.context["client_config"] = unsigned
+
+
+_SECRET = re.compile(
+    r"((?:Credential=|security-token['\":]*\s*b?['\"]?|Signature[=:]\s*))[^\s,;&'\"/]+",
+    re.IGNORECASE,
+)
+
+
+class _Hide(logging.Filter):
+    """Takes access keys, tokens and signatures out of botocore's debug lines."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg = _SECRET.sub(rf"\1{HIDDEN}", record.getMessage())
+        record.args = ()
+        return True
+
+
+_hide = _Hide()
+
+
+def _hide_in(logger: logging.Logger) -> None:
+    logger.addFilter(_hide)  # which is in it at most once

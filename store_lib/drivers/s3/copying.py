@@ -1,0 +1,125 @@
+"""A copy within one server, made by the server itself."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from store_lib.drivers.s3.bucket import NONCE, Bucket, Head
+from store_lib.drivers.s3.errors import ConditionFailed
+from store_lib.drivers.s3.location import S3Location
+from store_lib.drivers.s3.parts import part_of_known
+from store_lib.drivers.s3.publishing import Publication
+from store_lib.drivers.s3.writer import abort_upload
+from store_lib.exceptions import NotFound, ObjectChanged
+
+
+class Copy:
+    """Makes one object from another.
+
+    :param source: where the other lies, on the same server
+    :param publication: of the new one
+    :param limit: bytes above which it is copied in parts
+    :param part: bytes of such a part, at least
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        source: S3Location,
+        key: str,
+        nonce: str,
+        publication: Publication,
+        *,
+        limit: int,
+        part: int,
+    ) -> None:
+        self._bucket = bucket
+        self._origin = Bucket(bucket.client, source.bucket)
+        self._source = source
+        self._key = key
+        self._metadata = {NONCE: nonce}
+        self._publication = publication
+        self._limit = limit
+        self._part = part
+
+    def make(self) -> None:
+        """Copy; whatever goes wrong, nothing is left.
+
+        May be called again after a temporary error.
+
+        :raises NotFound: there is nothing to copy
+        :raises Duplicate: an object of this key is there
+        """
+        if self._publication.succeeded():  # at an attempt before this one
+            return
+        head = self._origin.head(self._source.key)
+        if head is None:
+            raise NotFound(f"There is no object {self._source} to copy from.")
+        self._publication.check()
+        if head.size > self._limit:
+            self._make_of_parts(head)
+        else:
+            self._publish(lambda condition: self._copy_whole(head, condition))
+
+    def _publish(self, make: Callable[[dict[str, str]], object], parts: int = 1) -> None:
+        try:
+            self._publication.publish(make, parts)
+        except BaseException:
+            # The reply may have been lost, and not the copy.
+            if not self._publication.succeeded():
+                self._publication.withdraw()
+                raise
+
+    def _copy_whole(self, head: Head, condition: dict[str, str]) -> None:
+        self._copy(
+            "copy_object", head, Metadata=self._metadata, MetadataDirective="REPLACE", **condition
+        )
+
+    def _make_of_parts(self, head: Head) -> None:
+        begun = self._bucket.call("create_multipart_upload", self._key, Metadata=self._metadata)
+        upload = begun["UploadId"]
+
+        def complete(condition: dict[str, str]) -> None:
+            self._bucket.call(
+                "complete_multipart_upload",
+                self._key,
+                UploadId=upload,
+                MultipartUpload={"Parts": parts},
+                **condition,
+            )
+
+        try:
+            parts = list(self._copied_parts(head, upload))
+            self._publish(complete, len(parts))
+        except BaseException:
+            abort_upload(self._bucket, self._key, upload)
+            raise
+
+    def _copied_parts(self, head: Head, upload: str) -> Iterator[dict[str, Any]]:
+        size = part_of_known(head.size, self._part)
+        for number, start in enumerate(range(0, head.size, size), 1):
+            answer = self._copy(
+                "upload_part_copy",
+                head,
+                UploadId=upload,
+                PartNumber=number,
+                CopySourceRange=f"bytes={start}-{min(start + size, head.size) - 1}",
+            )
+            yield {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
+
+    def _copy(self, operation: str, head: Head, **arguments: Any) -> dict[str, Any]:
+        """Make a request that copies, from the very object that was looked at."""
+        try:
+            return self._bucket.call(
+                operation,
+                self._key,
+                CopySource={"Bucket": self._source.bucket, "Key": self._source.key},
+                CopySourceIfMatch=head.etag,
+                **arguments,
+            )
+        except ConditionFailed:
+            now = self._origin.head(self._source.key)
+            if now is None or now.etag != head.etag:
+                raise ObjectChanged(
+                    f"Object {self._source} changed while it was being copied. Copy it again."
+                ) from None
+            raise

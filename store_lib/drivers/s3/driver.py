@@ -1,0 +1,216 @@
+"""The s3 driver: its options, and what it can do with a bucket."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from oslo_config import cfg
+
+from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, PartWriter, Reader, Stat
+from store_lib.drivers.s3 import leftovers
+from store_lib.drivers.s3.bucket import Bucket
+from store_lib.drivers.s3.client import Client
+from store_lib.drivers.s3.copying import Copy
+from store_lib.drivers.s3.location import S3Location
+from store_lib.drivers.s3.options import (
+    LARGEST_PUT,
+    MIB,
+    MOST_PARTS,
+    OPTIONS,
+    Settings,
+    settings_of,
+)
+from store_lib.drivers.s3.publishing import Publication
+from store_lib.drivers.s3.reader import S3Reader
+from store_lib.drivers.s3.writer import S3Writer
+from store_lib.exceptions import (
+    BadStoreConfiguration,
+    Invalid,
+    InvalidObjectId,
+    NotFound,
+    StorageFull,
+)
+from store_lib.location import Location
+
+#: Bytes of the longest id: S3's keys have 1024, of which claims need some.
+_LONGEST_ID = 1000
+#: Seconds for which a presigned URL can be good at most.
+_LONGEST_URL = 7 * 24 * 3600
+
+
+class S3Driver(Driver):
+    """Stores objects in a bucket; an object's key is its id."""
+
+    schemes: ClassVar[tuple[str, ...]] = S3Location.schemes
+    location_class: ClassVar[type[Location]] = S3Location
+    options: ClassVar[tuple[cfg.Opt, ...]] = OPTIONS
+    ranges = True
+    read_concurrency = 4
+    #: Bytes above which a copy within the server is made in parts, and of such a part.
+    copy_limit = LARGEST_PUT
+    copy_part = 512 * MIB
+
+    _client: Client
+    _settings: Settings
+    _bucket: Bucket
+    _bucket_made = False
+
+    @property
+    def url_prefix(self) -> str:
+        """What the URIs of new objects begin with, but for the slash."""
+        return f"{self._settings.scheme}://{self._settings.host}/{self._settings.bucket}"
+
+    def configure(self) -> None:
+        """Check the options and make a client; nothing is connected to.
+
+        :raises BadStoreConfiguration: an option is no good, or boto3 is not installed
+        """
+        try:
+            self._settings = settings_of(self.conf)
+            self._client = Client(self.conf, self._settings)
+            self._client.open()
+        except ImportError as error:
+            raise self._bad(
+                f"the s3 driver needs boto3 ({error}): pip install store_lib[s3]"
+            ) from error
+        except Exception as error:
+            # What boto3 says of its own files, or of a region, is ValueError or BotoCoreError.
+            raise self._bad(str(error)) from error
+        self._bucket = Bucket(self._client, self._settings.bucket)
+        self.create_only = CreateOnly.ATOMIC if self._settings.atomic else CreateOnly.CHECKED
+
+    def check_object_id(self, object_id: str) -> None:
+        """Refuse ids that are no good as a key, or in a URI.
+
+        :raises InvalidObjectId: with the reason
+        """
+        reason = None
+        if "/" in object_id:
+            reason = "it holds a slash; in a URI the key is what stands after the last one."
+        elif object_id in (".", ".."):
+            reason = "HTTP takes it for a step in the path."
+        elif any(ord(each) < 32 or ord(each) == 127 for each in object_id):
+            reason = "it holds a control character."
+        elif any(0xD800 <= ord(each) < 0xE000 for each in object_id):
+            reason = "it holds half a character (a lone surrogate)."
+        elif len(object_id.encode()) > _LONGEST_ID:
+            reason = f"it has more than {_LONGEST_ID} bytes in UTF-8."
+        if reason is not None:
+            raise InvalidObjectId(object_id_repr=repr(object_id)[:100], reason=reason)
+
+    def holds(self, location: Location) -> bool:
+        """Tell whether ``location`` is in this server's bucket, by its host and its name."""
+        mine, place = self._settings, _checked(location)
+        return (place.host.lower(), place.bucket) == (mine.host.lower(), mine.bucket)
+
+    def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> PartWriter:
+        """Begin an upload.
+
+        :raises Duplicate: an object of this id is there
+        :raises StorageFull: ``size`` is more than S3 can hold
+        """
+        if size is not None and size > MOST_PARTS * LARGEST_PUT:
+            raise StorageFull(
+                f"Expected an object that {MOST_PARTS} parts of 5 GiB hold, got {size} bytes."
+            )
+        publication = self._publication(object_id, nonce)
+        if size is None or size > S3Writer.chunk_size:
+            # Before much is read and sent for nothing; what is small is found out soon enough.
+            publication.check()
+        place = self._location(object_id)
+        return S3Writer(self._bucket, place, size, nonce, self._settings, publication)
+
+    def read(self, location: Location, offset: int, length: int | None, *, context: Any) -> Reader:
+        """Open an object by a GET.
+
+        :raises NotFound: there is no such object, or no such bucket
+        """
+        place = _checked(location)
+        return S3Reader(Bucket(self._client, place.bucket), place.key, offset, length)
+
+    def stat(self, location: Location, *, context: Any) -> Stat:
+        """Tell of an object without reading it."""
+        place = _checked(location)
+        found = Bucket(self._client, place.bucket).head(place.key)
+        if found is None:
+            raise _missing(place)
+        return Stat(found.size, found.modified, {**found.metadata, "etag": found.etag.strip('"')})
+
+    def delete(self, location: Location, *, context: Any) -> None:
+        """Remove an object.
+
+        :raises NotFound: there is no such object; S3 itself would not say so
+        """
+        place = _checked(location)
+        bucket = Bucket(self._client, place.bucket)
+        if bucket.head(place.key) is None:
+            raise _missing(place)
+        bucket.delete(place.key)
+
+    def list(self, *, context: Any) -> Iterator[Entry]:
+        """Yield every object whose key can be an id."""
+        for page in self._client.pages("list_objects_v2", Bucket=self._bucket.name):
+            for each in page.get("Contents", ()):
+                if "/" not in each["Key"]:
+                    yield Entry(
+                        each["Key"],
+                        self._location(each["Key"]),
+                        each["Size"],
+                        each["LastModified"].timestamp(),
+                    )
+
+    def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
+        """Yield every upload in parts that has not ended, anybody's, and every claim."""
+        return leftovers.find(self._bucket)
+
+    def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
+        """Abort an upload in parts, or remove a claim that has ended."""
+        return leftovers.remove(self._bucket, incomplete.key)
+
+    def copy(self, location: Location, object_id: str, *, nonce: str, context: Any) -> Location:
+        """Have the server make an object from another one of it."""
+        Copy(
+            self._bucket,
+            _checked(location),
+            object_id,
+            nonce,
+            self._publication(object_id, nonce),
+            limit=self.copy_limit,
+            part=self.copy_part,
+        ).make()
+        return self._location(object_id)
+
+    def url(self, location: Location, *, expires: int, context: Any) -> str:
+        """Return a presigned URL.
+
+        :raises Invalid: ``expires`` is not between a second and a week
+        """
+        if not 1 <= expires <= _LONGEST_URL:
+            raise Invalid(f"Expected expires from 1 to {_LONGEST_URL} s (a week), got {expires!r}.")
+        place = _checked(location)
+        return self._client.presigned(place.bucket, place.key, expires)
+
+    def close(self) -> None:
+        """Close the idle connections of this process."""
+        self._client.close()
+
+    def _publication(self, object_id: str, nonce: str) -> Publication:
+        if self.conf.s3_store_create_bucket_on_put and not self._bucket_made:
+            self._bucket.ensure(self._settings.region)
+            self._bucket_made = True
+        return Publication(self._bucket, object_id, nonce, atomic=self._settings.atomic)
+
+    def _location(self, object_id: str) -> S3Location:
+        mine = self._settings
+        return S3Location(mine.scheme, mine.host, mine.bucket, object_id)
+
+    def _bad(self, reason: str) -> BadStoreConfiguration:
+        return BadStoreConfiguration(store_name=self.store_id, reason=reason, store=self.store_id)
+
+
+def _checked(location: Location) -> S3Location:
+    assert isinstance(location, S3Location), type(location)
+    return location
+
+
+def _missing(place: S3Location) -> NotFound:
+    return NotFound(f"There is no object {place}.")

@@ -1,0 +1,177 @@
+"""What boto3 raises, as the library's errors."""
+
+from typing import Any
+
+from store_lib.clients.network_errors import BUSY, Server, unreachable
+from store_lib.exceptions import (
+    AuthorizationFailure,
+    BackendException,
+    Forbidden,
+    InvalidRange,
+    MissingCredentialError,
+    NotAuthenticated,
+    NotFound,
+    RemoteServiceUnavailable,
+    StorageFull,
+    StoreError,
+)
+from store_lib.redaction import redact_uri
+
+
+class NoSuchBucket(NotFound):
+    """There is no such bucket."""
+
+
+class NoSuchUpload(NotFound):
+    """An upload in parts was aborted, or completed, before."""
+
+
+class ConditionFailed(BackendException):
+    """An object is there that must not be, or is another one than was asked for."""
+
+
+#: Codes of answers that say that the same request may succeed later, whatever their status.
+_BUSY_CODES = frozenset(
+    {
+        "BadDigest",  # altered on the way, as are the next two
+        "IncompleteBody",
+        "XAmzContentSHA256Mismatch",
+        "ConditionalRequestConflict",
+        "InternalError",
+        "OperationAborted",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+    }
+)
+_FULL_CODES = frozenset(
+    {
+        "EntityTooLarge",
+        "InsufficientCapacity",
+        "InsufficientStorage",
+        "QuotaExceeded",
+        "XMinioStorageFull",
+    }
+)
+_KEYS = "Check s3_store_access_key and s3_store_secret_key"
+#: What to do about a login that is refused, by code.
+_LOGIN_CODES = {
+    "InvalidAccessKeyId": f"The server does not know the access key. {_KEYS}.",
+    "SignatureDoesNotMatch": f"{_KEYS}, and s3_store_region_name.",
+    "ExpiredToken": "The temporary credentials have ended. See that boto3 gets new ones.",
+    "InvalidToken": "The temporary credentials are no good. See that boto3 gets others.",
+    "RequestTimeTooSkewed": (
+        "This machine's clock and the server's differ too much. Set them right, by NTP."
+    ),
+    "RequestExpired": "This machine's clock may be wrong. Set it right, by NTP.",
+}
+_REGION_CODES = frozenset(
+    {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
+)
+_CREDENTIAL_ERRORS = frozenset(
+    {
+        "CredentialRetrievalError",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "TokenRetrievalError",
+        "UnauthorizedSSOTokenError",
+        "SSOTokenLoadError",
+    }
+)
+
+
+def translate(error: Exception, endpoint: str, asked: str) -> StoreError:
+    """Return the library's error for one that a call of boto3 raised.
+
+    :param endpoint: URL of the server
+    :param asked: what was asked for: an operation and what it was about
+    """
+    response: dict[str, Any] | None = getattr(error, "response", None)
+    if isinstance(response, dict) and "Error" in response:
+        return _refused(response, endpoint, asked)
+    # botocore wraps what the HTTP client raised, and what a body raised while it was sent.
+    wrapped = getattr(error, "kwargs", {}).get("error")
+    cause = wrapped if isinstance(wrapped, Exception) else error
+    if isinstance(cause, StoreError):
+        return cause
+    kinds = {each.__name__ for each in type(error).__mro__}
+    if kinds & _CREDENTIAL_ERRORS:
+        return MissingCredentialError(
+            f"No credentials for {endpoint}: {error}. Set s3_store_access_key and "
+            "s3_store_secret_key, or see that boto3 finds some."
+        )
+    if kinds & {
+        "HTTPClientError",
+        "ConnectionError",
+        "OSError",
+        "HTTPError",
+        "IncompleteReadError",
+    }:
+        return unreachable(
+            cause,
+            Server(
+                endpoint, "s3_store_cacert", "s3_store_connect_timeout", "s3_store_read_timeout"
+            ),
+        )
+    if "ResponseParserError" in kinds:
+        return RemoteServiceUnavailable(
+            f"{asked}: the answer of {endpoint} is no good S3, or was cut. Check that it is an S3 "
+            "server, and what is between."
+        )
+    return BackendException(
+        f"{asked} at {endpoint} failed in boto3: {type(error).__name__}: {redact_uri(str(error))}"
+    )
+
+
+def _refused(response: dict[str, Any], endpoint: str, asked: str) -> StoreError:
+    """Return the error that an answer of the server means."""
+    code = str(response["Error"].get("Code") or "")
+    facts = response.get("ResponseMetadata", {})
+    status = int(facts.get("HTTPStatusCode") or 0)
+    told = f"{asked}: {endpoint} answered {_answer(response, code, status)}."
+    if code in _LOGIN_CODES:
+        kind = (
+            NotAuthenticated if code in ("ExpiredToken", "InvalidToken") else AuthorizationFailure
+        )
+        return kind(f"{told} {_LOGIN_CODES[code]}")
+    if code in _FULL_CODES or status == 507:
+        return StorageFull(f"{told} Free space or raise the quota or limit there.")
+    if code in _BUSY_CODES or status in BUSY:
+        return RemoteServiceUnavailable(told)
+    if code == "NoSuchBucket":
+        return NoSuchBucket(
+            f"{told} Make the bucket, or set s3_store_create_bucket_on_put to have it made."
+        )
+    if code == "NoSuchUpload":
+        return NoSuchUpload(f"{told} It was aborted, swept, or completed before.")
+    if status == 412 or code == "PreconditionFailed":
+        return ConditionFailed(told)
+    if status == 416 or code == "InvalidRange":
+        return InvalidRange(told)
+    if status == 404:
+        return NotFound(told)
+    if code in _REGION_CODES or status == 301:
+        region = facts.get("HTTPHeaders", {}).get("x-amz-bucket-region")
+        named = f" to {region}" if region else ""
+        return BackendException(f"{told} Set s3_store_region_name{named}, and s3_store_host to it.")
+    if status in (401, 403):
+        return Forbidden(f"{told} See that the policies of user and bucket allow it. {_KEYS} too.")
+    return BackendException(told)
+
+
+def _answer(response: dict[str, Any], code: str, status: int) -> str:
+    """Return what the server said, with the id under which its logs have the request."""
+    message = str(response["Error"].get("Message") or "")
+    text = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    parts = [code if code == str(status) else f"{code} ({status})"]
+    if text and text != code:
+        parts.append(f"{redact_uri(text)[:200]!r}")
+    request = response.get("ResponseMetadata", {}).get("RequestId")
+    if request:
+        parts.append(f"request {request}")
+    return ", ".join(parts)

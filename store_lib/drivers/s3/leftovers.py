@@ -1,0 +1,61 @@
+"""What adds that never finished left in a bucket: uploads in parts, and claims."""
+
+import time
+from collections.abc import Iterator
+
+from store_lib.driver import Incomplete
+from store_lib.drivers.s3.bucket import Bucket
+from store_lib.drivers.s3.claim import PREFIX, lives
+from store_lib.drivers.s3.errors import NoSuchUpload
+from store_lib.drivers.s3.writer import abort_upload
+from store_lib.exceptions import NotFound
+
+
+def find(bucket: Bucket) -> Iterator[Incomplete]:
+    """Yield every upload in parts that has not ended, and every claim."""
+    for page in bucket.client.pages("list_multipart_uploads", Bucket=bucket.name):
+        for upload in page.get("Uploads", ()):
+            key, identity = upload["Key"], upload["UploadId"]
+            begun = upload["Initiated"].timestamp()
+            if "/" not in key and (found := _upload(bucket, key, identity, begun)):
+                yield found
+    for page in bucket.client.pages("list_objects_v2", Bucket=bucket.name, Prefix=PREFIX):
+        for claim in page.get("Contents", ()):
+            if found := _claim(bucket, claim["Key"]):
+                yield found
+
+
+def remove(bucket: Bucket, key: str) -> bool:
+    """Remove what :func:`find` gave, by its key, and say whether it was removed."""
+    if key.startswith(PREFIX):
+        found = _claim(bucket, key)
+        if found is None or found.live:
+            return False
+        bucket.delete(key)
+        return True
+    object_id, _, identity = key.partition("/")
+    return abort_upload(bucket, object_id, identity)
+
+
+def _upload(bucket: Bucket, key: str, identity: str, begun: float) -> Incomplete | None:
+    """Return what the parts of an upload tell; ``None`` when it has ended meanwhile."""
+    size, modified = 0, begun
+    try:
+        for page in bucket.client.pages(
+            "list_parts", Bucket=bucket.name, Key=key, UploadId=identity
+        ):
+            for part in page.get("Parts", ()):
+                size += part["Size"]
+                modified = max(modified, part["LastModified"].timestamp())
+    except (NoSuchUpload, NotFound):
+        return None
+    return Incomplete(f"{key}/{identity}", key, size, modified)
+
+
+def _claim(bucket: Bucket, key: str) -> Incomplete | None:
+    found = bucket.head(key)
+    if found is None:
+        return None
+    # By this machine's clock, as who sweeps by age reckons with that.
+    modified = time.time() - found.age
+    return Incomplete(key, key.removeprefix(PREFIX), 0, modified, lives(found))

@@ -1,0 +1,54 @@
+"""Where an S3 object lies: host, bucket and key; credentials in old URIs are read and dropped."""
+
+import dataclasses
+from typing import ClassVar, Self
+
+from store_lib.exceptions import BadStoreUri
+from store_lib.location import Location, scheme_of
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
+class S3Location(Location):
+    """``s3://host[:port]/bucket/key``, or ``s3+https://...`` for a server that is asked by TLS.
+
+    The key stands as it is: nothing is percent-encoded or decoded.  glance_store before 5.6
+    wrote ``access:secret@`` before the host; that is dropped here, so that nobody can print it.
+    """
+
+    schemes: ClassVar[tuple[str, ...]] = ("s3", "s3+http", "s3+https")
+
+    scheme: str
+    #: Host with port, and what path the server's URL has.
+    host: str
+    bucket: str
+    key: str
+
+    @classmethod
+    def parse(cls, uri: str) -> Self:
+        """Take a URI apart.
+
+        :raises BadStoreUri: host, bucket or key is missing, or there are two schemes in it
+        """
+        scheme = scheme_of(uri)
+        if scheme not in cls.schemes:
+            raise BadStoreUri("Expected a URI that begins with s3://, got %(uri)s", uri=uri)
+        if uri.count("://") != 1:
+            raise BadStoreUri(
+                "Expected one scheme in the URI, such as s3+https://host/bucket/key, got %(uri)s",
+                uri=uri,
+            )
+        # The keys in an old URI may hold any character, so it is taken apart from its end.
+        rest, _, key = uri[uri.index("://") + 3 :].rpartition("/")
+        address, _, bucket = rest.rpartition("/")
+        host = address.rpartition("@")[2].strip("/")
+        if not (host and bucket and key) or "@" in bucket:
+            raise BadStoreUri("Expected s3://host/bucket/key, got %(uri)s", uri=uri)
+        try:
+            uri.encode()
+        except UnicodeEncodeError:
+            raise BadStoreUri("Expected a URI of characters that can be encoded.") from None
+        return cls(scheme, host, bucket, key)
+
+    @property
+    def uri(self) -> str:
+        return f"{self.scheme}://{self.host}/{self.bucket}/{self.key}"

@@ -1,0 +1,243 @@
+"""The S3 driver's options, and what they come to once they are checked."""
+
+import dataclasses
+import os
+import re
+from urllib.parse import urlsplit
+
+from oslo_config import cfg
+
+from store_lib.options import StoreOptions
+
+MIB = 1024 * 1024
+
+#: What S3 itself sets: the largest request, the smallest part but for the last, parts of an object.
+LARGEST_PUT = 5 * 1024 * MIB
+SMALLEST_PART = 5 * MIB
+MOST_PARTS = 10_000
+
+OPTIONS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "s3_store_host",
+        sample_default="https://s3.eu-central-1.amazonaws.com",
+        help="The S3 server: a host name or address, with or without http:// or https:// before "
+        "it and a port after it. Without a scheme it is asked by http, unencrypted.",
+    ),
+    cfg.StrOpt(
+        "s3_store_region_name",
+        default="",
+        help="Region that requests are signed for. Left empty, it is taken from an Amazon host "
+        "name that holds one, else from the environment or boto3's configuration files, else it "
+        "is us-east-1.",
+    ),
+    cfg.StrOpt(
+        "s3_store_access_key",
+        secret=True,
+        help="Access key. Left out together with s3_store_secret_key, credentials come from where "
+        "boto3 finds them: the environment, its files and profiles, or the role of the machine.",
+    ),
+    cfg.StrOpt("s3_store_secret_key", secret=True, help="Secret key of s3_store_access_key."),
+    cfg.StrOpt(
+        "s3_store_bucket",
+        help="Bucket for new objects. It should hold nothing else: every object in it is listed "
+        "as one of this store's, and a sweep removes anybody's unfinished uploads.",
+    ),
+    cfg.BoolOpt(
+        "s3_store_create_bucket_on_put",
+        default=False,
+        help="Make the bucket when an object is added and it is missing.",
+    ),
+    cfg.StrOpt(
+        "s3_store_bucket_url_format",
+        default="auto",
+        choices=["auto", "virtual", "path"],
+        help="Where requests name the bucket: in the host name (virtual, "
+        "https://bucket.host/key), in the path (https://host/bucket/key), or as boto3 chooses for "
+        "the server (auto: virtual for Amazon, path for others).",
+    ),
+    cfg.IntOpt(
+        "s3_store_large_object_size",
+        default=100,
+        min=0,
+        help="Size in MiB from which an object is uploaded in parts. Smaller ones go in one "
+        "request. An object of unknown length goes in parts unless it ends within the first.",
+    ),
+    cfg.IntOpt(
+        "s3_store_large_object_chunk_size",
+        default=10,
+        min=SMALLEST_PART // MIB,
+        max=LARGEST_PUT // MIB,
+        help="Size in MiB of a part. Parts are larger where 10,000 of them would not hold the "
+        "object. Parts at work, and one that is being filled, lie in memory.",
+    ),
+    cfg.IntOpt(
+        "s3_store_thread_pools",
+        default=10,
+        min=1,
+        max=1000,
+        help="How many parts of one object are uploaded at once.",
+    ),
+    cfg.StrOpt(
+        "s3_store_cacert",
+        default="",
+        help="File with the certificates, in PEM, of the authorities that an https server is "
+        "verified against. Left empty, botocore's own list is used.",
+    ),
+    cfg.BoolOpt(
+        "s3_store_enable_data_integrity_protection",
+        default=False,
+        help="Whether the next two options are used. Off, both count as when_required: several "
+        "S3 servers refuse the checksums that newer versions of boto3 send.",
+    ),
+    cfg.StrOpt(
+        "s3_store_request_checksum_calculation",
+        default="when_required",
+        choices=["when_required", "when_supported"],
+        help="When boto3 sends a checksum of its own with what is uploaded.",
+    ),
+    cfg.StrOpt(
+        "s3_store_response_checksum_validation",
+        default="when_required",
+        choices=["when_required", "when_supported"],
+        help="When boto3 asks for a checksum and verifies it. A range of an object has none.",
+    ),
+    cfg.StrOpt(
+        "s3_store_create_only",
+        default="checked",
+        choices=["checked", "atomic"],
+        help="What the server can be trusted with, for an id to be used once. checked: it decides "
+        "If-None-Match on a put, which a claim object then makes good for uploads in parts and "
+        "copies. atomic: it decides If-None-Match on everything that makes an object, as Amazon "
+        "does; then an add takes fewer requests. With atomic on a server that ignores the header, "
+        "an add replaces an object that is there.",
+    ),
+    cfg.StrOpt(
+        "s3_store_payload_signing",
+        default="auto",
+        choices=["auto", "always", "never"],
+        help="Whether the signature of an upload covers its bytes, which takes a SHA-256 of them. "
+        "auto: by http, where nothing else shows that they were altered on the way; not by "
+        "https, where TLS does. What is streamed because memory has no room for it is never "
+        "signed.",
+    ),
+    cfg.FloatOpt(
+        "s3_store_connect_timeout",
+        default=20.0,
+        min=0.001,
+        help="Seconds for a connection to the server to be made. On a new connection also the "
+        "time for which the server may take no byte of a request.",
+    ),
+    cfg.FloatOpt(
+        "s3_store_read_timeout",
+        default=60.0,
+        min=0.001,
+        help="Seconds for which the server may send no byte of an answer before it is given up.",
+    ),
+)
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+#: Names that can stand in a host name.
+_DNS_BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]")
+_AMAZON = re.compile(r"s3[.-](?:dualstack\.)?(?P<region>[a-z]{2}(?:-[a-z]+)+-\d+)\.amazonaws\.com")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """What the options come to."""
+
+    #: URL of the server: scheme, host, port and path, without a slash at its end.
+    endpoint: str
+    region: str | None
+    bucket: str
+    #: Objects below this many bytes go in one request.
+    large: int
+    #: Bytes of a part, at least.
+    part: int
+    threads: int
+    atomic: bool
+
+    @property
+    def tls(self) -> bool:
+        """Whether the server is asked by https."""
+        return self.endpoint.startswith("https:")
+
+    @property
+    def host(self) -> str:
+        """The server as it stands in URIs of objects."""
+        return self.endpoint.partition("://")[2]
+
+    @property
+    def scheme(self) -> str:
+        """The scheme that URIs of objects have."""
+        return "s3+https" if self.tls else "s3"
+
+
+def settings_of(options: StoreOptions) -> Settings:
+    """Check the options.
+
+    :raises ValueError: one is missing or no good; the message says which, and what was expected
+    """
+    if not options.s3_store_host:
+        raise ValueError("set s3_store_host to the S3 server, such as https://s3.example.org")
+    if not options.s3_store_bucket:
+        raise ValueError("set s3_store_bucket to the bucket that objects are to lie in")
+    endpoint = _endpoint(options.s3_store_host)
+    _check_bucket(options.s3_store_bucket, options.s3_store_bucket_url_format)
+    if bool(options.s3_store_access_key) != bool(options.s3_store_secret_key):
+        missing = "secret" if options.s3_store_access_key else "access"
+        raise ValueError(
+            f"s3_store_{missing}_key is missing: set both keys, or neither where boto3 is to find "
+            "credentials by itself"
+        )
+    authorities = options.s3_store_cacert
+    if authorities and not os.access(authorities, os.R_OK):
+        raise ValueError(
+            f"s3_store_cacert: expected a readable file of certificates in PEM, got {authorities}"
+        )
+    return Settings(
+        endpoint=endpoint,
+        region=options.s3_store_region_name or _region_in(endpoint),
+        bucket=options.s3_store_bucket,
+        large=options.s3_store_large_object_size * MIB,
+        part=options.s3_store_large_object_chunk_size * MIB,
+        threads=options.s3_store_thread_pools,
+        atomic=options.s3_store_create_only == "atomic",
+    )
+
+
+def _endpoint(host: str) -> str:
+    text = host.strip().rstrip("/")
+    if "://" not in text:
+        text = f"http://{text}"
+    expected = (
+        "s3_store_host: expected a host name or address, with http:// or https:// before it and a "
+        "port after it where they are needed"
+    )
+    try:
+        url = urlsplit(text)
+        good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        good = False
+    if "@" in text:  # what stands before it may be a secret
+        raise ValueError(f"{expected}, got one with an @; credentials have options of their own")
+    if not good or url.query or url.fragment or not text.isascii() or " " in text:
+        raise ValueError(f"{expected}, got {host!r}")
+    return text
+
+
+def _check_bucket(bucket: str, url_format: str) -> None:
+    if not _BUCKET.fullmatch(bucket) or ".." in bucket:
+        raise ValueError(
+            "s3_store_bucket: expected 3 to 255 letters, digits, dots, - and _, with a letter or "
+            f"digit at both ends, got {bucket!r}"
+        )
+    if url_format == "virtual" and not _DNS_BUCKET.fullmatch(bucket):
+        raise ValueError(
+            f"s3_store_bucket: {bucket!r} cannot stand in a host name. Use a name of 3 to 63 lower "
+            "case letters, digits, dots and -, or set s3_store_bucket_url_format to path"
+        )
+
+
+def _region_in(endpoint: str) -> str | None:
+    found = _AMAZON.fullmatch(urlsplit(endpoint).hostname or "")
+    return found["region"] if found else None

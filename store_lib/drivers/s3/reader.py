@@ -1,0 +1,152 @@
+"""An object being read: the open answer, and further ranges of the very same object."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from store_lib.driver import Reader
+from store_lib.drivers.s3.bucket import Bucket
+from store_lib.drivers.s3.errors import ConditionFailed, translate
+from store_lib.exceptions import (
+    BackendException,
+    ErrorStatus,
+    InvalidRange,
+    NotFound,
+    ObjectChanged,
+    StoreRandomGetNotSupported,
+)
+
+#: Bytes that are taken from the socket at once.
+_PIECE = 1024 * 1024
+
+
+@dataclasses.dataclass(slots=True)
+class Answer:
+    """An answer whose bytes are still to be read."""
+
+    #: The bytes, as urllib3 gives them; ``None`` when there are none.
+    body: Any
+    #: Bytes of the whole object.
+    size: int
+    etag: str
+    #: Bytes that are wanted of this answer.
+    length: int
+
+    def close(self) -> None:
+        """Let go of the connection: it is used again if all was read, else closed."""
+        if self.body is not None:
+            self.body.close()
+
+
+class S3Reader(Reader):
+    """An object in a bucket, opened."""
+
+    parallel = True
+
+    def __init__(self, bucket: Bucket, key: str, offset: int, length: int | None) -> None:
+        self._unread: Answer | None = None
+        self._bucket = bucket
+        self._key = key
+        self._asked = (offset, length)
+        self._unread = self._ask(offset, length)
+        self.size: int = self._unread.size
+        self.validator: str | None = self._unread.etag
+
+    def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
+        """Yield the bytes from ``offset`` on; the first call reads the answer that is open.
+
+        :raises RemoteServiceUnavailable: the connection was cut
+        :raises ObjectChanged: a further call met another object
+        """
+        answer, self._unread = self._unread, None
+        if answer is None or not self._covers(offset, length):
+            if answer is not None:
+                answer.close()
+            if length == 0 or offset == self.size:
+                return
+            answer = self._ask(offset, length, self.validator)
+        try:
+            yield from self._pieces(answer, length)
+        finally:
+            answer.close()
+
+    def _covers(self, offset: int, length: int | None) -> bool:
+        """Whether the answer that is open begins with these bytes."""
+        first, asked = self._asked
+        return offset == first and (asked is None or (length is not None and length <= asked))
+
+    def _pieces(self, answer: Answer, length: int | None) -> Iterator[bytes]:
+        left = answer.length if length is None else min(length, answer.length)
+        while left:
+            try:
+                # What has come, and no waiting for more: a cut would lose it.
+                piece = answer.body.read1(min(left, _PIECE))
+            except Exception as error:
+                raise translate(error, self._bucket.client.endpoint, self._shown()) from error
+            if not piece:
+                raise BackendException(
+                    f"{self._shown()} was cut {left} bytes before its end.",
+                    status=ErrorStatus.TEMPORARY,
+                )
+            left -= len(piece)
+            yield piece
+
+    def _shown(self) -> str:
+        return f"get_object {self._bucket.name}/{self._key}"
+
+    def _ask(self, offset: int, length: int | None, etag: str | None = None) -> Answer:
+        """Ask for bytes, of the object with ``etag`` where that is given."""
+        if length == 0:
+            return self._nothing(offset, length)
+        arguments = {} if etag is None else {"IfMatch": etag}
+        if offset or length is not None:
+            last = "" if length is None else offset + length - 1
+            arguments["Range"] = f"bytes={offset}-{last}"
+        try:
+            answer = self._bucket.call("get_object", self._key, **arguments)
+        except InvalidRange:
+            # At the very end is an empty read, and no range at all is good for an empty object.
+            return self._nothing(offset, length)
+        except (ConditionFailed, NotFound) as error:
+            if etag is None:
+                raise
+            raise ObjectChanged() from error
+        try:
+            return _judge(answer, offset, length)
+        except BaseException:
+            answer["Body"].close()
+            raise
+
+    def _nothing(self, offset: int, length: int | None) -> Answer:
+        found = self._bucket.head(self._key)
+        if found is None:
+            raise NotFound(f"There is no object {self._bucket.name}/{self._key}.")
+        if offset > found.size:
+            raise InvalidRange(size=found.size, offset=offset, length=length)
+        return Answer(None, found.size, found.etag, 0)
+
+    def close(self) -> None:
+        """Close the answer that was not read, if there is one."""
+        answer, self._unread = self._unread, None
+        if answer is not None:
+            answer.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _judge(answer: dict[str, Any], offset: int, length: int | None) -> Answer:
+    """Hold what the server says of its answer against what was asked."""
+    count, size, start = answer["ContentLength"], answer["ContentLength"], 0
+    if span := answer.get("ContentRange"):
+        ends, _, total = span.removeprefix("bytes ").partition("/")
+        size, start = int(total), int(ends.partition("-")[0])
+    elif offset:
+        raise StoreRandomGetNotSupported(offset=offset, chunk_size=length)
+    wanted = size - offset if length is None else min(length, size - offset)
+    if start != offset or count < wanted:
+        raise BackendException(
+            f"Expected {wanted} bytes from {offset}, got {count} from {start}.",
+            status=ErrorStatus.TEMPORARY,
+        )
+    return Answer(answer["Body"]._raw_stream, size, answer["ETag"], wanted)
