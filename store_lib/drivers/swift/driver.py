@@ -1,0 +1,238 @@
+"""The Swift driver: objects in one account, in several, or in each tenant's own."""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Stat
+from store_lib.drivers.swift import names, references
+from store_lib.drivers.swift.account import Answer, path_of
+from store_lib.drivers.swift.leftovers import leftovers, remove
+from store_lib.drivers.swift.listings import entries, seconds
+from store_lib.drivers.swift.location import SwiftLocation
+from store_lib.drivers.swift.manifests import (
+    delete_static,
+    dynamic_of,
+    dynamic_segments,
+    is_static,
+)
+from store_lib.drivers.swift.options import MEGABYTE, OPTIONS
+from store_lib.drivers.swift.places import Place
+from store_lib.drivers.swift.reader import SwiftReader, listed_size
+from store_lib.drivers.swift.temporary_urls import temporary_url
+from store_lib.drivers.swift.tenancy import MultiTenant, SingleTenant, Tenancy
+from store_lib.drivers.swift.writer import Plan, SwiftWriter
+from store_lib.exceptions import (
+    BadStoreConfiguration,
+    BadStoreUri,
+    DriverLoadFailure,
+    Duplicate,
+    Invalid,
+    InvalidObjectId,
+    NotFound,
+)
+from store_lib.location import Location
+
+
+class SwiftDriver(Driver):
+    """Objects in OpenStack Object Storage; see :doc:`/drivers/swift`."""
+
+    schemes = SwiftLocation.schemes
+    options = OPTIONS
+    location_class = SwiftLocation
+    create_only = CreateOnly.CHECKED
+    ranges = True
+
+    _tenancy: Tenancy
+    _plan: Plan
+
+    def configure(self) -> None:
+        """Check the options and the file of accounts; nothing is connected to."""
+        _need_clients()
+        conf = self.conf
+        self._plan = Plan(
+            cut_from=conf.swift_store_large_object_size * MEGABYTE,
+            segment=conf.swift_store_large_object_chunk_size * MEGABYTE,
+            at_once=conf.swift_store_segment_threads,
+            entries=conf.swift_store_manifest_entries,
+            dynamic=conf.swift_store_manifest == "dynamic",
+        )
+        if not conf.swift_store_container or "/" in conf.swift_store_container:
+            raise self._bad("Expected a name without '/' in swift_store_container.")
+        if conf.swift_store_multi_tenant and conf.swift_store_config_file:
+            raise self._bad(
+                "swift_store_config_file is for single-tenant stores, and swift_store_multi_tenant "
+                "is set. Unset one of them."
+            )
+        known = references.load(conf, self.store_id)
+        kind = MultiTenant if conf.swift_store_multi_tenant else SingleTenant
+        self._tenancy = kind(self.store_id, conf, known)
+        if known.problem is not None:
+            raise known.problem  # from here on other accounts can be read
+        if not conf.swift_store_multi_tenant:
+            self.withheld = frozenset({"set_acls"})
+            if known.default is None:
+                raise self._bad(
+                    "Expected an account: set swift_store_config_file, or swift_store_auth_address "
+                    "with swift_store_user and swift_store_key."
+                )
+
+    def _bad(self, reason: str) -> BadStoreConfiguration:
+        return BadStoreConfiguration(store_name=self.store_id, reason=reason, store=self.store_id)
+
+    @property
+    def url_prefix(self) -> str:
+        return self._tenancy.url_prefix
+
+    def check_object_id(self, object_id: str) -> None:
+        reason = names.refusal(object_id, self._tenancy.container_of(object_id))
+        if reason is not None:
+            shown = ascii(object_id)
+            shown = shown if len(shown) <= 80 else f"{shown[:80]}..."
+            raise InvalidObjectId(object_id_repr=shown, reason=reason)
+
+    def holds(self, location: Location) -> bool:
+        return isinstance(location, SwiftLocation) and self._tenancy.holds(location)
+
+    def _find(self, location: Location, context: Any) -> Place:
+        if not isinstance(location, SwiftLocation):
+            raise BadStoreUri("Expected a Swift URI, got %(uri)s", uri=location.uri)
+        return self._tenancy.find(location, context)
+
+    def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> SwiftWriter:
+        tenancy = self._tenancy
+        place = tenancy.new(object_id, context)
+        made = False
+        # One short request tells of itself what it meets.
+        if size is None or size > self._plan.chunk or tenancy.containers.own:
+            if place.account.head(place.path, newest=True) is not None:
+                raise Duplicate(image=object_id)
+            made = tenancy.containers.need(place.account, place.container)
+        return SwiftWriter(
+            place,
+            tenancy.containers,
+            self._plan,
+            nonce,
+            size,
+            made_container=made,
+            lasting=tenancy.lasting(place),
+        )
+
+    def read(self, location: Location, offset: int, length: int | None, *, context: Any) -> Reader:
+        again = self.conf.swift_store_retry_get_count
+        return SwiftReader(self._find(location, context), offset, length, again)
+
+    def stat(self, location: Location, *, context: Any) -> Stat:
+        place = self._find(location, context)
+        head = self._head(place)
+        text = head.headers.get("Content-Length")
+        size = int(text) if text is not None else listed_size(place, head.headers)
+        return Stat(size, head.modified)
+
+    def _head(self, place: Place) -> Answer:
+        head = place.account.head(place.path)
+        if head is None:
+            raise NotFound(image=place.location.shown)
+        return head
+
+    def delete(self, location: Location, *, context: Any) -> None:
+        place = self._find(location, context)
+        account = place.account
+        head = self._head(place)
+        if is_static(head.headers):
+            delete_static(account, place.container, place.name)
+        else:
+            # A dynamic large object without some of its segments would read as a shorter one.
+            segments = self._dynamic_names(place, head)
+            if not account.delete(place.path):
+                raise NotFound(image=place.location.shown)
+            account.delete_all(segments)
+        self._tenancy.containers.drop(account, place.container)
+
+    def _dynamic_names(self, place: Place, head: Answer) -> list[str]:
+        manifest = dynamic_of(head.headers)
+        if manifest is None:
+            return []
+        found = dynamic_segments(place.account, *manifest)
+        return [path_of(each.container, each.name) for each in found]
+
+    def list(self, *, context: Any) -> Iterator[Entry]:
+        account = self._tenancy.own(context)
+        for container in self._tenancy.known_containers(account):
+            for entry in entries(account, container):
+                location = self._tenancy.location(account, container, entry.name)
+                if location is not None:
+                    yield Entry(entry.name, location, entry.size, seconds(entry.modified))
+
+    def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
+        account = self._tenancy.own(context)
+        for container in self._tenancy.known_containers(account):
+            yield from leftovers(account, container)
+
+    def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
+        upload = names.split_key(incomplete.key)
+        if upload is None:
+            raise Invalid(
+                f"Expected the key of a leftover of store {self.store_id}, got "
+                f"{incomplete.key!a}. Take it from a listing of this store."
+            )
+        account = self._tenancy.own(context)
+        removed = remove(account, *upload, incomplete.modified)
+        if removed:
+            self._tenancy.containers.drop(account, upload[0])
+        return removed
+
+    def copy(
+        self, location: Location, object_id: str, *, nonce: str, context: Any
+    ) -> SwiftLocation:
+        origin = self._find(location, context)
+        head = self._head(origin)
+        with self.create(object_id, None, nonce=nonce, context=context) as writer:
+            return writer.copy_from(origin, head)
+
+    def set_acls(
+        self,
+        location: Location,
+        *,
+        public: bool,
+        read_tenants: Sequence[str],
+        write_tenants: Sequence[str],
+        context: Any,
+    ) -> None:
+        tenancy = self._tenancy
+        if not isinstance(tenancy, MultiTenant):
+            raise self._unsupported("set access lists: its objects share a container")
+        place = self._find(location, context)
+        # Any user with a login; ".r:*" would be everybody, logged in or not.
+        readers = ["*:*"] if public else [f"{each}:*" for each in read_tenants]
+        writers = [f"{each}:*" for each in write_tenants]
+        headers = {
+            "X-Container-Read": ",".join([*readers, *tenancy.admins]),
+            "X-Container-Write": ",".join([*writers, *tenancy.admins]),
+        }
+        path = path_of(place.container)
+        if place.account.ask("POST", path, 404, headers=headers, body=b"").status == 404:
+            raise NotFound(image=place.location.shown)
+
+    def url(self, location: Location, *, expires: int, context: Any) -> str:
+        place = self._find(location, context)
+        self._head(place)
+        return temporary_url(place, expires)
+
+    def close(self) -> None:
+        self._tenancy.close()
+
+
+def _need_clients() -> None:
+    """Import the client libraries.
+
+    :raises DriverLoadFailure: one is not installed
+    """
+    try:
+        importlib.import_module("keystoneauth1.session")
+        importlib.import_module("swiftclient.client")
+    except ImportError as error:
+        raise DriverLoadFailure(
+            driver_name="swift",
+            reason=f"{error}. Install what it needs: pip install store_lib[swift]",
+        ) from error

@@ -1,0 +1,185 @@
+"""Large objects: segments put together by static manifests, nested ones too, or a dynamic one."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, unquote
+
+from store_lib.drivers.swift.account import Account, path_of
+from store_lib.exceptions import (
+    BackendException,
+    Duplicate,
+    ErrorStatus,
+    RemoteServiceUnavailable,
+)
+
+#: Of a dynamic manifest that others have made: what behind its prefix is a segment.
+_NUMBERED = re.compile(r"[0-9]+")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Segment:
+    """A stored segment, or a manifest of some."""
+
+    container: str
+    name: str
+    size: int
+    etag: str
+
+
+class ManifestLost(BackendException):
+    """Swift has said that an object was stored, and it is not there."""
+
+    message = "Swift answered that the object was stored, but it is not there."
+    default_status = ErrorStatus.TEMPORARY
+
+
+def put_static(
+    account: Account,
+    container: str,
+    name: str,
+    segments: Sequence[Segment],
+    headers: Mapping[str, str],
+    *,
+    most: int,
+    prefix: str,
+) -> None:
+    """Publish an object made of ``segments``, each checked by the server.
+
+    :param most: entries of one manifest; of more, manifests of manifests are made
+    :param prefix: what the names of those begin with
+    :raises Duplicate: an object of this name is there
+    """
+    entries = list(segments)
+    level = 0
+    while len(entries) > most:
+        level += 1
+        groups = [entries[at : at + most] for at in range(0, len(entries), most)]
+        entries = [
+            _put(account, container, f"{prefix}m{level}-{number:06}", group, {})
+            for number, group in enumerate(groups, 1)
+        ]
+    _put(account, container, name, entries, {"If-None-Match": "*", **headers})
+
+
+def _put(
+    account: Account,
+    container: str,
+    name: str,
+    entries: Sequence[Segment],
+    headers: Mapping[str, str],
+) -> Segment:
+    manifest = [
+        {"path": f"/{each.container}/{each.name}", "etag": each.etag, "size_bytes": each.size}
+        for each in entries
+    ]
+    status, report = account.reported(
+        "PUT",
+        path_of(container, name),
+        412,
+        query={"multipart-manifest": "put", "heartbeat": "on"},
+        headers=headers,
+        body=json.dumps(manifest).encode(),
+    )
+    if status == 412:
+        raise Duplicate(image=name)
+    size = sum(each.size for each in entries)
+    return Segment(container, name, size, str(report.get("Etag", "")).strip('"'))
+
+
+def put_dynamic(
+    account: Account, container: str, name: str, prefix: str, size: int, headers: Mapping[str, str]
+) -> None:
+    """Publish an object made of whatever begins with ``prefix``.
+
+    :raises Duplicate: an object of this name is there
+    :raises RemoteServiceUnavailable: the listing does not have all the segments yet
+    """
+    listed = sum(each.size for each in account.listing(container, prefix=prefix))
+    if listed != size:
+        raise RemoteServiceUnavailable(
+            f"Expected segments of {size} bytes in the listing of {container}, got {listed}: it "
+            "is not up to date yet."
+        )
+    manifest = quote(f"{container}/{prefix}")
+    answer = account.ask(
+        "PUT",
+        path_of(container, name),
+        412,
+        headers={"X-Object-Manifest": manifest, "If-None-Match": "*", **headers},
+        body=b"",
+    )
+    if answer.status == 412:
+        raise Duplicate(image=name)
+
+
+def is_static(headers: Mapping[str, str]) -> bool:
+    """Tell by its head whether an object is a static large one."""
+    return headers.get("X-Static-Large-Object", "").lower() == "true"
+
+
+def dynamic_of(headers: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return container and prefix of a dynamic large object's segments, by its head."""
+    manifest = unquote(headers.get("X-Object-Manifest", "")).lstrip("/")
+    container, slash, prefix = manifest.partition("/")
+    return (container, prefix) if slash and prefix else None
+
+
+def dynamic_segments(account: Account, container: str, prefix: str) -> Iterator[Segment]:
+    """Yield the segments that belong to a dynamic large object.
+
+    Swift serves whatever begins with the prefix.  With ``img-`` those are also the segments of
+    ``img-copy``, so where it does not end with a slash only a number may follow.
+    """
+    for each in account.listing(container, prefix=prefix):
+        if prefix.endswith("/") or _NUMBERED.fullmatch(each.name[len(prefix) :]):
+            yield Segment(container, each.name, each.size, each.etag)
+
+
+def static_segments(
+    account: Account, container: str, name: str, nested: list[str] | None = None
+) -> Iterator[Segment]:
+    """Yield the segments of a static large object in order, those of nested manifests too.
+
+    :param nested: gets the paths of nested manifests
+    """
+    answer = account.ask("GET", path_of(container, name), query={"multipart-manifest": "get"})
+    for each in _entries(answer.body):
+        where, _, what = str(each["name"]).lstrip("/").partition("/")
+        if each.get("sub_slo"):
+            if nested is not None:
+                nested.append(path_of(where, what))
+            yield from static_segments(account, where, what, nested)
+        elif "range" in each:
+            raise BackendException("Expected a manifest of whole segments, got one with ranges.")
+        else:
+            yield Segment(where, what, int(each["bytes"]), str(each["hash"]))
+
+
+def delete_static(account: Account, container: str, name: str) -> None:
+    """Delete a static large object with its segments; the object goes last.
+
+    So what failed half-way can be repeated.  The server does it by one request, but for objects
+    of more than 10,000 segments, which it refuses.
+    """
+    path = path_of(container, name)
+    status, _ = account.reported("DELETE", path, 400, query={"multipart-manifest": "delete"})
+    if status != 400:
+        return
+    nested: list[str] = []
+    segments = static_segments(account, container, name, nested)
+    account.delete_all(dict.fromkeys(path_of(each.container, each.name) for each in segments))
+    account.delete_all(dict.fromkeys(nested))
+    account.delete(path)
+
+
+def _entries(body: bytes) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads(body)
+    except ValueError:
+        entries = None
+    if not isinstance(entries, list):
+        raise BackendException("Expected a manifest in JSON from Swift, got something else.")
+    return entries

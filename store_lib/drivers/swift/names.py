@@ -1,0 +1,82 @@
+"""Names in Swift: of containers, of segments, and which ids cannot be names."""
+
+import itertools
+import re
+from urllib.parse import quote, unquote
+
+#: Where segments lie, in the container of their object: so its access lists hold for them too.
+SEGMENTS = ".segments/"
+#: Bytes that Swift allows in the name of an object, and of a container.
+_LONGEST_OBJECT = 1024
+_LONGEST_CONTAINER = 256
+#: What stands behind the quoted id in a segment's name.
+_BEHIND_ID = len("/") + 32 + len("/00000000")
+
+_OWN = re.compile(r"\.segments/([^/]+)/([0-9a-f]{32})/[^/]+")
+_KEY = re.compile(r"([^/]+)/\.segments/([^/]+)/([0-9a-f]{32})/")
+
+
+def prefix_of(object_id: str, nonce: str) -> str:
+    """Return what the names of an upload's segments begin with."""
+    return f"{SEGMENTS}{quote(object_id, safe='')}/{nonce}/"
+
+
+def upload_of(segment: str) -> tuple[str, str] | None:
+    """Return the object id and the nonce of a segment's name, ``None`` if it is none of ours."""
+    match = _OWN.fullmatch(segment)
+    return (unquote(match[1]), match[2]) if match else None
+
+
+def split_key(key: str) -> tuple[str, str, str] | None:
+    """Take the key of an incomplete upload apart: container, object id, nonce."""
+    match = _KEY.fullmatch(key)
+    return (match[1], unquote(match[2]), match[3]) if match else None
+
+
+def is_segment(name: str) -> bool:
+    """Tell whether a name lies where segments do."""
+    return name == SEGMENTS.rstrip("/") or name.startswith(SEGMENTS)
+
+
+def has_dots(path: str) -> bool:
+    """Tell whether a part of a path is one that HTTP clients and proxies resolve."""
+    return any(part in (".", "..") for part in path.split("/"))
+
+
+def refusal(object_id: str, container: str) -> str | None:
+    """Say why an id cannot be the name of an object, ``None`` if it can.
+
+    :param container: the name that its container would have
+    """
+    try:
+        object_id.encode()
+    except UnicodeEncodeError:
+        return "it cannot be written in UTF-8."
+    longest = _LONGEST_OBJECT - len(SEGMENTS) - _BEHIND_ID
+    if len(quote(object_id, safe="")) > longest:
+        return f"percent-encoded it is longer than {longest} bytes."
+    if is_segment(object_id):
+        return "names that begin with .segments/ are for segments."
+    if has_dots(object_id):
+        return "a part of it is '.' or '..'."
+    if "/" in container or has_dots(container):
+        return "with a '/' it cannot be part of a container's name."
+    if len(container.encode()) > _LONGEST_CONTAINER:
+        return f"its container's name would be longer than {_LONGEST_CONTAINER} bytes."
+    return None
+
+
+def seeded(container: str, object_id: str, seed: int) -> str:
+    """Return the container of an id where ids are spread by their first ``seed`` characters.
+
+    Dashes on the way are kept and not counted.
+    """
+    counted = itertools.accumulate(object_id, lambda n, each: n + (each != "-"), initial=0)
+    end = next((at for at, number in enumerate(counted) if number == seed), len(object_id))
+    return f"{container}_{object_id[:end]}"
+
+
+def is_seeded(container: str, name: str, seed: int) -> bool:
+    """Tell whether ``name`` is a container that :func:`seeded` can give."""
+    start = f"{container}_"
+    return name.startswith(start) and 0 < len(name[len(start) :].replace("-", "")) <= seed

@@ -1,0 +1,71 @@
+"""Where an object lies, as one login sees it; and containers that are made and dropped."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from store_lib.drivers.swift.account import Account, path_of
+from store_lib.drivers.swift.location import SwiftLocation
+from store_lib.exceptions import BackendException
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """An object's place in an account."""
+
+    account: Account
+    container: str
+    name: str
+    location: SwiftLocation
+
+    @property
+    def path(self) -> str:
+        """The object's path below the account."""
+        return path_of(self.container, self.name)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Containers:
+    """How containers come and go."""
+
+    #: Whether one that is missing may be made.
+    may_make: bool
+    #: Sent when one is made: its access lists.
+    headers: Mapping[str, str]
+    #: Whether each object has one for itself, which goes with it.
+    own: bool
+    #: URLs of containers that were there, and are not looked for at every add.
+    _seen: set[str] = dataclasses.field(default_factory=set)
+
+    def need(self, account: Account, container: str) -> bool:
+        """Make a container unless it is there; say whether it was made.
+
+        :raises BackendException: it is missing, and must not be made
+        """
+        path = path_of(container)
+        url = account.storage_url + path
+        if url in self._seen:
+            return False
+        missing = account.head(path) is None
+        if missing:
+            self.make(account, container)
+        if not self.own:
+            self._seen.add(url)
+        return missing
+
+    def make(self, account: Account, container: str) -> None:
+        """Make a container that is missing.
+
+        :raises BackendException: it must not be made
+        """
+        if not self.may_make:
+            raise BackendException(
+                f"Expected the container {container} at {account.server.base}, there is none. "
+                "Make it, or set swift_store_create_container_on_put."
+            )
+        account.ask("PUT", path_of(container), headers=self.headers, body=b"")
+
+    def drop(self, account: Account, container: str) -> None:
+        """Remove the container of an object that is gone, where it had one for itself."""
+        if self.own:
+            # 409: there is something in it.
+            account.ask("DELETE", path_of(container), 404, 409)

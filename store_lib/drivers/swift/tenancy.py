@@ -1,0 +1,295 @@
+"""Whose account an object lies in: the store's own, one by reference, or the tenant's."""
+
+import abc
+import functools
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.util import Timeout
+
+from store_lib.clients.connections import DirectManager, close_manager
+from store_lib.clients.keystone import Connecting, ContextLogin, Credentials, KeystoneLogin
+from store_lib.clients.process import PerProcess
+from store_lib.clients.tls import Tls
+from store_lib.drivers.swift import names, references
+from store_lib.drivers.swift.account import Account
+from store_lib.drivers.swift.location import SwiftLocation
+from store_lib.drivers.swift.logins import KeystoneAccount, Login, login_of
+from store_lib.drivers.swift.places import Containers, Place
+from store_lib.drivers.swift.references import AccountSettings, References
+from store_lib.drivers.swift.trusts import Trustee
+from store_lib.drivers.swift.writer import Lasting
+from store_lib.exceptions import BadStoreConfiguration, BadStoreUri, MissingCredentialError
+from store_lib.options import StoreOptions
+
+
+class Tenancy(abc.ABC):
+    """Finds accounts and places; shared by all threads.
+
+    :raises BadStoreConfiguration: a file of authorities cannot be used
+    """
+
+    containers: Containers
+
+    def __init__(self, store_id: str, options: StoreOptions) -> None:
+        self.store_id = store_id
+        self.options = options
+        tls = Tls(
+            store_id,
+            options,
+            authorities="swift_store_cacert",
+            insecure="swift_store_auth_insecure",
+            peers="Swift and Keystone",
+        )
+        self.how = Connecting(
+            verify=options.swift_store_cacert or not options.swift_store_auth_insecure,
+            timeout=options.swift_store_read_timeout,
+            renew_before=options.swift_store_expire_soon_interval,
+        )
+        silence = options.swift_store_read_timeout
+        self._timeout = Timeout(connect=options.swift_store_connect_timeout, read=silence)
+        self._connections: PerProcess[urllib3.PoolManager] = PerProcess(
+            lambda: DirectManager(context=tls.context, send_timeout=silence)
+        )
+        self._logins: dict[Credentials, KeystoneLogin] = {}
+
+    def account(self, login: Login, url: str | None = None) -> Account:
+        """Return an account."""
+        return Account(login, self._connections, self._timeout, url)
+
+    def keystone(self, credentials: Credentials) -> KeystoneLogin:
+        """Return the one login that these credentials have."""
+        found = self._logins.get(credentials)
+        if found is None:
+            # Without a lock, which a fork could leave locked: the first one in stays.
+            found = self._logins.setdefault(credentials, KeystoneLogin(credentials, self.how))
+        return found
+
+    def close(self) -> None:
+        """Close this process's idle connections."""
+        manager = self._connections.take()
+        if manager is not None:
+            close_manager(manager)
+        for login in list(self._logins.values()):
+            login.close()
+
+    # What the two kinds differ in.
+
+    @property
+    @abc.abstractmethod
+    def url_prefix(self) -> str:
+        """What the URIs of new objects begin with."""
+
+    @abc.abstractmethod
+    def container_of(self, object_id: str) -> str:
+        """Return the container of a new object."""
+
+    @abc.abstractmethod
+    def holds(self, location: SwiftLocation) -> bool:
+        """Tell from the configuration whether a location can be in these accounts."""
+
+    @abc.abstractmethod
+    def location(self, account: Account, container: str, name: str) -> SwiftLocation | None:
+        """Return the location of a listed object, ``None`` if it is none of the store's."""
+
+    @abc.abstractmethod
+    def new(self, object_id: str, context: Any) -> Place:
+        """Return the place of a new object."""
+
+    @abc.abstractmethod
+    def find(self, location: SwiftLocation, context: Any) -> Place:
+        """Return the place of an object by its location.
+
+        :raises BadStoreUri: it is in none of these accounts
+        """
+
+    @abc.abstractmethod
+    def own(self, context: Any) -> Account:
+        """Return the account that new objects go to."""
+
+    @abc.abstractmethod
+    def known_containers(self, account: Account) -> Iterator[str]:
+        """Yield the containers that objects of this store lie in."""
+
+    def lasting(self, place: Place) -> Lasting | None:
+        """Return what gives a login that outlives the user's, where one is needed."""
+        return None
+
+
+class SingleTenant(Tenancy):
+    """One account for all new objects, and others by reference."""
+
+    def __init__(self, store_id: str, options: StoreOptions, known: References) -> None:
+        super().__init__(store_id, options)
+        self.known = known
+        self.containers = Containers(options.swift_store_create_container_on_put, {}, own=False)
+        self._container: str = options.swift_store_container
+        self._seed: int = options.swift_store_multiple_containers_seed
+        self._accounts: dict[AccountSettings, Account] = {}
+
+    @property
+    def url_prefix(self) -> str:
+        prefix = f"swift+config://{self.known.default}/{self._container}"
+        return prefix if self._seed else f"{prefix}/"
+
+    def container_of(self, object_id: str) -> str:
+        if not self._seed:
+            return self._container
+        return names.seeded(self._container, object_id, self._seed)
+
+    def holds(self, location: SwiftLocation) -> bool:
+        return location.reference is None or location.reference in self.known.accounts
+
+    def own(self, context: Any) -> Account:
+        if self.known.default is None:
+            raise MissingCredentialError(
+                f"Store {self.store_id} has no account for new objects. Configure "
+                "swift_store_config_file."
+            )
+        return self._account(self.known.account(self.known.default))
+
+    def location(self, account: Account, container: str, name: str) -> SwiftLocation:
+        return SwiftLocation.of_reference(str(self.known.default), container, name)
+
+    def new(self, object_id: str, context: Any) -> Place:
+        account, container = self.own(context), self.container_of(object_id)
+        location = self.location(account, container, object_id)
+        return Place(account, container, object_id, location)
+
+    def find(self, location: SwiftLocation, context: Any) -> Place:
+        return Place(self._account_of(location), location.container, location.name, location)
+
+    def known_containers(self, account: Account) -> Iterator[str]:
+        if not self._seed:
+            yield self._container
+            return
+        for each in account.containers(f"{self._container}_"):
+            if names.is_seeded(self._container, each, self._seed):
+                yield each
+
+    def _account_of(self, location: SwiftLocation) -> Account:
+        if location.reference is not None:
+            if location.reference not in self.known.accounts:
+                raise BadStoreUri(
+                    f"The Swift URI names the account {location.reference!a}, which store "
+                    f"{self.store_id} does not have. Its accounts are: "
+                    f"{', '.join(self.known.accounts) or 'none'}."
+                )
+            return self._account(self.known.account(location.reference))
+        assert location.url is not None
+        if location.user is None or location.key is None:
+            account = self.own(None)
+            # The store's token goes nowhere but to the store's server.
+            if _origin(account.storage_url) != _origin(location.url):
+                raise BadStoreUri(
+                    f"The Swift URI leads to {_shown(location.url)}, which is not the server of "
+                    f"store {self.store_id}."
+                )
+            return self.account(account.login, location.url)
+        settings = self.known.matching(location.url, location.user)
+        if settings is None:
+            # Its own credentials go to its own address, and none of the configuration's.
+            settings = references.of_uri(
+                location.url,
+                location.user,
+                location.key,
+                self.options.swift_store_auth_version,
+                self.store_id,
+            )
+            # Not kept: anybody can make up as many as he likes.
+            make = functools.partial(KeystoneLogin, how=self.how)
+            return self.account(login_of(settings, make, self.options))
+        return self._account(settings)
+
+    def _account(self, settings: AccountSettings) -> Account:
+        found = self._accounts.get(settings)
+        if found is None:
+            login = login_of(settings, self.keystone, self.options)
+            found = self._accounts.setdefault(settings, self.account(login))
+        return found
+
+
+class MultiTenant(Tenancy):
+    """Each object in the account of the tenant who adds it, in a container of its own."""
+
+    def __init__(self, store_id: str, options: StoreOptions, known: References) -> None:
+        super().__init__(store_id, options)
+        #: Who may always read and write, as Swift writes it.
+        self.admins = tuple(
+            each if ":" in each else f"{each}:*" for each in options.swift_store_admin_tenants
+        )
+        both = ",".join(self.admins)
+        access = {"X-Container-Read": both, "X-Container-Write": both} if both else {}
+        self.containers = Containers(options.swift_store_create_container_on_put, access, own=True)
+        self._container: str = options.swift_store_container
+        self._trustee: Trustee | None = None
+        if options.swift_store_use_trusts and known.default is not None:
+            credentials = known.account(known.default).credentials
+            self._trustee = Trustee(self.keystone(credentials), self.how, options)
+
+    @property
+    def url_prefix(self) -> str:
+        return "swift+http"  # and https: what follows is the tenant's
+
+    def container_of(self, object_id: str) -> str:
+        return f"{self._container}_{object_id}"
+
+    def holds(self, location: SwiftLocation) -> bool:
+        if location.url is None or location.user is not None:
+            return False
+        endpoint = self.options.swift_store_endpoint
+        return not endpoint or _origin(endpoint) == _origin(location.url)
+
+    def own(self, context: Any) -> Account:
+        if context is None:
+            raise BadStoreConfiguration(
+                f"Store {self.store_id} is multi-tenant (swift_store_multi_tenant): every call "
+                "needs the context of the request that it is made for. Pass context=..."
+            )
+        return self.account(KeystoneAccount(ContextLogin(context), self.options))
+
+    def location(self, account: Account, container: str, name: str) -> SwiftLocation | None:
+        if container != self.container_of(name):
+            return None
+        return SwiftLocation.of_storage(account.storage_url, container, name)
+
+    def new(self, object_id: str, context: Any) -> Place:
+        account, container = self.own(context), self.container_of(object_id)
+        location = SwiftLocation.of_storage(account.storage_url, container, object_id)
+        return Place(account, container, object_id, location)
+
+    def find(self, location: SwiftLocation, context: Any) -> Place:
+        if location.url is None or location.user is not None:
+            raise BadStoreUri(
+                f"Expected the URI of an object in a tenant's account for store {self.store_id}, "
+                f"got {location}."
+            )
+        account = self.own(context)
+        # The user's token goes nowhere but to the server that the catalog or the store tells.
+        if _origin(account.storage_url) != _origin(location.url):
+            raise BadStoreUri(
+                f"The Swift URI leads to {_shown(location.url)}, which is not the server of store "
+                f"{self.store_id}."
+            )
+        account = self.account(account.login, location.url)
+        return Place(account, location.container, location.name, location)
+
+    def known_containers(self, account: Account) -> Iterator[str]:
+        return account.containers(f"{self._container}_")
+
+    def lasting(self, place: Place) -> Lasting | None:
+        trustee = self._trustee
+        return None if trustee is None else (lambda: trustee.trusted_by(place.account))
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname or "", parts.port or default
+
+
+def _shown(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -1,0 +1,282 @@
+"""An upload to Swift: one small object, or segments that a manifest makes an object of."""
+
+import dataclasses
+import io
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from urllib.parse import quote
+
+from store_lib.driver import Body, PartWriter
+from store_lib.drivers.swift.account import COPYING, Account, Answer, path_of
+from store_lib.drivers.swift.location import SwiftLocation
+from store_lib.drivers.swift.manifests import (
+    ManifestLost,
+    Segment,
+    dynamic_of,
+    dynamic_segments,
+    is_static,
+    put_dynamic,
+    put_static,
+    static_segments,
+)
+from store_lib.drivers.swift.names import prefix_of
+from store_lib.drivers.swift.places import Containers, Place
+from store_lib.exceptions import BackendException, Duplicate, NotSupported, StoreError
+
+#: The header that keeps an upload's nonce with its object.
+NONCE = "X-Object-Meta-Store-Lib-Nonce"
+#: Bytes of a chunk, and of the largest object that is stored by a single, short request.
+_CHUNK = 1024 * 1024
+#: Other headers of an object, and of its manifest.
+_HEADERS = {"Content-Type": "application/octet-stream"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """How a store lays out large objects."""
+
+    #: Bytes from which on an object of known size is cut.
+    cut_from: int
+    #: Bytes of a segment.
+    segment: int
+    #: Segments sent at once.
+    at_once: int
+    #: Entries of a static manifest.
+    entries: int
+    dynamic: bool
+
+    @property
+    def chunk(self) -> int:
+        """Bytes of a chunk, and of the largest object that is stored by one request."""
+        return min(_CHUNK, self.segment)
+
+
+class _Empty(io.BytesIO):
+    """A body of nothing."""
+
+    size: int | None = 0
+    rewindable = True
+
+    def views(self) -> Iterator[memoryview]:
+        return iter(())
+
+
+#: Gives an account whose login outlives the user's token, and what ends that.
+Lasting = Callable[[], tuple[Account, Callable[[], None]]]
+
+
+class SwiftWriter(PartWriter):
+    """One upload.
+
+    :param size: bytes to come, ``None`` when unknown
+    :param made_container: whether the object's container was made for this upload
+    :param lasting: asked once, before the first segment
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        containers: Containers,
+        plan: Plan,
+        nonce: str,
+        size: int | None,
+        *,
+        made_container: bool = False,
+        lasting: Lasting | None = None,
+    ) -> None:
+        self._place = place
+        self._account = place.account
+        self._containers = containers
+        self._plan = plan
+        self._nonce = nonce
+        self._size = size
+        self._made_container = made_container
+        self._lasting = lasting
+        self._release: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+        self._prefix = prefix_of(place.name, nonce)
+        #: Names of segments that may be there.
+        self._begun: dict[str, None] = {}
+        #: Whether the object itself may be there.
+        self._publishing = False
+        self.chunk_size = self.once_limit = plan.chunk
+        self.concurrency = plan.at_once
+
+    def write_once(self, body: Body) -> SwiftLocation:
+        """Store the object by one request.
+
+        :raises Duplicate: an object of this id is there
+        """
+        self._publishing = True
+        headers = {"If-None-Match": "*", NONCE: self._nonce, **_HEADERS}
+        if self._put(self._place.name, body, headers).status == 412:
+            raise Duplicate(image=self._place.name)
+        return self._confirmed()
+
+    def part_size(self, number: int) -> int:
+        """Return the size of a segment: all of an object that is not to be cut."""
+        if self._size is not None and self._size < self._plan.cut_from:
+            return max(self._size, 1)
+        return self._plan.segment
+
+    def put_part(self, number: int, body: Body) -> Segment:
+        """Store a segment."""
+        self._last_long()
+        name = f"{self._prefix}{number:08}"
+        self._begun[name] = None
+        answer = self._put(name, body, {})
+        return self._segment(name, body.tell() if body.size is None else body.size, answer)
+
+    def copy_from(self, origin: Place, head: Answer) -> SwiftLocation:
+        """Make the object of one that is there, whose head this is.
+
+        By copies of its segments, or of itself as the only segment: published by a manifest, as
+        the server's own copy of an object overwrites what is there.
+
+        :raises NotSupported: it is in another account
+        """
+        account = self._account
+        if origin.account.storage_url != account.storage_url:
+            raise NotSupported(
+                f"Swift does not copy between accounts: {origin.location.shown} is in another one."
+            )
+        manifest = dynamic_of(head.headers)
+        segments: Iterable[Segment]
+        if is_static(head.headers):
+            segments = static_segments(account, origin.container, origin.name)
+        elif manifest is not None:
+            segments = dynamic_segments(account, *manifest)
+        elif int(head.headers["Content-Length"]) == 0:
+            return self._publish(lambda: self.write_once(_Empty()))
+        else:
+            size = int(head.headers["Content-Length"])
+            segments = [Segment(origin.container, origin.name, size, "")]
+        made = self._copied(segments)
+        return self._publish(lambda: self.commit(made))
+
+    def _publish(self, call: Callable[[], SwiftLocation]) -> SwiftLocation:
+        """Make a request that publishes; after a lost answer, find out whether it did."""
+        try:
+            return call()
+        except StoreError:
+            found = self.resolve()
+            if found is None:
+                raise
+            return found
+
+    def commit(self, tokens: Sequence[Segment]) -> SwiftLocation:
+        """Publish the object by its manifest.
+
+        :raises Duplicate: an object of this id is there
+        """
+        place, headers = self._place, {NONCE: self._nonce, **_HEADERS}
+        self._publishing = True
+        if self._plan.dynamic:
+            size = sum(each.size for each in tokens)
+            put_dynamic(self._account, place.container, place.name, self._prefix, size, headers)
+        else:
+            put_static(
+                self._account,
+                place.container,
+                place.name,
+                tokens,
+                headers,
+                most=self._plan.entries,
+                prefix=self._prefix,
+            )
+        return self._confirmed()
+
+    def resolve(self) -> SwiftLocation | None:
+        """Look whether the nonce of what is stored is this upload's."""
+        if not self._is_stored():
+            return None
+        self._end()
+        return self._place.location
+
+    def abort(self) -> None:
+        """Remove the segments, and the object if a lost answer has left it published."""
+        if self._publishing and self._is_stored():
+            self._account.delete(self._place.path)
+        container = self._place.container
+        names = dict(self._begun)
+        if len(names) > self._plan.entries:  # there may be manifests of manifests too
+            listed = self._account.listing(container, prefix=self._prefix)
+            names |= dict.fromkeys(each.name for each in listed)
+        self._account.delete_all(path_of(container, name) for name in names)
+        if self._made_container:
+            self._containers.drop(self._account, container)
+        self._end()  # not before: after a failure this is done again
+
+    def _is_stored(self) -> bool:
+        head = self._account.head(self._place.path, newest=True)
+        return head is not None and head.headers.get(NONCE) == self._nonce
+
+    def _confirmed(self) -> SwiftLocation:
+        """Return the location, if it is this upload that is stored there now.
+
+        Swift lets several through that say "only if there is none" at the same moment, and what
+        it said it stored may already be overwritten by one of them.
+        """
+        head = self._account.head(self._place.path, newest=True)
+        if head is None:
+            raise ManifestLost()
+        if head.headers.get(NONCE) != self._nonce:
+            raise Duplicate(
+                f"Object {self._place.name} was added by another at the same moment; that one is "
+                "stored."
+            )
+        self._end()
+        return self._place.location
+
+    def _copied(self, origin: Iterable[Segment]) -> list[Segment]:
+        """Have the server copy segments, one after the other, as segments of this object."""
+        made = []
+        for number, each in enumerate(origin, 1):
+            name = f"{self._prefix}{number:08}"
+            self._begun[name] = None
+            answer = self._account.ask(
+                "COPY",
+                path_of(each.container, each.name),
+                headers={
+                    "Destination": quote(f"{self._place.container}/{name}"),
+                    "X-Fresh-Metadata": "true",
+                },
+                silence=COPYING,
+            )
+            made.append(self._segment(name, each.size, answer))
+        return made
+
+    def _put(self, name: str, body: Body, headers: Mapping[str, str]) -> Answer:
+        """Store bytes under a name, once more if its container has to be made first."""
+        container = self._place.container
+        path = path_of(container, name)
+        answer = self._account.ask("PUT", path, 404, 412, headers=headers, body=body)
+        if answer.status == 404:
+            self._containers.make(self._account, container)
+            self._made_container = True
+            if not body.rewindable:
+                raise BackendException(
+                    f"The container {container} was removed during the upload. Try again."
+                )
+            body.seek(0)
+            answer = self._account.ask("PUT", path, 412, headers=headers, body=body)
+        return answer
+
+    def _segment(self, name: str, size: int, answer: Answer) -> Segment:
+        etag = answer.headers.get("Etag", "").strip('"')
+        return Segment(self._place.container, name, size, etag)
+
+    def _last_long(self) -> None:
+        """See to it that the login outlasts the upload."""
+        with self._lock:
+            if self._lasting is not None:
+                lasting, self._lasting = self._lasting, None
+                self._account, self._release = lasting()
+
+    def _end(self) -> None:
+        with self._lock:
+            release, self._release = self._release, None
+            self._lasting = None
+        if release is not None:
+            release()
+            self._account = self._place.account

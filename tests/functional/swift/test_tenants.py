@@ -1,0 +1,182 @@
+"""Multi-tenant stores on real Swift and Keystone: contexts, access lists, trusts."""
+
+import os
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from store_lib import Store
+from store_lib.exceptions import (
+    BadStoreConfiguration,
+    BadStoreUri,
+    Forbidden,
+    NotAuthenticated,
+    NotFound,
+)
+from tests.functional.swift.accounts import Raw, context_of, tenants
+from tests.servers.keystone import Keystone
+from tests.servers.swift import Swift
+
+SEGMENT = 1000 * 1024
+LARGE = os.urandom(2 * SEGMENT + 5)
+
+
+@pytest.fixture
+def demo(keystone: Keystone, swift: Swift) -> SimpleNamespace:
+    """The context of a request of a tenant."""
+    return context_of(keystone.login("demo"))
+
+
+@pytest.fixture
+def store(
+    keystone: Keystone, swift: Swift, container: str, open_store: Callable[..., Store]
+) -> Store:
+    """A multi-tenant store that the project of demo2 may read and write everything in."""
+    return open_store(tenants(keystone, container))
+
+
+def test_every_call_needs_a_context(store: Store, swift: Swift) -> None:
+    """Without a context, or without a token or a catalog in it, the error says what is missing."""
+    uri = f"swift+{swift.keystone_url}x/c_id/id"
+    calls: list[Callable[[Any], Any]] = [
+        lambda context: store.add("id", [b"x"], context=context),
+        lambda context: store.get(uri, context=context),
+        lambda context: list(store.list(context=context)),
+    ]
+    for call in calls:
+        with pytest.raises(BadStoreConfiguration, match="needs the context"):
+            call(None)
+        with pytest.raises(NotAuthenticated, match="auth_token"):
+            call(SimpleNamespace())
+        with pytest.raises(BadStoreConfiguration, match="service_catalog"):
+            call(SimpleNamespace(auth_token="x"))
+
+
+def test_a_token_that_is_refused(store: Store, demo: SimpleNamespace) -> None:
+    """A user's token that has ended cannot be renewed, and the error says so."""
+    demo.auth_token = "no-token"
+    with pytest.raises(NotAuthenticated, match="expired or was revoked"):
+        store.add("id", [b"x"], context=demo)
+
+
+def test_a_token_goes_to_the_catalogs_server_only(store: Store, demo: SimpleNamespace) -> None:
+    """A URI that leads elsewhere gets no token."""
+    for uri in (
+        "swift+http://127.0.0.1:1/v1/AUTH_x/c_id/id",
+        "swift+https://example.org/v1/AUTH_x/c_id/id",
+        "swift+config://ref1/c/id",
+        "swift+http://user:key@127.0.0.1:1/v1/AUTH_x/c_id/id",
+    ):
+        with pytest.raises(BadStoreUri):
+            store.get(uri, context=demo)
+
+
+@pytest.mark.parametrize("data", [b"small", LARGE], ids=["small", "large"])
+def test_access_lists(
+    keystone: Keystone,
+    open_store: Callable[..., Store],
+    demo: SimpleNamespace,
+    container: str,
+    data: bytes,
+) -> None:
+    """Others read an object, its segments too, once they are let, and write as they are let."""
+    other = keystone.login("demo2")
+    context = context_of(other)
+    store = open_store(tenants(keystone, container, swift_store_admin_tenants="abc, *:boss"))
+    uri = store.add("id", [data], context=demo).uri
+    with pytest.raises(Forbidden, match="access lists"):
+        store.get(uri, context=context)
+    store.set_acls(uri, read_tenants=[other.project_id], context=demo)
+    with store.get(uri, context=context) as reader:
+        assert reader.read() == data
+    with pytest.raises(Forbidden):
+        store.delete(uri, context=context)
+    store.set_acls(uri, context=demo)
+    with pytest.raises(Forbidden):
+        store.stat(uri, context=context)
+    store.set_acls(uri, public=True, context=demo)
+    assert store.stat(uri, context=context).size == len(data)
+    store.delete(uri, context=demo)
+    with pytest.raises(NotFound):
+        store.set_acls(uri, public=True, context=demo)
+
+
+def test_admin_tenants_read_and_write_all_containers(
+    keystone: Keystone,
+    open_store: Callable[..., Store],
+    demo: SimpleNamespace,
+    container: str,
+    raw_keystone: Callable[[str], Raw],
+) -> None:
+    """Admin tenants stand in both access lists from the start, and stay when others are set."""
+    other = keystone.login("demo2")
+    admins = f"{other.project_id}, *:boss"
+    store = open_store(tenants(keystone, container, swift_store_admin_tenants=admins))
+    uri = store.add("id", [b"x"], context=demo).uri
+    account = raw_keystone("demo")
+    for _ in range(2):
+        headers = account("HEAD", f"/{container}_id").headers
+        for name in ("X-Container-Read", "X-Container-Write"):
+            assert headers[name].split(",")[-2:] == [f"{other.project_id}:*", "*:boss"]
+        store.set_acls(uri, read_tenants=["abc"], write_tenants=["def"], context=demo)
+    assert account("HEAD", f"/{container}_id").headers["X-Container-Write"].startswith("def:*,")
+    with store.get(uri, context=context_of(other)) as reader:
+        assert reader.read() == b"x"
+    store.delete(uri, context=demo)
+
+
+def _trusts(keystone: Keystone) -> list[Any]:
+    found: list[Any] = keystone.call("GET", "/OS-TRUST/trusts")["trusts"]
+    return found
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_trust_lasts_as_long_as_an_add_in_segments(
+    keystone: Keystone, store: Store, demo: SimpleNamespace, fails: bool
+) -> None:
+    """The add outlives its user's token; afterwards there is no trust, however it ended."""
+    during: list[int] = []
+
+    def source() -> Iterator[bytes]:
+        yield LARGE[:SEGMENT]
+        while not _trusts(keystone):
+            pass
+        during.append(len(_trusts(keystone)))
+        demo.auth_token = "no longer"
+        yield LARGE[SEGMENT:]
+        if fails:
+            raise LookupError
+
+    token = demo.auth_token
+    try:
+        uri = store.add("id", source(), context=demo).uri
+    except LookupError:
+        assert fails
+    demo.auth_token = token
+    assert during == [1]
+    assert _trusts(keystone) == []
+    if not fails:
+        store.delete(uri, context=demo)
+    assert list(store.list(context=demo)) == []
+    assert list(store.list_incomplete(context=demo)) == []
+
+
+def test_no_trust_is_made_where_none_is_needed(
+    keystone: Keystone,
+    open_store: Callable[..., Store],
+    demo: SimpleNamespace,
+    container: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Off by option, or refused by Keystone, the user's own token does, with a warning."""
+    options = tenants(keystone, container, swift_store_use_trusts=False)
+    uri = open_store(options).add("id", [LARGE], context=demo).uri
+    assert not caplog.records
+    wrong = open_store({**options, "swift_store_use_trusts": True, "swift_store_key": "wrong"})
+    wrong.delete(uri, context=demo)
+    uri = wrong.add("id", [LARGE], context=demo).uri
+    assert "No trust" in caplog.text
+    assert "wrong" not in caplog.text
+    wrong.delete(uri, context=demo)

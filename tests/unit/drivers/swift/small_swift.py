@@ -1,0 +1,197 @@
+"""A small Swift in memory, behind a real HTTP server, with faults where a test wants them."""
+
+import hashlib
+import itertools
+import json
+import re
+import ssl
+from collections.abc import Callable
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote
+
+from tests.scripted_server import Reply, Request, ScriptedServer, serve
+
+#: A fault: given the request, the reply in place of the usual one, or ``None`` for that.
+Fault = Callable[[Request], Reply | None]
+
+KEY = "key-5eCr"
+
+
+class SmallSwift:
+    """Containers and objects in dicts; version 1 of the login.
+
+    :param page: objects in one page of a listing
+    :param bulk: whether it deletes in bulk
+    """
+
+    def __init__(
+        self, *, page: int = 10_000, bulk: bool = True, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
+        self.manifests: dict[str, list[str]] = {}
+        self.containers: set[str] = set()
+        self.page = page
+        self.bulk = bulk
+        #: Tokens that are taken; each login adds one.
+        self.tokens: set[str] = set()
+        self.logins = 0
+        self.faults: list[tuple[re.Pattern[str], Fault, list[int]]] = []
+        self.server = ScriptedServer(self._answer, tls=tls, name="localhost")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.close()
+
+    def options(self, **more: Any) -> dict[str, Any]:
+        """Return a store's options for it."""
+        return {
+            "swift_store_auth_version": "1",
+            "swift_store_auth_address": f"{self.server.url}/auth/v1.0",
+            "swift_store_user": "test:tester",
+            "swift_store_key": KEY,
+            "swift_store_create_container_on_put": True,
+            "swift_store_large_object_size": 1,
+            "swift_store_large_object_chunk_size": 1,
+            "swift_store_segment_threads": 2,
+            **more,
+        }
+
+    def fail(self, pattern: str, fault: Fault | Reply, times: int = 1_000_000) -> None:
+        """Answer requests whose ``METHOD target`` matches with a fault, the first ``times``."""
+        make = (lambda _: fault) if isinstance(fault, Reply) else fault
+        self.faults.append((re.compile(pattern), make, [times]))
+
+    def sent(self, method: str) -> list[str]:
+        """Return the targets of all requests of a method."""
+        return [each.target for each in self.server.requests if each.method == method]
+
+    @property
+    def names(self) -> list[str]:
+        """The paths of all objects, container first."""
+        return sorted(self.objects)
+
+    def _answer(self, request: Request) -> Reply:
+        for pattern, fault, left in self.faults:
+            if left[0] > 0 and pattern.search(f"{request.method} {request.target}"):
+                left[0] -= 1
+                reply = fault(request)
+                if reply is not None:
+                    return reply
+        return self.usual(request)
+
+    def usual(self, request: Request) -> Reply:
+        """Return the answer without faults."""
+        path, _, query_text = request.target.partition("?")
+        query = {name: each[0] for name, each in parse_qs(query_text).items()}
+        if path == "/auth/v1.0":
+            return self._log_in(request)
+        if request.headers.get("x-auth-token") not in self.tokens:
+            return Reply(401, b"Unauthorized")
+        place = unquote(path.removeprefix("/v1/TEMP_test")).lstrip("/")
+        if not place:
+            return self._account(request, query)
+        container, slash, name = place.partition("/")
+        if not slash:
+            return self._container(request, container, query)
+        return self._object(request, container, f"{container}/{name}", query)
+
+    def _log_in(self, request: Request) -> Reply:
+        if request.headers.get("x-auth-key") != KEY:
+            return Reply(401)
+        self.logins += 1
+        token = f"token-{self.logins}"
+        self.tokens.add(token)
+        url = f"{self.server.url}/v1/TEMP_test"
+        return Reply(200, headers={"X-Storage-Url": url, "X-Auth-Token": token})
+
+    def _account(self, request: Request, query: dict[str, str]) -> Reply:
+        if request.method == "POST" and "bulk-delete" in query and self.bulk:
+            gone = [unquote(line).lstrip("/") for line in request.body.decode().split("\n")]
+            there = [each for each in gone if self.objects.pop(each, None) is not None]
+            return _report("200 OK", **{"Number Deleted": len(there)})
+        if request.method == "GET":
+            found = [{"name": each} for each in sorted(self.containers)]
+            return self._listing(found, query)
+        return Reply(204)
+
+    def _container(self, request: Request, container: str, query: dict[str, str]) -> Reply:
+        if request.method == "PUT":
+            self.containers.add(container)
+            return Reply(201)
+        if container not in self.containers:
+            return Reply(404)
+        if request.method == "GET":
+            found = [
+                {
+                    "name": each.partition("/")[2],
+                    "bytes": len(data),
+                    "hash": hashlib.md5(data).hexdigest(),
+                    "last_modified": "2026-11-20T16:30:27.432780",
+                }
+                for each, (data, headers) in sorted(self.objects.items())
+                if each.startswith(f"{container}/")
+            ]
+            return self._listing(found, query)
+        return Reply(204)
+
+    def _listing(self, found: list[dict[str, Any]], query: dict[str, str]) -> Reply:
+        chosen = (
+            each
+            for each in found
+            if each["name"].startswith(query.get("prefix", ""))
+            and each["name"] > query.get("marker", "")
+            and ("end_marker" not in query or each["name"] < query["end_marker"])
+        )
+        return Reply(200, json.dumps(list(itertools.islice(chosen, self.page))).encode())
+
+    def _object(self, request: Request, container: str, path: str, query: dict[str, str]) -> Reply:
+        if request.method == "PUT":
+            return self._put(request, container, path, query)
+        if path not in self.objects:
+            return Reply(404)
+        data, headers = self.objects[path]
+        if request.method == "DELETE":
+            del self.objects[path]
+            parts = self.manifests.pop(path, [])
+            if "multipart-manifest" not in query:
+                return Reply(204)
+            for each in parts:
+                self.objects.pop(each, None)
+            return _report("200 OK", **{"Number Deleted": len(parts) + 1})
+        tag = hashlib.md5(data).hexdigest()
+        if request.method == "HEAD":
+            return Reply(200, data, {**headers, "ETag": tag})
+        return serve(request, data, tag=tag, headers=dict(headers))
+
+    def _put(self, request: Request, container: str, path: str, query: dict[str, str]) -> Reply:
+        if container not in self.containers:
+            return Reply(404)
+        manifest = "multipart-manifest" in query
+        if request.headers.get("if-none-match") == "*" and path in self.objects:
+            return _report("412 Precondition Failed") if manifest else Reply(412)
+        data = request.body
+        headers = {
+            name: value
+            for name, value in request.headers.items()
+            if name.startswith("x-object-m") or name == "content-type"
+        }
+        if manifest:
+            parts = [each["path"].lstrip("/") for each in json.loads(request.body)]
+            missing = [each for each in parts if each not in self.objects]
+            if missing:
+                return _report("400 Bad Request", Errors=[[missing[0], "404 Not Found"]])
+            data = b"".join(self.objects[each][0] for each in parts)
+            headers["x-static-large-object"] = "True"
+            self.manifests[path] = parts
+        self.objects[path] = data, headers
+        tag = hashlib.md5(data).hexdigest()
+        if manifest:
+            return _report("201 Created", Etag=f'"{tag}"')
+        return Reply(201, headers={"ETag": tag})
+
+
+def _report(status: str, **more: Any) -> Reply:
+    """Return an answer whose real status is in its body."""
+    return Reply(202, json.dumps({"Response Status": status, "Errors": [], **more}).encode())

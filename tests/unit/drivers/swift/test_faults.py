@@ -1,0 +1,449 @@
+"""Adds, reads and deletes of which single requests fail: what comes out, and what is left."""
+
+import dataclasses
+import json
+import os
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from store_lib import Store
+from store_lib.exceptions import (
+    AuthorizationFailure,
+    BackendException,
+    DigestMismatch,
+    Duplicate,
+    ErrorStatus,
+    Forbidden,
+    NotAuthenticated,
+    NotFound,
+    RemoteServiceUnavailable,
+    StorageFull,
+    StoreError,
+)
+from tests.scripted_server import Reply, Request
+from tests.unit.drivers.swift.small_swift import SmallSwift
+
+SEGMENT = 1000 * 1024
+LARGE = os.urandom(2 * SEGMENT + 5)
+SMALL = b"small"
+NONCE = "x-object-meta-store-lib-nonce"
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("status", "error", "word"),
+    [
+        (413, StorageFull, "swift_store_large_object_size"),
+        (507, StorageFull, "no room"),
+        (403, Forbidden, "access lists"),
+        (408, RemoteServiceUnavailable, "408"),
+        (498, RemoteServiceUnavailable, "498"),
+        (503, RemoteServiceUnavailable, "503"),
+        (401, NotAuthenticated, "401"),
+        (301, BackendException, "301"),
+    ],
+)
+def test_a_refused_put_is_its_error_and_leaves_nothing(
+    small: SmallSwift, store: Store, data: bytes, status: int, error: type[StoreError], word: str
+) -> None:
+    """Every refusal of bytes is the documented error, and nothing is left in the containers."""
+    small.fail(r"^PUT .*/glance/", Reply(status, b"said so"))
+    with pytest.raises(error, match=word) as caught:
+        store.add("id", [data])
+    assert not small.names
+    assert caught.value.operation == "add"
+    busy = error in (RemoteServiceUnavailable, NotAuthenticated)
+    assert caught.value.status is (ErrorStatus.EXHAUSTED if busy else ErrorStatus.PERMANENT)
+    assert ("said so" in str(caught.value)) == (status in (301, 408, 413, 498, 503))
+
+
+def test_a_quota_is_told(small: SmallSwift, store: Store) -> None:
+    """A quota that is used up is StorageFull with what the server said."""
+    small.fail(r"^PUT .*/glance/", Reply(413, b"Upload exceeds quota."))
+    with pytest.raises(StorageFull, match=r"Upload exceeds quota\."):
+        store.add("id", [SMALL], len(SMALL))
+
+
+@pytest.mark.parametrize("status", [408, 498, 503])
+def test_bursts_are_outlived(
+    small: SmallSwift, open_store: Callable[..., Store], status: int
+) -> None:
+    """Every request that fails for a while is made again, and the add succeeds."""
+    store = open_store(**small.options(transfer_attempts=4))
+    seen: dict[str, int] = {}
+
+    def burst(request: Request) -> Reply | None:
+        key = f"{request.method} {request.target}"
+        seen[key] = seen.get(key, 0) + 1
+        return Reply(status) if seen[key] == 1 else None
+
+    small.fail(r"/glance", burst)
+    uri = store.add("id", [LARGE]).uri
+    with store.get(uri) as reader:
+        assert reader.read() == LARGE
+    store.delete(uri)
+    assert not small.names
+
+
+@pytest.mark.parametrize("then", ["fin", "rst"])
+def test_a_connection_cut_in_a_segment_is_repeated(
+    small: SmallSwift, store: Store, then: Any
+) -> None:
+    """A segment whose answer never comes is sent again, and the object is whole."""
+    small.fail(r"^PUT .*/00000002", Reply(raw=b"", then=then), times=1)
+    uri = store.add("id", [LARGE]).uri
+    with store.get(uri) as reader:
+        assert reader.read() == LARGE
+
+
+def test_a_refused_token_is_renewed_and_the_segment_repeated(
+    small: SmallSwift, store: Store
+) -> None:
+    """Tokens that are revoked in the middle of an add cost one login and no bytes."""
+
+    def source() -> Iterator[bytes]:
+        yield LARGE[:SEGMENT]
+        small.tokens.clear()
+        yield LARGE[SEGMENT:]
+
+    uri = store.add("id", source()).uri
+    assert small.logins == 2
+    with store.get(uri) as reader:
+        assert reader.read() == LARGE
+
+
+def test_a_refused_token_is_renewed_where_nothing_is_repeated(
+    small: SmallSwift, store: Store
+) -> None:
+    """A listing, and the clean-up of a failed add, get a new token by themselves."""
+    store.add("id", [SMALL])
+    small.tokens.clear()
+    assert [each.object_id for each in store.list()] == ["id"]
+
+    def source() -> Iterator[bytes]:
+        yield LARGE
+        small.tokens.clear()
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        store.add("other", source())
+    assert small.names == ["glance/id"]
+
+
+def test_a_login_that_no_longer_works_is_told(small: SmallSwift, store: Store) -> None:
+    """When the new login is refused too, the error says so, and is final."""
+    store.add("id", [SMALL])
+    small.tokens.clear()
+    small.fail(r"/auth/", Reply(401))
+    with pytest.raises(AuthorizationFailure, match="user and key") as caught:
+        store.get("swift+config://ref1/glance/id")
+    assert caught.value.status is ErrorStatus.PERMANENT
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("lose", [Reply(raw=b"", then="rst"), Reply(503)], ids=["cut", "503"])
+def test_a_lost_answer_is_resolved(
+    small: SmallSwift, store: Store, data: bytes, lose: Reply
+) -> None:
+    """What was stored although its answer was lost is found by its nonce, and is no duplicate."""
+
+    def stored_but_lost(request: Request) -> Reply:
+        small.usual(request)
+        return lose
+
+    small.fail(r"^PUT .*/glance/id(\?|$)", stored_but_lost, times=1)
+    result = store.add("id", [data])
+    with store.get(result.uri) as reader:
+        assert reader.read() == data
+    assert len([each for each in small.sent("PUT") if "/glance/id" in each]) == 1
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_a_201_is_no_proof(small: SmallSwift, store: Store, data: bytes) -> None:
+    """An object that is not there after its 201 is stored again."""
+
+    def told_only(request: Request) -> Reply:
+        reply = small.usual(request)
+        del small.objects["glance/id"]
+        return reply
+
+    small.fail(r"^PUT .*/glance/id(\?|$)", told_only, times=1)
+    with store.get(store.add("id", [data]).uri) as reader:
+        assert reader.read() == data
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_the_loser_of_a_race_is_told(small: SmallSwift, store: Store, data: bytes) -> None:
+    """An add whose object another one has overwritten is Duplicate, and takes its segments away."""
+
+    def overtaken(request: Request) -> Reply:
+        reply = small.usual(request)
+        small.objects["glance/id"] = b"the other's", {NONCE: "0" * 32}
+        return reply
+
+    small.fail(r"^PUT .*/glance/id(\?|$)", overtaken)
+    with pytest.raises(Duplicate, match="at the same moment"):
+        store.add("id", [data])
+    assert small.names == ["glance/id"]
+    assert small.objects["glance/id"][0] == b"the other's"
+
+
+def test_a_manifest_that_is_refused_leaves_nothing(small: SmallSwift, store: Store) -> None:
+    """A segment that is gone when the manifest is made fails the add, in the report of a 202."""
+
+    def without_one(request: Request) -> None:
+        small.objects.pop(next(each for each in small.names if each.endswith("/00000002")))
+
+    small.fail(r"^PUT .*/glance/id\?", without_one, times=1)
+    with pytest.raises(BackendException, match="404 Not Found"):
+        store.add("id", [LARGE])
+    assert not small.names
+
+
+@pytest.mark.parametrize("status", ["503 Service Unavailable", "504 Gateway Timeout"])
+def test_a_temporary_status_in_the_report_is_repeated(
+    small: SmallSwift, store: Store, status: str
+) -> None:
+    """A manifest that got 202 and failed for a while in its body is put again."""
+    body = json.dumps({"Response Status": status, "Errors": []}).encode()
+    small.fail(r"^PUT .*/glance/id\?", Reply(202, body), times=1)
+    with store.get(store.add("id", [LARGE]).uri) as reader:
+        assert reader.read() == LARGE
+
+
+def test_a_failed_clean_up_is_a_note_and_a_leftover(small: SmallSwift, store: Store) -> None:
+    """Segments that could not be removed are listed as incomplete and swept later."""
+    small.fail(r"^(POST|DELETE) ", Reply(400), times=1)
+    begun = threading.Event()
+    small.fail(r"^PUT .*/00000001", lambda _: begun.set())
+
+    def source() -> Iterator[bytes]:
+        yield LARGE
+        assert begun.wait(60)
+        raise LookupError
+
+    with pytest.raises(LookupError) as caught:
+        store.add("a/ä", source())
+    assert "Cleaning up failed" in "".join(caught.value.__notes__)
+    (left,) = store.list_incomplete()
+    assert (left.object_id, left.live) == ("a/ä", False)
+    assert left.size == sum(len(data) for data, _ in small.objects.values())
+    assert not list(store.list())
+    assert [each.key for each in store.sweep(0)] == [left.key]
+    assert not small.names
+
+
+def test_a_leftover_that_is_published_or_alive_is_spared(small: SmallSwift, store: Store) -> None:
+    """A discard looks again: neither a published upload nor one that went on is touched."""
+    driver = store.driver
+    assert driver is not None
+    store.add("id", [LARGE])
+    (prefix,) = {each.rpartition("/")[0] + "/" for each in small.names if ".segments" in each}
+    held = store.stat("swift+config://ref1/glance/id")
+    assert held.size == len(LARGE)
+    incomplete = dataclasses.replace(_incomplete(prefix), modified=2e9)
+    assert not driver.discard(incomplete, context=None)
+    del small.objects["glance/id"]
+    assert not driver.discard(dataclasses.replace(incomplete, modified=1.0), context=None)
+    assert len(small.names) == 3
+    assert driver.discard(incomplete, context=None)
+    assert not small.names
+    assert not driver.discard(incomplete, context=None)
+
+
+def _incomplete(key: str) -> Any:
+    from store_lib import Incomplete
+
+    return Incomplete(key, None, None, 0.0)
+
+
+def test_pages_and_bulks(small: SmallSwift, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listings of many pages are read to the end, and names deleted in as many requests as needed.
+
+    Two names for a page, and two for a request, stand for ten thousand.
+    """
+    monkeypatch.setattr("store_lib.drivers.swift.account._BULK", 2)
+    small.page = 2
+    small.fail(r"^PUT .*/glance/bad\?", Reply(400))
+    with pytest.raises(BackendException):
+        store.add("bad", [LARGE + LARGE])
+    assert not small.names
+    assert len([each for each in small.sent("POST") if "bulk-delete" in each]) == 2
+    for number in range(3):
+        store.add(f"id{number}", [LARGE])
+    assert [each.object_id for each in store.list()] == [f"id{number}" for number in range(3)]
+    for number in range(3):
+        del small.objects[f"glance/id{number}"]
+    assert len(list(store.list_incomplete())) == 3
+    assert len(store.sweep(0)) == 3
+    assert not small.names
+
+
+def test_servers_without_bulk_delete(open_store: Callable[..., Store]) -> None:
+    """Where names cannot be deleted in bulk they are deleted one by one."""
+    with SmallSwift(bulk=False) as small:
+        store = open_store(**small.options())
+        with pytest.raises(DigestMismatch):
+            store.add("id", [LARGE], expected={"md5": "0" * 32})
+        assert not small.names
+        assert len(small.sent("DELETE")) == 3
+
+
+@pytest.mark.parametrize("cut_at", [0, 1, 300_000])
+def test_a_cut_download_goes_on(small: SmallSwift, store: Store, cut_at: int) -> None:
+    """A body that is cut is asked for from there on, of the very same object."""
+    uri = store.add("id", [LARGE]).uri
+
+    def cut(request: Request) -> Reply:
+        return dataclasses.replace(small.usual(request), cut=cut_at, then="fin")
+
+    small.fail(r"^GET .*/glance/id$", cut, times=1)
+    with store.get(uri) as reader:
+        assert reader.read() == LARGE
+        assert reader.report.retries == 1
+
+
+def test_retry_get_count_adds_repeats(small: SmallSwift, open_store: Callable[..., Store]) -> None:
+    """A download is resumed as often as swift_store_retry_get_count says beyond the engine's."""
+    store = open_store(**small.options(swift_store_retry_get_count=2, transfer_attempts=1))
+    uri = store.add("id", [LARGE]).uri
+
+    def cut(request: Request) -> Reply:
+        return dataclasses.replace(small.usual(request), cut=1000, then="fin")
+
+    small.fail(r"^GET .*/glance/id$", cut, times=2)
+    with store.get(uri) as reader:
+        assert reader.read() == LARGE
+    small.fail(r"^GET .*/glance/id$", cut, times=3)
+    with store.get(uri) as reader, pytest.raises(RemoteServiceUnavailable, match="was cut"):
+        reader.read()
+
+
+def test_an_object_replaced_under_its_reader_is_told(small: SmallSwift, store: Store) -> None:
+    """The rest of another object is never read in place of the rest of this one."""
+    from store_lib.exceptions import ObjectChanged
+
+    uri = store.add("id", [LARGE]).uri
+
+    def cut(request: Request) -> Reply:
+        reply = dataclasses.replace(small.usual(request), cut=1000, then="fin")
+        small.objects["glance/id"] = LARGE[::-1], {}
+        return reply
+
+    small.fail(r"^GET .*/glance/id$", cut, times=1)
+    with store.get(uri) as reader, pytest.raises(ObjectChanged):
+        reader.read()
+
+
+def test_stat_raises_what_happened(small: SmallSwift, store: Store) -> None:
+    """A size that cannot be asked for is an error, and never 0."""
+    uri = store.add("id", [SMALL]).uri
+    small.fail(r"^HEAD .*/glance/id$", Reply(503))
+    with pytest.raises(RemoteServiceUnavailable, match="503"):
+        store.stat(uri)
+
+
+def test_a_large_object_without_its_segments_is_told(small: SmallSwift, store: Store) -> None:
+    """Swift's 409 of a manifest whose segments are gone is no object to be retried."""
+    uri = store.add("id", [LARGE]).uri
+    small.fail(r"^GET .*/glance/id$", Reply(409))
+    with pytest.raises(BackendException, match="segments are missing"):
+        store.get(uri)
+
+
+def test_a_segment_too_large_for_memory_is_streamed(
+    small: SmallSwift, open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single segment above the memory budget is streamed in one request with its true length."""
+    from store_lib.transfer.budget import PROCESS_BUDGET
+
+    monkeypatch.setattr(PROCESS_BUDGET, "_limit", 4 << 20)
+    size = PROCESS_BUDGET.limit + 1_000_003
+    store = open_store(**small.options(swift_store_large_object_size=5000))
+    piece = bytes(1 << 20)
+
+    def source() -> Iterator[bytes]:
+        left = size
+        while left:
+            yield piece[:left]
+            left -= min(left, len(piece))
+
+    lengths = []
+
+    def swallow(request: Request) -> None:
+        lengths.append(request.headers["content-length"])
+
+    small.fail(r"^PUT .*/\.segments/id/", swallow)
+    uri = store.add("id", source(), size, digests=()).uri
+    assert lengths == [str(size)]
+    assert store.stat(uri).size == size
+
+
+def test_a_missing_container_is_told(small: SmallSwift, open_store: Callable[..., Store]) -> None:
+    """Without leave to make containers the error names the option, and nothing is made."""
+    store = open_store(**small.options(swift_store_create_container_on_put=False))
+    for data in (SMALL, LARGE):
+        for size in (len(data), None):
+            with pytest.raises(BackendException, match="swift_store_create_container_on_put"):
+                store.add("id", [data], size)
+    assert not small.containers
+    assert not list(store.list())
+    with pytest.raises(NotFound):
+        store.stat("swift+config://ref1/glance/id")
+
+
+def test_the_token_is_in_no_error_and_no_log(
+    small: SmallSwift, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither key nor token shows, whatever fails."""
+    caplog.set_level(0)
+    store.add("id", [SMALL])
+    small.fail(r"^GET", Reply(500))
+    with pytest.raises(RemoteServiceUnavailable) as caught:
+        store.get("swift+config://ref1/glance/id")
+    texts = caplog.text + str(caught.value) + repr(vars(caught.value)) + repr(store.driver)
+    assert "token-1" not in texts
+    assert "key-5eCr" not in texts
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_certificates_are_verified(open_store: Callable[..., Store], tmp_path: Path) -> None:
+    """A server is trusted by the configured authority, or not at all, unless that is asked for."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    file = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(file))
+    with SmallSwift(tls=context) as small:
+        for trusted in ({"swift_store_cacert": str(file)}, {"swift_store_auth_insecure": True}):
+            store = open_store(**small.options(**trusted))
+            uri = store.add("id", [LARGE]).uri
+            with store.get(uri) as reader:
+                assert reader.read() == LARGE
+            store.delete(uri)
+        store = open_store(**small.options())
+        with pytest.raises(RemoteServiceUnavailable, match="swift_store_cacert") as caught:
+            store.stat(uri)
+        assert caught.value.status is ErrorStatus.PERMANENT
+
+
+def test_a_forked_child_uses_nothing_of_its_parents(small: SmallSwift, store: Store) -> None:
+    """After a fork the child logs in and connects by itself, and the parent goes on."""
+    uri = store.add("id", [SMALL]).uri
+    before = small.server.connections
+    child = os.fork()
+    if not child:
+        with store.get(uri) as reader:
+            os._exit(0 if reader.read() == SMALL else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert small.logins == 2
+    made = small.server.connections - before
+    with store.get(uri) as reader:
+        assert reader.read() == SMALL
+    assert small.server.connections - before == made
