@@ -1,0 +1,42 @@
+"""The options of the rbd driver."""
+
+from oslo_config import cfg
+
+OPTIONS: tuple[cfg.Opt, ...] = (
+    cfg.StrOpt(
+        "rbd_store_pool",
+        default="images",
+        help="Pool that images are stored in. It must exist, initialised for RBD.",
+    ),
+    cfg.StrOpt(
+        "rbd_store_user",
+        help="Ceph user to log in as, without the leading 'client.'. Left out, it is librados' "
+        "own choice: client.admin. The user's keyring is found as the Ceph configuration says.",
+    ),
+    cfg.StrOpt(
+        "rbd_store_ceph_conf",
+        default="",
+        help="Ceph's configuration file. Left out, librados looks for it: $CEPH_CONF, "
+        "/etc/ceph/ceph.conf, ~/.ceph/ceph.conf, ceph.conf in the current directory.",
+        sample_default="/etc/ceph/ceph.conf",
+    ),
+    cfg.IntOpt(
+        "rbd_store_chunk_size",
+        default=8,
+        min=1,
+        help="Size in MiB of the RADOS objects that an image is cut into. A power of two, at "
+        "most 32.",
+    ),
+    cfg.IntOpt(
+        "rados_connect_timeout",
+        default=-1,
+        help="Seconds for the connection to the cluster to be made; 0 for no limit. Negative, "
+        "client_mount_timeout of the Ceph configuration holds (300 when that says nothing).",
+    ),
+    cfg.BoolOpt(
+        "rbd_thin_provisioning",
+        default=False,
+        help="Do not write zeros: what is zero takes no room in the pool, and no time on the "
+        "network. Digests and sizes are the same.",
+    ),
+)

@@ -1,0 +1,192 @@
+"""An open object: ranges of a snapshot, several at once, and no traffic for its holes."""
+
+import errno
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from store_lib.driver import Reader
+from store_lib.drivers.rbd import bindings
+from store_lib.drivers.rbd.cluster import Cluster
+from store_lib.drivers.rbd.errors import number_of
+from store_lib.exceptions import BackendException, InvalidRange, NotFound, ObjectChanged
+
+#: Bytes of one request; requests begin at its multiples.
+PIECE = 4 * 1024 * 1024
+#: Bytes of an image that are asked about at once: where it has data and where it has none.
+_SPAN = 128 * PIECE
+
+
+class RbdReader(Reader):
+    """A snapshot of an image, or an image as it is, open for reading.
+
+    What is deleted reads as zeros.  So as long as it is open, the image has a watcher, and is not
+    deleted; and since watchers can be lost, and a user that may only read has none, zeros are
+    believed only after another look whether the image is still there.
+
+    :param snapshot: ``None`` for the image as it is
+    :param length: bytes of the first range that will be asked for
+    :raises NotFound: there is no such image, or it has no such snapshot
+    :raises InvalidRange: ``offset`` is past the end
+    """
+
+    parallel = True
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        ioctx: Any,
+        name: str,
+        snapshot: str | None,
+        offset: int,
+        length: int | None,
+    ) -> None:
+        self._cluster = cluster
+        self._ioctx = ioctx
+        self._name = name
+        self._snapshot = snapshot
+        with cluster.calling("open", name):
+            self._image = _open(ioctx, name, snapshot)
+        try:
+            with cluster.calling("read from", name):
+                self.size: int = self._image.size()
+                self._unit = min(PIECE, self._image.stat()["obj_size"])
+            if offset > self.size:
+                raise InvalidRange(size=self.size, offset=offset, length=length)
+            self._holes = Holes(self._image, self.size, self._check_still_there)
+            end = self.size if length is None else min(self.size, offset + length)
+            #: The start of the range that was asked for, until somebody takes it.
+            self._first: tuple[int, bytes] | None = None
+            if offset < end:
+                self._first = offset, self._read(offset, end)
+        except BaseException:
+            self.close()
+            raise
+
+    def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
+        end = self.size if length is None else min(self.size, offset + length)
+        first, self._first = self._first, None
+        if first is not None and first[0] == offset and len(first[1]) <= end - offset:
+            yield first[1]
+            offset += len(first[1])
+        while offset < end:
+            piece = self._read(offset, end)
+            yield piece
+            offset += len(piece)
+
+    def _read(self, offset: int, end: int) -> bytes:
+        """Return the bytes from ``offset`` on, up to ``end`` or the end of the piece."""
+        bindings.check_ours(self._image)
+        amount = min(PIECE - offset % PIECE, end - offset)
+        if self._holes.cover(offset, amount):
+            return zeros(amount)
+        with self._cluster.calling("read from", self._name):
+            data: bytes = self._image.read(offset, amount)
+        if len(data) != amount:
+            raise BackendException(
+                f"Expected {amount} bytes of {self._name!a} at {offset}, got {len(data)}."
+            )
+        if has_blank(data, self._unit - offset % self._unit, self._unit):
+            self._check_still_there()
+        return data
+
+    def _check_still_there(self) -> None:
+        """
+        :raises ObjectChanged: the image was deleted, or another one has its name
+        """
+        try:
+            with (
+                self._cluster.calling("look at", self._name),
+                bindings.opened(self._ioctx, self._name, self._snapshot, read_only=True) as again,
+            ):
+                if again.id() == self._image.id():
+                    return
+        except NotFound:
+            pass
+        raise ObjectChanged(f"Image {self._name} was deleted while it was being read.")
+
+    def close(self) -> None:
+        with self._cluster.calling("close", self._name):
+            bindings.close_image(self._image)
+
+
+class Holes:
+    """Knows where an image has no objects at all, and so reads as zeros.
+
+    :param check: looks whether the image is still there
+    """
+
+    def __init__(self, image: Any, size: int, check: Callable[[], None]) -> None:
+        self._image = image
+        self._check = check
+        self._size = size
+        self._spans: dict[int, list[tuple[int, int]]] = {}
+        self._lock = threading.Lock()
+
+    def cover(self, offset: int, amount: int) -> bool:
+        """Tell whether a range that lies within one piece is nothing but a hole."""
+        if self._size <= PIECE:
+            return False  # one request tells all
+        with self._lock:
+            number = offset // _SPAN
+            if number not in self._spans:
+                self._spans[number] = self._extents(number * _SPAN)
+            extents = self._spans[number]
+        return not any(start < offset + amount and offset < end for start, end in extents)
+
+    def _extents(self, start: int) -> list[tuple[int, int]]:
+        """Return where there is data in a span; neighbours are joined."""
+        found: list[tuple[int, int]] = []
+
+        def note(offset: int, length: int, exists: bool) -> None:
+            if not exists:
+                return
+            end = offset + length
+            if found and found[-1][1] == offset:
+                offset = found.pop()[0]
+            found.append((offset, end))
+
+        length = min(_SPAN, self._size - start)
+        try:
+            self._image.diff_iterate(start, length, None, note, True, True)
+        except bindings.rbd.Error:
+            return [(start, start + length)]  # what cannot be told is read
+        self._check()
+        return found
+
+
+def _open(ioctx: Any, name: str, snapshot: str | None) -> Any:
+    try:
+        return bindings.open_image(ioctx, name, snapshot)
+    except bindings.rbd.Error as error:
+        if number_of(error) not in (errno.EPERM, errno.EACCES, errno.EROFS):
+            raise
+        # A user that may only read cannot leave a watcher.
+        return bindings.open_image(ioctx, name, snapshot, read_only=True)
+
+
+@functools.lru_cache(maxsize=1)
+def _block() -> bytes:
+    return bytes(PIECE)
+
+
+def zeros(amount: int) -> bytes:
+    """Return up to a piece of zeros; a whole piece is always the same one."""
+    return _block() if amount == PIECE else _block()[:amount]
+
+
+def has_blank(data: bytes, first: int, unit: int) -> bool:
+    """Tell whether what was read of some object is nothing but zeros.
+
+    :param first: bytes up to where the second object begins
+    :param unit: bytes of every further object
+    """
+    start, end = 0, min(first, len(data))
+    while start < end:
+        # A look at the first bytes spares nearly every object the full comparison.
+        head = data[start : min(start + 64, end)]
+        if not head.strip(b"\0") and data[start:end] == zeros(end - start):
+            return True
+        start, end = end, min(end + unit, len(data))
+    return False

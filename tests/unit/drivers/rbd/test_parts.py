@@ -1,0 +1,383 @@
+"""The rbd driver's rules that need no cluster: options, ids, sizes, errors, holes, forks."""
+
+import errno
+import os
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from store_lib.driver import capabilities
+from store_lib.drivers.rbd import RbdDriver, bindings
+from store_lib.drivers.rbd.cluster import Access, Cluster
+from store_lib.drivers.rbd.errors import translate, translated
+from store_lib.drivers.rbd.reader import PIECE, Holes, has_blank, zeros
+from store_lib.drivers.rbd.writer import FIRST_STEP, LAST_STEP, Settings, grown
+from store_lib.exceptions import (
+    BackendException,
+    BadStoreConfiguration,
+    DriverLoadFailure,
+    Duplicate,
+    ErrorStatus,
+    Forbidden,
+    HasSnapshot,
+    InUseByStore,
+    InvalidObjectId,
+    NotFound,
+    RemoteServiceUnavailable,
+    StorageFull,
+    StorageWriteDenied,
+    StoreError,
+    TimeoutError,
+)
+from store_lib.options import StoreOptions
+
+MIB = 1024 * 1024
+
+
+class CephError(Exception):
+    """Stands for the errors of Ceph's modules."""
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = number
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """Stand-ins for Ceph's modules, which know their errors alone."""
+    stand_in = types.SimpleNamespace(Error=CephError)
+    monkeypatch.setattr(bindings, "rados", stand_in)
+    monkeypatch.setattr(bindings, "rbd", stand_in)
+    return stand_in
+
+
+def _driver(**options: Any) -> RbdDriver:
+    return RbdDriver("it", StoreOptions.of(RbdDriver.options, **options))
+
+
+def test_ceph_modules_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Ceph's modules the driver says how they come to where it runs, and stays tidy."""
+    monkeypatch.setitem(sys.modules, "rados", None)
+    driver = _driver()
+    with pytest.raises(DriverLoadFailure, match=r"python3-rados.*PYTHONPATH"):
+        driver.configure()
+    assert driver.holds(driver.parse("rbd://a"))
+    with pytest.raises(BadStoreConfiguration):
+        driver.stat(driver.parse("rbd://f/images/a/snap"), context=None)
+    driver.close()
+
+
+def test_no_pool() -> None:
+    """An empty pool name is refused before anything else."""
+    with pytest.raises(BadStoreConfiguration, match="rbd_store_pool"):
+        _driver(rbd_store_pool="").configure()
+
+
+def test_what_the_driver_can_do() -> None:
+    """All that a store can do, but for access lists and temporary URLs."""
+    assert capabilities(RbdDriver) == {
+        *("add", "copy", "delete", "discard", "list", "list_incomplete", "ranges", "space")
+    }
+
+
+@pytest.mark.parametrize(
+    ("object_id", "why"),
+    [
+        ("a/b", "slash"),
+        ("a@b", "@"),
+        ("a\tb", "printed"),
+        ("\ud800", "UTF-8"),
+        ("x" * 256, "256 bytes"),
+        ("\u20ac" * 86, "258 bytes"),
+    ],
+)
+def test_ids_refused(object_id: str, why: str) -> None:
+    """An id that no image can have is refused, saying why, in a message of bounded length."""
+    with pytest.raises(InvalidObjectId, match=why) as raised:
+        _driver().check_object_id(object_id)
+    assert len(str(raised.value)) < 300
+    str(raised.value).encode()
+
+
+@pytest.mark.parametrize("object_id", ["a", "x" * 255, "\u20ac" * 85, "a b", "%2F", ".."])
+def test_ids_taken(object_id: str) -> None:
+    """Any other id is taken."""
+    _driver().check_object_id(object_id)
+
+
+def test_order() -> None:
+    """The object size is told to Ceph as a power of two."""
+    assert [Settings(mib * MIB, False).order for mib in (1, 8, 32)] == [20, 23, 25]
+
+
+def test_growth() -> None:
+    """An image of unknown size doubles, by at least and at most a step, and always suffices."""
+    assert grown(0, 1) == FIRST_STEP
+    assert grown(FIRST_STEP, FIRST_STEP + 1) == 2 * FIRST_STEP
+    assert grown(10 * LAST_STEP, 10 * LAST_STEP + 1) == 11 * LAST_STEP
+    assert grown(0, 3 * LAST_STEP) == 3 * LAST_STEP
+    size = steps = 0
+    while size < 2**40:
+        size = grown(size, size + 1)
+        steps += 1
+    assert steps < 150
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "status"),
+    [
+        (errno.ENOENT, NotFound, ErrorStatus.PERMANENT),
+        (errno.EEXIST, Duplicate, ErrorStatus.PERMANENT),
+        (errno.EPERM, Forbidden, ErrorStatus.PERMANENT),
+        (errno.EACCES, Forbidden, ErrorStatus.PERMANENT),
+        (errno.EBUSY, InUseByStore, ErrorStatus.PERMANENT),
+        (errno.ENOTEMPTY, HasSnapshot, ErrorStatus.PERMANENT),
+        (errno.ENOSPC, StorageFull, ErrorStatus.PERMANENT),
+        (errno.EDQUOT, StorageFull, ErrorStatus.PERMANENT),
+        (errno.EROFS, StorageWriteDenied, ErrorStatus.PERMANENT),
+        (errno.ETIMEDOUT, TimeoutError, ErrorStatus.EXHAUSTED),
+        (errno.ESHUTDOWN, RemoteServiceUnavailable, ErrorStatus.TEMPORARY),
+        (errno.EIO, BackendException, ErrorStatus.PERMANENT),
+        (None, BackendException, ErrorStatus.PERMANENT),
+    ],
+)
+def test_errors(number: int | None, kind: type[StoreError], status: ErrorStatus) -> None:
+    """Each error of Ceph's is one of ours, and says truly whether trying again can help."""
+    error = translate(CephError("what Ceph said", number), number, "write to", "image")
+    assert (type(error), error.status) == (kind, status)
+    assert "image" in str(error)
+
+
+def test_translated(modules: types.SimpleNamespace) -> None:
+    """What Ceph raises comes out as ours, with its cause; what is not Ceph's passes."""
+    noticed: list[int | None] = []
+    with (
+        pytest.raises(TimeoutError) as raised,
+        translated("read from", "image", notice=noticed.append),
+    ):
+        raise CephError("timed out", -errno.ETIMEDOUT)
+    assert isinstance(raised.value.__cause__, CephError)
+    assert noticed == [errno.ETIMEDOUT]
+    with pytest.raises(ZeroDivisionError), translated("read from"):
+        raise ZeroDivisionError
+
+
+class SparseImage:
+    """An image with data at some places, which counts how often it is asked for them."""
+
+    def __init__(self, *extents: tuple[int, int], error: Exception | None = None) -> None:
+        self.extents = extents
+        self.error = error
+        self.asked: list[tuple[int, int]] = []
+
+    def diff_iterate(
+        self,
+        offset: int,
+        length: int,
+        since: str | None,
+        note: Callable[[int, int, bool], None],
+        include_parent: bool,
+        whole_object: bool,
+    ) -> None:
+        assert since is None
+        assert include_parent
+        assert whole_object
+        self.asked.append((offset, length))
+        if self.error is not None:
+            raise self.error
+        for start, size in self.extents:
+            if start < offset + length and offset < start + size:
+                note(start, size, True)
+
+
+def test_holes(modules: types.SimpleNamespace) -> None:
+    """A piece is a hole only if no data touches it, however the extents lie; each span of an
+    image is asked about once."""
+    size = 300 * PIECE
+    data = [*range(5, 9), 127, 128, 299]
+    image = SparseImage(*((number * PIECE, PIECE) for number in data))
+    checks: list[int] = []
+    holes = Holes(image, size, lambda: checks.append(len(image.asked)))
+    found = [number for number in range(300) if not holes.cover(number * PIECE, PIECE)]
+    assert found == data
+    assert holes.cover(4 * PIECE, PIECE)
+    assert not holes.cover(9 * PIECE - 1, 1)
+    assert holes.cover(9 * PIECE, 1)
+    span = 128 * PIECE
+    assert image.asked == [(0, span), (span, span), (2 * span, size - 2 * span)]
+    assert checks == [1, 2, 3]  # a look whether the image is there, after what it said
+
+
+def test_holes_that_cannot_be_told(modules: types.SimpleNamespace) -> None:
+    """Where the cluster does not tell the holes, everything is read."""
+    holes = Holes(SparseImage(error=CephError("no")), 4 * PIECE, lambda: None)
+    assert not any(holes.cover(number * PIECE, PIECE) for number in range(4))
+
+
+def test_small_images_are_just_read(modules: types.SimpleNamespace) -> None:
+    """Of an image of one piece the holes are not asked for: it is one request either way."""
+    image = SparseImage()
+    assert not Holes(image, PIECE, lambda: None).cover(0, PIECE)
+    assert image.asked == []
+
+
+def test_zeros() -> None:
+    """Zeros are zeros, of the right number, and a whole piece of them is there once."""
+    assert zeros(5) == bytes(5)
+    assert zeros(PIECE) is zeros(PIECE)
+    assert zeros(PIECE) == bytes(PIECE)
+
+
+@pytest.mark.parametrize(
+    ("data", "first", "blank"),
+    [
+        (b"", 8, False),
+        (bytes(5), 8, True),
+        (b"\0\0\0\0x", 8, False),
+        (b"x" * 8 + bytes(8) + b"x" * 8, 8, True),
+        (b"x" * 7 + bytes(8) + b"x" * 9, 8, False),
+        (b"x" * 3 + bytes(8) + b"x", 3, True),
+        (b"x" * 8 + bytes(3), 8, True),
+    ],
+)
+def test_blanks(data: bytes, first: int, blank: bool) -> None:
+    """An object's worth of zeros is found where objects begin, and no other zeros are."""
+    assert has_blank(data, first, 8) is blank
+
+
+class Native:
+    """Something that librados opened: must not be touched after a fork."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+
+    def close(self) -> None:
+        if os.getpid() != self.pid:
+            os._exit(3)
+
+    __del__ = close
+
+
+def _in_child(action: Callable[[], object]) -> int:
+    """Fork, and return the exit status of the child after ``action``."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            action()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_what_was_inherited_is_not_touched() -> None:
+    """A forked child neither uses nor closes nor destroys what its parent has open."""
+    natives = [bindings.keep(Native())]
+
+    def act() -> None:
+        with pytest.raises(BackendException, match="fork"):
+            bindings.check_ours(natives[0])
+        bindings.close_image(natives[0])
+        natives.clear()
+
+    assert _in_child(act) == 0
+    bindings.check_ours(natives[0])
+    bindings.close_image(natives[0])
+    bindings.close_image(natives[0])
+    assert not bindings.is_ours(natives[0])
+
+
+class FakeRados:
+    """A connection that takes until it is told, and then fails or not."""
+
+    made = 0
+    waiting = threading.Semaphore(0)
+    proceed = threading.Event()
+    fails = False
+
+    def __init__(self, conffile: str, rados_id: str | None) -> None:
+        self.settings = {"fsid": "", "rados_osd_op_timeout": "0", "rados_mon_op_timeout": "7"}
+
+    def conf_get(self, name: str) -> str:
+        return self.settings.get(name, "")
+
+    def conf_set(self, name: str, value: str) -> None:
+        self.settings[name] = value
+
+    def connect(self) -> None:
+        type(self).made += 1
+        self.waiting.release()
+        assert self.proceed.wait(60)
+        if self.fails:
+            raise CephError("timed out", errno.ETIMEDOUT)
+
+    def get_fsid(self) -> str:
+        return "the-fsid"
+
+    def shutdown(self) -> None:
+        """Nothing is open."""
+
+
+def _cluster(
+    modules: types.SimpleNamespace, *, fails: bool, user: str | None = None
+) -> tuple[Cluster, type[FakeRados]]:
+    class Rados(FakeRados):
+        waiting = threading.Semaphore(0)
+        proceed = threading.Event()
+
+    Rados.fails = fails
+    modules.Rados = Rados
+    return Cluster("it", Access("images", user, "", 5, 240)), Rados
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_who_waits_for_a_connection_shares_it(modules: types.SimpleNamespace, fails: bool) -> None:
+    """Threads that come while one connects get its connection, or its failure, and do not try
+    one after the other."""
+    cluster, rados = _cluster(modules, fails=fails)
+    outcomes: list[object] = []
+    started = threading.Barrier(5)
+
+    def use() -> None:
+        started.wait()
+        try:
+            outcomes.append(cluster.fsid)
+        except TimeoutError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    assert rados.waiting.acquire(timeout=60)
+    while len([each for each in threads if each.is_alive()]) < 4:
+        pass
+    cluster_waits = cluster._made
+    while not cluster_waits.locked():
+        pass
+    rados.proceed.set()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 4
+    if fails:
+        assert {type(each) for each in outcomes} == {TimeoutError}
+        assert len({id(each) for each in outcomes}) == 4  # each has its own to write into
+    else:
+        assert outcomes == ["the-fsid"] * 4
+        assert rados.made == 1
+    cluster.close()
+
+
+def test_time_limits(modules: types.SimpleNamespace) -> None:
+    """Limits go by the options that librados honours; what the Ceph configuration sets stays."""
+    cluster, _ = _cluster(modules, fails=False)
+    settings = cluster._prepare().settings
+    assert settings["client_mount_timeout"] == "5"
+    assert settings["rados_osd_op_timeout"] == "240"
+    assert settings["rados_mon_op_timeout"] == "7"
+    assert settings["rbd_cache"] == "false"
