@@ -1,0 +1,73 @@
+"""Reads a volume through an attachment that lasts as long as the reader."""
+
+import logging
+from collections.abc import Callable, Iterator
+
+from store_lib.driver import Reader
+from store_lib.drivers.cinder.attachment import Attachment
+from store_lib.exceptions import BackendException, StoreError
+
+_LOG = logging.getLogger(__name__)
+
+#: Bytes of a piece.
+PIECE = 1024 * 1024
+
+
+class VolumeReader(Reader):
+    """An attached volume, of which the first ``size`` bytes are the object.
+
+    :param release: gives the attachment back
+    """
+
+    parallel = True
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        size: int,
+        offset: int,
+        length: int | None,
+        release: Callable[[], None],
+    ) -> None:
+        self.size = size
+        # A volume of ours is never written again.
+        self.validator = attachment.volume_id
+        self._attachment = attachment
+        self._release: Callable[[], None] | None = release
+        wanted = size - offset if length is None else min(length, size - offset)
+        #: The first piece, so that its errors come from opening.
+        self._first: tuple[int, bytes] | None = None
+        if wanted > 0:
+            self._first = (offset, attachment.device.read_at(offset, min(wanted, PIECE)))
+
+    def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
+        """Yield the bytes from ``offset`` on."""
+        assert self.size is not None
+        end = self.size if length is None else min(self.size, offset + length)
+        first, self._first = self._first, None
+        if first is not None and first[0] == offset and len(first[1]) <= end - offset:
+            offset += len(first[1])
+            yield first[1]
+        while offset < end:
+            if self._release is None:
+                raise BackendException("The reader was closed while it was being read.")
+            piece = self._attachment.device.read_at(offset, min(PIECE, end - offset))
+            offset += len(piece)
+            yield piece
+
+    def close(self) -> None:
+        """Give the attachment back; what goes wrong with that is logged."""
+        release, self._release = self._release, None
+        self._first = None
+        if release is not None:
+            try:
+                release()
+            except StoreError as error:
+                _LOG.warning(
+                    "Volume %s could not be detached after reading: %s",
+                    self._attachment.volume_id,
+                    error,
+                )
+
+    def __del__(self) -> None:
+        self.close()

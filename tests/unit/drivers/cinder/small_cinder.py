@@ -1,0 +1,119 @@
+"""As much of Cinder and of an attachment as a writer needs, in memory, with faults on demand."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from store_lib.drivers.cinder.volume import GIB, Volume
+from store_lib.exceptions import NotFound, RemoteServiceUnavailable, StorageFull
+
+
+class SmallCinder:
+    """Volumes in memory.
+
+    :param quota: GiB that a volume may have
+    """
+
+    def __init__(self, quota: int = 10**6) -> None:
+        self.quota = quota
+        self.volumes: dict[str, Volume] = {}
+        self.names: dict[str, str] = {}
+        #: What was asked for, in order.
+        self.asked: list[str] = []
+        #: Calls whose answer is lost once, after they were obeyed.
+        self.lose: set[str] = set()
+        #: The state that a new volume ends in.
+        self.ends_in = "available"
+
+    def _obeyed(self, call: str) -> None:
+        self.asked.append(call)
+        name = call.split()[0]
+        if name in self.lose:
+            self.lose.discard(name)
+            raise RemoteServiceUnavailable(f"no answer to {name}")
+
+    def create(
+        self,
+        name: str,
+        gibibytes: int,
+        volume_type: str | None,
+        metadata: Mapping[str, str],
+        source: str | None = None,
+    ) -> Volume:
+        if gibibytes > self.quota:
+            raise StorageFull("quota")
+        volume = Volume(
+            id=f"volume-{len(self.volumes)}",
+            status=self.ends_in,
+            size=gibibytes * GIB,
+            metadata=dict(metadata),
+            volume_type=volume_type,
+            multiattach=False,
+            encrypted=False,
+            hosts=(),
+            updated=None,
+        )
+        self.volumes[volume.id] = volume
+        self.names[name] = volume.id
+        self._obeyed(f"create {gibibytes}")
+        return volume
+
+    def named(self, name: str) -> Volume | None:
+        self.asked.append("named")
+        return self.volumes.get(self.names.get(name, ""))
+
+    def get(self, volume_id: str) -> Volume:
+        if volume_id not in self.volumes:
+            raise NotFound(volume_id)
+        return self.volumes[volume_id]
+
+    def settled(self, volume_id: str, moving: Any = (), *, begun: bool = False) -> Volume:
+        return self.get(volume_id)
+
+    def extend(self, volume_id: str, gibibytes: int) -> None:
+        if gibibytes > self.quota:
+            self.asked.append(f"refused {gibibytes}")
+            raise StorageFull("quota")
+        self._change(volume_id, size=gibibytes * GIB)
+        self._obeyed(f"extend {gibibytes}")
+
+    def protect(self, volume_id: str) -> None:
+        self._obeyed("protect")
+
+    def publish(self, volume_id: str, name: str, metadata: Mapping[str, str]) -> None:
+        self._change(volume_id, metadata=dict(metadata))
+        self._obeyed(f"publish {name}")
+
+    def note(self, volume_id: str, metadata: Mapping[str, str]) -> None:
+        self._obeyed("note")
+
+    def grants(self, volume_id: str) -> list[Any]:
+        return []
+
+    def delete(self, volume_id: str) -> None:
+        del self.volumes[volume_id]
+        self.asked.append("delete")
+
+    def _change(self, volume_id: str, **values: Any) -> None:
+        self.volumes[volume_id] = dataclasses.replace(self.get(volume_id), **values)
+
+
+class SmallAttachment:
+    """Notes what is done to it, among what is asked of Cinder."""
+
+    def __init__(self, cinder: SmallCinder, *_: Any, **__: Any) -> None:
+        self.cinder = cinder
+        self.device = self
+        cinder.asked.append("attach")
+
+    def write_at(self, offset: int, data: Any) -> None:
+        self.cinder.asked.append(f"write {offset}")
+
+    def flush(self) -> None:
+        self.cinder.asked.append("flush")
+
+    def grown(self, volume: Volume) -> None:
+        self.cinder.asked.append("grown")
+
+    def detach(self, cinder: Any) -> None:
+        self.cinder.asked.append("detach")

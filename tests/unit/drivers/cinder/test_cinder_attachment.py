@@ -1,0 +1,251 @@
+"""Attaching and detaching, with the errors in between: all is undone, and done once."""
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from store_lib.drivers.cinder.attachment import Attachment
+from store_lib.drivers.cinder.locks import LockFile
+from store_lib.drivers.cinder.sharing import SharedAttachments
+from store_lib.drivers.cinder.volume import Grant, Volume
+from store_lib.exceptions import BackendException, NotFound, RemoteServiceUnavailable, StoreError
+
+
+class _Host:
+    """A host whose os-brick hands out a file."""
+
+    name, helper, root_helper, mount_base = "here", "", "", "/nowhere"
+
+    def __init__(self, directory: pathlib.Path, done: list[str]) -> None:
+        self.directory = directory
+        self.done = done
+        self.path = directory / "volume"
+        self.path.write_bytes(b"bytes")
+        self.fail: set[str] = set()
+
+    def lock(self, name: str) -> LockFile:
+        (self.directory / "locks").mkdir(exist_ok=True)
+        return LockFile(str(self.directory / "locks"), name)
+
+    def properties(self) -> dict[str, str]:
+        return {"host": self.name}
+
+    def forget_properties(self) -> None:
+        self.done.append("forget")
+
+    def connector(self, connection: Any, **_: Any) -> Any:
+        return self
+
+    def connect_volume(self, connection: Any) -> dict[str, str]:
+        self.note("connect")
+        return {"path": str(self.path)}
+
+    def disconnect_volume(self, connection: Any, connected: Any, force: bool) -> None:
+        self.note("disconnect")
+
+    def as_root(self, *command: str) -> None:
+        self.note(command[0])
+
+    def note(self, what: str) -> None:
+        self.done.append(what)
+        if what in self.fail:
+            raise ValueError(f"cannot {what}")
+
+
+class _Cinder:
+    """Attachments, with errors on demand."""
+
+    def __init__(self, done: list[str]) -> None:
+        self.done = done
+        self.errors: dict[str, StoreError] = {}
+        self.kind = "local"
+        self.extra: dict[str, Any] = {}
+
+    def _do(self, what: str) -> None:
+        self.done.append(what)
+        if what in self.errors:
+            raise self.errors.pop(what)
+
+    def reserve(self, volume_id: str, mode: str, patience: float) -> str:
+        self._do(f"reserve {mode}")
+        return "grant"
+
+    def connect(self, grant_id: str, host: Any) -> Grant:
+        self._do("grant")
+        return Grant(grant_id, {"driver_volume_type": self.kind, **self.extra})
+
+    def complete(self, grant_id: str) -> None:
+        self._do("complete")
+
+    def release(self, grant_id: str) -> None:
+        self._do("release")
+
+
+_VOLUME = Volume("it", "available", 2**30, {}, None, False, False, (), None)
+
+Attach = Callable[..., Attachment]
+
+
+@pytest.fixture
+def done() -> list[str]:
+    """What was done, in order."""
+    return []
+
+
+@pytest.fixture
+def host(tmp_path: pathlib.Path, done: list[str]) -> _Host:
+    """A host."""
+    return _Host(tmp_path, done)
+
+
+@pytest.fixture
+def cinder(done: list[str]) -> _Cinder:
+    """Cinder."""
+    return _Cinder(done)
+
+
+def _attach(cinder: Any, host: Any, mode: str = "rw", volume: Volume = _VOLUME) -> Attachment:
+    return Attachment(cinder, host, volume, mode=mode, patience=0)
+
+
+def _locks(host: _Host) -> list[str]:
+    return [path.name for path in (host.directory / "locks").iterdir()]
+
+
+def test_a_volume_comes_and_goes(host: _Host, cinder: Any, done: list[str]) -> None:
+    """Cinder is told that it is attached once it is, and that it is not once it is not."""
+    attachment = _attach(cinder, host)
+    attachment.device.write_at(0, b"B")
+    attachment.flush()
+    attachment.detach(cinder)
+    attachment.flush()
+    assert done == [
+        *("reserve rw", "grant", "connect", "complete"),
+        *("disconnect", "release"),
+    ]
+    assert host.path.read_bytes() == b"Bytes"
+    assert _locks(host) == []
+
+
+@pytest.mark.parametrize("what", ["grant", "complete"])
+def test_what_cinder_refuses_is_undone(
+    what: str, host: _Host, cinder: Any, done: list[str]
+) -> None:
+    """The device is taken away where it had come, and the attachment ended."""
+    cinder.errors[what] = StoreError("refused")
+    with pytest.raises(StoreError, match="refused"):
+        _attach(cinder, host)
+    ends = ["disconnect"] if what == "complete" else []
+    assert done[done.index(what) + 1 :] == [*ends, "forget", "release"]
+    assert _locks(host) == []
+
+
+def test_what_os_brick_refuses_is_undone(host: _Host, cinder: Any, done: list[str]) -> None:
+    """And what cannot be undone is told with the error."""
+    host.fail = {"connect"}
+    cinder.errors["release"] = RemoteServiceUnavailable("no answer")
+    with pytest.raises(BackendException, match="could not attach volume it") as caught:
+        _attach(cinder, host)
+    assert "left over: no answer" in caught.value.__notes__[0]
+    assert done[-1] == "release"
+
+
+def test_a_device_that_cannot_be_opened_is_taken_away(
+    host: _Host, cinder: Any, done: list[str]
+) -> None:
+    """The connector is told so."""
+    host.path.unlink()
+    with pytest.raises(StoreError, match="No such file"):
+        _attach(cinder, host)
+    assert done[-3:] == ["disconnect", "forget", "release"]
+
+
+def test_a_detaching_whose_answer_was_lost_goes_on(
+    host: _Host, cinder: Any, done: list[str]
+) -> None:
+    """The device is closed once; that the attachment is gone then is no surprise."""
+    attachment = _attach(cinder, host)
+    cinder.errors["release"] = RemoteServiceUnavailable("no answer")
+    with pytest.raises(RemoteServiceUnavailable):
+        attachment.detach(cinder)
+    cinder.errors["release"] = NotFound("gone")
+    attachment.detach(cinder)
+    assert done[-3:] == ["disconnect", "release", "release"]
+
+
+def test_an_attachment_that_somebody_ended_is_told(host: _Host, cinder: Any) -> None:
+    """The device is closed all the same."""
+    attachment = _attach(cinder, host)
+    cinder.errors["release"] = NotFound("gone")
+    with pytest.raises(NotFound):
+        attachment.detach(cinder)
+    with pytest.raises(BackendException):
+        attachment.device.read_at(0, 1)
+
+
+def test_os_bricks_trouble_with_detaching_ends_the_attachment_too(
+    host: _Host, cinder: Any, done: list[str]
+) -> None:
+    """Cinder is told, and so is the caller."""
+    attachment = _attach(cinder, host)
+    host.fail = {"disconnect"}
+    with pytest.raises(BackendException, match="could not detach volume it"):
+        attachment.detach(cinder)
+    assert done[-1] == "release"
+
+
+def test_what_a_reader_could_not_end_is_ended_later(
+    host: _Host, cinder: Any, done: list[str]
+) -> None:
+    """Cinder was away when the last reader ended; the next call ends the attachment."""
+    shared: Any = SharedAttachments()
+    attachment = shared.take("it", lambda: _attach(cinder, host, "ro"))
+    cinder.errors["release"] = RemoteServiceUnavailable("no answer")
+    with pytest.raises(RemoteServiceUnavailable):
+        shared.give(attachment, cinder)
+    cinder.errors["release"] = RemoteServiceUnavailable("still no answer")
+    shared.settle()
+    shared.settle()
+    shared.settle()
+    assert done.count("disconnect") == 1
+    assert done.count("release") == 3
+
+
+@pytest.mark.parametrize("extra", [{"format": "qcow2"}, {"format": "vmdk"}])
+def test_files_on_nfs_are_raw(extra: dict[str, str], host: _Host, cinder: Any) -> None:
+    """Anything else is refused before it is mounted."""
+    cinder.kind, cinder.extra = "nfs", {"export": "host:/share", "name": "volume", **extra}
+    with pytest.raises(BackendException, match=f"in {extra['format']} form"):
+        _attach(cinder, host)
+    assert "connect" not in host.done
+
+
+def test_a_share_is_unmounted_with_its_last_volume(host: _Host, cinder: Any) -> None:
+    """After a failure to open too."""
+    cinder.kind, cinder.extra = "nfs", {"export": "host:/share", "name": "volume"}
+    attachment = _attach(cinder, host)
+    attachment.detach(cinder)
+    assert host.done[-2:] == ["umount", "release"]
+    host.path.unlink()
+    with pytest.raises(StoreError, match="No such file"):
+        _attach(cinder, host)
+    assert host.done[-3:] == ["umount", "forget", "release"]
+
+
+def test_a_child_leaves_its_parents_attachment_alone(
+    host: _Host, cinder: Any, done: list[str]
+) -> None:
+    """It closes its descriptor, and asks nobody for anything."""
+    attachment = _attach(cinder, host)
+    before = list(done)
+    child = os.fork()
+    if not child:
+        attachment.detach(cinder)
+        os._exit(0 if done == before else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert attachment.device.read_at(0, 5) == b"bytes"
+    attachment.detach(cinder)

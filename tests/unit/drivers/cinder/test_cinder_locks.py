@@ -1,0 +1,90 @@
+"""Lock files: one holder at a time, gone with it, and not kept alive by a child."""
+
+import os
+import pathlib
+import threading
+
+import pytest
+
+from store_lib.drivers.cinder import locks
+from store_lib.drivers.cinder.locks import LockFile
+from store_lib.exceptions import TimeoutError
+
+
+def test_one_holds_it_at_a_time(tmp_path: pathlib.Path) -> None:
+    """A second one is refused until the first lets go, which removes the file."""
+    first, second = (LockFile(str(tmp_path), "it") for _ in range(2))
+    assert not second.is_held()
+    assert first.take()
+    assert not second.take()
+    assert second.is_held()
+    first.release()
+    first.release()
+    assert list(tmp_path.iterdir()) == []
+    assert second.take()
+    second.release()
+
+
+def test_what_a_killed_process_left_is_not_held(tmp_path: pathlib.Path) -> None:
+    """A file without a living holder can be taken, and goes then."""
+    lock = LockFile(str(tmp_path), "it")
+    (tmp_path / "store_lib-cinder-it").touch()
+    assert not lock.is_held()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_take_turns(tmp_path: pathlib.Path) -> None:
+    """Of many threads one at a time is inside, though each removes the file."""
+    inside: list[int] = []
+    wrong: list[int] = []
+
+    def work() -> None:
+        for _ in range(20):
+            with LockFile(str(tmp_path), "it").held():
+                inside.append(1)
+                if len(inside) != 1:
+                    wrong.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert wrong == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_child_does_not_keep_it(tmp_path: pathlib.Path) -> None:
+    """A forked child neither holds nor removes what its parent has locked."""
+    lock = LockFile(str(tmp_path), "it")
+    assert lock.take()
+    (told, telling), (go_on, going_on) = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        lock.release()
+        os.write(telling, b"held" if LockFile(str(tmp_path), "it").is_held() else b"free")
+        os.read(go_on, 1)  # lives on until its parent has let go
+        os._exit(0)
+    assert os.read(told, 4) == b"held"
+    lock.release()
+    assert LockFile(str(tmp_path), "it").take()
+    os.write(going_on, b".")
+    os.waitpid(child, 0)
+    for descriptor in (told, telling, go_on, going_on):
+        os.close(descriptor)
+
+
+def test_waiting_for_one_that_hangs_ends(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the file, so that its holder can be found."""
+    monkeypatch.setattr(locks, "LIMIT", 0)
+    holder = LockFile(str(tmp_path), "it")
+    assert holder.take()
+    with (
+        pytest.raises(TimeoutError, match=str(tmp_path)),
+        LockFile(str(tmp_path), "it").held(),
+    ):
+        pass
+    holder.release()

@@ -1,0 +1,130 @@
+"""Readers of one process share a volume's attachment, and the last one ends it."""
+
+import os
+import threading
+from typing import Any
+
+import pytest
+
+from store_lib.drivers.cinder.reader import VolumeReader
+from store_lib.drivers.cinder.sharing import SharedAttachments
+from store_lib.exceptions import BackendException, StoreError
+
+
+class _Attachment:
+    """A volume in memory, attached."""
+
+    def __init__(self, volume_id: str = "it", data: bytes = b"0123456789") -> None:
+        self.volume_id = volume_id
+        self.data = data
+        self.ended = 0
+        self.device = self
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return self.data[offset : offset + length]
+
+    def detach(self, cinder: Any) -> None:
+        self.ended += 1
+
+
+def test_the_last_reader_ends_it() -> None:
+    """One attachment for all that come before; the next one after gets its own."""
+    shared: Any = SharedAttachments()
+    made: list[_Attachment] = []
+
+    def attach() -> _Attachment:
+        made.append(_Attachment())
+        return made[-1]
+
+    first, second = shared.take("it", attach), shared.take("it", attach)
+    other = shared.take("other", lambda: _Attachment("other"))
+    assert first is second is made[0]
+    assert other is not first
+    shared.give(first, None)
+    assert first.ended == 0
+    shared.give(first, None)
+    assert first.ended == 1
+    assert shared.take("it", attach) is made[1]
+
+
+def test_a_failed_attachment_is_tried_anew() -> None:
+    """The error comes out, and nobody inherits it."""
+    shared: Any = SharedAttachments()
+
+    def fail() -> Any:
+        raise StoreError("no way")
+
+    with pytest.raises(StoreError, match="no way"):
+        shared.take("it", fail)
+    made = shared.take("it", _Attachment)
+    shared.give(made, None)
+    assert made.ended == 1
+
+
+def test_readers_that_come_meanwhile_wait_for_the_one_attachment() -> None:
+    """Threads that begin together attach once."""
+    shared: Any = SharedAttachments()
+    made: list[_Attachment] = []
+    ready = threading.Barrier(4)
+
+    def attach() -> _Attachment:
+        made.append(_Attachment())
+        return made[-1]
+
+    def read() -> None:
+        ready.wait()
+        shared.take("it", attach)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(made) == 1
+    for _ in range(4):
+        assert made[0].ended == 0
+        shared.give(made[0], None)
+    assert made[0].ended == 1
+
+
+def test_a_child_counts_for_itself() -> None:
+    """It neither finds nor counts what its parent has attached."""
+    shared: Any = SharedAttachments()
+    inherited = shared.take("it", _Attachment)
+    child = os.fork()
+    if not child:
+        own = shared.take("it", _Attachment)
+        shared.give(own, None)
+        os._exit(0 if own is not inherited and own.ended == 1 else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    shared.give(inherited, None)
+    assert inherited.ended == 1
+
+
+def test_a_reader_gives_its_attachment_back_once() -> None:
+    """However often it is closed; afterwards it reads no more."""
+    given: list[int] = []
+    attachment: Any = _Attachment()
+    reader = VolumeReader(attachment, 8, 2, None, lambda: given.append(1))
+    assert b"".join(reader.stream(2, 6)) == b"234567"
+    assert b"".join(reader.stream(0, 3)) == b"012"
+    assert b"".join(reader.stream(7, None)) == b"7"
+    assert b"".join(reader.stream(8, None)) == b""
+    reader.close()
+    reader.close()
+    with pytest.raises(BackendException, match="closed"):
+        list(reader.stream(0, 3))
+    del reader
+    assert given == [1]
+
+
+def test_what_fails_at_a_readers_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Its bytes are read already; the attachment that is left is told."""
+
+    def fail() -> None:
+        raise StoreError("Cinder is gone")
+
+    attachment: Any = _Attachment()
+    VolumeReader(attachment, 8, 0, None, fail).close()
+    assert "Cinder is gone" in caplog.text
