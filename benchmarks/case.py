@@ -9,7 +9,15 @@ from typing import Any, Literal
 MIB = 1024 * 1024
 
 #: Where the lists of cases are; a module with further ones registers them when imported.
-CASE_MODULES = ("benchmarks.cases_filesystem",)
+CASE_MODULES = (
+    "benchmarks.cases_filesystem",
+    "benchmarks.cases_s3",
+    "benchmarks.cases_rbd",
+    "benchmarks.cases_swift",
+    "benchmarks.cases_vmware",
+    "benchmarks.cases_cinder",
+    "benchmarks.cases_glance",
+)
 
 #: One run's measures of one phase, by name; ``None`` where the system does not tell.
 Sample = Mapping[str, Any]
@@ -92,9 +100,9 @@ class Case:
     #: Bytes that one run moves.
     size: int
     targets: Sequence[Target] = ()
-    #: What is added: a file of random bytes, one of zeros, a pipe; ``None``: nothing, or what
-    #: the driver makes itself.
-    payload: Literal["random", "zeros", "pipe"] | None = "random"
+    #: What is added: a file of random bytes, one of zeros, one of which a tenth is random bytes
+    #: and the rest zeros, a pipe; ``None``: nothing, or what the driver makes itself.
+    payload: Literal["random", "zeros", "sparse", "pipe"] | None = "random"
     #: Where the stores lie: in memory, on a real disk, or with a server that the fixture starts.
     place: Literal["scratch", "disk", "server"] = "scratch"
     #: Operations in one phase; given, the report shows the time of one.
@@ -113,7 +121,7 @@ class Case:
             needed["scratch"] += self.size  # what is fetched from it to be checked
         else:
             needed[self.place] += self.size * max(kept, 1)
-        if self.payload in ("random", "zeros"):
+        if self.payload in ("random", "zeros", "sparse"):
             needed["scratch"] += self.size
         return needed
 

@@ -104,6 +104,8 @@ class Runner:
                 made = FilePayload.random(path, size)
             case "zeros":
                 made = FilePayload.zeros(path, size)
+            case "sparse":
+                made = FilePayload.sparse(path, size)
             case "pipe":
                 made = PipePayload(size)
             case _:

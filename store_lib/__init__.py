@@ -1,6 +1,7 @@
 """Pluggable storage backends for disk images and other big blobs: one add, get and delete."""
 
 from store_lib import exceptions
+from store_lib.alias import install_as_glance_store
 from store_lib.driver import CreateOnly, Entry, Incomplete, Space, Stat, capabilities
 from store_lib.exceptions import StoreError
 from store_lib.store import AddResult, Store
@@ -24,4 +25,5 @@ __all__ = [
     "__version__",
     "capabilities",
     "exceptions",
+    "install_as_glance_store",
 ]

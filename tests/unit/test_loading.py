@@ -18,7 +18,7 @@ print(type(store.error).__name__, store.error)
     [
         ("import package_that_is_not_there", "as the package that brings it says"),
         ("Driver = 5", "no subclass of store_lib.driver.Driver"),
-        (None, "no installed package has this entry point in store_lib.drivers; known are: file"),
+        (None, "no installed package has this entry point in store_lib.drivers; known are: cinder"),
     ],
 )
 def test_a_driver_that_cannot_be_loaded(tmp_path: Path, module: str | None, said: str) -> None:

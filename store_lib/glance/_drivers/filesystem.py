@@ -1,0 +1,86 @@
+"""A file store as Glance sees it."""
+
+import functools
+import os
+from typing import Any
+
+from oslo_config import cfg
+
+from store_lib.glance.backed import BackedStore
+from store_lib.glance.exceptions import NotFound
+from store_lib.glance.location import scheme_of
+from store_lib.store import Store as Backing
+from store_lib.stores import Stores
+
+#: Bytes, glance_store's default.
+_CHUNK_SIZE = 64 * 1024
+
+
+class Store(BackedStore):
+    """Files in one or several directories.
+
+    In the old single-store form Glance deletes through this store what it keeps in its own
+    directories for staging and for tasks; files in these belong to the store too then.
+    """
+
+    DRIVER = "file"
+
+    @property
+    def datadir(self) -> str | None:
+        """The directory, the first one of several; ``None`` where it is not known."""
+        prefix = self.url_prefix
+        if prefix is not None:
+            return prefix.removeprefix("file://")
+        configured: str | None = self.store_conf.get("filesystem_store_datadir")
+        return configured
+
+    @property
+    def chunk_size(self) -> int:
+        """Bytes that are read and written at a time, as far as they are configured.
+
+        Where they are not, clients are told glance_store's default, which they expect.
+        """
+        if not self.store_conf.is_set("filesystem_store_chunk_size"):
+            return _CHUNK_SIZE
+        return int(self.store_conf.filesystem_store_chunk_size)
+
+    @property
+    def thin_provisioning(self) -> bool:
+        """Whether blocks of zeros are left out."""
+        return bool(self.store_conf.filesystem_thin_provisioning)
+
+    def holding(self, uri: str) -> Backing:
+        if self.backend_group is None and scheme_of(uri) in ("file", "filesystem"):
+            folder = os.path.dirname(uri.partition("://")[2])
+            if folder in self._own_directories():
+                if not os.path.isdir(folder):
+                    raise NotFound(image=uri)
+                return _store_of(folder)
+        return super().holding(uri)
+
+    def _own_directories(self) -> list[str]:
+        """Return the directories that the service itself uses, as it writes them in URIs."""
+        found = []
+        for group, name in ((None, "node_staging_uri"), ("task", "work_dir")):
+            value = _read(self.conf, group, name)
+            if value:
+                found.append(value.removeprefix("file://").rstrip("/"))
+        return found
+
+
+@functools.lru_cache(maxsize=8)
+def _store_of(folder: str) -> Backing:
+    """Return a store over one directory and nothing else."""
+    section = {"filesystem_store_datadir": folder}
+    return Stores.from_mapping(
+        {"DEFAULT": {"enabled_backends": {"own": "file"}}, "own": section}, strict=True
+    )["own"]
+
+
+def _read(conf: Any, group: str | None, name: str) -> str | None:
+    """Return an option of the service, ``None`` where it has none of this name."""
+    try:
+        value = getattr(conf if group is None else conf[group], name)
+    except (cfg.Error, AttributeError, KeyError, ValueError):
+        return None
+    return value if isinstance(value, str) else None

@@ -1,0 +1,206 @@
+"""A store as glance_store's callers know it, over one of store_lib's."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from store_lib.config import StoreSection
+from store_lib.driver import Driver
+from store_lib.glance import capabilities, exceptions, location
+from store_lib.glance.configuration import GlanceConfiguration
+from store_lib.glance.driver import Store, back_compat_add
+from store_lib.glance.installed import driver_class
+from store_lib.location import scheme_of
+from store_lib.options import StoreOptions
+from store_lib.store import Store as Backing
+from store_lib.stores import Stores
+from store_lib.transfer.download import ObjectReader
+
+LOG = logging.getLogger(__name__)
+
+#: What get_size passes on; anything else that goes wrong there is an unknown size.
+_TELLING = (exceptions.NotFound, exceptions.BadStoreUri, exceptions.UnknownScheme)
+
+
+class BackedStore(Store):
+    """Hands each call on, in the form and with the meanings that glance_store gave it.
+
+    :param driver_name: the driver's name
+    """
+
+    #: The driver that a store of this class has when nobody names another.
+    DRIVER: str = ""
+
+    def __init__(self, conf: Any, backend: str | None = None, driver_name: str = "") -> None:
+        super().__init__(conf, backend=backend)
+        self.driver_name = driver_name or self.DRIVER
+        #: What does the work; there once the store is configured.
+        self.backing: Backing | None = None
+
+    def configure_add(self) -> None:
+        if self.backing is None:
+            section = StoreSection(
+                self.backend_group or self.driver_name,
+                self.driver_name,
+                self.backend_group or "glance_store",
+            )
+            (self.backing,) = Stores(GlanceConfiguration(self.conf, [section]))
+        backing = self.configured
+        bits = capabilities.BitMasks
+        self._capabilities = int(bits.DRIVER_REUSABLE)
+        if backing.readable:
+            self.set_capabilities(bits.READ_ACCESS)
+            if "ranges" in backing.capabilities:
+                self.set_capabilities(bits.READ_RANDOM)
+        if backing.writable:
+            self.set_capabilities(bits.WRITE_ACCESS)
+        if backing.error is not None:
+            raise backing.error
+
+    @property
+    def driver(self) -> Driver | None:
+        """The driver; ``None`` where it could not be made."""
+        return self.backing.driver if self.backing is not None else None
+
+    @property
+    def store_conf(self) -> StoreOptions:
+        """The store's options, as attributes."""
+        options = self.backing.options if self.backing is not None else None
+        if options is None:  # not configured yet, or a value is not of its option's type
+            found = driver_class(self.driver_name)
+            options = StoreOptions.of(found.options if found is not None else ())
+        return options
+
+    @property
+    def url_prefix(self) -> str | None:
+        try:
+            return self.driver.url_prefix if self.driver is not None else None
+        except exceptions.GlanceStoreException as error:
+            # Services compare it with every image's URI, and expect no error.
+            LOG.warning("What the URIs of %s begin with is not known for now: %s", self, error)
+            return None
+
+    def get_schemes(self) -> Sequence[str]:
+        found = type(self.driver) if self.driver is not None else driver_class(self.driver_name)
+        return found.schemes if found is not None else ()
+
+    def get_store_location_class(self) -> type[Any]:
+        if self.store_location_class is None:
+            self.store_location_class = type("StoreLocation", (_BackedLocation,), {"store": self})
+        return self.store_location_class
+
+    @property
+    def configured(self) -> Backing:
+        """What does the work.
+
+        :raises BadStoreConfiguration: the store was not configured
+        """
+        if self.backing is None:
+            raise exceptions.BadStoreConfiguration(
+                f"Store {self.backend_group or self.driver_name} was not configured: call "
+                "configure() first."
+            )
+        return self.backing
+
+    def holding(self, uri: str) -> Backing:
+        """Return the store that an object at ``uri`` is asked of."""
+        return self.configured
+
+    @back_compat_add
+    def add(
+        self,
+        image_id: str,
+        image_file: Any,
+        image_size: int,
+        hashing_algo: str,
+        context: Any = None,
+        verifier: Any = None,
+    ) -> tuple[str, int, str, str, dict[str, Any]]:
+        added = self.configured.add(
+            str(image_id),
+            image_file,
+            image_size or None,
+            digests=("md5", hashing_algo),
+            verifier=None if verifier is None else _UpdateOnly(verifier),
+            context=context,
+        )
+        metadata = dict(added.metadata)
+        if self.backend_group:
+            metadata["store"] = self.backend_group
+        digests = added.digests
+        return added.uri, added.size, digests["md5"], digests[hashing_algo], metadata
+
+    def get(
+        self, location: Any, offset: int = 0, chunk_size: int | None = None, context: Any = None
+    ) -> tuple[ObjectReader, int]:
+        uri = location.get_store_uri()
+        reader = self.holding(uri).get(uri, offset or 0, chunk_size or None, context=context)
+        return reader, reader.length or 0
+
+    def get_size(self, location: Any, context: Any = None) -> int:
+        uri = location.get_store_uri()
+        try:
+            return self.holding(uri).stat(uri, context=context).size or 0
+        except _TELLING:
+            raise
+        except exceptions.GlanceStoreException as error:
+            LOG.warning("The size of an object is not known for now: %s", error)
+            return 0
+
+    def delete(self, location: Any, context: Any = None) -> None:
+        uri = location.get_store_uri()
+        self.holding(uri).delete(uri, context=context)
+
+    def set_acls(
+        self,
+        location: Any,
+        public: bool = False,
+        read_tenants: Sequence[str] | None = None,
+        write_tenants: Sequence[str] | None = None,
+        context: Any = None,
+    ) -> None:
+        uri = location.get_store_uri()
+        backing = self.holding(uri)
+        if "set_acls" not in backing.capabilities:
+            raise NotImplementedError
+        backing.set_acls(
+            uri,
+            public=public,
+            read_tenants=read_tenants or (),
+            write_tenants=write_tenants or (),
+            context=context,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.Store {self.backend_group or self.driver_name}>"
+
+
+class _BackedLocation(location.StoreLocation):
+    """A URI of one store."""
+
+    store: BackedStore
+    _uri = ""
+
+    def parse_uri(self, uri: str) -> None:
+        driver = self.store.driver
+        if driver is None:
+            scheme_of(uri)
+        else:
+            driver.parse(uri)
+        self._uri = uri
+
+    def get_uri(self) -> str:
+        return self._uri
+
+
+class _UpdateOnly:
+    """A verifier without its ``verify``: the service calls that itself, and it can be called once.
+
+    It gets bytes, as it did from glance_store.
+    """
+
+    def __init__(self, verifier: Any) -> None:
+        self._verifier = verifier
+
+    def update(self, data: memoryview | bytes) -> None:
+        self._verifier.update(bytes(data))

@@ -1,0 +1,95 @@
+"""What a store can do, as bits, and the check of them before an operation."""
+
+import enum
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from store_lib.glance import exceptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class BitMasks(enum.IntEnum):
+    """Capabilities; a more particular one has the bits of the general one too."""
+
+    NONE = 0b00000000
+    ALL = 0b11111111
+    READ_ACCESS = 0b00000001
+    READ_OFFSET = 0b00000011
+    READ_CHUNK = 0b00000101
+    READ_RANDOM = 0b00000111
+    WRITE_ACCESS = 0b00001000
+    WRITE_OFFSET = 0b00011000
+    WRITE_CHUNK = 0b00101000
+    WRITE_RANDOM = 0b00111000
+    RW_ACCESS = 0b00001001
+    RW_OFFSET = 0b00011011
+    RW_CHUNK = 0b00101101
+    RW_RANDOM = 0b00111111
+    #: One object of the driver serves any number of calls; store_lib's all do.
+    DRIVER_REUSABLE = 0b01000000
+
+
+class StoreCapability:
+    """Keeps the capabilities of one store."""
+
+    _CAPABILITIES: int = BitMasks.NONE
+
+    def __init__(self) -> None:
+        self._capabilities = int(type(self)._CAPABILITIES)
+
+    @property
+    def capabilities(self) -> int:
+        """The bits."""
+        return self._capabilities
+
+    @staticmethod
+    def contains(x: int, y: int) -> bool:
+        """Whether ``x`` has all bits of ``y``."""
+        return x & y == y
+
+    def update_capabilities(self) -> None:
+        """Called after ``configure``; a driver whose capabilities hang on it overrides it."""
+
+    def is_capable(self, *capabilities: int) -> bool:
+        """Whether the store has all of these."""
+        return all(self.contains(self._capabilities, int(each)) for each in capabilities)
+
+    def set_capabilities(self, *dynamic_capabilites: int) -> None:
+        """Add some."""
+        for each in dynamic_capabilites:
+            self._capabilities |= int(each)
+
+    def unset_capabilities(self, *dynamic_capabilites: int) -> None:
+        """Take some away, bit by bit."""
+        for each in dynamic_capabilites:
+            self._capabilities &= ~int(each)
+
+
+def check(store_op_fun: F) -> F:
+    """Decorate a store's ``get``, ``add`` or ``delete``: refuse what it is not capable of.
+
+    A range is seen only when ``offset`` and ``chunk_size`` are given by name.
+    """
+    operation = store_op_fun.__name__.lower()
+
+    @functools.wraps(store_op_fun)
+    def checked(store: Any, *args: Any, **kwargs: Any) -> Any:
+        if operation in ("add", "delete") and not store.is_capable(BitMasks.WRITE_ACCESS):
+            if operation == "add":
+                raise exceptions.StoreAddDisabled()
+            raise exceptions.StoreDeleteNotSupported()
+        if operation == "get":
+            offset, size = kwargs.get("offset") or 0, kwargs.get("chunk_size")
+            if not store.is_capable(
+                BitMasks.READ_ACCESS,
+                BitMasks.READ_OFFSET if offset else BitMasks.NONE,
+                BitMasks.READ_CHUNK if size else BitMasks.NONE,
+            ):
+                if offset or size:
+                    raise exceptions.StoreRandomGetNotSupported(offset=offset, chunk_size=size)
+                raise exceptions.StoreGetNotSupported()
+        return store_op_fun(store, *args, **kwargs)
+
+    return checked  # type: ignore[return-value]  # it has the decorated one's signature

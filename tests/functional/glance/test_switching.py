@@ -1,0 +1,111 @@
+"""The two ways to run Glance on store_lib, each by itself, and the way back."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.functional.glance.deployments import Deployments
+from tests.servers.glance import Glance, files, glance, run
+from tests.servers.glance_api import ImageApi
+from tests.servers.glance_environment import Library
+from tests.servers.installed import NotInstalled
+
+DATA = os.urandom(3 * 1024 * 1024 + 7)
+
+#: What `import glance_store` gives, and what pip knows of it.
+_ASK = (
+    "import importlib.metadata, json\n{first}import glance_store, glance_store.location\n"
+    "print(json.dumps([glance_store.add_with_multihash.__module__.split('.')[0],"
+    " importlib.metadata.version('glance_store')]))"
+)
+
+
+def python_of(deployments: Deployments, library: Library) -> Path:
+    """Return an interpreter with a library, or skip."""
+    try:
+        return deployments.python(library)
+    except NotInstalled as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(
+    ("library", "first", "expected"),
+    [
+        ("script", "", ["glance_store", "5.7.0"]),
+        (
+            "script",
+            "import store_lib; store_lib.install_as_glance_store()\n",
+            ["store_lib", "5.7.0"],
+        ),
+        ("distribution", "", ["store_lib", "5.7.0+storelib"]),
+    ],
+    ids=["beside", "script", "distribution"],
+)
+def test_who_answers(
+    deployments: Deployments, library: Library, first: str, expected: list[str]
+) -> None:
+    """Beside store_lib glance_store stays what it is until the script or the distribution come."""
+    python = python_of(deployments, library)
+    done = subprocess.run(
+        [python, "-c", _ASK.format(first=first)], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == expected
+
+
+@pytest.mark.parametrize("library", ["script", "distribution"])
+def test_pip_check(deployments: Deployments, library: Library) -> None:
+    """pip finds every requirement of Glance's met."""
+    python = python_of(deployments, library)
+    command: list[str | Path] = [sys.executable, "-m", "pip", "--python", python, "check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "No broken requirements found.")
+
+
+def test_there_and_back(deployments: Deployments, tmp_path: Path) -> None:
+    """Images added by either library are read and deleted by the other, on one database."""
+    images: list[str] = []
+    order: list[Library] = ["glance_store", "script", "distribution", "glance_store"]
+    for library in order:
+        python = python_of(deployments, library)
+        with glance(tmp_path, library=library, python=python, processes=1) as running:
+            with ImageApi(running.url) as api:
+                for image in images:
+                    assert api.read(image) == (200, DATA)
+                    assert api.read(image, "bytes=-9") == (206, DATA[-9:])
+                if len(images) == len(order) - 1:
+                    for image in images:
+                        api.delete(image)
+                else:
+                    images.append(api.create())
+                    api.upload(images[-1], DATA, len(DATA))
+                    assert api.show(images[-1])["checksum"] == hashlib.md5(DATA).hexdigest()
+            assert_ends_by_itself(running)
+    assert files(tmp_path / "data") == []
+
+
+def assert_ends_by_itself(running: Glance) -> None:
+    """Glance ends when it is told to, without a complaint."""
+    running.server.stop()
+    assert running.server.process.returncode == 0
+    assert "Traceback" not in running.server.log.read_text()
+
+
+def test_scrubber(deployments: Deployments, tmp_path: Path) -> None:
+    """With the distribution Glance's other programs run on store_lib, too."""
+    python = python_of(deployments, "distribution")
+    options = "[DEFAULT]\ndelayed_delete = True\nscrub_time = 0\n"
+    with (
+        glance(tmp_path, python=python, processes=1, options=options) as running,
+        ImageApi(running.url) as api,
+    ):
+        image = api.create()
+        api.upload(image, DATA, len(DATA))
+        api.delete(image)
+        assert files(running.data) == [image]
+        run(python, "glance.cmd.scrubber", "--config-dir", tmp_path / "etc")
+        assert files(running.data) == []
