@@ -95,18 +95,21 @@ def run_tests(python: Path, directory: Path, paths: list[str]) -> Result:
 
 def _run(python: Path, directory: Path, paths: list[str], workers: int) -> Result:
     # They look for files of their own in the current directory, and may write there.
-    package = site_of(python_environment("glance")) / "glance"
-    shutil.copytree(package, directory / "glance", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = python_environment("glance")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(site_of(environment) / "glance", directory / "glance", ignore=ignored)
+    shutil.copytree(environment / "etc" / "glance", directory / "etc")
     (directory / "pytest.ini").write_text("[pytest]\n")
-    environment = {name: value for name, value in os.environ.items() if name[:6] != "PYTHON"}
-    environment |= {
+    variables = {name: value for name, value in os.environ.items() if name[:6] != "PYTHON"}
+    variables |= {
         # For tests on other databases; they skip unless it is there.
         "OS_TEST_DBAPI_ADMIN_CONNECTION": f"sqlite:///{directory}/none.db",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": str(Path(__file__).parent),
         "PYTHONWARNINGS": "ignore",
-        "TMPDIR": str(directory),
     }
+    if FUNCTIONAL in paths[0]:  # a unit test has /tmp written into it
+        variables["TMPDIR"] = str(directory)
     with open(directory / "output", "wb") as output:
         status = subprocess.run(
             [
@@ -118,7 +121,7 @@ def _run(python: Path, directory: Path, paths: list[str], workers: int) -> Resul
                 *paths,
             ],
             cwd=directory,
-            env=environment,
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

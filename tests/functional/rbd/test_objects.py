@@ -125,7 +125,7 @@ def test_holes_are_not_asked_for(
 ) -> None:
     """Reading a sparse image moves what it holds and no more, and asks for no hole."""
     store = make_store(rbd_thin_provisioning=True)
-    data = bytes(96 * MIB) + content(2 * MIB) + bytes(96 * MIB)
+    data = bytes(200 * MIB) + content(2 * MIB) + bytes(200 * MIB)
     uri = store.add(object_id, io.BytesIO(data), len(data)).uri
 
     def moved() -> tuple[int, int]:
@@ -136,8 +136,8 @@ def test_holes_are_not_asked_for(
     assert read(store, uri) == data
     bytes_after, requests_after = moved()
     assert 2 * MIB <= bytes_after - bytes_before < 3 * MIB
-    # Opening the image takes some; of its 49 pieces one has data.
-    assert requests_after - requests_before < 40
+    # Opening the image, twice, takes some; of its 101 pieces one has data.
+    assert requests_after - requests_before < 75
     store.delete(uri)
 
 
