@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ISO := .cache/grub-rescue-cdrom.iso
 
-# Tests that share nothing run on all cores.
-SPREAD := --numprocesses auto
+# Tests run on all cores.  Each worker starts servers of its own when it first needs them.
+SPREAD := --numprocesses auto --dist worksteal
 
 # The interpreter that makes .venv: 3.11 or later, able to make virtual environments.
 PYTHON ?= $(firstword $(foreach each,python3 python3.14 python3.13 python3.12 python3.11,\
@@ -14,7 +14,7 @@ PYTHON ?= $(firstword $(foreach each,python3 python3.14 python3.13 python3.12 py
 FIT := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs test-unit test-functional bench sample clean distclean
+.PHONY: help demo test lint docs test-unit test-functional test-glance bench sample clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -29,7 +29,7 @@ demo:
 test: $(VENV)/.dev lint docs ## everything CI runs: checks, documentation, all tests, coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(SPREAD) tests/unit
-	$(BIN)/coverage run -m pytest tests/functional
+	$(BIN)/coverage run -m pytest $(SPREAD) tests/functional
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -46,7 +46,10 @@ test-unit: $(VENV)/.dev ## the tests that need no server and no root, under a mi
 	$(BIN)/python -m pytest $(SPREAD) tests/unit
 
 test-functional: $(VENV)/.dev ## the tests on real servers and file systems
-	$(BIN)/python -m pytest tests/functional
+	$(BIN)/python -m pytest $(SPREAD) tests/functional
+
+test-glance: $(VENV)/.dev ## Glance's own tests and deployments on store_lib; GLANCE_TESTS=all for all
+	$(BIN)/python -m pytest tests/functional/glance
 
 bench: $(VENV)/.dev ## measure side by side with glance_store
 	$(BIN)/python -m benchmarks

@@ -18,6 +18,7 @@ from store_lib.exceptions import (
     BadStoreUri,
     DriverLoadFailure,
     NotFound,
+    NotSupported,
     StoreAddDisabled,
     StoreError,
     UnknownScheme,
@@ -261,7 +262,8 @@ class Stores:
 
         def copy(origin: Store) -> AddResult:
             if origin is target and "copy" in origin.capabilities and not expected:
-                return origin.copy(uri, object_id, context=context)
+                with contextlib.suppress(NotSupported):  # not this object: of another account
+                    return origin.copy(uri, object_id, context=context)
             with origin.get(uri, context=context) as reader:
                 return target.add_copy(
                     reader,

@@ -27,7 +27,7 @@ def run_kit(
         env={**os.environ, "PYTEST_ADDOPTS": "-p no:cacheprovider", **environment},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
     )
 
 

@@ -232,6 +232,21 @@ def test_copy(two: Stores) -> None:
         two.copy(origin.uri + "x", "c")
 
 
+def test_a_copy_that_the_backend_cannot_make(two: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a backend that copies cannot copy, from another account say, goes through here."""
+    origin = two.add("a", b"bytes", store="fast", digests=("sha256",))
+    driver = two["fast"].driver
+    assert driver is not None
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise NotSupported("It lies in another account.")
+
+    monkeypatch.setattr(driver, "copy", refuse)
+    made = two.copy(origin.uri, "b", to="fast", digests=("sha256",))
+    assert made.digests == origin.digests
+    assert two.get(made.uri).read() == b"bytes"
+
+
 def test_sweep(two: Stores, tmp_path: Path) -> None:
     """Leftovers are removed by age, and what is at work is left alone."""
     store = two["fast"]
