@@ -197,13 +197,14 @@ def test_tickets_are_used_where_a_session_is_refused(ticketing: VSphere) -> None
     """Where the data server refuses the session, each request has a ticket of its own."""
     options = ticketing.options("/DC0:ds-a")
     sections = {"DEFAULT": {"enabled_backends": "vm:vmware"}, "vm": options}
+    earlier = len(ticketing.requests("HEAD", "PUT", "GET"))
     with Stores.from_mapping(sections, strict=True) as stores:
         uri = stores.add("an-id", iter([b"a" * MIB, b"b" * MIB, b"c"])).uri
         assert stores.get(uri, 2 * MIB).read() == b"c"
         ticketing.logout()
         assert stores.get(uri, 2 * MIB - 1).read() == b"bc"
         stores.delete(uri)
-    cookies = [each["cookie"] for each in ticketing.requests("HEAD", "PUT", "GET")]
+    cookies = [each["cookie"] for each in ticketing.requests("HEAD", "PUT", "GET")][earlier:]
     assert cookies[0] == "vmware_soap_session"
     assert set(cookies[1:]) == {"vmware_cgi_ticket"}
     assert ticketing.files() == []
