@@ -38,7 +38,8 @@ class Claim:
     :param nonce: names the upload that claims
     """
 
-    #: Seconds after which a claim is taken for one that a crash left, for an object of one part.
+    #: Seconds after which a claim is taken for one that a crash left, besides those that the
+    #: publishing request may rightly take.
     life: ClassVar[float] = 30
 
     def __init__(self, bucket: Bucket, object_id: str, nonce: str) -> None:
@@ -49,13 +50,13 @@ class Claim:
         self._asked = False
         self._sure_until = 0.0
 
-    def take(self, parts: int) -> None:
+    def take(self, seconds: float) -> None:
         """Put the claim, in place of one that has ended its life.
 
-        :param parts: of how many parts the object is made; many take a server long to join
+        :param seconds: that the publishing request may rightly take
         :raises Duplicate: somebody else holds it
         """
-        life = round(self.life + parts / 20)
+        life = round(self.life + seconds)
         metadata = {NONCE: self._nonce, _LIFE: str(life)}
         # Not empty: the answer to an empty put can wait for a delayed acknowledgement.
         body = self._nonce.encode()

@@ -1,15 +1,18 @@
 """A copy within one server, made by the server itself."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from store_lib.drivers.s3.bucket import NONCE, Bucket, Head
 from store_lib.drivers.s3.errors import ConditionFailed
 from store_lib.drivers.s3.location import S3Location
 from store_lib.drivers.s3.parts import part_of_known
-from store_lib.drivers.s3.publishing import Publication
-from store_lib.drivers.s3.writer import abort_upload
+from store_lib.drivers.s3.publishing import Make, Publication
+from store_lib.drivers.s3.writer import SLOW_JOIN, abort_upload
 from store_lib.exceptions import NotFound, ObjectChanged
+
+#: Bytes that a slow server copies in a second.
+_SLOW_COPY = 10 * 1024 * 1024
 
 
 class Copy:
@@ -58,11 +61,13 @@ class Copy:
         if head.size > self._limit:
             self._make_of_parts(head)
         else:
-            self._publish(lambda condition: self._copy_whole(head, condition))
+            self._publish(
+                lambda condition: self._copy_whole(head, condition), head.size / _SLOW_COPY
+            )
 
-    def _publish(self, make: Callable[[dict[str, str]], object], parts: int = 1) -> None:
+    def _publish(self, make: Make, seconds: float) -> None:
         try:
-            self._publication.publish(make, parts)
+            self._publication.publish(make, seconds)
         except BaseException:
             # The reply may have been lost, and not the copy.
             if not self._publication.succeeded():
@@ -89,7 +94,7 @@ class Copy:
 
         try:
             parts = list(self._copied_parts(head, upload))
-            self._publish(complete, len(parts))
+            self._publish(complete, len(parts) / SLOW_JOIN)
         except BaseException:
             abort_upload(self._bucket, self._key, upload)
             raise

@@ -34,19 +34,20 @@ class Publication:
         if self._holder() is not None:
             raise Duplicate(image=self._key)
 
-    def publish(self, make: Make, parts: int = 1) -> None:
+    def publish(self, make: Make, seconds: float) -> None:
         """Have the object made, unless there is one.
 
         May be called again after a temporary error.
 
         :param make: makes the request that has it appear, with the condition that it is handed
+        :param seconds: that this request may rightly take, roughly
         :raises Duplicate: there is one, or somebody else is about to make one
         """
         try:
             if self._atomic:
                 self._make(make)
             else:
-                self._claim.take(parts)
+                self._claim.take(seconds)
                 self._make_claimed(make)
                 self._claim.release()
         except ConditionFailed as error:

@@ -15,6 +15,10 @@ from store_lib.drivers.s3.publishing import Publication
 from store_lib.drivers.s3.spool import spooled
 from store_lib.exceptions import BackendException
 
+#: What a slow server does in a second: bytes of a put, and parts that it joins.
+_SLOW_PUT = 1024 * 1024
+SLOW_JOIN = 20
+
 
 class S3Writer(PartWriter):
     """Uploads one object.
@@ -56,7 +60,7 @@ class S3Writer(PartWriter):
         def put(_: object) -> None:
             self._bucket.put(self._location.key, data, size, {NONCE: self._nonce})
 
-        self._publication.publish(put)
+        self._publication.publish(put, (size or 0) / _SLOW_PUT)
         return self._location
 
     def part_size(self, number: int) -> int:
@@ -121,7 +125,7 @@ class S3Writer(PartWriter):
             )
 
         try:
-            self._publication.publish(complete, len(parts))
+            self._publication.publish(complete, len(parts) / SLOW_JOIN)
         except NoSuchUpload:
             # As after a request that was answered too late: it may have succeeded.
             if not self._publication.succeeded():

@@ -18,7 +18,8 @@ def _config(name: str, directory: pathlib.Path, request: pytest.FixtureRequest) 
     options = {
         **SMALL_PARTS,
         **find_place(name, request).options,
-        "s3_store_bucket": "conformance",
+        # One of its own: a sweep takes the uploads of everybody in a bucket.
+        "s3_store_bucket": f"conformance-{directory.name}",
         "s3_store_create_bucket_on_put": True,
     }
     lines = [f"{option} = {value}" for option, value in options.items()]

@@ -189,16 +189,28 @@ def test_who_was_overwritten_after_all_is_told(store: Store, s3: S3Server) -> No
     assert_nothing_is_left(s3, "id")
 
 
-def test_many_parts_lengthen_a_claims_life(store: Store, s3: S3Server) -> None:
-    """Joining thousands of parts takes a server long, so the claim says so."""
+def test_what_takes_long_lengthens_a_claims_life(store: Store, s3: S3Server) -> None:
+    """Joining thousands of parts takes a server long, so the claim lives longer."""
     driver = store.driver
     assert driver is not None
     bucket = driver._bucket  # type: ignore[attr-defined]
-    for parts, life in ((1, "30"), (10_000, "530")):
-        claim = Claim(bucket, f"id-{parts}", "0" * 32)
-        claim.take(parts)
-        assert s3.objects[PREFIX + f"id-{parts}"].metadata["store-lib-life"] == life
+    for seconds, life in ((0, "30"), (500, "530")):
+        claim = Claim(bucket, f"id-{life}", "0" * 32)
+        claim.take(seconds)
+        assert s3.objects[PREFIX + f"id-{life}"].metadata["store-lib-life"] == life
         claim.release()
+    lives = []
+
+    def look(request: Request) -> None:
+        if request.method == "PUT" and "claims" in request.target:
+            lives.append(int(request.headers["x-amz-meta-store-lib-life"]))
+
+    s3.after.append(look)
+    s3.before.append(times(1, lambda: refusal(400, "InvalidPart"), "POST", "uploadId"))
+    parts = [{"ETag": "x"}] * 200
+    with pytest.raises(BackendException, match="InvalidPart"):
+        driver.create("id", None, nonce="1" * 32, context=None).commit(parts)  # type: ignore[union-attr]
+    assert lives == [40]
 
 
 @pytest.mark.parametrize("create_only", ["checked", "atomic"])
