@@ -21,6 +21,8 @@ def run_kit(
             "-q",
             "-W",
             "error",
+            # Several runs share the processors.
+            "--store-check-timeout=300",
             *arguments,
         ],
         cwd=directory,

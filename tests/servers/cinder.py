@@ -30,7 +30,9 @@ TYPES: dict[str, dict[str, str]] = {
     "slow": {"volume_backend_name": "loopslow"},
     "multi": {"volume_backend_name": "loopfast", "multiattach": "<is> True"},
     "file": {"volume_backend_name": "plain"},
+    "filemulti": {"volume_backend_name": "plain", "multiattach": "<is> True"},
     "nfs": {"volume_backend_name": "nfs"},
+    "nfsmulti": {"volume_backend_name": "nfs", "multiattach": "<is> True"},
     "qcow2": {"volume_backend_name": "nfsqcow2"},
     "nowhere": {"volume_backend_name": "nowhere"},
 }

@@ -199,6 +199,7 @@ class CinderDriver(Driver):
             )
         attachment = self._shared.take(
             volume.id,
+            cinder,
             lambda: Attachment(
                 cinder, self._host, volume, mode="ro", patience=self._attach_patience
             ),
@@ -225,20 +226,23 @@ class CinderDriver(Driver):
         self._shared.settle()
         cinder = self._access.cinder(context)
         volume = self._object(cinder, location)
-        try:
-            cinder.delete(volume.id)
-        except Refused as error:
-            volume = self._object(cinder, location)
-            if cinder.has_snapshots(volume.id):
-                raise HasSnapshot(
-                    f"Volume {volume.id} has snapshots and was not deleted. Delete them first."
-                ) from error
-            if volume.hosts or volume.status in _IN_USE:
-                raise InUseByStore(
-                    f"Volume {volume.id} is attached ({volume.status}) and was not deleted. "
-                    "Delete it when nobody reads it any more."
-                ) from error
-            raise
+        for attempt in range(3):
+            try:
+                return cinder.delete(volume.id)
+            except Refused as error:
+                volume = self._object(cinder, location)
+                if cinder.has_snapshots(volume.id):
+                    raise HasSnapshot(
+                        f"Volume {volume.id} has snapshots and was not deleted. Delete them first."
+                    ) from error
+                if volume.hosts or volume.status in _IN_USE:
+                    raise InUseByStore(
+                        f"Volume {volume.id} is attached ({volume.status}) and was not deleted. "
+                        "Delete it when nobody reads it any more."
+                    ) from error
+                # A reader may have ended since.
+                if attempt == 2 or volume.status != "available":
+                    raise
 
     def list(self, *, context: Any) -> Iterator[Entry]:
         """Yield the volumes of this store's type that are objects."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from store_lib.driver import Reader
 from store_lib.drivers.cinder.attachment import Attachment
-from store_lib.exceptions import BackendException, StoreError
+from store_lib.exceptions import BackendException
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class VolumeReader(Reader):
         if release is not None:
             try:
                 release()
-            except StoreError as error:
+            except Exception as error:  # whatever it is, the bytes are read
                 _LOG.warning(
                     "Volume %s could not be detached after reading: %s",
                     self._attachment.volume_id,

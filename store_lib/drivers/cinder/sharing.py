@@ -1,8 +1,11 @@
 """Attachments that the readers of one process share, so that each volume is attached once."""
 
+import atexit
+import contextlib
 import dataclasses
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,6 +26,8 @@ class _Shared:
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     users: int = 0
     attachment: Attachment | None = None
+    #: Whom the attachment was made through.
+    cinder: "Cinder | None" = None
 
 
 class _Table:
@@ -39,8 +44,11 @@ class SharedAttachments:
     def __init__(self) -> None:
         # A child must neither use nor end what its parent has attached.
         self._table = PerProcess(_Table)
+        _all.add(self)
 
-    def take(self, volume_id: str, attach: Callable[[], Attachment]) -> Attachment:
+    def take(
+        self, volume_id: str, cinder: "Cinder", attach: Callable[[], Attachment]
+    ) -> Attachment:
         """Return a volume's attachment, made by ``attach`` when there is none yet."""
         table = self._table.get()
         with table.lock:
@@ -49,7 +57,7 @@ class SharedAttachments:
         try:
             with shared.lock:
                 if shared.attachment is None:
-                    shared.attachment = attach()
+                    shared.attachment, shared.cinder = attach(), cinder
                 return shared.attachment
         except BaseException:
             self._leave(table, volume_id, shared)
@@ -99,3 +107,22 @@ class SharedAttachments:
             if not shared.users:
                 del table.volumes[volume_id]
         return not shared.users
+
+    def end(self) -> None:
+        """End all attachments, whoever reads: the process ends."""
+        table = self._table.get()
+        for shared in list(table.volumes.values()):
+            if shared.attachment is not None and shared.cinder is not None:
+                with contextlib.suppress(StoreError):
+                    shared.attachment.detach(shared.cinder)
+        self.settle()
+
+
+_all: "weakref.WeakSet[SharedAttachments]" = weakref.WeakSet()
+
+
+@atexit.register
+def _end() -> None:
+    """Detach while there still is an interpreter to do it; readers may be left open."""
+    for each in list(_all):
+        each.end()

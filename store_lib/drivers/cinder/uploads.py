@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from store_lib.driver import Incomplete
-from store_lib.drivers.cinder.attachment import disconnect
+from store_lib.drivers.cinder.connection import disconnect_left_over
 from store_lib.drivers.cinder.locks import LockFile
 from store_lib.drivers.cinder.volume import Volume
 from store_lib.exceptions import NotFound
@@ -110,7 +110,7 @@ def remove(cinder: "Cinder", host: "Host", volume_id: str) -> None:
         for grant in cinder.grants(volume_id):
             try:
                 if volume.metadata.get(HOST) == host.name:
-                    disconnect(host, volume_id, grant, None)
+                    disconnect_left_over(host, volume_id, grant)
             finally:
                 cinder.release(grant.id)
         cinder.settled(volume_id)

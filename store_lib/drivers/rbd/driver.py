@@ -9,7 +9,8 @@ from urllib.parse import quote
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat
 from store_lib.drivers.rbd import bindings
 from store_lib.drivers.rbd.cluster import Access, Cluster
-from store_lib.drivers.rbd.images import SNAPSHOT, Found, Images
+from store_lib.drivers.rbd.image import SNAPSHOT
+from store_lib.drivers.rbd.images import Found, Images
 from store_lib.drivers.rbd.location import RbdLocation
 from store_lib.drivers.rbd.options import OPTIONS
 from store_lib.drivers.rbd.reader import PIECE, RbdReader

@@ -19,10 +19,17 @@ from typing import Any
 
 from store_lib.drivers.rbd import bindings
 from store_lib.drivers.rbd.cluster import Cluster
+from store_lib.drivers.rbd.image import (
+    SNAPSHOT,
+    check_unused,
+    lock_for_good,
+    publish,
+    remove_snapshot,
+    snapshot_of,
+    unprotect,
+    watched_by_others,
+)
 from store_lib.exceptions import Duplicate, HasSnapshot, InUseByStore, NotFound, StorageFull
-
-#: The snapshot that makes an image an object; Nova and Cinder clone from it.
-SNAPSHOT = "snap"
 
 #: Where an image's metadata has the nonce of the upload that made it.
 _NONCE = "store_lib.upload"
@@ -115,7 +122,7 @@ class Images:
     def _look(self, image: Any, name: str, own: str = SNAPSHOT) -> Found:
         size = image.size()  # asks for news of the image, which all the rest is told from
         modified = max(image.create_timestamp(), image.modify_timestamp())
-        snapshot = _snapshot(image, own)
+        snapshot = snapshot_of(image, own)
         complete = snapshot is not None and (image.is_protected_snap(own) or self._opens(name, own))
         if complete:
             size, modified = snapshot["size"], image.get_snap_timestamp(snapshot["id"])
@@ -202,15 +209,15 @@ class Images:
 
         Of all who find the same leftover the lock lets one through.
         """
-        if not _lock(image):
+        if not lock_for_good(image):
             return False
         found = self._look(image, name)
         if fresh:
             return not found.complete and found.nonce in (None, inherited)
         if not found.unfinished:
             return False
-        if _snapshot(image, SNAPSHOT) is not None:
-            _remove_snapshot(image, SNAPSHOT)
+        if snapshot_of(image, SNAPSHOT) is not None:
+            remove_snapshot(image, SNAPSHOT)
         image.resize(0)
         with contextlib.suppress(bindings.rbd.ImageNotFound):
             image.parent_info()
@@ -227,12 +234,12 @@ class Images:
                 self._cluster.calling("lock", name),
                 bindings.opened(self.ioctx, name) as image,
             ):
-                if image.id() != image_id or _watched_by_others(image) or not _lock(image):
+                if image.id() != image_id or watched_by_others(image) or not lock_for_good(image):
                     return False
                 if not self._look(image, name).unfinished:
                     return False
-                if _snapshot(image, SNAPSHOT) is not None:
-                    _remove_snapshot(image, SNAPSHOT)
+                if snapshot_of(image, SNAPSHOT) is not None:
+                    remove_snapshot(image, SNAPSHOT)
             self._remove(name)
         except (NotFound, InUseByStore, HasSnapshot):
             return False
@@ -276,8 +283,8 @@ class Images:
         image, name = claimed.image, claimed.name
         try:
             with self._cluster.calling("remove the snapshot of", name):
-                if bindings.is_ours(image) and _snapshot(image, SNAPSHOT) is not None:
-                    _remove_snapshot(image, SNAPSHOT)
+                if bindings.is_ours(image) and snapshot_of(image, SNAPSHOT) is not None:
+                    remove_snapshot(image, SNAPSHOT)
         finally:
             with self._cluster.calling("close", name):
                 bindings.close_image(image)
@@ -295,12 +302,13 @@ class Images:
             found = self._look(image, name, own)
             if not found.complete and (snapshot is not None or found.unfinished):
                 raise NotFound(image=name)
-            _check_unused(image, name, own)
+            check_unused(image, name, own)
             if found.complete:
+                unprotect(image, own)
                 if found.nonce is None:
                     # So that what is left can be found if this process dies here.
                     image.metadata_set(_NONCE, _BEING_DELETED)
-                _remove_snapshot(image, own)
+                image.remove_snap(own)
         try:
             self._remove(name)
         except (InUseByStore, StorageFull):  # none of it is removed yet
@@ -313,69 +321,8 @@ class Images:
             raise
 
 
-def publish(image: Any, snapshot: str = SNAPSHOT) -> None:
-    """Make an image an object; again is harmless."""
-    if _snapshot(image, snapshot) is None:
-        image.create_snap(snapshot)
-    if not image.is_protected_snap(snapshot):
-        image.protect_snap(snapshot)
-
-
 def restore_features(claimed: Claimed) -> None:
     """Take the lock's feature away again, where the cluster does not give it to images."""
     lock = bindings.rbd.RBD_FEATURE_EXCLUSIVE_LOCK
     if claimed.image.features() & lock and not claimed.features & lock:
         claimed.image.update_features(lock, False)
-
-
-def _snapshot(image: Any, name: str) -> Any:
-    return next((each for each in image.list_snaps() if each["name"] == name), None)
-
-
-def _remove_snapshot(image: Any, name: str) -> None:
-    if image.is_protected_snap(name):
-        image.unprotect_snap(name)
-    image.remove_snap(name)
-
-
-def _lock(image: Any) -> bool:
-    """Take an image's lock for good, and say whether that was possible.
-
-    A lock whose owner has no watcher any more is broken, and the owner shut out of the cluster.
-    """
-    rbd = bindings.rbd
-    if not image.features() & rbd.RBD_FEATURE_EXCLUSIVE_LOCK:
-        with contextlib.suppress(rbd.InvalidArgument):  # another process did so just now
-            image.update_features(rbd.RBD_FEATURE_EXCLUSIVE_LOCK, True)
-        image.size()  # takes note of the feature
-    try:
-        image.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
-    except rbd.ReadOnlyImage:
-        return False
-    return True
-
-
-def _watched_by_others(image: Any) -> bool:
-    """Tell whether anything but this one, open for writing, has the image open so."""
-    return sum(1 for _ in image.watchers_list()) > 1
-
-
-def _check_unused(image: Any, name: str, own: str) -> None:
-    if others := [each["name"] for each in image.list_snaps() if each["name"] != own]:
-        raise HasSnapshot(
-            f"Image {name} was not deleted: it has other snapshots: {', '.join(others[:5])}."
-        )
-    if _watched_by_others(image):
-        raise InUseByStore(
-            f"Image {name} was not deleted: something has it open (see `rbd status`). Delete it "
-            "when that has ended."
-        )
-    try:
-        clones = [each["image"] or each["id"] for each in image.list_children2()]
-    except bindings.rbd.PermissionError:
-        clones = ["in a pool that this user may not look into"]
-    if clones:
-        raise InUseByStore(
-            f"Image {name} was not deleted: clones depend on it: {', '.join(clones[:5])}. Flatten "
-            "or delete them first."
-        )

@@ -6,13 +6,13 @@ from store_lib.testing import Profile, Settings, checks_for
 from tests.functional.cinder.conftest import Deployment
 from tests.functional.conformance import passed, run_kit
 
-#: Kinds of volumes, and the options of a store on them.
+#: Kinds of volumes, and the options of a store on them.  All can be attached by several processes
+#: at once, as a service with several workers needs it.
 KINDS = {
-    "fast": [],
-    "file": ["cinder_do_extend_attached = true"],
-    "nfs": [],
     "multi": [],
-    "rbd": [],
+    "filemulti": ["cinder_do_extend_attached = true"],
+    "nfsmulti": [],
+    "rbdmulti": [],
 }
 
 

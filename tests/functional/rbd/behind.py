@@ -33,7 +33,9 @@ class Behind:
         """Have an image open, read-only and so without a watcher."""
         import rbd
 
-        with rbd.Image(self.ioctx, name, snapshot, read_only=True) as image:
+        with rbd.Image(self.ioctx, name, read_only=True) as image:
+            if snapshot is not None:
+                image.set_snap(snapshot)
             yield image
 
     def names(self) -> list[str]:

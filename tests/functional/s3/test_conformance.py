@@ -46,7 +46,7 @@ def test_the_s3_driver_conforms_everywhere(
         return run_kit(
             directory,
             *("--store-config", configs[name], "--store", "it", "--store-no-skip"),
-            *("--store-big-size", "80", "--store-check-timeout", "240"),
+            "--store-big-size=80",
             *(("-k", _ON_SWIFT) if name == "Swift" else ()),
             PYTHONPATH=str(directory),
             SSL_CERT_FILE=authorities,  # for the check that opens a presigned URL

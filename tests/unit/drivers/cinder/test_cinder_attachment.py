@@ -122,6 +122,7 @@ def test_a_volume_comes_and_goes(host: _Host, cinder: Any, done: list[str]) -> N
     attachment.flush()
     attachment.detach(cinder)
     attachment.flush()
+    attachment.detach(cinder)
     assert done == [
         *("reserve rw", "grant", "connect", "complete"),
         *("disconnect", "release"),
@@ -202,7 +203,7 @@ def test_what_a_reader_could_not_end_is_ended_later(
 ) -> None:
     """Cinder was away when the last reader ended; the next call ends the attachment."""
     shared: Any = SharedAttachments()
-    attachment = shared.take("it", lambda: _attach(cinder, host, "ro"))
+    attachment = shared.take("it", cinder, lambda: _attach(cinder, host, "ro"))
     cinder.errors["release"] = RemoteServiceUnavailable("no answer")
     with pytest.raises(RemoteServiceUnavailable):
         shared.give(attachment, cinder)

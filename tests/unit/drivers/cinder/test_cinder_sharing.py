@@ -36,15 +36,15 @@ def test_the_last_reader_ends_it() -> None:
         made.append(_Attachment())
         return made[-1]
 
-    first, second = shared.take("it", attach), shared.take("it", attach)
-    other = shared.take("other", lambda: _Attachment("other"))
+    first, second = shared.take("it", None, attach), shared.take("it", None, attach)
+    other = shared.take("other", None, lambda: _Attachment("other"))
     assert first is second is made[0]
     assert other is not first
     shared.give(first, None)
     assert first.ended == 0
     shared.give(first, None)
     assert first.ended == 1
-    assert shared.take("it", attach) is made[1]
+    assert shared.take("it", None, attach) is made[1]
 
 
 def test_a_failed_attachment_is_tried_anew() -> None:
@@ -55,8 +55,8 @@ def test_a_failed_attachment_is_tried_anew() -> None:
         raise StoreError("no way")
 
     with pytest.raises(StoreError, match="no way"):
-        shared.take("it", fail)
-    made = shared.take("it", _Attachment)
+        shared.take("it", None, fail)
+    made = shared.take("it", None, _Attachment)
     shared.give(made, None)
     assert made.ended == 1
 
@@ -73,7 +73,7 @@ def test_readers_that_come_meanwhile_wait_for_the_one_attachment() -> None:
 
     def read() -> None:
         ready.wait()
-        shared.take("it", attach)
+        shared.take("it", None, attach)
 
     threads = [threading.Thread(target=read) for _ in range(4)]
     for each in threads:
@@ -87,13 +87,21 @@ def test_readers_that_come_meanwhile_wait_for_the_one_attachment() -> None:
     assert made[0].ended == 1
 
 
+def test_what_is_open_when_the_process_ends_is_detached() -> None:
+    """There is nobody left to read then; a reader that is dropped later does nothing more."""
+    shared: Any = SharedAttachments()
+    made = shared.take("it", object(), _Attachment)
+    shared.end()
+    assert made.ended == 1
+
+
 def test_a_child_counts_for_itself() -> None:
     """It neither finds nor counts what its parent has attached."""
     shared: Any = SharedAttachments()
-    inherited = shared.take("it", _Attachment)
+    inherited = shared.take("it", None, _Attachment)
     child = os.fork()
     if not child:
-        own = shared.take("it", _Attachment)
+        own = shared.take("it", None, _Attachment)
         shared.give(own, None)
         os._exit(0 if own is not inherited and own.ended == 1 else 1)
     _, status = os.waitpid(child, 0)

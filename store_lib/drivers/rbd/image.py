@@ -1,0 +1,99 @@
+"""One open image: its snapshot, its lock, and who else uses it."""
+
+import contextlib
+from typing import Any
+
+from store_lib.drivers.rbd import bindings
+from store_lib.exceptions import HasSnapshot, InUseByStore
+
+#: The snapshot that makes an image an object; Nova and Cinder clone from it.
+SNAPSHOT = "snap"
+
+
+def publish(image: Any, snapshot: str = SNAPSHOT) -> None:
+    """Make an image an object; again is harmless."""
+    if snapshot_of(image, snapshot) is None:
+        image.create_snap(snapshot)
+    if not image.is_protected_snap(snapshot):
+        image.protect_snap(snapshot)
+
+
+def snapshot_of(image: Any, name: str) -> Any:
+    """Return what Ceph tells of a snapshot, ``None`` when there is none of this name."""
+    return next((each for each in image.list_snaps() if each["name"] == name), None)
+
+
+def remove_snapshot(image: Any, name: str) -> None:
+    """Remove a snapshot, protected or not."""
+    unprotect(image, name)
+    image.remove_snap(name)
+
+
+def unprotect(image: Any, name: str) -> None:
+    """Allow a snapshot to be removed.
+
+    :raises InUseByStore: the snapshot has clones
+    """
+    if image.is_protected_snap(name):
+        try:
+            image.unprotect_snap(name)
+        except bindings.rbd.ImageBusy as error:
+            raise _has_clones(image) from error
+
+
+def lock_for_good(image: Any) -> bool:
+    """Take an image's lock for good, and say whether that was possible.
+
+    A lock whose owner has no watcher any more is broken, and the owner shut out of the cluster.
+    """
+    rbd = bindings.rbd
+    if not image.features() & rbd.RBD_FEATURE_EXCLUSIVE_LOCK:
+        with contextlib.suppress(rbd.InvalidArgument):  # another process did so just now
+            image.update_features(rbd.RBD_FEATURE_EXCLUSIVE_LOCK, True)
+        image.size()  # takes note of the feature
+    try:
+        image.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
+    except rbd.ReadOnlyImage:
+        return False
+    return True
+
+
+def watched_by_others(image: Any) -> bool:
+    """Tell whether anything but this one, open for writing, has the image open so."""
+    return sum(1 for _ in image.watchers_list()) > 1
+
+
+def check_unused(image: Any, name: str, own: str) -> None:
+    """Make sure that nothing but the store uses an image.
+
+    :param own: the store's snapshot
+    :raises HasSnapshot: it has others
+    :raises InUseByStore: something has it open, or clones of the new kind depend on it
+    """
+    if others := [each["name"] for each in image.list_snaps() if each["name"] != own]:
+        raise HasSnapshot(
+            f"Image {name} was not deleted: it has other snapshots: {', '.join(others[:5])}."
+        )
+    if watched_by_others(image):
+        raise InUseByStore(
+            f"Image {name} was not deleted: something has it open (see `rbd status`). Delete it "
+            "when that has ended."
+        )
+    # Clones of the old kind keep the snapshot protected; of the new kind the image itself tells,
+    # and only then are the names, in whatever pools, worth looking for.
+    if image.op_features() & bindings.rbd.RBD_OPERATION_FEATURE_CLONE_PARENT and _clones(image):
+        raise _has_clones(image)
+
+
+def _clones(image: Any) -> list[str]:
+    try:
+        return [str(each["image"] or each["id"]) for each in image.list_children2()]
+    except bindings.rbd.PermissionError:
+        return ["some in a pool that this user may not look into"]
+
+
+def _has_clones(image: Any) -> InUseByStore:
+    return InUseByStore(
+        f"Image {image.get_name()} was not deleted: clones depend on it: "
+        f"{', '.join(_clones(image)[:5])}. Flatten or delete them first."
+    )
