@@ -32,7 +32,6 @@ TYPES: dict[str, dict[str, str]] = {
     "file": {"volume_backend_name": "plain"},
     "filemulti": {"volume_backend_name": "plain", "multiattach": "<is> True"},
     "nfs": {"volume_backend_name": "nfs"},
-    "nfsmulti": {"volume_backend_name": "nfs", "multiattach": "<is> True"},
     "qcow2": {"volume_backend_name": "nfsqcow2"},
     "nowhere": {"volume_backend_name": "nowhere"},
 }

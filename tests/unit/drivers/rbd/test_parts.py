@@ -262,6 +262,34 @@ class Native:
     __del__ = close
 
 
+class FakeImage:
+    """Notes how it was opened."""
+
+    def __init__(
+        self, ioctx: object, name: str | None, snapshot: str | None, *, read_only: bool
+    ) -> None:
+        self.how = [snapshot, read_only]
+
+    def set_snap(self, name: str) -> None:
+        if name == "missing":
+            raise CephError("no such snapshot", errno.ENOENT)
+        self.how.append(name)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_snapshot_is_not_opened_read_only_at_once(modules: types.SimpleNamespace) -> None:
+    """An image is opened read-only first, and moved to its snapshot then: librbd crashes else."""
+    modules.Image = FakeImage
+    for read_only, how in ((True, [None, True, "snap"]), (False, ["snap", False])):
+        with bindings.opened(None, "image", "snap", read_only=read_only) as image:
+            assert image.how == how
+    with pytest.raises(CephError), bindings.opened(None, "image", "missing", read_only=True):
+        pass
+    assert not [each for each in bindings._OPEN if isinstance(each, FakeImage)]
+
+
 def _in_child(action: Callable[[], object]) -> int:
     """Fork, and return the exit status of the child after ``action``."""
     pid = os.fork()
