@@ -184,7 +184,7 @@ def _program() -> Path:
 
 
 def _build(sources: Sequence[Path], program: Path) -> None:
-    cache = program.with_suffix(".go-cache")
+    cache = program.with_name(f"{program.name}.go-cache")
     environment = {
         "GOPATH": str(_GOPATH),
         "GO111MODULE": "off",
