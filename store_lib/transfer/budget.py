@@ -102,6 +102,8 @@ class Reservation:
     def grow(self, amount: int) -> bool:
         """Take ``amount`` more bytes if they are free and nobody waits; say whether."""
         budget = self.budget
+        if self._generation is not budget._lock:
+            return False  # what was taken before a fork is not given back after it either
         with budget._lock:
             if budget._queue or budget._used + amount > budget._limit:
                 return False
