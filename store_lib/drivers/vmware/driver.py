@@ -94,7 +94,12 @@ class VmwareDriver(Driver):
         self._files = Files(self._session, self._inventory, self._directory, patience)
         if len(places) > 1:
             self.create_only = CreateOnly.CHECKED
-        self._look()
+        try:
+            self._look()
+        except BadStoreConfiguration as error:
+            if not error.readable:
+                self.close()  # nobody will use the session that may have been begun
+            raise
 
     def _configure_offline(self) -> list[Place]:
         """Take in what needs no server.

@@ -1,5 +1,6 @@
 """A login to the API for each process: begun when it is needed, renewed when it has ended."""
 
+import copy
 import http.cookies
 import logging
 import threading
@@ -36,6 +37,9 @@ class _Login:
         self.cookie: str | None = None
         #: What tells this session from an earlier one; ``None`` without one.
         self.mark: object | None = None
+        #: Logins begun so far, and what the last of them failed with.
+        self.begun = 0
+        self.failure: StoreError | None = None
 
 
 class Session:
@@ -81,12 +85,23 @@ class Session:
         login = self._logins.get()
         if (mark := login.mark) is not None and mark is not instead_of:
             return mark
+        begun = login.begun
         with login.lock:
-            if login.mark is None or login.mark is instead_of:
-                login.mark = login.cookie = None
+            if login.mark is not None and login.mark is not instead_of:
+                return login.mark
+            if login.begun > begun and login.failure is not None:
+                # One begun since has failed: those who waited do not, one after the other,
+                # wait for a dead server each.
+                raise copy.copy(login.failure)
+            login.begun += 1
+            login.mark = login.cookie = login.failure = None
+            try:
                 self._try("the login", self._log_in)
-                login.mark = object()
-                _LOG.debug("Logged in to %s", self._wire.server.base)
+            except StoreError as error:
+                login.failure = copy.copy(error)
+                raise
+            login.mark = object()
+            _LOG.debug("Logged in to %s", self._wire.server.base)
             return login.mark
 
     def end(self) -> None:

@@ -226,6 +226,74 @@ def test_a_refused_login_is_told(driver: VmwareDriver, vcenter: VCenter) -> None
         driver.configure()
 
 
+def test_a_store_that_cannot_be_used_logs_out(
+    driver: VmwareDriver, server: ScriptedServer, vcenter: VCenter
+) -> None:
+    """Where the login is good and what follows is refused, no session stays on the server."""
+    vcenter.further = lambda operation, request: (
+        fault("NoPermission") if operation == "FindByInventoryPath" else None
+    )
+    with pytest.raises(BadStoreConfiguration, match="NoPermission"):
+        driver.configure()
+    assert operations(server)[-1] == "Logout"
+
+
+class Counted:
+    """A lock that tells when so many threads have come to it."""
+
+    def __init__(self, lock: Any, number: int) -> None:
+        self.everybody = threading.Event()
+        self._lock = lock
+        self._missing = iter(range(number - 1, -1, -1))
+
+    def __enter__(self) -> None:
+        if next(self._missing, None) == 0:
+            self.everybody.set()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_those_who_wait_for_a_login_share_its_failure(
+    driver: VmwareDriver, server: ScriptedServer, vcenter: VCenter
+) -> None:
+    """When a server is down, those who come meanwhile do not try it one after the other."""
+    driver.configure()
+    driver._session.end()
+    login: Any = driver._session._logins.get()
+    login.lock = counted = Counted(login.lock, 6)
+    first = threading.Event()
+
+    def further(operation: str, request: Request) -> Reply | None:
+        if operation == "Login" and not first.is_set():
+            first.set()
+            counted.everybody.wait(30)
+        return Reply(503)
+
+    vcenter.further = further
+    errors: list[StoreError] = []
+
+    def begin() -> None:
+        try:
+            driver._session.begin()
+        except StoreError as error:
+            errors.append(error)
+
+    seen = len(server.requests)
+    threads = [threading.Thread(target=begin) for _ in range(6)]
+    threads[0].start()
+    assert first.wait(30)
+    for each in threads[1:]:
+        each.start()
+    for each in threads:
+        each.join()
+    assert [type(each) for each in errors] == [RemoteServiceUnavailable] * 6
+    assert len({id(each) for each in errors}) == 6
+    # The one that was under way, and one for all who came after it had begun.
+    assert len(server.requests) - seen == 2
+
+
 @pytest.mark.parametrize(
     ("reply", "kind"),
     [
