@@ -132,9 +132,9 @@ class Upload(PartWriter):
             # The server is not done with the upload yet.
             error.status = ErrorStatus.TEMPORARY
             raise
-        except StoreError as error:
-            if error.status is ErrorStatus.TEMPORARY or isinstance(error, TimeoutError):
-                self._in_doubt = True
+        except BaseException as error:
+            if not isinstance(error, StoreError) or _leaves_open(error):
+                self._in_doubt = True  # an interrupt too may come before the answer
             raise
         self._moved = True
 
@@ -164,6 +164,10 @@ class Upload(PartWriter):
         """Take back what another add, of the same id on another datastore, was as fast as."""
         self._files.delete(self._location.place, self._location.name)
         self._moved = self._begun = self._in_doubt = False
+
+
+def _leaves_open(error: StoreError) -> bool:
+    return error.status is ErrorStatus.TEMPORARY or isinstance(error, TimeoutError)
 
 
 def duplicate(location: VmwareLocation) -> Duplicate:

@@ -30,7 +30,7 @@ class Datastores:
     def __init__(self) -> None:
         self.files: dict[tuple[Place, str], Stat] = {}
         #: Errors of the next moves, and whether the file is moved all the same.
-        self.moves: list[tuple[StoreError | None, bool]] = []
+        self.moves: list[tuple[BaseException | None, bool]] = []
         self.clock = 100.0
 
     def put(self, target: str, body: Any) -> None:
@@ -133,9 +133,11 @@ def test_a_duplicate_is_final(server: Datastores, upload: Upload) -> None:
     assert server.files == {(HERE, "an-id"): theirs}
 
 
-@pytest.mark.parametrize("error", [RemoteServiceUnavailable("lost"), TimeoutError("too long")])
+@pytest.mark.parametrize(
+    "error", [RemoteServiceUnavailable("lost"), TimeoutError("too long"), KeyboardInterrupt()]
+)
 def test_an_abort_in_doubt_removes_what_was_published(
-    server: Datastores, upload: Upload, error: StoreError
+    server: Datastores, upload: Upload, error: BaseException
 ) -> None:
     """When the engine gives up after a move that did happen, the object goes."""
     server.moves = [(error, True)]
