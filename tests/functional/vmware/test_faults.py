@@ -19,6 +19,7 @@ from store_lib.exceptions import (
     ErrorStatus,
     Forbidden,
     InUseByStore,
+    NotAuthenticated,
     NotFound,
     RemoteServiceUnavailable,
     SizeMismatch,
@@ -182,6 +183,19 @@ def test_the_session_ends_just_before_the_bytes(vcenter: VSphere, make: Make) ->
         add(store)
     assert caught.value.status is ErrorStatus.EXHAUSTED
     assert vcenter.files() == ["openstack_glance/small"]
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET", "PUT"])
+def test_a_data_server_that_accepts_no_session(vcenter: VSphere, make: Make, method: str) -> None:
+    """Where neither session nor ticket is taken, that is told, and nothing is left."""
+    store = make(transfer_attempts=1)
+    uri = store.add("before", b"abc").uri
+    vcenter.plan(method, "status 401", "status 401")
+    operations = {"HEAD": store.stat, "GET": store.get, "PUT": lambda _: store.add("a", b"abc")}
+    with pytest.raises(NotAuthenticated, match="does not accept the session") as caught:
+        operations[method](uri)
+    assert caught.value.status is ErrorStatus.EXHAUSTED
+    assert vcenter.files() == ["openstack_glance/before"]
 
 
 # Objects
