@@ -11,8 +11,10 @@ from store_lib.drivers.vmware.session import Session
 from store_lib.drivers.vmware.wire import Wire
 from store_lib.exceptions import NotFound, StoreError
 
-#: Bytes sent at once.
-_BLOCK = 64 * 1024
+#: Bytes sent at once, which are whole TLS records ...
+_BLOCK = 256 * 1024
+#: ... and so they are as a chunk of a body without a length, which has this many around it.
+_FRAME = len(f"{_BLOCK:x}\r\n\r\n")
 
 
 class Folder:
@@ -110,10 +112,12 @@ class Folder:
         return self._wire.send(method, target, sent, _blocks(body), fresh=not body.rewindable)
 
 
-def _blocks(body: Body) -> Iterator[bytes]:
-    """Yield the bytes in blocks that a processor's cache holds while they are copied and coded."""
-    while block := body.read(_BLOCK):
-        yield block
+def _blocks(body: Body) -> Iterator[memoryview]:
+    """Yield the bytes as they lie in memory, in blocks."""
+    size = _BLOCK - (_FRAME if body.size is None else 0)
+    for view in body.views():
+        for start in range(0, len(view), size):
+            yield view[start : start + size]
 
 
 def _rewound(body: Body) -> bool:

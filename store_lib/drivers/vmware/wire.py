@@ -50,7 +50,7 @@ class Wire:
         method: str,
         target: str,
         headers: Mapping[str, str],
-        body: bytes | Iterable[bytes] | None = None,
+        body: bytes | Iterable[memoryview] | None = None,
         *,
         fresh: bool = False,
     ) -> BaseHTTPResponse:

@@ -341,13 +341,10 @@ class Body:
 
     def __init__(self, error: Exception) -> None:
         self._error = error
-        self._left = 1024 * 1024
 
-    def read(self, amount: int = -1) -> bytes:
-        if not self._left:
-            raise self._error
-        self._left -= amount
-        return bytes(amount)
+    def views(self) -> Iterator[memoryview]:
+        yield memoryview(bytes(1024 * 1024))
+        raise self._error
 
 
 def test_a_body_that_raises_ends_the_request_first(
