@@ -132,8 +132,9 @@ def _sweep(target: Target, own: set[str]) -> None:
         ]
 
     def swept() -> bool:
+        before = target.leftovers()
         would = target.store.sweep(0, dry_run=True)
-        strangers = [each for each in would if not target.is_new(each)]
+        strangers = [each for each in before if not target.is_new(each)]
         driver = target.store.driver
         assert driver is not None
         if strangers:
@@ -142,9 +143,10 @@ def _sweep(target: Target, own: set[str]) -> None:
                     driver.discard(each, context=None)
         else:
             removed = target.store.sweep(0)
+            # More than the dry run told, if the last sign of a killed one's life went meanwhile.
             expect(
-                {each.key for each in removed} <= {each.key for each in would},
-                "a sweep: expected it to remove what the dry run told, got more",
+                {each.key for each in removed} <= {each.key for each in before},
+                "a sweep: expected it to remove leftovers that were listed before, got others",
             )
         return not of_ours()
 
