@@ -63,7 +63,7 @@ def translate(error: Exception, number: int | None, doing: str, image: str | Non
             "'profile rbd pool=...' of the OSDs."
         )
     if number == errno.EBUSY:
-        return InUseByStore(f"{got} Something has the image open, or clones depend on it.")
+        return InUseByStore(f"{got} Something has the image open.", status=ErrorStatus.TEMPORARY)
     if number == errno.ENOTEMPTY:
         return HasSnapshot(f"{got} Remove its snapshots first.")
     if number in (errno.ENOSPC, errno.EDQUOT):

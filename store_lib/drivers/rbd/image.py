@@ -4,7 +4,7 @@ import contextlib
 from typing import Any
 
 from store_lib.drivers.rbd import bindings
-from store_lib.exceptions import HasSnapshot, InUseByStore
+from store_lib.exceptions import ErrorStatus, HasSnapshot, InUseByStore
 
 #: The snapshot that makes an image an object; Nova and Cinder clone from it.
 SNAPSHOT = "snap"
@@ -77,7 +77,8 @@ def check_unused(image: Any, name: str, own: str) -> None:
     if watched_by_others(image):
         raise InUseByStore(
             f"Image {name} was not deleted: something has it open (see `rbd status`). Delete it "
-            "when that has ended."
+            "when that has ended.",
+            status=ErrorStatus.TEMPORARY,  # a reader that was dropped just now is still closing
         )
     # Clones of the old kind keep the snapshot protected; of the new kind the image itself tells,
     # and only then are the names, in whatever pools, worth looking for.

@@ -134,7 +134,7 @@ def test_growth() -> None:
         (errno.EEXIST, Duplicate, ErrorStatus.PERMANENT),
         (errno.EPERM, Forbidden, ErrorStatus.PERMANENT),
         (errno.EACCES, Forbidden, ErrorStatus.PERMANENT),
-        (errno.EBUSY, InUseByStore, ErrorStatus.PERMANENT),
+        (errno.EBUSY, InUseByStore, ErrorStatus.TEMPORARY),
         (errno.ENOTEMPTY, HasSnapshot, ErrorStatus.PERMANENT),
         (errno.ENOSPC, StorageFull, ErrorStatus.PERMANENT),
         (errno.EDQUOT, StorageFull, ErrorStatus.PERMANENT),
