@@ -1,15 +1,23 @@
 """Ceph's own Python modules, loaded when a store is configured, and what is open in them.
 
-Nothing that librados or librbd opened survives a fork: in the child their threads are gone, and
-using such an object, or closing it, hangs.  So all of them are held here while they are open; a
-child lets go of them without touching them.
+librados and librbd end the process when what is open in them is used wrongly, so all of it is held
+here, and
+
+* nothing is closed twice, or while a call is in it: the last call closes it;
+* what lies on a connection is closed before that: images, pools, the connection;
+* a forked child lets go of what it inherited without touching it: the threads behind it are gone,
+  and using or closing it hangs;
+* at the interpreter's end everything is closed in order, once the calls under way have come back,
+  and no thread that is left begins another.  What a call hangs in stays as it is.
 """
 
 import atexit
 import contextlib
 import ctypes
+import dataclasses
 import importlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,26 +51,139 @@ def load(store_id: str) -> None:
         ) from error
 
 
-#: Everything that is open: connections, pools, images.
-_OPEN: set[Any] = set()
+#: Seconds that calls under way are waited for at the interpreter's end.
+_LAST_WAIT = 5.0
 
 
-def keep(native: Any) -> Any:
-    """Take an object of librados or librbd into account, and return it."""
-    _OPEN.add(native)
+@dataclasses.dataclass(slots=True)
+class _Held:
+    """Something that is open.
+
+    :param close: closes it
+    :param base: what it lies on, which stays open as long
+    """
+
+    close: Callable[[], object]
+    base: Any
+    #: How many calls are in it, and how many others lie on it.
+    users: int = 0
+    #: Whether the last of them is to close it.
+    released: bool = False
+
+
+class _State:
+    """What is open in this process, and how many calls are under way."""
+
+    def __init__(self) -> None:
+        # Reentrant, as a garbage collection may close something in the middle of anything.
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.open: dict[Any, _Held] = {}
+        self.calls = 0
+        self.ended = False
+
+
+_state = _State()
+
+
+def keep(native: Any, close: Callable[[], object], base: Any = None) -> Any:
+    """Take an object of librados or librbd into account, and return it.
+
+    :param close: closes it
+    :param base: what it lies on: the connection of a pool, the pool of an image
+    """
+    with _state.lock:
+        below = _state.open.get(base)
+        if below is not None:
+            below.users += 1
+        _state.open[native] = _Held(close, None if below is None else base)
+        if _state.ended:
+            _forget()
     return native
 
 
 def is_ours(native: Any) -> bool:
     """Tell whether it is open and was opened in this process."""
-    return native in _OPEN
+    held = _state.open.get(native)
+    return held is not None and not held.released
 
 
-def release(native: Any, close: Callable[[], object]) -> None:
-    """Close an object by ``close``, unless it is closed or was opened before a fork."""
-    if is_ours(native):
-        _OPEN.discard(native)
-        close()
+def release(native: Any) -> None:
+    """Close an object, now or at the end of the last call that is in it.
+
+    Does nothing if it is closed already, or was opened before a fork.
+    """
+    with _state.lock:
+        held = _state.open.get(native)
+        if held is None or held.released:
+            return
+        held.released = True
+        if held.users:
+            return
+        del _state.open[native]
+    _close(held)
+
+
+def _close(held: _Held) -> None:
+    try:
+        held.close()
+    finally:
+        if held.base is not None:
+            _leave(held.base)
+
+
+def _leave(native: Any) -> None:
+    with _state.lock:
+        held = _state.open.get(native)
+        if held is None:  # in a child, by a call that forked
+            return
+        held.users -= 1
+        if held.users or not held.released:
+            return
+        del _state.open[native]
+    with contextlib.suppress(Exception):  # who released it has gone on
+        _close(held)
+
+
+@contextlib.contextmanager
+def using(native: Any) -> Iterator[None]:
+    """Keep an object open for the time of a ``with`` block.
+
+    :raises BackendException: it is closed, or was opened before a fork
+    """
+    with _state.lock:
+        held = _state.open.get(native)
+        if held is None or held.released:
+            raise BackendException(
+                "Expected something that this process has open in Ceph, got what is closed or was "
+                "opened before a fork. Begin again in this process."
+            )
+        held.users += 1
+    try:
+        yield
+    finally:
+        _leave(native)
+
+
+@contextlib.contextmanager
+def calling() -> Iterator[None]:
+    """Announce calls of librados or librbd.
+
+    :raises BackendException: the interpreter is at its end
+    """
+    state = _state
+    with state.lock:
+        if state.ended:
+            raise BackendException("The process is ending: nothing more is asked of Ceph.")
+        state.calls += 1
+    try:
+        yield
+    finally:
+        if state is _state:  # and not in a child
+            with state.lock:
+                state.calls -= 1
+                if not state.calls:
+                    state.changed.notify_all()
 
 
 @contextlib.contextmanager
@@ -72,7 +193,7 @@ def opened(ioctx: Any, name: str | None, snapshot: str | None = None, **how: Any
     try:
         yield image
     finally:
-        close_image(image)
+        release(image)
 
 
 def open_image(
@@ -80,50 +201,47 @@ def open_image(
 ) -> Any:
     """Open an image, or a snapshot of it.  Unless ``read_only``, it has a watcher from now on."""
     at_once = None if read_only else snapshot
-    image = keep(rbd.Image(ioctx, name, at_once, read_only=read_only, **by))
+    native = rbd.Image(ioctx, name, at_once, read_only=read_only, **by)
+    image = keep(native, native.close, ioctx)
     if snapshot != at_once:
         # Not at once: what librbd 16 opens read-only and at a snapshot makes it crash, one time
         # in a thousand, when it is closed.
         try:
             image.set_snap(snapshot)
         except BaseException:
-            close_image(image)
+            release(image)
             raise
     return image
 
 
-def close_image(image: Any) -> None:
-    """Close an image; idempotent, and safe after a fork."""
-    release(image, image.close)
-
-
-def check_ours(image: Any) -> None:
-    """Refuse an image that was opened before a fork, or that is closed.
-
-    :raises BackendException: it is one
-    """
-    if not is_ours(image):
-        raise BackendException(
-            "Expected an image that this process has open, got one that is closed or was opened "
-            "before a fork. Begin again in this process."
-        )
-
-
-def _forget_inherited() -> None:
-    for native in _OPEN:
-        # One reference that nobody gives back: its destructor, which would hang, never runs.
+def _forget() -> None:
+    """Let go of everything without touching it."""
+    for native in _state.open:
+        # One reference that nobody gives back: its destructor, which would close it, never runs.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(native))
-    _OPEN.clear()
+    _state.open.clear()
 
 
-def _close_images() -> None:
-    """At the interpreter's end: an image that is not closed keeps its watcher for half a minute,
-    in which it can be neither deleted nor, when it is unfinished, taken over."""
-    for native in list(_OPEN):
-        if rbd is not None and isinstance(native, rbd.Image):
-            with contextlib.suppress(Exception):
-                close_image(native)
+def _after_fork() -> None:
+    global _state
+    _forget()
+    _state = _State()
 
 
-atexit.register(_close_images)
-os.register_at_fork(after_in_child=_forget_inherited)
+def _end() -> None:
+    """Close everything at the interpreter's end.
+
+    An image that is not closed keeps its watcher for half a minute, in which it can be neither
+    deleted nor, when it is unfinished, taken over.
+    """
+    with _state.lock:
+        _state.ended = True
+        if _state.changed.wait_for(lambda: not _state.calls, _LAST_WAIT):
+            for native in reversed(list(_state.open)):
+                with contextlib.suppress(Exception):
+                    release(native)
+        _forget()
+
+
+atexit.register(_end)
+os.register_at_fork(after_in_child=_after_fork)

@@ -61,7 +61,7 @@ class Cluster:
         self._made = threading.Lock()
         self._pools: dict[str, Any] = {}
         self._rados: Any = None
-        #: Connections that the cluster has shut out, for as long as images are open on them.
+        #: Pools and connections that the cluster has shut out; calls may still be in them.
         self._retired: list[Any] = []
         self._failure: tuple[float, StoreError] | None = None
         fsid = self._prepare().conf_get("fsid")
@@ -86,10 +86,12 @@ class Cluster:
             if found is None:
                 try:
                     with self.calling(f"open the pool {name!r}"):
-                        found = self._pools[name] = bindings.keep(cluster.open_ioctx(name))
+                        found = cluster.open_ioctx(name)
+                        bindings.keep(found, found.close, cluster)
                         # In a full pool writes fail instead of waiting for room, while reading
                         # and deleting, which write a little as well, go on.
                         found.set_osdmap_full_try()
+                    self._pools[name] = found
                 except NotFound as error:
                     if name != self._access.pool:
                         raise
@@ -102,8 +104,17 @@ class Cluster:
 
     @contextlib.contextmanager
     def calling(self, doing: str, image: str | None = None) -> Iterator[None]:
-        """Translate the errors of a ``with`` block, and forget the connection when it is dead."""
-        with translated(doing, image, notice=self._notice):
+        """Announce calls, translate their errors, and forget the connection when it is dead."""
+        with bindings.calling(), translated(doing, image, notice=self._notice):
+            yield
+
+    @contextlib.contextmanager
+    def using(self, native: Any, doing: str, image: str) -> Iterator[None]:
+        """Do the same, and keep what is used open meanwhile, whoever closes it.
+
+        :raises BackendException: it is closed, or was opened before a fork
+        """
+        with self.calling(doing, image), bindings.using(native):
             yield
 
     def space(self, pool: str) -> Space:
@@ -128,22 +139,22 @@ class Cluster:
     def close(self) -> None:
         """Shut the connection down; the next use makes a new one."""
         with self._made:
-            pools, self._pools = self._pools, {}
-            connections, self._retired = [*self._retired, self._rados], []
-            self._rados = None
-        for pool in pools.values():
-            bindings.release(pool, pool.close)
-        for each in connections:
-            if each is not None:
-                bindings.release(each, each.shutdown)
+            self._retire()
+            retired, self._retired = self._retired, []
+        for each in retired:
+            bindings.release(each)
+
+    def _retire(self) -> None:
+        self._retired += self._pools.values()
+        if self._rados is not None:
+            self._retired.append(self._rados)
+        self._rados, self._pools = None, {}
 
     def _notice(self, number: int | None) -> None:
         if number not in DEAD:
             return
         LOG.warning("Store %s: the connection to Ceph is dead; making a new one", self._store_id)
-        if self._rados is not None:
-            self._retired.append(self._rados)
-        self._rados, self._pools = None, {}
+        self._retire()
 
     def _connected(self) -> Any:
         """Return the connection, made now if there is none.
@@ -196,7 +207,7 @@ class Cluster:
         except bindings.rados.Error as error:
             raise self._refused(new, error) from error
         self.known_fsid = new.get_fsid()
-        return bindings.keep(new)
+        return bindings.keep(new, new.shutdown)
 
     def _refused(self, new: Any, error: Exception) -> StoreError:
         number = number_of(error)

@@ -58,15 +58,16 @@ def lock_for_good(image: Any) -> bool:
     return True
 
 
-def watched_by_others(image: Any) -> bool:
-    """Tell whether anything but this one, open for writing, has the image open so."""
-    return sum(1 for _ in image.watchers_list()) > 1
+def watchers_of(image: Any) -> int:
+    """Return how many have the image open for writing, this one included if it does."""
+    return sum(1 for _ in image.watchers_list())
 
 
-def check_unused(image: Any, name: str, own: str) -> None:
-    """Make sure that nothing but the store uses an image.
+def check_unused(image: Any, name: str, own: str, watchers: int) -> None:
+    """Make sure that nothing but the store uses an image that is open for writing.
 
     :param own: the store's snapshot
+    :param watchers: how many have the image open for writing
     :raises HasSnapshot: it has others
     :raises InUseByStore: something has it open, or clones of the new kind depend on it
     """
@@ -74,7 +75,7 @@ def check_unused(image: Any, name: str, own: str) -> None:
         raise HasSnapshot(
             f"Image {name} was not deleted: it has other snapshots: {', '.join(others[:5])}."
         )
-    if watched_by_others(image):
+    if watchers > 1:
         raise InUseByStore(
             f"Image {name} was not deleted: something has it open (see `rbd status`). Delete it "
             "when that has ended.",

@@ -27,7 +27,7 @@ from store_lib.drivers.rbd.image import (
     remove_snapshot,
     snapshot_of,
     unprotect,
-    watched_by_others,
+    watchers_of,
 )
 from store_lib.exceptions import Duplicate, HasSnapshot, InUseByStore, NotFound, StorageFull
 
@@ -51,10 +51,15 @@ class Found:
     complete: bool
     #: The nonce of the upload that made it; ``None`` for an image of somebody else's making.
     nonce: str | None
-    #: Whether something has it open for writing.
-    watched: bool
+    #: How many have it open for writing.
+    watchers: int
     #: Seconds since the epoch.
     modified: float
+
+    @property
+    def watched(self) -> bool:
+        """Whether something has it open for writing."""
+        return self.watchers > 0
 
     @property
     def unfinished(self) -> bool:
@@ -126,16 +131,12 @@ class Images:
         complete = snapshot is not None and (image.is_protected_snap(own) or self._opens(name, own))
         if complete:
             size, modified = snapshot["size"], image.get_snap_timestamp(snapshot["id"])
-        try:
-            nonce = image.metadata_get(_NONCE)
-        except KeyError:
-            nonce = None
         return Found(
             image_id=image.id(),
             size=size,
             complete=complete,
-            nonce=nonce,
-            watched=any(True for _ in image.watchers_list()),
+            nonce=_nonce_of(image),
+            watchers=watchers_of(image),
             modified=modified.replace(tzinfo=datetime.UTC).timestamp(),
         )
 
@@ -181,11 +182,11 @@ class Images:
                         image.metadata_set(_NONCE, nonce)
                         return Claimed(image, name, nonce, features)
             except BaseException:
-                bindings.close_image(image)
+                bindings.release(image)
                 if fresh:
                     self._remove_own(name, None, inherited, nonce)
                 raise
-            bindings.close_image(image)
+            bindings.release(image)
         raise Duplicate(f"Object {name} is being added by others right now.")
 
     def _is_leftover(self, name: str, *, remove: bool) -> bool:
@@ -213,10 +214,10 @@ class Images:
         """
         if not lock_for_good(image):
             return False
-        found = self._look(image, name)
-        if fresh:
-            return not found.complete and found.nonce in (None, inherited)
-        if not found.unfinished:
+        if fresh:  # unless others took it over before it was locked
+            image.size()  # asks for news
+            return snapshot_of(image, SNAPSHOT) is None and _nonce_of(image) in (None, inherited)
+        if not self._look(image, name).unfinished:
             return False
         if snapshot_of(image, SNAPSHOT) is not None:
             remove_snapshot(image, SNAPSHOT)
@@ -236,7 +237,7 @@ class Images:
                 self._cluster.calling("lock", name),
                 bindings.opened(self.ioctx, name) as image,
             ):
-                if image.id() != image_id or watched_by_others(image) or not lock_for_good(image):
+                if image.id() != image_id or watchers_of(image) > 1 or not lock_for_good(image):
                     return False
                 if not self._look(image, name).unfinished:
                     return False
@@ -289,7 +290,7 @@ class Images:
                     remove_snapshot(image, SNAPSHOT)
         finally:
             with self._cluster.calling("close", name):
-                bindings.close_image(image)
+                bindings.release(image)
         self._remove_own(name, claimed.nonce)
 
     def delete(self, name: str, snapshot: str | None) -> None:
@@ -304,7 +305,7 @@ class Images:
             found = self._look(image, name, own)
             if not found.complete and (snapshot is not None or found.unfinished):
                 raise NotFound(image=name)
-            check_unused(image, name, own)
+            check_unused(image, name, own, found.watchers)
             if found.complete:
                 unprotect(image, own)
                 if found.nonce is None:
@@ -321,6 +322,14 @@ class Images:
                 ):
                     publish(image, own)
             raise
+
+
+def _nonce_of(image: Any) -> str | None:
+    try:
+        nonce: str = image.metadata_get(_NONCE)
+    except KeyError:
+        return None
+    return nonce
 
 
 def restore_features(claimed: Claimed) -> None:

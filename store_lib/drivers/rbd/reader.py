@@ -77,18 +77,17 @@ class RbdReader(Reader):
 
     def _read(self, offset: int, end: int) -> bytes:
         """Return the bytes from ``offset`` on, up to ``end`` or the end of the piece."""
-        bindings.check_ours(self._image)
         amount = min(PIECE - offset % PIECE, end - offset)
-        if self._holes.cover(offset, amount):
-            return zeros(amount)
-        with self._cluster.calling("read from", self._name):
+        with self._cluster.using(self._image, "read from", self._name):
+            if self._holes.cover(offset, amount):
+                return zeros(amount)
             data: bytes = self._image.read(offset, amount)
+            if has_blank(data, self._unit - offset % self._unit, self._unit):
+                self._check_still_there()
         if len(data) != amount:
             raise BackendException(
                 f"Expected {amount} bytes of {self._name!a} at {offset}, got {len(data)}."
             )
-        if has_blank(data, self._unit - offset % self._unit, self._unit):
-            self._check_still_there()
         return data
 
     def _check_still_there(self) -> None:
@@ -108,7 +107,7 @@ class RbdReader(Reader):
 
     def close(self) -> None:
         with self._cluster.calling("close", self._name):
-            bindings.close_image(self._image)
+            bindings.release(self._image)
 
 
 class Holes:

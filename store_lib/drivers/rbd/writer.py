@@ -109,11 +109,10 @@ class RbdWriter(PositionWriter):
 
     def _close(self) -> None:
         with contextlib.suppress(StoreError), self._cluster.calling("close", self._claimed.name):
-            bindings.close_image(self._image)
+            bindings.release(self._image)
 
     def _writing(self, doing: str) -> contextlib.AbstractContextManager[None]:
-        bindings.check_ours(self._image)
-        return self._cluster.calling(doing, self._claimed.name)
+        return self._cluster.using(self._image, doing, self._claimed.name)
 
 
 def grown(reserved: int, end: int) -> int:

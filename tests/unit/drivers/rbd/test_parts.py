@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 import sys
 import threading
 import types
@@ -287,7 +288,7 @@ def test_a_snapshot_is_not_opened_read_only_at_once(modules: types.SimpleNamespa
             assert image.how == how
     with pytest.raises(CephError), bindings.opened(None, "image", "missing", read_only=True):
         pass
-    assert not [each for each in bindings._OPEN if isinstance(each, FakeImage)]
+    assert not [each for each in bindings._state.open if isinstance(each, FakeImage)]
 
 
 def _in_child(action: Callable[[], object]) -> int:
@@ -305,19 +306,95 @@ def _in_child(action: Callable[[], object]) -> int:
 
 def test_what_was_inherited_is_not_touched() -> None:
     """A forked child neither uses nor closes nor destroys what its parent has open."""
-    natives = [bindings.keep(Native())]
+    native = Native()
+    natives = [bindings.keep(native, native.close)]
+    del native
 
     def act() -> None:
-        with pytest.raises(BackendException, match="fork"):
-            bindings.check_ours(natives[0])
-        bindings.close_image(natives[0])
+        with pytest.raises(BackendException, match="fork"), bindings.using(natives[0]):
+            pass
+        bindings.release(natives[0])
         natives.clear()
 
-    assert _in_child(act) == 0
-    bindings.check_ours(natives[0])
-    bindings.close_image(natives[0])
-    bindings.close_image(natives[0])
+    with bindings.calling(), bindings.using(natives[0]):
+        assert _in_child(act) == 0
+    assert bindings.is_ours(natives[0])
+    bindings.release(natives[0])
+    bindings.release(natives[0])
     assert not bindings.is_ours(natives[0])
+
+
+class Thing:
+    """Something that is open until it is closed, once."""
+
+    def __init__(self, name: str, closed: list[str], base: "Thing | None" = None) -> None:
+        bindings.keep(self, lambda: closed.append(name), base)
+
+
+def test_nothing_is_closed_while_it_is_used() -> None:
+    """What is closed while a call is in it closes with the end of that, once, and what it lies
+    on after it; nobody else begins to use it meanwhile."""
+    closed: list[str] = []
+    connection = Thing("connection", closed)
+    pool = Thing("pool", closed, connection)
+    images = [Thing(name, closed, pool) for name in ("first", "second")]
+    with bindings.using(images[0]):
+        with bindings.using(images[0]):
+            for each in (connection, pool, *images):
+                bindings.release(each)
+            assert closed == ["second"]
+            with pytest.raises(BackendException), bindings.using(images[0]):
+                pass
+            bindings.release(images[0])
+        assert closed == ["second"]
+    assert closed == ["second", "first", "pool", "connection"]
+
+
+_ENDING = """
+import contextlib, sys, threading
+from store_lib.drivers.rbd import bindings
+from store_lib.exceptions import BackendException
+
+class Thing:
+    def __init__(self, name, base=None):
+        bindings.keep(self, lambda: print("closed", name, flush=True), base)
+
+connection = Thing("connection")
+image = Thing("image", connection)
+bindings._LAST_WAIT = 0.1 if sys.argv[1] == "hangs" else 60
+entered, leave = threading.Event(), threading.Event()
+
+def use():
+    with bindings.calling(), bindings.using(image):
+        entered.set()
+        leave.wait()
+        print("used", flush=True)
+    with contextlib.suppress(BackendException), bindings.calling():
+        print("used again", flush=True)
+    threading.Event().wait()
+
+threading.Thread(target=use, daemon=True).start()
+entered.wait()
+if sys.argv[1] == "ends":
+    real = bindings._state.changed.wait_for
+    def wait_for(*arguments):
+        leave.set()
+        return real(*arguments)
+    bindings._state.changed.wait_for = wait_for
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("ends", ["used", "closed image", "closed connection"]), ("hangs", [])]
+)
+def test_the_interpreters_end(how: str, said: list[str]) -> None:
+    """A call under way is waited for, and everything closed then, in order; a thread that is left
+    begins nothing more.  Where a call hangs, nothing is closed under its feet."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ENDING, how], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == said
 
 
 class FakeRados:
