@@ -205,7 +205,9 @@ class Cluster:
         try:
             new.connect()
         except bindings.rados.Error as error:
-            raise self._refused(new, error) from error
+            refused = self._refused(new, error)
+            new.shutdown()  # here and now: the error keeps it alive, and it must not end in a child
+            raise refused from error
         self.known_fsid = new.get_fsid()
         return bindings.keep(new, new.shutdown)
 
