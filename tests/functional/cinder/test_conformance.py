@@ -1,0 +1,29 @@
+"""The conformance suite on volumes of every kind."""
+
+import pytest
+
+from store_lib.testing import Profile, Settings, checks_for
+from tests.functional.cinder.conftest import Deployment
+from tests.functional.conformance import passed, run_kit
+
+#: Kinds of volumes, and the options of a store on them.  All can be attached by several processes
+#: at once, as a service with several workers needs it.
+KINDS = {
+    "multi": [],
+    "filemulti": ["cinder_do_extend_attached = true"],
+    "rbdmulti": [],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cinder_conforms(kind: str, deployment: Deployment) -> None:
+    """A store on volumes of this kind passes every check."""
+    if kind not in deployment.cinder.types:
+        pytest.skip("volumes in Ceph need Ceph: see the skipped tests of rbd")
+    config = deployment.config(it=deployment.lines(kind, *KINDS[kind]))
+    result = run_kit(
+        deployment.directory,
+        *("--store-config", config, "--store", "it", "--store-no-skip"),
+        *("--store-big-size", "128", "-W", "ignore:Using fork:DeprecationWarning"),
+    )
+    assert passed(result) == len(checks_for(Profile(Settings((config,), "it"))))
