@@ -204,11 +204,17 @@ class Target:
         uri = self.add(content, object_id).uri
         self.expect_holds(uri, content, f"{what}: a new add of the same id")
 
+    def listing(self) -> dict[str, list[str]]:
+        """Return the URIs that the store lists, by id; nothing where it cannot list."""
+        found: dict[str, list[str]] = {}
+        if "list" in self.capabilities:
+            for entry in self.store.list():
+                found.setdefault(entry.object_id, []).append(entry.location.uri)
+        return found
+
     def listed(self, object_id: str) -> list[str]:
         """Return the URIs under which the store lists an id; none where it cannot list."""
-        if "list" not in self.capabilities:
-            return []
-        return [entry.location.uri for entry in self.store.list() if entry.object_id == object_id]
+        return self.listing().get(object_id, [])
 
     def leftovers(self) -> list[Incomplete]:
         """Return what the store tells of unfinished adds; nothing where it cannot tell."""
@@ -268,9 +274,11 @@ class Target:
         problems: list[str] = []
         for uri in self._uris:
             self._delete(uri)
+        listing = self.listing()
         for object_id in dict.fromkeys(self._ids):
             guessed = self.profile.uri_of(object_id)
-            for uri in dict.fromkeys([*([guessed] if guessed else []), *self.listed(object_id)]):
+            listed = listing.get(object_id, ())
+            for uri in dict.fromkeys([*([guessed] if guessed else []), *listed]):
                 gone = uri in self._uris or not self._delete(uri)
                 if not gone and object_id not in self._lent:
                     problems.append(f"object {object_id}, whose add was not told to succeed")
