@@ -28,6 +28,8 @@ MOVING = frozenset({"creating", "extending", "attaching", "detaching", "reserved
 
 #: Volumes asked for at once; Cinder may give fewer.
 _PAGE = 500
+#: Seconds between looks at most whether a volume can be attached: readers take turns.
+_TURN = 0.5
 #: How often a listing is begun at most.
 _RESTARTS = 10
 
@@ -217,7 +219,7 @@ class Cinder:
                 refusal = error
                 return None
 
-        found = wait_for(ask, patience)
+        found = wait_for(ask, patience, most=_TURN)
         if found is None:
             raise BackendException(
                 f"Volume {volume_id} did not become free to attach within {patience:g} s "

@@ -30,7 +30,9 @@ class Attachment:
         self._host = host
         self._volume = volume
         self._process = os.getpid()
-        self._lock = host.lock(f"volume-{volume.id}")
+        self._lock = host.volume_lock(volume.id)
+        # Nobody else has a volume that is being written.
+        self._alone = mode == "rw" or not volume.multiattach
         self._disconnected = self._release_asked = self._ended = False
         # One at a time on this host: Cinder lets nobody in between, and os-brick must not take
         # away a device that somebody is about to open.
@@ -59,7 +61,7 @@ class Attachment:
             connection.device.check_size(self._volume.size)
         except BaseException as error:
             try:
-                connection.close(others=self._others(cinder, own=0))
+                connection.close(others=lambda: self._others(cinder, own=0))
             except StoreError as trouble:
                 error.add_note(f"Volume {self.volume_id} is left on this host: {trouble}")
             raise
@@ -99,7 +101,7 @@ class Attachment:
             try:
                 if not self._disconnected:
                     self._disconnected = True
-                    self._connection.close(others=self._others(cinder, own=1))
+                    self._connection.close(others=lambda: self._others(cinder, own=1))
             finally:
                 self._release(cinder)
 
@@ -118,7 +120,7 @@ class Attachment:
 
         :param own: how many of its attachments are this one
         """
-        if not self._volume.multiattach:
+        if self._alone:
             return False
         try:
             return cinder.get(self.volume_id).hosts.count(self._host.name) > own

@@ -17,7 +17,7 @@ from oslo_config import cfg
 from oslo_privsep import priv_context
 
 from store_lib.clients.process import PerProcess
-from store_lib.drivers.cinder.locks import LockFile
+from store_lib.drivers.cinder.locks import LockFile, remove_dead
 
 # What os-brick warns of, such as that this host has no iSCSI, is for logs where there are some, and
 # not for a service's standard error.
@@ -94,6 +94,14 @@ class Host:
     def lock(self, name: str) -> LockFile:
         """Return the lock of a thing on this host."""
         return LockFile(self._lock_path, name)
+
+    def volume_lock(self, volume_id: str) -> LockFile:
+        """Return the lock of whoever brings a volume here or takes it away."""
+        return self.lock(f"volume-{volume_id}")
+
+    def remove_dead_locks(self) -> None:
+        """Remove what killed processes have left of their locks."""
+        remove_dead(self._lock_path)
 
     def properties(self) -> Mapping[str, Any]:
         """Return what Cinder needs to know to make a volume reachable from here."""

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from store_lib.drivers.cinder import nfs
@@ -71,15 +71,15 @@ class Connection:
                 self._connector().extend_volume(self._way)
         self.device.check_size(size)
 
-    def close(self, *, others: bool) -> None:
+    def close(self, *, others: Callable[[], bool]) -> None:
         """Close the device and take it away from this host, as far as it came.
 
-        :param others: other processes of this host have the volume too
+        :param others: tells whether other processes of this host have the volume too
         :raises BackendException: os-brick could not
         """
         if hasattr(self, "device"):
             self.device.close()
-        if self._connected is None or (others and self._kind not in _OWN):
+        if self._connected is None or (self._kind not in _OWN and others()):
             return
         self._give_back()
         disconnect(self._host, self._volume.id, self._way, self._connected, self._share)

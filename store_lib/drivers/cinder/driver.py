@@ -256,6 +256,7 @@ class CinderDriver(Driver):
     def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
         """Yield the volumes of this store's type that never became objects, or are about to."""
 
+        self._host.remove_dead_locks()
         for volume in self._volumes(self._access.cinder(context)):
             if OBJECT in volume.metadata:
                 yield describe(self._host, volume)

@@ -10,6 +10,10 @@ from store_lib.exceptions import TimeoutError
 
 #: Seconds to wait for a lock: longer than anybody's attaching or detaching may rightly take.
 LIMIT = 600
+#: Seconds between looks at a lock: first, and at most.
+_FIRST, _MOST = 0.005, 0.05
+
+_PREFIX = "store_lib-cinder-"
 
 #: Descriptors of locks that this process holds, which a child must not keep alive.
 _held: set[int] = set()
@@ -33,7 +37,7 @@ class LockFile:
     """
 
     def __init__(self, directory: str, name: str) -> None:
-        self._path = os.path.join(directory, f"store_lib-cinder-{name}")
+        self._path = os.path.join(directory, _PREFIX + name)
         self._descriptor: int | None = None
 
     def take(self) -> bool:
@@ -82,18 +86,33 @@ class LockFile:
         self.release()
         return False
 
+    def wait(self) -> None:
+        """Lock it as soon as nobody has it.
+
+        :raises TimeoutError: others hold it for very long
+        """
+        if wait_for(lambda: self.take() or None, LIMIT, _FIRST, _MOST) is None:
+            raise TimeoutError(
+                f"Another process on this host has held {self._path} for {LIMIT} s. Find out "
+                "(fuser) which one hangs, and end it."
+            )
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold it for a block.
 
         :raises TimeoutError: others hold it for very long
         """
-        if wait_for(lambda: self.take() or None, LIMIT, first=0.01) is None:
-            raise TimeoutError(
-                f"Another process on this host has held {self._path} for {LIMIT} s. Find out "
-                "(fuser) which one hangs, and end it."
-            )
+        self.wait()
         try:
             yield
         finally:
             self.release()
+
+
+def remove_dead(directory: str) -> None:
+    """Remove the files of locks that processes held when they were killed."""
+    for name in os.listdir(directory):
+        if name.startswith(_PREFIX):
+            with contextlib.suppress(OSError):  # another user's, who removes it
+                LockFile(directory, name.removeprefix(_PREFIX)).is_held()

@@ -1,5 +1,6 @@
 """What marks a volume that is being filled: its name, its metadata, and who is at work on it."""
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from store_lib.driver import Incomplete
 from store_lib.drivers.cinder.connection import disconnect_left_over
+from store_lib.drivers.cinder.errors import Refused
 from store_lib.drivers.cinder.locks import LockFile
 from store_lib.drivers.cinder.volume import Volume
 from store_lib.exceptions import NotFound
@@ -50,7 +52,7 @@ class Upload:
 
     def begin(self) -> None:
         """Show that this process is at work on it, until it ends or calls :meth:`end`."""
-        self._lock.take()
+        self._lock.wait()  # a sweep may be looking at it
 
     def end(self) -> None:
         """Show that nobody is at work on it.  Idempotent."""
@@ -104,19 +106,27 @@ def remove(cinder: "Cinder", host: "Host", volume_id: str) -> None:
 
     :raises StoreError: that is not possible now
     """
-    try:
-        # Reserved or attaching it stays until its attachment is ended.
-        volume = cinder.settled(volume_id, ("creating", "extending", "detaching"))
+    with contextlib.suppress(NotFound):
+        try:
+            return cinder.delete(volume_id)
+        except Refused:  # Cinder is at work on it, or it is attached
+            _detach(cinder, host, volume_id)
+        cinder.settled(volume_id)
+        cinder.delete(volume_id)
+
+
+def _detach(cinder: "Cinder", host: "Host", volume_id: str) -> None:
+    """End the attachments of a volume that nobody is at work on any more."""
+    # Reserved or attaching it stays until its attachment is ended.
+    volume = cinder.settled(volume_id, ("creating", "extending", "detaching"))
+    with host.volume_lock(volume_id).held():
         for grant in cinder.grants(volume_id):
             try:
                 if volume.metadata.get(HOST) == host.name:
                     disconnect_left_over(host, volume_id, grant)
             finally:
-                cinder.release(grant.id)
-        cinder.settled(volume_id)
-        cinder.delete(volume_id)
-    except NotFound:
-        return
+                with contextlib.suppress(NotFound):
+                    cinder.release(grant.id)
 
 
 def _number(text: str | None) -> float:

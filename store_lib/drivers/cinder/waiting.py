@@ -11,10 +11,14 @@ FIRST, MOST = 0.1, 3.0
 _GROWTH = 1.5
 
 
-def wait_for(look: Callable[[], T | None], limit: float, first: float = FIRST) -> T | None:
+def wait_for(
+    look: Callable[[], T | None], limit: float, first: float = FIRST, most: float = MOST
+) -> T | None:
     """Return what ``look`` finds, or ``None`` when it has found nothing for ``limit`` seconds.
 
     :param first: seconds before the second look
+    :param most: seconds between looks at most; short for what others take in turns, as who looks
+        seldom is passed by
     """
     deadline = time.monotonic() + limit
     pause = first
@@ -23,5 +27,5 @@ def wait_for(look: Callable[[], T | None], limit: float, first: float = FIRST) -
         if left <= 0:
             return None
         time.sleep(min(pause, left))
-        pause = min(pause * _GROWTH, MOST)
+        pause = min(pause * _GROWTH, most)
     return found

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from store_lib.drivers.cinder.volume import GIB, Volume
+from store_lib.drivers.cinder.errors import Refused
+from store_lib.drivers.cinder.volume import GIB, Grant, Volume
 from store_lib.exceptions import NotFound, RemoteServiceUnavailable, StorageFull
 
 
@@ -18,6 +19,8 @@ class SmallCinder:
         self.quota = quota
         self.volumes: dict[str, Volume] = {}
         self.names: dict[str, str] = {}
+        #: Attachments by the volume; one that has some is to have the status in-use.
+        self.attached: dict[str, list[str]] = {}
         #: What was asked for, in order.
         self.asked: list[str] = []
         #: Calls whose answer is lost once, after they were obeyed.
@@ -87,10 +90,22 @@ class SmallCinder:
     def note(self, volume_id: str, metadata: Mapping[str, str]) -> None:
         self._obeyed("note")
 
-    def grants(self, volume_id: str) -> list[Any]:
-        return []
+    def grants(self, volume_id: str) -> list[Grant]:
+        return [Grant(each, {}) for each in self.attached.get(volume_id, [])]
+
+    def release(self, grant_id: str) -> None:
+        for volume_id, grants in self.attached.items():
+            if grant_id in grants:
+                grants.remove(grant_id)
+                self.asked.append(f"release {grant_id}")
+                if not grants:
+                    self._change(volume_id, status="available")
+                return
+        raise NotFound(grant_id)
 
     def delete(self, volume_id: str) -> None:
+        if self.get(volume_id).status == "in-use":
+            raise Refused("in-use")
         del self.volumes[volume_id]
         self.asked.append("delete")
 

@@ -1,5 +1,6 @@
 """Attaching and detaching, with the errors in between: all is undone, and done once."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
@@ -29,6 +30,9 @@ class _Host:
     def lock(self, name: str) -> LockFile:
         (self.directory / "locks").mkdir(exist_ok=True)
         return LockFile(str(self.directory / "locks"), name)
+
+    def volume_lock(self, volume_id: str) -> LockFile:
+        return self.lock(volume_id)
 
     def properties(self) -> dict[str, str]:
         return {"host": self.name}
@@ -82,6 +86,10 @@ class _Cinder:
 
     def release(self, grant_id: str) -> None:
         self._do("release")
+
+    def get(self, volume_id: str) -> Volume:
+        self._do("get")
+        return dataclasses.replace(_VOLUME, hosts=("here", "here"))
 
 
 _VOLUME = Volume("it", "available", 2**30, {}, None, False, False, (), None)
@@ -213,6 +221,25 @@ def test_what_a_reader_could_not_end_is_ended_later(
     shared.settle()
     assert done.count("disconnect") == 1
     assert done.count("release") == 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "then"),
+    [
+        ("ro", "local", ["get", "release"]),  # the other one's device stays
+        ("rw", "local", ["disconnect", "release"]),
+        ("ro", "rbd", ["disconnect", "release"]),
+    ],
+)
+def test_others_with_the_same_volume_keep_its_device(
+    mode: str, kind: str, then: list[str], host: _Host, cinder: Any, done: list[str]
+) -> None:
+    """Cinder is asked whether there are any, where there may be and a device is shared."""
+    cinder.kind = kind
+    volume = dataclasses.replace(_VOLUME, multiattach=True)
+    attachment = _attach(cinder, host, mode, volume)
+    attachment.detach(cinder)
+    assert done[-2:] == then
 
 
 @pytest.mark.parametrize("extra", [{"format": "qcow2"}, {"format": "vmdk"}])

@@ -33,6 +33,17 @@ def test_what_a_killed_process_left_is_not_held(tmp_path: pathlib.Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_files_of_the_dead_are_removed(tmp_path: pathlib.Path) -> None:
+    """What is held stays, and so does what is no lock of ours."""
+    holder = LockFile(str(tmp_path), "held")
+    assert holder.take()
+    for name in ("store_lib-cinder-dead", "somebody's"):
+        (tmp_path / name).touch()
+    locks.remove_dead(str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"store_lib-cinder-held", "somebody's"}
+    holder.release()
+
+
 def test_threads_take_turns(tmp_path: pathlib.Path) -> None:
     """Of many threads one at a time is inside, though each removes the file."""
     inside: list[int] = []

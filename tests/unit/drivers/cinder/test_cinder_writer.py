@@ -1,5 +1,6 @@
 """The order of what a writer asks of Cinder, and how it goes on where an answer was lost."""
 
+import dataclasses
 import pathlib
 import time
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from store_lib.drivers.cinder import writer as module
 from store_lib.drivers.cinder.locks import LockFile
-from store_lib.drivers.cinder.uploads import ALIVE, HOST, OBJECT, Upload, describe
+from store_lib.drivers.cinder.uploads import ALIVE, HOST, OBJECT, Upload, describe, remove
 from store_lib.drivers.cinder.volume import GIB
 from store_lib.drivers.cinder.writer import VolumeWriter, clone, make_volume
 from store_lib.exceptions import RemoteServiceUnavailable, StorageFull, StoreError
@@ -26,6 +27,9 @@ class _Host:
 
     def lock(self, name: str) -> LockFile:
         return LockFile(self._directory, name)
+
+    def volume_lock(self, volume_id: str) -> LockFile:
+        return self.lock(volume_id)
 
 
 @pytest.fixture
@@ -161,6 +165,7 @@ def test_a_volume_that_cannot_be_attached_is_removed(
     with pytest.raises(StoreError, match="no way"):
         _writer(cinder, upload)
     assert cinder.volumes == {}
+    upload.end()
     monkeypatch.setattr(cinder, "delete", refuse)
     with pytest.raises(StoreError, match="no way") as caught:
         _writer(cinder, upload)
@@ -206,3 +211,19 @@ def test_who_is_alive_is_told(upload: Upload, tmp_path: pathlib.Path) -> None:
     assert describe(there, volume).live
     volume.metadata[ALIVE] = "1000"  # type: ignore[index]
     assert not describe(there, volume).live
+
+
+def test_what_is_attached_is_detached_before_it_is_removed(tmp_path: pathlib.Path) -> None:
+    """Every attachment of it is ended, whoever made it; what is not attached is only deleted."""
+    cinder = SmallCinder()
+    host: Any = _Host(tmp_path)
+    for attached in ([], ["one", "other"]):
+        volume = cinder.create("it", 1, None, {HOST: "elsewhere"})
+        if attached:
+            cinder.volumes[volume.id] = dataclasses.replace(volume, status="in-use")
+            cinder.attached[volume.id] = list(attached)
+        cinder.asked.clear()
+        remove(cinder, host, volume.id)  # type: ignore[arg-type]
+        assert cinder.asked == [*(f"release {each}" for each in attached), "delete"]
+        assert cinder.volumes == {}
+        assert list(tmp_path.iterdir()) == []
