@@ -25,7 +25,9 @@ from cinder.common import config, constants  # noqa: E402
 from cinder.db import migration  # noqa: E402
 from cinder.volume import volume_types  # noqa: E402
 from oslo_config import cfg  # noqa: E402
+from oslo_db.sqlalchemy import engines  # noqa: E402
 from oslo_log import log as logging  # noqa: E402
+from sqlalchemy import pool  # noqa: E402
 
 CONF = cfg.CONF
 
@@ -39,6 +41,18 @@ def configure(path):
     cinder.privsep.sys_admin_pctxt.set_client_mode(False)
     os_brick.privileged.default.set_client_mode(False)
     os_brick.setup(CONF)
+
+
+def keep_connections():
+    """Keep connections to the database; a new one for each transaction reads the schema anew.
+
+    They outnumber what is asked at once by far, as green threads must not wait for each other.
+    """
+
+    @engines._init_connection_args.dispatch_for("sqlite")
+    def _pool(url, arguments, more):
+        arguments["poolclass"] = pool.QueuePool
+        arguments.update(pool_size=20, max_overflow=200, pool_pre_ping=False)
 
 
 def make_database(types):
@@ -93,6 +107,7 @@ def start_services():
 def main(path, types):
     sys.argv = ["cinder-volume"]
     configure(path)
+    keep_connections()
     if not os.path.exists(CONF.database.connection.removeprefix("sqlite:///")):
         make_database(json.loads(Path(types).read_text()))
     rpc.init(CONF)
