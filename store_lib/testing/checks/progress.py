@@ -1,6 +1,7 @@
 """The progress callback: what it is told, when, and what an error in it does."""
 
 import threading
+from typing import TypeAlias
 
 from store_lib.testing.catalogue import check
 from store_lib.testing.content import Content
@@ -8,19 +9,29 @@ from store_lib.testing.expect import expect, expect_equal, raises
 from store_lib.testing.sources import SHAPES
 from store_lib.testing.target import Target
 
+#: What a callback is told: the bytes done, and those in all.
+Steps: TypeAlias = list[tuple[int, int | None]]
+
 
 @check(needs="add")
 def check_progress_rises_to_the_exact_size(target: Target) -> None:
     """Check 28: it never falls, ends at the exact size, and is silent once add has returned."""
+    told: list[tuple[str, Steps, int]] = []
     for size in (0, 1, 100, 3 * target.chunk_size + 7, target.profile.long_size):
         for declared in (size, None):
             for name in ("file-like", "odd pieces", "path"):
-                _follow(target, Content(size, seed=1), declared, name)
+                told.append(_follow(target, Content(size, seed=1), declared, name))
+    target.store.stat(target.add(Content(3)).uri)  # time for a straggler of the last one too
+    for what, steps, calls in told:
+        expect_equal(len(steps), calls, f"{what}: calls, some time after add has returned")
 
 
-def _follow(target: Target, content: Content, declared: int | None, name: str) -> None:
+def _follow(
+    target: Target, content: Content, declared: int | None, name: str
+) -> tuple[str, Steps, int]:
+    """Return the name of the case, what progress is told in it, and how often until the end."""
     what = f"progress of {content.size} bytes from a {name}, declared as {declared}"
-    told: list[tuple[int, int | None]] = []
+    told: Steps = []
     threads = set()
 
     def progress(done: int, total: int | None) -> None:
@@ -41,8 +52,7 @@ def _follow(target: Target, content: Content, declared: int | None, name: str) -
     allowed = {declared} if declared is not None or name != "path" else {None, content.size}
     expect(totals <= allowed, f"{what}: expected a total of {declared}, got {totals}")
     expect(threads <= {threading.get_ident()}, f"{what}: expected it in the caller's thread")
-    target.store.stat(target.add(Content(3)).uri)  # time for a straggler
-    expect_equal(len(told), calls, f"{what}: calls, some time after add has returned")
+    return what, told, calls
 
 
 @check(needs="add")
