@@ -4,6 +4,7 @@ import abc
 import contextlib
 import os
 import stat
+import threading
 from typing import Any
 
 from store_lib.driver import Chunk
@@ -14,12 +15,20 @@ from store_lib.exceptions import BackendException
 #: Seconds for a block device to get the size that its volume has.
 _RESIZE = 20
 
+_MIB = 1024 * 1024
+
+#: Bytes after which those written so far are flushed, while others are still being read and
+#: hashed: so that the last flush, which everybody waits for, finds little to do.
+_FLUSHED = 64 * _MIB
+
 
 class Device(abc.ABC):
     """The bytes of a volume that is attached here; for many threads."""
 
     #: Whether it is a block device of this host.
     is_block = False
+    #: Bytes that it reads and writes best at a time.
+    piece = _MIB
 
     def __init__(self, volume_id: str) -> None:
         self.volume_id = volume_id
@@ -52,6 +61,8 @@ class FileDevice(Device):
         mode = os.O_RDWR if writable else os.O_RDONLY
         self._file = os.open(path, mode | os.O_CLOEXEC)
         self.is_block = stat.S_ISBLK(os.fstat(self._file).st_mode)
+        self._unflushed = 0
+        self._counting = threading.Lock()
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes."""
@@ -81,11 +92,21 @@ class FileDevice(Device):
                 offset += done
         except OSError as error:
             raise on_device(error, "write to", self.volume_id) from error
+        if self._is_much(len(data)):
+            self.flush()
+
+    def _is_much(self, written: int) -> bool:
+        with self._counting:
+            self._unflushed += written
+            if self._unflushed < _FLUSHED:
+                return False
+            self._unflushed = 0
+            return True
 
     def flush(self) -> None:
         """Have all that was written on the storage."""
         try:
-            os.fsync(self._file)
+            os.fdatasync(self._file)
         except OSError as error:
             raise on_device(error, "write to", self.volume_id) from error
 
@@ -114,6 +135,9 @@ class RbdDevice(Device):
 
     :param handle: what os-brick has opened, and closes when it disconnects
     """
+
+    #: An object in Ceph.
+    piece = 4 * _MIB
 
     def __init__(self, volume_id: str, handle: Any) -> None:
         super().__init__(volume_id)

@@ -276,10 +276,15 @@ class CinderDriver(Driver):
         return True
 
     def copy(self, location: Location, object_id: str, *, nonce: str, context: Any) -> Location:
-        """Have Cinder clone the volume."""
+        """Have Cinder clone the volume.
+
+        :raises NotSupported: it is of another volume type, so that its bytes have to be moved
+        """
 
         cinder = self._access.cinder(context)
         volume = self._object(cinder, location)
+        if not self._is_ours(cinder)(volume):
+            raise self._unsupported(f"clone a volume of type {volume.volume_type}")
         upload = self._begin(object_id, nonce, context)
         try:
             made = clone(cinder, upload, volume, _size(volume), self.conf.cinder_volume_type)

@@ -9,9 +9,6 @@ from store_lib.exceptions import BackendException
 
 _LOG = logging.getLogger(__name__)
 
-#: Bytes of a piece.
-PIECE = 1024 * 1024
-
 
 class VolumeReader(Reader):
     """An attached volume, of which the first ``size`` bytes are the object.
@@ -38,7 +35,7 @@ class VolumeReader(Reader):
         #: The first piece, so that its errors come from opening.
         self._first: tuple[int, bytes] | None = None
         if wanted > 0:
-            self._first = (offset, attachment.device.read_at(offset, min(wanted, PIECE)))
+            self._first = (offset, self._read(offset, wanted))
 
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
         """Yield the bytes from ``offset`` on."""
@@ -51,9 +48,13 @@ class VolumeReader(Reader):
         while offset < end:
             if self._release is None:
                 raise BackendException("The reader was closed while it was being read.")
-            piece = self._attachment.device.read_at(offset, min(PIECE, end - offset))
+            piece = self._read(offset, end - offset)
             offset += len(piece)
             yield piece
+
+    def _read(self, offset: int, most: int) -> bytes:
+        device = self._attachment.device
+        return device.read_at(offset, min(most, device.piece))
 
     def close(self) -> None:
         """Give the attachment back; what goes wrong with that is logged."""

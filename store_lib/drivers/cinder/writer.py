@@ -129,6 +129,7 @@ class VolumeWriter(PositionWriter):
                 mode="rw",
                 patience=self._patience,
             )
+        self.chunk_size = self._attachment.device.piece
         self.reserved = self._volume.size
 
     def _detach(self) -> None:

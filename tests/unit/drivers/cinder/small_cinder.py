@@ -118,7 +118,7 @@ class SmallAttachment:
 
     def __init__(self, cinder: SmallCinder, *_: Any, **__: Any) -> None:
         self.cinder = cinder
-        self.device = self
+        self.device, self.piece = self, 1
         cinder.asked.append("attach")
 
     def write_at(self, offset: int, data: Any) -> None:

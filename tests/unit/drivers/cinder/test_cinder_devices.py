@@ -1,9 +1,11 @@
 """An attached volume's bytes: never truncated, never short without a word."""
 
+import os
 import pathlib
 
 import pytest
 
+from store_lib.drivers.cinder import devices
 from store_lib.drivers.cinder.devices import FileDevice, RbdDevice
 from store_lib.exceptions import BackendException, StorageFull
 
@@ -21,6 +23,22 @@ def test_a_file_keeps_what_it_has(tmp_path: pathlib.Path) -> None:
     device.close()
     device.close()
     assert path.read_bytes() == b"012abc6789more"
+
+
+def test_a_file_is_flushed_while_it_is_written(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time that much has been written, whichever threads did."""
+    flushed: list[int] = []
+    monkeypatch.setattr(devices, "_FLUSHED", 4)
+    monkeypatch.setattr(os, "fdatasync", flushed.append)
+    path = tmp_path / "volume"
+    path.touch()
+    device = FileDevice("it", str(path), writable=True)
+    for offset, count in ((0, 0), (2, 1), (4, 1), (6, 2)):
+        device.write_at(offset, b"ab")
+        assert len(flushed) == count
+    device.close()
 
 
 def test_a_file_that_ends_early_is_an_error(tmp_path: pathlib.Path) -> None:

@@ -18,7 +18,7 @@ class _Attachment:
         self.volume_id = volume_id
         self.data = data
         self.ended = 0
-        self.device = self
+        self.device, self.piece = self, 4
 
     def read_at(self, offset: int, length: int) -> bytes:
         return self.data[offset : offset + length]
