@@ -185,9 +185,11 @@ def test_a_wrong_password_is_told_at_once(deployment: Deployment, opened: Open) 
         unchecked=deployment.lines(None, *wrong, login=False),
     )
     assert isinstance(stores["checked"].error.__cause__, AuthorizationFailure)
-    with pytest.raises(StoreAddDisabled, match="refuses the login of user glance"):
+    with pytest.raises(StoreAddDisabled, match="refuses the login of the configured user"):
         stores["checked"].add("it", b"bytes")
-    with pytest.raises(AuthorizationFailure, match="refuses the login of user glance") as caught:
+    with pytest.raises(
+        AuthorizationFailure, match="refuses the login of the configured user"
+    ) as caught:
         stores["unchecked"].add("it", b"bytes")
     assert "wrong-pass" not in f"{caught.value}{caught.value.__cause__}"
 

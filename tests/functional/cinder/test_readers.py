@@ -225,6 +225,22 @@ def test_a_clone_is_an_object_of_its_own(deployment: Deployment, opened: Open) -
     store.delete(copied.uri)
 
 
+def test_a_volume_of_another_type_is_copied_through_here(
+    deployment: Deployment, opened: Open
+) -> None:
+    """Cinder does not clone it, so its bytes are moved: the copy is of the store's own type."""
+    stores = opened(fast=deployment.lines("fast"), slow=deployment.lines("slow"))
+    made = stores["slow"].add("first", _DATA)
+    old_uri = f"cinder://{made.uri.rpartition('/')[2]}"
+    copied = stores.copy(old_uri, "second", store="fast", to="fast")
+    with stores.get(copied.uri) as reader:
+        assert reader.read() == _DATA
+    types = {each["name"]: each["volume_type"] for each in deployment.cinder.volumes()}
+    assert types == {"image-first": "slow", "image-second": "fast"}
+    for uri in (made.uri, copied.uri):
+        stores.delete(uri)
+
+
 def test_many_threads_read_one_volume(deployment: Deployment, opened: Open) -> None:
     """Threads that open and close at once never meet a closed device."""
     store = opened(it=deployment.lines("fast"))["it"]
