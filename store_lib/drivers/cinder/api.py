@@ -204,6 +204,7 @@ class Cinder:
         :param mode: ``ro`` or ``rw``
         :param patience: seconds to wait
         :raises BackendException: the volume is not to be had
+        :raises NotFound: it has gone, or is about to
         """
         refusal: Refused | None = None
 
@@ -214,8 +215,11 @@ class Cinder:
                     made: str = self._client.attachments.create(volume_id, None, mode=mode)["id"]
                 return made
             except Refused as error:
-                if self.get(volume_id).status.startswith("error"):
+                status = self.get(volume_id).status
+                if status.startswith("error"):
                     raise
+                if status == "deleting":
+                    raise NotFound(f"Volume {volume_id} is being deleted.") from error
                 refusal = error
                 return None
 

@@ -56,6 +56,9 @@ class CinderDriver(Driver):
     library_options: ClassVar[Mapping[str, tuple[cfg.Opt, ...]]] = LIBRARY_OPTIONS
     create_only = CreateOnly.NEW_LOCATION
     ranges = True
+    # Storage at the end of a network answers several questions at once.
+    read_concurrency = 4
+    read_size = 4 * 1024 * 1024
 
     _access: "Access"
     _host: "Host"
