@@ -19,9 +19,9 @@ from store_lib.exceptions import (
     StoreError,
 )
 from store_lib.transfer import ways
+from tests.relay import CuttingRelay
 from tests.scripted_server import Reply, Request
 from tests.unit.drivers.s3.conftest import CHUNK, MakeStore
-from tests.unit.drivers.s3.relay import CuttingRelay
 from tests.unit.drivers.s3.server import S3Server, refusal, times
 
 #: Three parts of five, five and two chunks, and a bit.
