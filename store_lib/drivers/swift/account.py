@@ -107,11 +107,12 @@ class Account:
         token = self.login.token()
         target = self.storage_url + path + (f"?{urlencode(query)}" if query else "")
         sent = {"X-Auth-Token": token, **(headers or {})}
-        data: bytes | Iterator[bytes] | None
+        data: bytes | Iterator[memoryview] | None
         if body is None or isinstance(body, bytes):
             data = body
         else:
-            data = iter(body)  # in large pieces, where read() would be asked for 16 KiB at a time
+            # As it lies in memory: read() would be asked for copies of 16 KiB at a time.
+            data = body.views()
             if body.size is None:
                 sent["Transfer-Encoding"] = "chunked"
             else:
