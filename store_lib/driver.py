@@ -23,7 +23,7 @@ says truly whether trying again can help.
 import abc
 import dataclasses
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
@@ -40,6 +40,17 @@ from store_lib.options import StoreOptions
 #: What chunks are handed about as: a ``memoryview`` of bytes, or ``bytes``.  Valid only during
 #: the call that it is handed to; whoever wants to keep it copies it.
 Chunk: TypeAlias = memoryview | bytes
+
+
+#: Makes calls, up to so many of them at once, and returns when all are done.  After the first
+#: one that fails none is begun, those at work are waited for, and what it raised is raised.
+Together: TypeAlias = Callable[[Sequence[Callable[[], object]], int], None]
+
+
+def one_by_one(calls: Sequence[Callable[[], object]], at_once: int) -> None:
+    """Make calls one after the other."""
+    for call in calls:
+        call()
 
 
 class CreateOnly(enum.Enum):
@@ -333,6 +344,8 @@ class Driver(abc.ABC):
     def __init__(self, store_id: str, options: StoreOptions) -> None:
         self.store_id = store_id
         self.conf = options
+        #: Makes many short requests side by side; the engine puts its own here.
+        self.together: Together = one_by_one
 
     @abc.abstractmethod
     def configure(self) -> None:

@@ -29,6 +29,7 @@ from store_lib.options import StoreOptions
 from store_lib.store import DEFAULT_DIGESTS, AddResult, Store
 from store_lib.transfer.budget import MIB, PROCESS_BUDGET
 from store_lib.transfer.download import ObjectReader
+from store_lib.transfer.together import together
 from store_lib.transfer.upload import Progress
 
 R = TypeVar("R")
@@ -345,6 +346,7 @@ def _make(configuration: Configuration, section: StoreSection) -> Store:
         cls = _load(section)
         options = configuration.options(section.section, cls.options, cls.library_options)
         made = cls(section.store_id, options)
+        made.together = together
         try:
             made.configure()
             driver = made

@@ -1,0 +1,47 @@
+"""Many short calls made side by side: the deletes of an object's segments, and the like."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+from store_lib.transfer.chunks import Failure
+
+
+def together(calls: Sequence[Callable[[], object]], at_once: int) -> None:
+    """Make all calls, up to ``at_once`` of them at the same time.
+
+    After the first one that fails none is begun, and those at work are waited for.
+
+    :raises BaseException: what the first one that failed raised
+    """
+    failure, turn, waiting = Failure(), threading.Lock(), iter(calls)
+    others = [
+        threading.Thread(
+            target=_work,
+            args=(waiting, turn, failure),
+            name=f"store_lib-call-{number}",
+            daemon=True,
+        )
+        for number in range(1, min(at_once, len(calls)))
+    ]
+    try:
+        for thread in others:
+            thread.start()
+        _work(waiting, turn, failure)
+    except BaseException as error:  # no more threads, or an interrupt
+        failure.set(error)
+    for thread in others:
+        if thread.ident is not None:
+            thread.join()
+    failure.check()
+
+
+def _work(waiting: Iterator[Callable[[], object]], turn: threading.Lock, failure: Failure) -> None:
+    while failure.error is None:
+        with turn:
+            call = next(waiting, None)
+        if call is None:
+            return
+        try:
+            call()
+        except BaseException as error:
+            failure.set(error)
