@@ -1,6 +1,7 @@
 """Requests to one account: a token on each, connections pooled, every refusal an error."""
 
 import dataclasses
+import functools
 import http.client
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,17 +16,17 @@ from urllib3.util import Timeout
 from store_lib.clients.answers import modified
 from store_lib.clients.network_errors import Server, unreachable
 from store_lib.clients.process import PerProcess
-from store_lib.driver import Body
+from store_lib.driver import Body, Together
 from store_lib.drivers.swift.errors import refusal, refused, report_of, reported, server_of
 from store_lib.drivers.swift.logins import Login
-from store_lib.exceptions import BackendException
+from store_lib.exceptions import BackendException, ErrorStatus, StoreError
 
 #: Seconds for which a server may be silent while it copies by itself.
 COPYING = 3600.0
-#: Most names in one request that deletes in bulk; the server's own limit unless it was lowered.
-_BULK = 10_000
-#: Statuses of a server that does not delete in bulk, or not so many at once.
-_NO_BULK = (403, 404, 405, 411, 413, 501)
+#: How many deletes of segments are asked for at once.
+_AT_ONCE = 10
+#: How many of them may fail for a while before the others are given up.
+_FAILURES = 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Account:
     login: Login
     connections: PerProcess[urllib3.PoolManager]
     timeout: Timeout
+    together: Together
     #: The storage URL where it is not the login's own.
     url: str | None = None
 
@@ -240,28 +242,26 @@ class Account:
         return self.ask("DELETE", path, 404).status != 404
 
     def delete_all(self, paths: Iterable[str]) -> None:
-        """Delete many objects, those that are not there included, in as few requests as it takes.
+        """Delete many objects, those that are not there included, several at once.
+
+        Servers can delete in bulk too, but only two at once unless told otherwise.
 
         :raises StoreError: some could not be deleted; others were
         """
-        waiting = list(paths)
-        while waiting:
-            batch, waiting = waiting[:_BULK], waiting[_BULK:]
-            if len(batch) == 1 or not self._delete_in_bulk(batch):
-                for path in batch:
-                    self.delete(path)
+        failed: list[StoreError] = []
 
-    def _delete_in_bulk(self, paths: list[str]) -> bool:
-        """Delete by one request; say whether the server can do that, and so many at once."""
-        status, report = self.reported(
-            "POST",
-            "",
-            *_NO_BULK,
-            query={"bulk-delete": "true"},
-            headers={"Content-Type": "text/plain"},
-            body="\n".join(paths).encode(),
-        )
-        return status == 200 and "Number Deleted" in report
+        def delete(path: str) -> None:
+            try:
+                self.delete(path)
+            except StoreError as error:
+                # Of very many some may meet a busy server: the rest need not be repeated for it.
+                if error.status is not ErrorStatus.TEMPORARY or len(failed) == _FAILURES:
+                    raise
+                failed.append(error)
+
+        self.together([functools.partial(delete, path) for path in paths], _AT_ONCE)
+        if failed:
+            raise failed[0]
 
 
 def path_of(container: str, name: str | None = None) -> str:

@@ -66,7 +66,7 @@ class SwiftDriver(Driver):
             )
         known = references.load(conf, self.store_id)
         kind = MultiTenant if conf.swift_store_multi_tenant else SingleTenant
-        self._tenancy = kind(self.store_id, conf, known)
+        self._tenancy = kind(self.store_id, conf, self.together, known)
         if known.problem is not None:
             raise known.problem  # from here on other accounts can be read
         if not conf.swift_store_multi_tenant:

@@ -138,44 +138,47 @@ def dynamic_segments(account: Account, container: str, prefix: str) -> Iterator[
             yield Segment(container, each.name, each.size, each.etag)
 
 
-def static_segments(
-    account: Account, container: str, name: str, nested: list[str] | None = None
-) -> Iterator[Segment]:
-    """Yield the segments of a static large object in order, those of nested manifests too.
-
-    :param nested: gets the paths of nested manifests
-    """
-    answer = account.ask("GET", path_of(container, name), query={"multipart-manifest": "get"})
-    for each in _entries(answer.body):
-        where, _, what = str(each["name"]).lstrip("/").partition("/")
-        if each.get("sub_slo"):
-            if nested is not None:
-                nested.append(path_of(where, what))
-            yield from static_segments(account, where, what, nested)
-        elif "range" in each:
-            raise BackendException("Expected a manifest of whole segments, got one with ranges.")
-        else:
-            yield Segment(where, what, int(each["bytes"]), str(each["hash"]))
+def static_segments(account: Account, container: str, name: str) -> Iterator[Segment]:
+    """Yield the segments of a static large object in order, those of nested manifests too."""
+    for each in _entries(account, container, name):
+        if "range" in each or "data" in each:
+            raise BackendException(
+                "Expected a manifest of whole segments, got one with ranges or with data in it."
+            )
+        if not each.get("sub_slo"):
+            yield Segment(*_place(each), int(each["bytes"]), str(each["hash"]))
 
 
 def delete_static(account: Account, container: str, name: str) -> None:
-    """Delete a static large object with its segments; the object goes last.
+    """Delete a static large object: first its segments, then nested manifests, itself last.
 
-    So what failed half-way can be repeated.  The server does it by one request, but for objects
-    of more than 10,000 segments, which it refuses.
+    So what failed half-way can be repeated.
     """
-    path = path_of(container, name)
-    status, _ = account.reported("DELETE", path, 400, query={"multipart-manifest": "delete"})
-    if status != 400:
-        return
-    nested: list[str] = []
-    segments = static_segments(account, container, name, nested)
-    account.delete_all(dict.fromkeys(path_of(each.container, each.name) for each in segments))
-    account.delete_all(dict.fromkeys(nested))
-    account.delete(path)
+    segments: dict[str, None] = {}
+    nested: dict[str, None] = {}
+    for each in _entries(account, container, name):
+        if "data" not in each:
+            (nested if each.get("sub_slo") else segments)[path_of(*_place(each))] = None
+    for paths in (segments, nested):
+        account.delete_all(paths)
+    account.delete(path_of(container, name))
 
 
-def _entries(body: bytes) -> list[dict[str, Any]]:
+def _entries(account: Account, container: str, name: str) -> Iterator[dict[str, Any]]:
+    """Yield what a static manifest lists; before a nested one what that lists."""
+    answer = account.ask("GET", path_of(container, name), query={"multipart-manifest": "get"})
+    for each in _parsed(answer.body):
+        if each.get("sub_slo"):
+            yield from _entries(account, *_place(each))
+        yield each
+
+
+def _place(entry: Mapping[str, Any]) -> tuple[str, str]:
+    container, _, name = str(entry["name"]).lstrip("/").partition("/")
+    return container, name
+
+
+def _parsed(body: bytes) -> list[dict[str, Any]]:
     try:
         entries = json.loads(body)
     except ValueError:

@@ -13,6 +13,7 @@ from store_lib.clients.connections import DirectManager, close_manager
 from store_lib.clients.keystone import Connecting, ContextLogin, Credentials, KeystoneLogin
 from store_lib.clients.process import PerProcess
 from store_lib.clients.tls import Tls
+from store_lib.driver import Together
 from store_lib.drivers.swift import names, references
 from store_lib.drivers.swift.account import Account
 from store_lib.drivers.swift.location import SwiftLocation
@@ -33,9 +34,10 @@ class Tenancy(abc.ABC):
 
     containers: Containers
 
-    def __init__(self, store_id: str, options: StoreOptions) -> None:
+    def __init__(self, store_id: str, options: StoreOptions, together: Together) -> None:
         self.store_id = store_id
         self.options = options
+        self._together = together
         tls = Tls(
             store_id,
             options,
@@ -57,7 +59,7 @@ class Tenancy(abc.ABC):
 
     def account(self, login: Login, url: str | None = None) -> Account:
         """Return an account."""
-        return Account(login, self._connections, self._timeout, url)
+        return Account(login, self._connections, self._timeout, self._together, url)
 
     def keystone(self, credentials: Credentials) -> KeystoneLogin:
         """Return the one login that these credentials have."""
@@ -121,8 +123,10 @@ class Tenancy(abc.ABC):
 class SingleTenant(Tenancy):
     """One account for all new objects, and others by reference."""
 
-    def __init__(self, store_id: str, options: StoreOptions, known: References) -> None:
-        super().__init__(store_id, options)
+    def __init__(
+        self, store_id: str, options: StoreOptions, together: Together, known: References
+    ) -> None:
+        super().__init__(store_id, options, together)
         self.known = known
         self.containers = Containers(options.swift_store_create_container_on_put, {}, own=False)
         self._container: str = options.swift_store_container
@@ -214,8 +218,10 @@ class SingleTenant(Tenancy):
 class MultiTenant(Tenancy):
     """Each object in the account of the tenant who adds it, in a container of its own."""
 
-    def __init__(self, store_id: str, options: StoreOptions, known: References) -> None:
-        super().__init__(store_id, options)
+    def __init__(
+        self, store_id: str, options: StoreOptions, together: Together, known: References
+    ) -> None:
+        super().__init__(store_id, options, together)
         #: Who may always read and write, as Swift writes it.
         self.admins = tuple(
             each if ":" in each else f"{each}:*" for each in options.swift_store_admin_tenants

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import logging
+import secrets
 from collections.abc import Callable
 
 from store_lib.clients.keystone import Connecting, Credentials, KeystoneLogin
@@ -15,6 +16,9 @@ _LOG = logging.getLogger(__name__)
 
 #: After this a trust ends by itself, should the process die before it ends it.
 _LONGEST = datetime.timedelta(days=7)
+#: So many seconds it may last longer: Keystone refuses a trust that ends at the very same time as
+#: another one between the same two users had been meant to.
+_SPREAD = 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,13 +65,14 @@ class Trustee:
         """Make the trust, with the token's own project and roles, and return its id."""
         user = self.login.call("GET", "/auth/tokens?nocatalog", token)["token"]
         end = datetime.datetime.now(datetime.UTC) + _LONGEST
+        end += datetime.timedelta(seconds=secrets.randbelow(_SPREAD))
         asked = {
             "trustor_user_id": user["user"]["id"],
             "trustee_user_id": self.login.user_id(),
             "project_id": user["project"]["id"],
             "impersonation": True,
             "roles": [{"id": role["id"]} for role in user["roles"]],
-            "expires_at": end.strftime("%Y-%m-%dT%H:%M:%S.000000Z"),
+            "expires_at": end.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         }
         made = self.login.call("POST", "/OS-TRUST/trusts", token, {"trust": asked})
         return str(made["trust"]["id"])

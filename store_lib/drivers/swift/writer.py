@@ -1,6 +1,7 @@
 """An upload to Swift: one small object, or segments that a manifest makes an object of."""
 
 import dataclasses
+import functools
 import io
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -229,9 +230,10 @@ class SwiftWriter(PartWriter):
         return self._place.location
 
     def _copied(self, origin: Iterable[Segment]) -> list[Segment]:
-        """Have the server copy segments, one after the other, as segments of this object."""
-        made = []
-        for number, each in enumerate(origin, 1):
+        """Have the server copy segments, several at once, as segments of this object."""
+        made: dict[int, Segment] = {}
+
+        def copy(number: int, each: Segment) -> None:
             name = f"{self._prefix}{number:08}"
             self._begun[name] = None
             answer = self._account.ask(
@@ -243,8 +245,11 @@ class SwiftWriter(PartWriter):
                 },
                 silence=COPYING,
             )
-            made.append(self._segment(name, each.size, answer))
-        return made
+            made[number] = self._segment(name, each.size, answer)
+
+        calls = [functools.partial(copy, *each) for each in enumerate(origin, 1)]
+        self._account.together(calls, self._plan.at_once)
+        return [made[number] for number in sorted(made)]
 
     def _put(self, name: str, body: Body, headers: Mapping[str, str]) -> Answer:
         """Store bytes under a name, once more if its container has to be made first."""

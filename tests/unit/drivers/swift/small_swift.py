@@ -21,17 +21,13 @@ class SmallSwift:
     """Containers and objects in dicts; version 1 of the login.
 
     :param page: objects in one page of a listing
-    :param bulk: whether it deletes in bulk
     """
 
-    def __init__(
-        self, *, page: int = 10_000, bulk: bool = True, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, *, page: int = 10_000, tls: ssl.SSLContext | None = None) -> None:
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
         self.manifests: dict[str, list[str]] = {}
         self.containers: set[str] = set()
         self.page = page
-        self.bulk = bulk
         #: Tokens that are taken; each login adds one.
         self.tokens: set[str] = set()
         self.logins = 0
@@ -107,10 +103,6 @@ class SmallSwift:
         return Reply(200, headers={"X-Storage-Url": url, "X-Auth-Token": token})
 
     def _account(self, request: Request, query: dict[str, str]) -> Reply:
-        if request.method == "POST" and "bulk-delete" in query and self.bulk:
-            gone = [unquote(line).lstrip("/") for line in request.body.decode().split("\n")]
-            there = [each for each in gone if self.objects.pop(each, None) is not None]
-            return _report("200 OK", **{"Number Deleted": len(there)})
         if request.method == "GET":
             found = [{"name": each} for each in sorted(self.containers)]
             return self._listing(found, query)
@@ -154,16 +146,26 @@ class SmallSwift:
         data, headers = self.objects[path]
         if request.method == "DELETE":
             del self.objects[path]
-            parts = self.manifests.pop(path, [])
-            if "multipart-manifest" not in query:
-                return Reply(204)
-            for each in parts:
-                self.objects.pop(each, None)
-            return _report("200 OK", **{"Number Deleted": len(parts) + 1})
+            self.manifests.pop(path, None)
+            return Reply(204)
+        if query.get("multipart-manifest") == "get":
+            return Reply(200, json.dumps(self._manifest(path)).encode())
         tag = hashlib.md5(data).hexdigest()
         if request.method == "HEAD":
             return Reply(200, data, {**headers, "ETag": tag})
         return serve(request, data, tag=tag, headers=dict(headers))
+
+    def _manifest(self, path: str) -> list[dict[str, Any]]:
+        parts = ((each, self.objects.get(each, (b"", {}))[0]) for each in self.manifests[path])
+        return [
+            {
+                "name": f"/{each}",
+                "bytes": len(data),
+                "hash": hashlib.md5(data).hexdigest(),
+                **({"sub_slo": True} if each in self.manifests else {}),
+            }
+            for each, data in parts
+        ]
 
     def _put(self, request: Request, container: str, path: str, query: dict[str, str]) -> Reply:
         if container not in self.containers:

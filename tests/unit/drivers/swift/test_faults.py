@@ -16,7 +16,6 @@ from store_lib import Store
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
-    DigestMismatch,
     Duplicate,
     ErrorStatus,
     Forbidden,
@@ -263,18 +262,9 @@ def _incomplete(key: str) -> Any:
     return Incomplete(key, None, None, 0.0)
 
 
-def test_pages_and_bulks(small: SmallSwift, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Listings of many pages are read to the end, and names deleted in as many requests as needed.
-
-    Two names for a page, and two for a request, stand for ten thousand.
-    """
-    monkeypatch.setattr("store_lib.drivers.swift.account._BULK", 2)
+def test_many_pages(small: SmallSwift, store: Store) -> None:
+    """Listings of many pages are read to the end; two names for a page stand for ten thousand."""
     small.page = 2
-    small.fail(r"^PUT .*/glance/bad\?", Reply(400))
-    with pytest.raises(BackendException):
-        store.add("bad", [LARGE + LARGE])
-    assert not small.names
-    assert len([each for each in small.sent("POST") if "bulk-delete" in each]) == 2
     for number in range(3):
         store.add(f"id{number}", [LARGE])
     assert [each.object_id for each in store.list()] == [f"id{number}" for number in range(3)]
@@ -285,14 +275,46 @@ def test_pages_and_bulks(small: SmallSwift, store: Store, monkeypatch: pytest.Mo
     assert not small.names
 
 
-def test_servers_without_bulk_delete(open_store: Callable[..., Store]) -> None:
-    """Where names cannot be deleted in bulk they are deleted one by one."""
-    with SmallSwift(bulk=False) as small:
-        store = open_store(**small.options())
-        with pytest.raises(DigestMismatch):
-            store.add("id", [LARGE], expected={"md5": "0" * 32})
-        assert not small.names
-        assert len(small.sent("DELETE")) == 3
+def test_segments_are_deleted_side_by_side(small: SmallSwift, store: Store) -> None:
+    """The deletes of all segments are at work at the same time; manifests wait for them."""
+    uri = store.add("id", [LARGE]).uri
+    barrier = threading.Barrier(3)
+
+    def meet(_: Request) -> None:
+        barrier.wait(60)
+
+    small.fail(r"^DELETE .*/\.segments/", meet)
+    store.delete(uri)
+    assert not small.names
+    assert small.sent("DELETE")[-1].endswith("/glance/id")
+
+
+def test_segments_that_cannot_be_deleted_for_a_while(
+    small: SmallSwift, open_store: Callable[..., Store]
+) -> None:
+    """Failures that pass cost a repeat of what failed, and never the manifest before the rest."""
+    store = open_store(**small.options(transfer_attempts=2))
+    uri = store.add("id", [LARGE]).uri
+    small.fail(r"^DELETE .*/0000000[12]$", Reply(503), times=2)
+    store.delete(uri)
+    assert not small.names
+    uri = store.add("id", [LARGE]).uri
+    small.fail(r"^DELETE .*/00000002$", Reply(503))
+    with pytest.raises(RemoteServiceUnavailable, match="503"):
+        store.delete(uri)
+    assert [each.rpartition("/")[2] for each in small.names] == ["00000002", "id"]
+
+
+def test_a_manifest_that_others_made(small: SmallSwift, store: Store) -> None:
+    """Data and ranges in a manifest do not keep it from being deleted, but from being copied."""
+    uri = store.add("id", [LARGE]).uri
+    entries = small._manifest("glance/id")
+    entries = [{"data": "eA=="}, {**entries[0], "range": "0-9"}, *entries]
+    small.fail(r"multipart-manifest=get", Reply(200, json.dumps(entries).encode()))
+    with pytest.raises(BackendException, match="with ranges or with data"):
+        store.copy(uri, "copy")
+    store.delete(uri)
+    assert not small.names
 
 
 @pytest.mark.parametrize("cut_at", [0, 1, 300_000])
