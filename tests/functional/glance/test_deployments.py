@@ -7,17 +7,22 @@ from collections.abc import Iterator
 import pytest
 
 from tests.functional.glance.deployments import Site
-from tests.servers.glance_api import ImageApi, Refused
+from tests.servers.glance_api import ImageApi, Refused, pieces_of
 
 MIB = 1024 * 1024
 
 BLOCK = os.urandom(MIB)
 
-#: What is sent; no piece of 1 MiB is like another.
-DATA = b"".join(number.to_bytes(8, "big") + BLOCK[8:] for number in range(32))
 
-#: A gigabyte is sent by the way that Glance's own documentation recommends.
-BIG = 1024
+def piece_of(number: int) -> bytes:
+    """Return a MiB that is like none of another number."""
+    return number.to_bytes(8, "big") + BLOCK[8:]
+
+
+#: What is sent.
+DATA = b"".join(map(piece_of, range(32)))
+
+GIB = 1024 * MIB
 
 #: The sites that take chunked bodies, and whether Glance sees a body while it comes.
 CHUNKED = {
@@ -34,6 +39,16 @@ LENGTH_ONLY = {
     "apache-mod_proxy_uwsgi-sendcl": True,
     "nginx-uwsgi_pass-plain": False,
     "apache-mod_wsgi-plain": True,
+}
+
+#: Where a gigabyte is sent, and whether in chunks too: each way of deploying, as documented.
+BIG = {
+    "gunicorn": True,
+    "apache-mod_proxy": True,
+    "apache-mod_proxy_uwsgi": False,
+    "apache-mod_wsgi": True,
+    "nginx-proxy_pass": True,
+    "nginx-uwsgi_pass": True,
 }
 
 every_site = pytest.mark.parametrize("site", [*CHUNKED, *LENGTH_ONLY], indirect=True)
@@ -193,30 +208,44 @@ def assert_nothing_left(api: ImageApi, site: Site, size: int | None) -> None:
         assert_whole(api, image)
 
 
-@at("apache-mod_proxy")
-@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-def test_a_gigabyte(api: ImageApi, site: Site, chunked: bool) -> None:
-    """1 GiB goes in and comes out as it was."""
+def gigabyte() -> Iterator[bytes]:
+    """Yield 1 GiB in pieces of 1 MiB."""
+    return map(piece_of, range(1024))
 
-    def pieces() -> Iterator[bytes]:
-        for number in range(BIG):
-            yield number.to_bytes(8, "big") + BLOCK[8:]
 
-    md5 = hashlib.md5()
+@pytest.fixture(scope="module")
+def gigabyte_digests() -> tuple[str, str]:
+    """What Glance is to tell of the gigabyte: md5 and sha512."""
+    md5, sha512 = hashlib.md5(), hashlib.sha512()
+    for piece in gigabyte():
+        md5.update(piece)
+        sha512.update(piece)
+    return md5.hexdigest(), sha512.hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("site", "chunked"),
+    [(site, chunked) for site in BIG for chunked in (False, True)[: 1 + BIG[site]]],
+    ids=lambda value: {False: "length", True: "chunked"}.get(value, value),
+    indirect=["site"],
+)
+def test_a_gigabyte(
+    api: ImageApi, site: Site, chunked: bool, gigabyte_digests: tuple[str, str]
+) -> None:
+    """1 GiB goes in and comes out as it was, its last MiB by itself too, and is deleted."""
     with api.image() as image:
-        api.upload(image, pieces(), None if chunked else BIG * MIB)
+        pieces = (part for piece in gigabyte() for part in pieces_of(piece))
+        api.upload(image, pieces, None if chunked else GIB)
+        assert site.files() == [image]
         shown = api.show(image)
-        assert (shown["status"], shown["size"]) == ("active", BIG * MIB)
+        assert (shown["status"], shown["size"]) == ("active", GIB)
+        assert (shown["checksum"], shown["os_hash_value"]) == gigabyte_digests
         with api.download(image) as answer:
-            for piece in pieces():
-                got = answer.read(MIB)
-                assert got == piece
-                md5.update(got)
+            for piece in gigabyte():
+                assert answer.read(MIB) == piece
             assert answer.read() == b""
-        assert shown["checksum"] == md5.hexdigest()
-        status, data = api.read(image, f"bytes=-{MIB}")
-        assert status == 206
-        assert data == (BIG - 1).to_bytes(8, "big") + BLOCK[8:]
+        assert api.read(image, f"bytes=-{MIB}") == (206, piece_of(1023))
+    assert site.files() == []
 
 
 @at("apache-mod_proxy_uwsgi", "apache-mod_proxy_uwsgi-sendcl")
