@@ -1,7 +1,7 @@
 """A store as glance_store's callers know it, over one of store_lib's."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from store_lib.config import StoreSection
@@ -17,6 +17,12 @@ from store_lib.stores import Stores
 from store_lib.transfer.download import ObjectReader
 
 LOG = logging.getLogger(__name__)
+
+#: Bytes that are read of a service at a time.  Each read of Glance's makes it inspect what came
+#: and sleep for an instant, so few are good.  But a chunked body, whose size is not known, it puts
+#: together for each read by adding chunk to chunk, and copies all it has for each: of 8 MiB, which
+#: a store may want at a time, every byte 64 times.
+_KNOWN, _UNKNOWN = 1024 * 1024, 256 * 1024
 
 #: What get_size passes on; anything else that goes wrong there is an unknown size.
 _TELLING = (exceptions.NotFound, exceptions.BadStoreUri, exceptions.UnknownScheme)
@@ -118,7 +124,7 @@ class BackedStore(Store):
     ) -> tuple[str, int, str, str, dict[str, Any]]:
         added = self.configured.add(
             str(image_id),
-            image_file,
+            _reads_of(image_file, _KNOWN if image_size else _UNKNOWN),
             image_size or None,
             digests=("md5", hashing_algo),
             verifier=None if verifier is None else _UpdateOnly(verifier),
@@ -191,6 +197,24 @@ class _BackedLocation(location.StoreLocation):
 
     def get_uri(self) -> str:
         return self._uri
+
+
+def _reads_of(data: Any, limit: int) -> Any:
+    """Return a source that reads at most ``limit`` bytes of a service's reader at a time."""
+    if not callable(getattr(data, "read", None)) or hasattr(data, "readinto"):
+        return data  # an iterable, or a file
+    return _Reads(data.read, limit)
+
+
+class _Reads:
+    """A reader whose reads are short ones."""
+
+    def __init__(self, read: Callable[[int], Any], limit: int) -> None:
+        self._read = read
+        self._limit = limit
+
+    def read(self, amount: int) -> Any:
+        return self._read(min(amount, self._limit))
 
 
 class _UpdateOnly:

@@ -1,5 +1,6 @@
 """What a service hands to a store and gets back, beyond the bytes."""
 
+import hashlib
 import io
 import os
 import socket
@@ -8,6 +9,7 @@ import pytest
 
 import store_lib.glance as glance_store
 from store_lib.glance import location
+from tests.unit.glance.conftest import TWO_STORES
 
 MIB = 1024 * 1024
 
@@ -55,12 +57,15 @@ class Reads:
         return bytes(amount)
 
 
-def test_one_read_of_the_source_for_a_chunk(two_stores):
-    """16 MiB are 16 reads and one that shows the end: Glance's reader pauses at each."""
+@pytest.mark.parametrize(("said", "amount"), [(16 * MIB, MIB), (0, MIB // 4)])
+def test_reads_of_the_source(service, said, amount):
+    """Few reads, at which Glance pauses; short ones of a chunked body, which it copies for each."""
+    conf = service.start(TWO_STORES + "[fast]\nfilesystem_store_chunk_size = 8388608\n")
     source = Reads(16 * MIB)
-    glance_store.add_with_multihash(two_stores, "one", source, 16 * MIB, "fast", "sha512")
-    assert len(source.calls) == 17
-    assert set(source.calls) == {MIB}
+    added = glance_store.add_with_multihash(conf, "one", source, said, "fast", "sha512")
+    assert added[1:3] == (16 * MIB, hashlib.md5(bytes(16 * MIB)).hexdigest())
+    assert len(source.calls) == 16 * MIB // amount + 1  # one that shows the end
+    assert set(source.calls) == {amount}
 
 
 @pytest.mark.parametrize("size", [10, 3 * MIB])
