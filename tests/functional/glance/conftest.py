@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.functional.conftest import served
 from tests.functional.glance.deployments import Deployments, Site
 from tests.servers.glance_api import ImageApi
 from tests.servers.installed import NotInstalled
+from tests.servers.vsphere import VSphere, vsphere
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +22,13 @@ def deployments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment
     library = os.environ.get("STORE_LIB_TEST_GLANCE") or None
     with contextlib.ExitStack() as stack:
         yield Deployments(tmp_path_factory.mktemp("glance"), stack, library)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def vcenter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VSphere]:
+    """The vSphere simulator."""
+    with served(vsphere(tmp_path_factory.mktemp("vsphere"))) as running:
+        yield running
 
 
 @pytest.fixture

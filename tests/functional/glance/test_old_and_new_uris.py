@@ -17,13 +17,10 @@ import pytest
 
 from store_lib import Store, Stores
 from store_lib.exceptions import NotFound
-from tests.functional.conftest import served
 from tests.functional.glance.deployments import Deployments
-from tests.functional.glance.test_other_stores import rbd_options, s3_options
+from tests.functional.glance.test_other_stores import cinder_options, rbd_options, s3_options
 from tests.functional.swift.accounts import v3
 from tests.servers.installed import NotInstalled
-from tests.servers.keystone import password
-from tests.servers.vsphere import vsphere
 
 #: os-brick imports eventlet, which warns of every fork from then on.
 pytestmark = pytest.mark.filterwarnings(r"ignore:Using fork\(\)")
@@ -76,24 +73,9 @@ def vmware_store(request, directory):
 
 
 def cinder_store(request, directory):
-    request.getfixturevalue("cinder")
     (directory / "locks").mkdir()
-    return {
-        "driver": "cinder",
-        "cinder_store_auth_address": request.getfixturevalue("keystone").url,
-        "cinder_store_user_name": "glance",
-        "cinder_store_password": password("glance"),
-        "cinder_store_project_name": "service",
-        "cinder_volume_type": "fast",
-        "cinder_mount_point_base": directory,
-    }
-
-
-@pytest.fixture(scope="module")
-def vcenter(tmp_path_factory):
-    """The vSphere simulator."""
-    with served(vsphere(tmp_path_factory.mktemp("vsphere"))) as running:
-        yield running
+    options = cinder_options(request.getfixturevalue("cinder"))
+    return {**options, "cinder_mount_point_base": directory}
 
 
 STORES: dict[str, Callable[..., dict[str, Any]]] = {

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,10 +13,13 @@ import pytest
 from tests.functional.glance.deployments import Deployments
 from tests.functional.swift.accounts import v1
 from tests.servers.ceph import Ceph
+from tests.servers.cinder import Cinder
 from tests.servers.glance import glance
-from tests.servers.glance_api import ImageApi
+from tests.servers.glance_api import ImageApi, Refused
 from tests.servers.installed import NotInstalled
+from tests.servers.keystone import password
 from tests.servers.swift import Swift
+from tests.servers.vsphere import VSphere
 from tests.servers.web import nginx
 
 MIB = 1024 * 1024
@@ -47,11 +51,24 @@ def swift_options(swift: Swift) -> dict[str, Any]:
     return {"driver": "swift", **v1(swift, "glance")}
 
 
+def cinder_options(cinder: Cinder) -> dict[str, Any]:
+    """Return the options of a store on volumes of one type."""
+    return {
+        "driver": "cinder",
+        "cinder_store_auth_address": cinder.keystone.url,
+        "cinder_store_user_name": "glance",
+        "cinder_store_password": password("glance"),
+        "cinder_store_project_name": "service",
+        "cinder_volume_type": "fast",
+    }
+
+
 #: By store: the fixture of its server, and its options.
 STORES: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     "ceph": ("ceph", rbd_options),
     "bucket": ("ceph", s3_options),
     "swift": ("swift", swift_options),
+    "volumes": ("cinder", cinder_options),
 }
 
 
@@ -71,7 +88,9 @@ def running(
     request: pytest.FixtureRequest,
 ) -> Iterator[Running]:
     """One Glance under uWSGI with every store."""
-    stores, missing = {}, {}
+    directory = tmp_path_factory.mktemp("glance-other-stores")
+    old = {"driver": "filesystem", "filesystem_store_datadir": directory / "old"}
+    stores, missing = {"old": old}, {}
     for store, (server, options) in STORES.items():
         try:
             stores[store] = options(request.getfixturevalue(server))
@@ -81,7 +100,7 @@ def running(
         try:
             started = stack.enter_context(
                 glance(
-                    tmp_path_factory.mktemp("glance-other-stores"),
+                    directory,
                     python=deployments.python("distribution"),
                     stores=stores,
                 )
@@ -93,14 +112,28 @@ def running(
 
 @pytest.fixture
 def image(running: Running) -> Iterator[str]:
-    """The id of an image without data."""
-    with running.api.image() as made:
-        yield made
+    """The id of an image without data, which is deleted in the end."""
+    api = running.api
+    made = api.create()
+    yield made
+
+    def deleted() -> bool:
+        try:
+            api.delete(made)
+        except Refused as refused:
+            # A volume is detached when its last byte has been sent, which the client may see first.
+            if refused.status != 409 or "attached" not in refused.text:
+                raise
+            return False
+        return True
+
+    api.wait_for(deleted, f"the end of {made}")
 
 
 def assert_ranges(api: ImageApi, image: str) -> None:
-    """Every kind of Range request answers 206 with its bytes."""
+    """The image comes whole, and every kind of Range request answers 206 with its bytes."""
     size = len(DATA)
+    assert api.read(image) == (200, DATA)
     for asked, start, end in [
         ("bytes=0-0", 0, 1),
         ("bytes=1048570-5242990", 1048570, 5242991),
@@ -113,17 +146,25 @@ def assert_ranges(api: ImageApi, image: str) -> None:
             assert answer.read() == DATA[start:end]
 
 
+either_way = pytest.mark.parametrize("size", [len(DATA), None], ids=["length", "chunked"])
+
+
+def assert_stored(api: ImageApi, image: str, size: int | None, store: str) -> None:
+    """An upload goes into the store that it names, comes out whole, and in ranges."""
+    api.upload(image, DATA, size, store=store)
+    shown = api.show(image)
+    assert (shown["status"], shown["size"], shown["stores"]) == ("active", len(DATA), store)
+    assert shown["os_hash_value"] == hashlib.sha512(DATA).hexdigest()
+    assert_ranges(api, image)
+
+
 @pytest.mark.parametrize("store", STORES)
-@pytest.mark.parametrize("size", [len(DATA), None], ids=["length", "chunked"])
+@either_way
 def test_upload_and_ranges(running: Running, image: str, store: str, size: int | None) -> None:
-    """An image goes into the store that the upload names, comes out whole, and in ranges."""
+    """An image goes into each kind of store, and is served in ranges from there."""
     if store in running.missing:
         pytest.skip(running.missing[store])
-    running.api.upload(image, DATA, size, store=store)
-    shown = running.api.show(image)
-    assert (shown["status"], shown["size"], shown["stores"]) == ("active", len(DATA), store)
-    assert running.api.read(image) == (200, DATA)
-    assert_ranges(running.api, image)
+    assert_stored(running.api, image, size, store)
 
 
 def test_copy_to_every_store(running: Running, image: str) -> None:
@@ -141,7 +182,7 @@ def test_copy_to_every_store(running: Running, image: str) -> None:
         assert running.api.read(image) == (200, DATA)
 
 
-def test_details_of_every_store(running: Running) -> None:
+def test_details_of_every_store(running: Running, request: pytest.FixtureRequest) -> None:
     """The details of each kind of store are told as Glance knows them."""
     told = {
         each["id"]: each for each in running.api.json("GET", "/v2/info/stores/detail")["stores"]
@@ -155,7 +196,10 @@ def test_details_of_every_store(running: Running) -> None:
         },
         # Glance always told this in units of 1,024,000 bytes.
         "swift": {"container": "glance", "large_object_size": 1_024_000},
+        "volumes": {"volume_type": "fast", "use_multipath": False},
     }
+    if "ceph" not in running.missing:
+        properties["ceph"]["fsid"] = request.getfixturevalue("ceph").fsid
     for store in STORES:
         if store not in running.missing:
             assert told[store]["properties"].items() >= properties[store].items()
@@ -181,5 +225,51 @@ def test_ranges_of_a_web_location(
             content_type="application/openstack-images-v2.1-json-patch",
         )
         assert running.api.show(image)["status"] == "active"
-        assert running.api.read(image) == (200, DATA)
         assert_ranges(running.api, image)
+
+
+def test_a_store_of_type_filesystem(running: Running, image: str) -> None:
+    """What old configurations call filesystem is told as file, which Glance knows."""
+    assert_stored(running.api, image, len(DATA), "old")
+    stores = running.api.json("GET", "/v2/info/stores/detail")["stores"]
+    assert [each["type"] for each in stores if each["id"] == "old"] == ["file"]
+
+
+@pytest.fixture(scope="module")
+def on_vsphere(
+    tmp_path_factory: pytest.TempPathFactory, deployments: Deployments, vcenter: VSphere
+) -> Iterator[ImageApi]:
+    """Glance with a store in vSphere, by itself: with one Glance cannot tell details of any."""
+    options = {"driver": "vmware", **vcenter.options(), "vmware_datastores": "DC0:ds-a"}
+    with contextlib.ExitStack() as stack:
+        try:
+            started = stack.enter_context(
+                glance(
+                    tmp_path_factory.mktemp("glance-vsphere"),
+                    library="script",
+                    python=deployments.python("script"),
+                    stores={"vsphere": options},
+                    processes=1,
+                )
+            )
+        except NotInstalled as error:
+            pytest.skip(str(error))
+        yield stack.enter_context(ImageApi(started.url))
+
+
+@either_way
+def test_vsphere(on_vsphere: ImageApi, vcenter: VSphere, size: int | None) -> None:
+    """An image goes into a datastore, is served in ranges from there, and is deleted."""
+    with on_vsphere.image() as image:
+        assert_stored(on_vsphere, image, size, "vsphere")
+        assert vcenter.files() == [f"openstack_glance/{image}"]
+    assert vcenter.files() == []
+
+
+def test_glance_knows_no_details_of_vsphere(on_vsphere: ImageApi) -> None:
+    """Glance itself answers 500 when asked for details, and names the stores all the same."""
+    with pytest.raises(Refused) as refused:
+        on_vsphere.json("GET", "/v2/info/stores/detail")
+    assert refused.value.status == 500
+    stores = on_vsphere.json("GET", "/v2/info/stores")["stores"]
+    assert [each["id"] for each in stores] == ["fast", "slow", "web", "vsphere"]
