@@ -13,7 +13,7 @@ from tests.functional.glance.deployments import Deployments
 from tests.servers.glance import Glance, files, glance, run
 from tests.servers.glance_api import ImageApi
 from tests.servers.glance_environment import Library
-from tests.servers.installed import NotInstalled
+from tests.servers.installed import NotInstalled, python_environment
 
 DATA = os.urandom(3 * 1024 * 1024 + 7)
 
@@ -64,6 +64,68 @@ def test_pip_check(deployments: Deployments, library: Library) -> None:
     command: list[str | Path] = [sys.executable, "-m", "pip", "--python", python, "check"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "No broken requirements found.")
+
+
+#: Prints the paths of what a distribution has in bin and in etc, in its environment.
+_LIST = (
+    "import importlib.metadata, os, sys\n"
+    "for each in importlib.metadata.files('glance_store'):\n"
+    "    place = os.path.relpath(each.locate(), sys.prefix)\n"
+    "    if place.startswith(('bin/', 'etc/')):\n"
+    "        print(place)"
+)
+
+
+def test_same_programs_and_files(deployments: Deployments) -> None:
+    """Upgrading to the distribution takes away no program and no file of glance_store's."""
+    try:
+        original = python_environment("glance_store") / "bin" / "python"
+    except NotInstalled as error:
+        pytest.skip(str(error))
+    listed = [
+        subprocess.run([python, "-c", _LIST], capture_output=True, text=True, check=True).stdout
+        for python in (original, python_of(deployments, "distribution"))
+    ]
+    assert sorted(listed[0].splitlines()) == sorted(listed[1].splitlines())
+    assert "bin/glance-rootwrap" in listed[1].splitlines()
+
+
+#: Asks rootwrap whether filters let a command through; prints what it would run.
+_FILTERED = (
+    "import sys; from oslo_rootwrap import wrapper\n"
+    "filters = wrapper.load_filters(sys.argv[1:2])\n"
+    "found = wrapper.match_filter(filters, sys.argv[3:], exec_dirs=sys.argv[2:3])\n"
+    "print(*found.get_command(sys.argv[3:], exec_dirs=sys.argv[2:3]))"
+)
+
+
+@pytest.mark.parametrize(
+    ("context", "allowed"),
+    [
+        ("os_brick.privileged.default", True),
+        ("os_brick.privileged.brick_privsep_hide_output", True),
+        ("os.system", False),
+    ],
+)
+def test_rootwrap_lets_the_helper_through(
+    deployments: Deployments, context: str, allowed: bool
+) -> None:
+    """The filters of the distribution let os-brick's helper through, for its contexts alone."""
+    python = python_of(deployments, "distribution")
+    try:
+        rootwrap = python_environment("openstack") / "bin"
+    except NotInstalled as error:
+        pytest.skip(str(error))
+    filters = python.parents[1] / "etc" / "glance" / "rootwrap.d"
+    helper = ["privsep-helper", "--config-file", "/etc/glance/glance-api.conf"]
+    helper += ["--privsep_context", context, "--privsep_sock_path", "/tmp/tmpx/privsep.sock"]
+    command = [rootwrap / "python", "-c", _FILTERED, filters, rootwrap, *helper]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode == 0) is allowed, done.stderr
+    if allowed:
+        assert done.stdout.split() == [str(rootwrap / helper[0]), *helper[1:]]
+    else:
+        assert "NoFilterMatched" in done.stderr
 
 
 def test_there_and_back(deployments: Deployments, tmp_path: Path) -> None:
