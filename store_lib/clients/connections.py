@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from email.errors import FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect
 from typing import Any, TypeAlias
 
@@ -28,8 +28,33 @@ CONNECTIONS = 16
 #: Seconds within which a server is to close after a request that was broken off.
 _FAREWELL = 3.0
 
+#: Linux has it: what is written waits for a full packet, whatever pieces it comes in.
+_CORK = getattr(socket, "TCP_CORK", None)
+
 #: Given a host's name and an address that it has, raises Forbidden where that one is refused.
 Admission: TypeAlias = Callable[[str, str], None]
+
+
+class Chunks:
+    """A body whose length is not known: each piece is sent as a chunk, as it lies in memory.
+
+    For a request with ``Transfer-Encoding: chunked``.  urllib3 by itself makes a copy of each chunk
+    with its frame.
+    """
+
+    def __init__(self, pieces: Iterable[memoryview]) -> None:
+        self._pieces = pieces
+
+    def sent_by(self, send: Callable[[Any], None]) -> Iterator[bytes]:
+        """Send all of it while it is iterated over; yields nothing to be sent."""
+        ended = b""
+        for piece in self._pieces:
+            if len(piece):  # an empty one would end the body
+                send(b"%b%x\r\n" % (ended, len(piece)))
+                send(piece)
+                ended = b"\r\n"
+        send(ended)
+        yield from ()
 
 
 class _Lines:
@@ -79,6 +104,8 @@ class _Connection(HTTPConnection):
     :param admit: ``None`` admits all; also behind a proxy, where the peer is the proxy
     :param send_timeout: seconds for which the server may take no byte of a request; without it
         the time for making a connection counts for the first request, which may be a large one
+    :param full_packets: a TLS record, which is 16 KiB at most, is no packet of its own, and does
+        not wake the other side each
     """
 
     response_class = _Response
@@ -92,9 +119,11 @@ class _Connection(HTTPConnection):
         *args: Any,
         admit: Admission | None = None,
         send_timeout: float | None = None,
+        full_packets: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self._full_packets = full_packets
         self._admit = admit
         self._send_timeout = send_timeout
 
@@ -113,6 +142,10 @@ class _Connection(HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Send a request; where its body raises, nothing of it is at work any more afterwards."""
+        body = kwargs.get("body")
+        if isinstance(body, Chunks):
+            kwargs["body"] = body.sent_by(self.send)
+        self._cork(body is not None)
         try:
             super().request(*args, **kwargs)
         except OSError:
@@ -120,6 +153,13 @@ class _Connection(HTTPConnection):
         except BaseException:
             self._end_early()
             raise
+        self._cork(False)
+
+    def _cork(self, corked: bool) -> None:
+        """Hold back what does not fill a packet, or let it go."""
+        if self._full_packets and _CORK is not None and self.wire is not None:
+            with contextlib.suppress(OSError):  # it was cut, which the next read or write tells
+                socket.socket.setsockopt(self.wire, socket.IPPROTO_TCP, _CORK, corked)
 
     def _end_early(self) -> None:
         """Let the server see the request's end, and wait until it has closed too.
@@ -231,6 +271,7 @@ class DirectManager(urllib3.PoolManager):
 
     :param admit: which addresses may be connected to; ``None`` for all
     :param send_timeout: seconds for which a server may take no byte of a request
+    :param full_packets: bodies are sent in packets as full as the network takes them
     """
 
     def __init__(
@@ -239,10 +280,15 @@ class DirectManager(urllib3.PoolManager):
         context: ssl.SSLContext,
         admit: Admission | None = None,
         send_timeout: float | None = None,
+        full_packets: bool = False,
     ) -> None:
         super().__init__(SERVERS, maxsize=CONNECTIONS, ssl_context=context)
         self.pool_classes_by_scheme = POOLS
-        self._extra = {"admit": admit, "send_timeout": send_timeout}
+        self._extra = {
+            "admit": admit,
+            "send_timeout": send_timeout,
+            "full_packets": full_packets,
+        }
 
     def _new_pool(
         self, scheme: str, host: str, port: int, request_context: dict[str, Any] | None = None

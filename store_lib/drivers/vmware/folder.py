@@ -1,20 +1,16 @@
 """The data server beside the API: files are sent to it and fetched from it by plain HTTP."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from urllib3.response import BaseHTTPResponse
 
 from store_lib.clients.answers import content_length, modified
+from store_lib.clients.connections import Chunks
 from store_lib.driver import Body, Stat
 from store_lib.drivers.vmware.errors import data_error, not_authenticated
 from store_lib.drivers.vmware.session import Session
 from store_lib.drivers.vmware.wire import Wire
 from store_lib.exceptions import NotFound, StoreError
-
-#: Bytes sent at once, which are whole TLS records ...
-_BLOCK = 256 * 1024
-#: ... and so they are as a chunk of a body without a length, which has this many around it.
-_FRAME = len(f"{_BLOCK:x}\r\n\r\n")
 
 
 class Folder:
@@ -109,15 +105,9 @@ class Folder:
         sent = {**headers, "Cookie": login}
         if body is None:
             return self._wire.send(method, target, sent)
-        return self._wire.send(method, target, sent, _blocks(body), fresh=not body.rewindable)
-
-
-def _blocks(body: Body) -> Iterator[memoryview]:
-    """Yield the bytes as they lie in memory, in blocks."""
-    size = _BLOCK - (_FRAME if body.size is None else 0)
-    for view in body.views():
-        for start in range(0, len(view), size):
-            yield view[start : start + size]
+        views = body.views()
+        sized = views if body.size is not None else Chunks(views)
+        return self._wire.send(method, target, sent, sized, fresh=not body.rewindable)
 
 
 def _rewound(body: Body) -> bool:

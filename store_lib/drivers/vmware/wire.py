@@ -7,7 +7,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
-from store_lib.clients.connections import DirectManager, close_manager
+from store_lib.clients.connections import Chunks, DirectManager, close_manager
 from store_lib.clients.hosts import join_host
 from store_lib.clients.network_errors import Server, unreachable
 from store_lib.clients.process import PerProcess
@@ -41,7 +41,8 @@ class Wire:
         self._timeout = Timeout(connect=connect_timeout, read=read_timeout)
         self._managers = PerProcess(
             lambda: [
-                DirectManager(context=tls.context, send_timeout=read_timeout) for _ in range(2)
+                DirectManager(context=tls.context, send_timeout=read_timeout, full_packets=True)
+                for _ in range(2)
             ]
         )
 
@@ -50,7 +51,7 @@ class Wire:
         method: str,
         target: str,
         headers: Mapping[str, str],
-        body: bytes | Iterable[memoryview] | None = None,
+        body: bytes | Iterable[memoryview] | Chunks | None = None,
         *,
         fresh: bool = False,
     ) -> BaseHTTPResponse:
