@@ -103,6 +103,24 @@ def test_without_a_login_volumes_are_the_callers_own(
     stores.delete(made.uri, context=context)
 
 
+def test_leftovers_in_a_callers_project_are_swept_with_a_context(
+    deployment: Deployment, opened: Open
+) -> None:
+    """They are the caller's own, and another one neither sees nor removes them."""
+    store = opened(mine=deployment.lines(None, login=False))["mine"]
+    context, other = (Context(deployment.keystone.login(user)) for user in ("demo", "demo2"))
+    writer = store.driver.create("begun", 5, nonce="0" * 32, context=context)
+    [begun] = store.list_incomplete(context=context)
+    assert (begun.object_id, begun.live) == ("begun", True)
+    assert store.sweep(0, context=context) == []
+    for lock in deployment.locks.glob("store_lib-cinder-upload-*"):
+        lock.unlink()  # as if its process had died
+    assert store.sweep(0, context=other) == []
+    assert store.driver.discard(begun, context=other) is False
+    assert [each.key for each in store.sweep(0, context=context)] == [begun.key]
+    writer.abort()
+
+
 def test_a_template_stands_in_for_the_catalog(deployment: Deployment, opened: Open) -> None:
     """cinder_endpoint_template is filled in, from the context or with the login's project."""
     template = f"cinder_endpoint_template = {deployment.cinder.url}/%(tenant)s"
