@@ -1,5 +1,6 @@
 """The Swift driver: objects in one account, in several, or in each tenant's own."""
 
+import contextlib
 import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,9 +12,9 @@ from store_lib.drivers.swift.leftovers import leftovers, remove
 from store_lib.drivers.swift.listings import entries, seconds
 from store_lib.drivers.swift.location import SwiftLocation
 from store_lib.drivers.swift.manifests import (
+    delete_dynamic,
     delete_static,
     dynamic_of,
-    dynamic_segments,
     is_static,
 )
 from store_lib.drivers.swift.options import MEGABYTE, OPTIONS
@@ -27,6 +28,7 @@ from store_lib.exceptions import (
     BadStoreUri,
     DriverLoadFailure,
     Duplicate,
+    Forbidden,
     Invalid,
     InvalidObjectId,
     NotFound,
@@ -105,9 +107,10 @@ class SwiftDriver(Driver):
         made = False
         # One short request tells of itself what it meets.
         if size is None or size > self._plan.chunk or tenancy.containers.own:
-            if place.account.head(place.path, newest=True) is not None:
-                raise Duplicate(image=object_id)
             made = tenancy.containers.need(place.account, place.container)
+            # In a container that was missing there is no object.
+            if not made and place.account.head(place.path, newest=True) is not None:
+                raise Duplicate(image=object_id)
         return SwiftWriter(
             place,
             tenancy.containers,
@@ -138,23 +141,19 @@ class SwiftDriver(Driver):
     def delete(self, location: Location, *, context: Any) -> None:
         place = self._find(location, context)
         account = place.account
-        head = self._head(place)
+        head = account.head(place.path)
+        if head is None:
+            with contextlib.suppress(Forbidden):  # an earlier delete may have come no further
+                self._tenancy.containers.drop(account, place.container)
+            raise NotFound(image=place.location.shown)
+        manifest = dynamic_of(head.headers)
         if is_static(head.headers):
             delete_static(account, place.container, place.name)
-        else:
-            # A dynamic large object without some of its segments would read as a shorter one.
-            segments = self._dynamic_names(place, head)
-            if not account.delete(place.path):
-                raise NotFound(image=place.location.shown)
-            account.delete_all(segments)
+        elif manifest is not None:
+            delete_dynamic(account, place.container, place.name, *manifest)
+        elif not account.delete(place.path):
+            raise NotFound(image=place.location.shown)
         self._tenancy.containers.drop(account, place.container)
-
-    def _dynamic_names(self, place: Place, head: Answer) -> list[str]:
-        manifest = dynamic_of(head.headers)
-        if manifest is None:
-            return []
-        found = dynamic_segments(place.account, *manifest)
-        return [path_of(each.container, each.name) for each in found]
 
     def list(self, *, context: Any) -> Iterator[Entry]:
         account = self._tenancy.own(context)

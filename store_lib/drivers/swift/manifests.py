@@ -12,7 +12,9 @@ from store_lib.exceptions import (
     BackendException,
     Duplicate,
     ErrorStatus,
+    NotFound,
     RemoteServiceUnavailable,
+    StoreError,
 )
 
 #: Of a dynamic manifest that others have made: what behind its prefix is a segment.
@@ -138,6 +140,27 @@ def dynamic_segments(account: Account, container: str, prefix: str) -> Iterator[
             yield Segment(container, each.name, each.size, each.etag)
 
 
+def delete_dynamic(
+    account: Account, container: str, name: str, segments_in: str, prefix: str
+) -> None:
+    """Delete a dynamic large object, and then its segments, without some of which it would read as
+    a shorter one.
+
+    :raises NotFound: it was deleted meanwhile
+    :raises BackendException: it is gone, and segments are left; repeated, it would not be found
+    """
+    segments = list(dynamic_segments(account, segments_in, prefix))
+    if not account.delete(path_of(container, name)):
+        raise NotFound(image=f"{container}/{name}")
+    try:
+        account.delete_all(path_of(each.container, each.name) for each in segments)
+    except StoreError as error:
+        raise BackendException(
+            f"{container}/{name} is deleted, but not all of its segments, whose names begin with "
+            f"{segments_in}/{prefix}: {error} Delete them, or sweep the store if it made them."
+        ) from error
+
+
 def static_segments(account: Account, container: str, name: str) -> Iterator[Segment]:
     """Yield the segments of a static large object in order, those of nested manifests too."""
     for each in _entries(account, container, name):
@@ -152,24 +175,33 @@ def static_segments(account: Account, container: str, name: str) -> Iterator[Seg
 def delete_static(account: Account, container: str, name: str) -> None:
     """Delete a static large object: first its segments, then nested manifests, itself last.
 
-    So what failed half-way can be repeated.
+    So what failed half-way can be repeated; of a nested manifest that is gone, so are the segments.
+
+    :raises NotFound: it was deleted meanwhile
     """
     segments: dict[str, None] = {}
     nested: dict[str, None] = {}
-    for each in _entries(account, container, name):
+    for each in _entries(account, container, name, 404):
         if "data" not in each:
             (nested if each.get("sub_slo") else segments)[path_of(*_place(each))] = None
     for paths in (segments, nested):
         account.delete_all(paths)
-    account.delete(path_of(container, name))
+    if not account.delete(path_of(container, name)):
+        raise NotFound(image=f"{container}/{name}")
 
 
-def _entries(account: Account, container: str, name: str) -> Iterator[dict[str, Any]]:
-    """Yield what a static manifest lists; before a nested one what that lists."""
-    answer = account.ask("GET", path_of(container, name), query={"multipart-manifest": "get"})
-    for each in _parsed(answer.body):
+def _entries(
+    account: Account, container: str, name: str, *allowed: int
+) -> Iterator[dict[str, Any]]:
+    """Yield what a static manifest lists; before a nested one what that lists.
+
+    :param allowed: 404, where one that is not there has no entries
+    """
+    query = {"multipart-manifest": "get"}
+    answer = account.ask("GET", path_of(container, name), *allowed, query=query)
+    for each in [] if answer.status == 404 else _parsed(answer.body):
         if each.get("sub_slo"):
-            yield from _entries(account, *_place(each))
+            yield from _entries(account, *_place(each), *allowed)
         yield each
 
 

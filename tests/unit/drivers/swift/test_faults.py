@@ -305,6 +305,32 @@ def test_segments_that_cannot_be_deleted_for_a_while(
     assert [each.rpartition("/")[2] for each in small.names] == ["00000002", "id"]
 
 
+def test_nested_manifests_that_cannot_be_deleted_for_a_while(
+    small: SmallSwift, open_store: Callable[..., Store]
+) -> None:
+    """A repeated delete finds some of the nested manifests gone, and still takes the object."""
+    store = open_store(**small.options(swift_store_manifest_entries=2))
+    uri = store.add("id", [LARGE + LARGE]).uri
+    small.fail(r"^DELETE .*/m1-000002$", Reply(503), times=1)
+    store.delete(uri)
+    assert not small.names
+
+
+def test_segments_of_a_dynamic_object_that_stay_are_told(
+    small: SmallSwift, open_store: Callable[..., Store]
+) -> None:
+    """A repeated delete would not find the object any more: what is left is named, and swept."""
+    store = open_store(**small.options(swift_store_manifest="dynamic"))
+    uri = store.add("id", [LARGE]).uri
+    small.fail(r"^DELETE .*/00000002$", Reply(503), times=1)
+    with pytest.raises(BackendException, match=r"glance/\.segments/id/.*503.*sweep") as caught:
+        store.delete(uri)
+    assert caught.value.status is ErrorStatus.PERMANENT
+    assert [each.rpartition("/")[2] for each in small.names] == ["00000002"]
+    assert len(store.sweep(0)) == 1
+    assert not small.names
+
+
 def test_a_manifest_that_others_made(small: SmallSwift, store: Store) -> None:
     """Data and ranges in a manifest do not keep it from being deleted, but from being copied."""
     uri = store.add("id", [LARGE]).uri
