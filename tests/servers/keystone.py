@@ -136,6 +136,12 @@ class Keystone:
             body["catalog"],
         )
 
+    def knows(self, token: str) -> bool:
+        """Tell whether a token holds."""
+        headers = {"X-Auth-Token": self.login("admin").token, "X-Subject-Token": token}
+        with urllib3.PoolManager(retries=False) as pool:
+            return pool.request("HEAD", f"{self.url}/auth/tokens", headers=headers).status == 200
+
     def call(self, method: str, path: str, body: Any = None, *, user: str = "admin") -> Any:
         """Make a request of Keystone's v3 interface and return the answer's JSON."""
         headers = {"X-Auth-Token": self.login(user).token}

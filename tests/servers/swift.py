@@ -1,4 +1,4 @@
-"""Swift on loopback, as one process: storage servers and proxies with tempauth, Keystone, both."""
+"""Swift on loopback: storage servers and proxies with tempauth, Keystone, both; in one process."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.servers.installed import python_environment
+from tests.servers.installed import NotInstalled, debian_packages, python_environment
 from tests.servers.keystone import CHILDREN, Keystone, password
 from tests.servers.process import ServerProcess, free_ports
 
@@ -37,10 +37,10 @@ mount_check = false
 log_name = swift-{kind}
 recon_cache_path = {root}/cache
 client_timeout = {client_timeout}
+fallocate_reserve = 0
 """
 
 _STORAGE = """\
-fallocate_reserve = 0
 [pipeline:main]
 pipeline = {kind}-server
 [app:{kind}-server]
@@ -49,7 +49,8 @@ use = egg:swift#{kind}
 
 _PROXY = """\
 [pipeline:main]
-pipeline = catch_errors gatekeeper healthcheck proxy-logging listing_formats bulk tempurl {auth}\
+pipeline = catch_errors gatekeeper healthcheck proxy-logging {cache} listing_formats bulk tempurl\
+ {auth}\
  copy slo dlo versioned_writes symlink proxy-logging proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
@@ -63,6 +64,9 @@ use = egg:swift#gatekeeper
 use = egg:swift#healthcheck
 [filter:proxy-logging]
 use = egg:swift#proxy_logging
+[filter:cache]
+use = egg:swift#memcache
+memcache_servers = 127.0.0.1:{memcached}
 [filter:listing_formats]
 use = egg:swift#listing_formats
 [filter:bulk]
@@ -132,32 +136,41 @@ class Swift:
     #: Bytes of the largest object that is not made of segments.
     max_file_size: int
     directory: Path
-    _command: list[str | Path] = dataclasses.field(repr=False)
-    _ports: list[int] = dataclasses.field(repr=False)
-    _server: ServerProcess | None = dataclasses.field(default=None, repr=False)
+    #: What is started, and the ports that it then listens on.
+    _commands: list[tuple[list[str | Path], list[int]]] = dataclasses.field(repr=False)
+    _servers: list[ServerProcess] = dataclasses.field(default_factory=list, repr=False)
 
     def start(self) -> None:
-        """Start the server, on the data that is there."""
-        self._server = ServerProcess.start(
-            "swift",
-            self._command,
-            log=self.directory / "output",
-            environment={"PYTHONWARNINGS": "ignore"},
-        )
-        for port in self._ports:
-            self._server.wait_for_port(port)
+        """Start the servers, on the data that is there."""
+        for command, ports in self._commands:
+            server = ServerProcess.start(
+                "swift",
+                command,
+                log=self.directory / "output",
+                environment={"PYTHONWARNINGS": "ignore"},
+            )
+            self._servers.append(server)
+            for port in ports:
+                server.wait_for_port(port)
 
     def stop(self) -> None:
-        """End the server at once and keep its data."""
-        if self._server is not None:
-            self._server.stop(kill=True)
-            self._server = None
+        """End the servers at once and keep their data."""
+        while self._servers:
+            self._servers.pop().stop(kill=True)
+
+    def fill(self) -> None:
+        """Restart with all of the disk held in reserve: no object is taken any more."""
+        # In one process the server that starts last sets it for all.
+        for config in (self.directory / "etc").glob("*-*.conf"):
+            text = config.read_text()
+            config.write_text(text.replace("reserve = 0\n", f"reserve = {1 << 60}\n"))
+        self.stop()
+        self.start()
 
     @property
-    def process(self) -> ServerProcess:
-        """The one process, to be stopped and continued by signals."""
-        assert self._server is not None
-        return self._server
+    def pids(self) -> list[int]:
+        """The processes that serve."""
+        return [each.pid for each in self._servers]
 
 
 @contextlib.contextmanager
@@ -168,6 +181,7 @@ def swift(
     max_file_size: int = 16 * 1024 * 1024,
     client_timeout: int = 10,
     token_life: int = 86400,
+    processes: bool = False,
 ) -> Iterator[Swift]:
     """Run Swift with its data in ``directory``; under 2 s to the first answer.
 
@@ -176,9 +190,13 @@ def swift(
     :param max_file_size: bytes; more in one object is refused with 413
     :param client_timeout: seconds after which a body that stands still is given up with 408
     :param token_life: seconds for which tokens of the old login hold
+    :param processes: give each server a process of its own, as operators do; they share one
+        otherwise, which starts sooner
     :raises NotInstalled: its environment cannot be made
     """
     environment = python_environment("openstack")
+    [memcached] = free_ports(1)
+    cached = _has_memcached()
     etc = directory / "etc"
     for each in (etc, directory / "node" / "d1", directory / "cache"):
         each.mkdir(parents=True, exist_ok=True)
@@ -198,6 +216,8 @@ def swift(
         "root": directory,
         "client_timeout": client_timeout,
         "token_life": token_life,
+        "cache": "cache" if cached else "",
+        "memcached": memcached,
         "keystone": keystone.url if keystone else "",
         "swift_password": password("swift"),
         "tempauth_users": "\n".join(
@@ -216,6 +236,10 @@ def swift(
     rings = dict(zip(kinds[:3], ports[:3], strict=True))
     (etc / "rings.json").write_text(json.dumps(rings))
 
+    python, script = environment / "bin" / "python", CHILDREN / "serve_swift.py"
+    together = [(configs, ports)]
+    if processes:
+        together = [([config], [port]) for config, port in zip(configs, ports, strict=True)]
     urls = [f"http://127.0.0.1:{port}" for port in ports[3:]]
     server = Swift(
         v1_url=f"{urls[0]}/auth/v1.0",
@@ -224,9 +248,9 @@ def swift(
         both_url=urls[2] if keystone else "",
         max_file_size=max_file_size,
         directory=directory,
-        _command=[environment / "bin" / "python", CHILDREN / "serve_swift.py", etc, *configs],
-        _ports=ports,
+        _commands=[([python, script, etc, *some], on) for some, on in together],
     )
+    cache = _start_memcached(memcached, directory) if cached else None
     try:
         server.start()
         if keystone is not None:
@@ -234,3 +258,24 @@ def swift(
         yield server
     finally:
         server.stop()
+        if cache is not None:
+            cache.stop(kill=True)
+
+
+def _has_memcached() -> bool:
+    """Tell whether there is memcached, without which Swift works too, but looks everything up."""
+    try:
+        debian_packages({"memcached": "memcached"}, "Swift's cache")
+    except NotInstalled:
+        return False
+    return True
+
+
+def _start_memcached(port: int, directory: Path) -> ServerProcess:
+    server = ServerProcess.start(
+        "memcached",
+        ["memcached", "-u", getpass.getuser(), "-l", "127.0.0.1", "-p", str(port), "-m", "16"],
+        log=directory / "memcached",
+    )
+    server.wait_for_port(port)
+    return server
