@@ -21,6 +21,8 @@ SEGMENTS = 200
 def cluster(segment: int = 64) -> Iterator[Mapping[str, Any]]:
     """Run Swift and Keystone, and give the options of a store by reference.
 
+    Each of Swift's servers has a process of its own, as operators run them.
+
     :param segment: "MB" of a segment, for both sides
     """
     from tests.servers.keystone import keystone, password
@@ -30,7 +32,9 @@ def cluster(segment: int = 64) -> Iterator[Mapping[str, Any]]:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="store_lib-swift-")))
         login = stack.enter_context(keystone(place / "keystone"))
         (place / "swift").mkdir()
-        stack.enter_context(swift(place / "swift", login, max_file_size=5 << 30))
+        served = stack.enter_context(
+            swift(place / "swift", login, max_file_size=5 << 30, processes=True)
+        )
         file = place / "references.conf"
         file.write_text(
             f"[main]\nauth_version = 3\nauth_address = {login.url}\nuser = service:glance\n"
@@ -44,7 +48,7 @@ def cluster(segment: int = 64) -> Iterator[Mapping[str, Any]]:
             "swift_store_large_object_size": segment,
             "swift_store_large_object_chunk_size": segment,
         }
-        yield {"driver": "swift", "options": options}
+        yield {"driver": "swift", "options": options, "servers": served.pids}
 
 
 @register

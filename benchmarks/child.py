@@ -5,7 +5,7 @@ of the standard output.  Needs the standard library alone: it also runs in the p
 
 Which store a request is about: ``driver`` (``file`` when left out), its ``options``, on the peer's
 side ``peer_options`` where they differ; ``context``, the attributes of a request context;
-``python_path``, further places to import from.
+``python_path``, further places to import from; ``servers``, ids of the processes that serve it.
 """
 
 import contextlib
@@ -50,12 +50,24 @@ def memory(field: str) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
+def cpu_of(processes: Iterable[int]) -> float:
+    """Return the CPU seconds that other processes have used so far, all together."""
+    ticks = 0
+    for process in processes:
+        with open(f"/proc/{process}/stat") as status:
+            fields = status.read().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 class Measures:
     """The measures of one process, by phase: seconds, CPU seconds and peak memory."""
 
     def __init__(self) -> None:
         #: Whether the process could forget the peak of its imports.
         self.peak_reset = False
+        #: Ids of the processes that serve the store, whose CPU seconds are counted too.
+        self.servers: list[int] = []
         self.phases: dict[str, dict[str, float | int | None]] = {}
         self.idle()
 
@@ -75,17 +87,20 @@ class Measures:
         with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as control:
             control.write("5")  # the peak is now what is held now
             self.peak_reset = True
+        served = cpu_of(self.servers)
         before = resource.getrusage(resource.RUSAGE_SELF)
         start = time.perf_counter()
         yield
         seconds = time.perf_counter() - start
         after = resource.getrusage(resource.RUSAGE_SELF)
+        served = cpu_of(self.servers) - served
         peak = memory("VmHWM")
         self.phases[name] = {
             "seconds": seconds,
             "user_seconds": (user := after.ru_utime - before.ru_utime),
             "system_seconds": (system := after.ru_stime - before.ru_stime),
             "cpu_seconds": user + system,
+            "server_cpu_seconds": served if self.servers else None,
             "idle_bytes": self._idle,
             "peak_bytes": None if peak is None or self._idle is None else peak - self._idle,
         }
@@ -101,6 +116,7 @@ def serve(operations: Mapping[str, Operation]) -> None:
     measures = Measures()
     request = json.loads(sys.argv[1])
     sys.path[1:1] = request.get("python_path", [])
+    measures.servers = request.get("servers", [])
     if request.get("touch"):
         touch_memory(request["datadir"], request["size"])
     module, _, name = request["operation"].rpartition(":")

@@ -15,12 +15,13 @@ _HEADINGS = (
     "least - most",
     "MiB/s",
     "CPU s",
+    "servers'",
     "peak MiB",
     "ours is",
     "target",
 )
 #: Columns whose entries are numbers, aligned to the right.
-_RIGHT = frozenset({2, 3, 4, 5, 6, 7})
+_RIGHT = frozenset({2, 3, 4, 5, 6, 7, 8})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +118,8 @@ def as_text(outcomes: Sequence[Outcome], settings: Settings, machine: Mapping[st
     lines.append("")
     lines.append(
         '"ours is" tells how many times as fast ours is. "peak MiB" is memory above what the '
-        "idle process holds, its imports done and its store configured."
+        'idle process holds, its imports done and its store configured. "servers\'" are the CPU '
+        "seconds of the servers' processes, where the run has started them."
     )
     every = [verdict for outcome in outcomes for verdict in verdicts(outcome)]
     counted = {word: sum(each.met is word for each in every) for word in (True, False, None)}
@@ -137,6 +139,7 @@ def _rows(outcome: Outcome) -> list[Sequence[str]]:
             median = medians[name]
             seconds = [sample["seconds"] for sample in samples]
             peak = median.get("peak_bytes")
+            served = median.get("server_cpu_seconds")
             ratio = None if name == "ours" else _ratio(medians, name)
             wanted = [
                 str(each)
@@ -152,6 +155,7 @@ def _rows(outcome: Outcome) -> list[Sequence[str]]:
                     f"{_time(max(seconds), case.operations)}",
                     f"{case.size / MIB / median['seconds']:.0f}" if median["seconds"] else "-",
                     f"{median['user_seconds'] + median['system_seconds']:.2f}",
+                    "-" if served is None else f"{served:.2f}",
                     "-" if peak is None else f"{peak / MIB:.1f}",
                     "-" if ratio is None else f"{ratio:.3g}x",
                     "; ".join(wanted) or "-",
@@ -164,7 +168,7 @@ def _rows(outcome: Outcome) -> list[Sequence[str]]:
             label = case.name if target.phase == "run" else f"{case.name} {target.phase}"
             present = outcome.samples.get(target.phase, {})
             if (target.against or "ours") not in present:
-                rows.append((label, target.against or "ours", *("-" * 6), str(each)))
+                rows.append((label, target.against or "ours", *("-" * 7), str(each)))
     return rows
 
 

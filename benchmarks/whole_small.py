@@ -7,7 +7,13 @@ def _summed(measures: Measures) -> None:
     phases = list(measures.phases.values())
     measures.phases["all"] = {
         name: sum(phase[name] or 0 for phase in phases)
-        for name in ("seconds", "user_seconds", "system_seconds", "cpu_seconds")
+        for name in (
+            "seconds",
+            "user_seconds",
+            "system_seconds",
+            "cpu_seconds",
+            "server_cpu_seconds",
+        )
     }
 
 
