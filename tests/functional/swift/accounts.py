@@ -1,6 +1,8 @@
 """Options of stores on the real Swift, in each of the three ways to log in; and contexts."""
 
 import dataclasses
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,7 @@ from tests.servers.swift import TEMPAUTH_USERS, Swift
 TEMP_URL_KEY = "temporary-5eCr"
 
 #: Segments of the least size; Swift takes 16 MiB in one object here.
-_LAYOUT: dict[str, Any] = {
+LAYOUT: dict[str, Any] = {
     "swift_store_create_container_on_put": "true",
     "swift_store_large_object_size": "1",
     "swift_store_large_object_chunk_size": "1",
@@ -24,7 +26,7 @@ _LAYOUT: dict[str, Any] = {
 def v1(swift: Swift, container: str, **more: Any) -> dict[str, Any]:
     """Return the options of a single-tenant store with the old login."""
     return {
-        **_LAYOUT,
+        **LAYOUT,
         "swift_store_auth_version": "1",
         "swift_store_auth_address": swift.v1_url,
         "swift_store_user": "test:tester",
@@ -44,7 +46,7 @@ def v3(keystone: Keystone, container: str, directory: Path, **more: Any) -> dict
         f"[other]\nuser = demo:demo\nkey = {password('demo')}\nauth_address = {keystone.url}\n"
     )
     return {
-        **_LAYOUT,
+        **LAYOUT,
         "swift_store_config_file": str(file),
         "default_swift_reference": "main",
         "swift_store_container": container,
@@ -55,7 +57,7 @@ def v3(keystone: Keystone, container: str, directory: Path, **more: Any) -> dict
 def tenants(keystone: Keystone, container: str, **more: Any) -> dict[str, Any]:
     """Return the options of a multi-tenant store."""
     return {
-        **_LAYOUT,
+        **LAYOUT,
         "swift_store_multi_tenant": "true",
         "swift_store_auth_address": keystone.url,
         "swift_store_user": "service:glance",
@@ -121,6 +123,13 @@ class Raw:
     def names(self, container: str) -> list[str]:
         """Return the names of everything in a container."""
         return self("GET", f"/{container}").data.decode().split("\n")[:-1]
+
+
+def wait_until(look: Callable[[], object]) -> None:
+    """Return once ``look()`` is true, and fail when that takes far too long."""
+    deadline = time.monotonic() + 60
+    while not look():
+        assert time.monotonic() < deadline, "Expected to see it within a minute."
 
 
 def raw_v1(swift: Swift) -> Raw:

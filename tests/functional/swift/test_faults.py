@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from store_lib import Store
 from store_lib.exceptions import (
@@ -18,8 +19,10 @@ from store_lib.exceptions import (
     RemoteServiceUnavailable,
     StorageFull,
 )
-from tests.functional.swift.accounts import Raw, raw_v1, v1, v3
-from tests.servers.keystone import Keystone, password
+from store_lib.transfer.budget import PROCESS_BUDGET
+from tests.functional.swift.accounts import LAYOUT, Raw, raw_v1, v1, v3, wait_until
+from tests.relay import CuttingRelay
+from tests.servers.keystone import Keystone, password, request
 from tests.servers.process import free_ports
 from tests.servers.swift import Swift
 from tests.servers.swift import swift as run_swift
@@ -159,40 +162,58 @@ def test_more_than_the_server_takes_in_one_object(
     assert raw.names(container) == []
 
 
-def test_a_token_that_is_refused_in_the_middle(
-    keystone: Keystone, swift: Swift, open_store: Open, container: str
+def test_a_token_that_is_revoked_in_the_middle(
+    keystone: Keystone,
+    swift: Swift,
+    raw_keystone: Callable[[str], Raw],
+    open_store: Open,
+    container: str,
 ) -> None:
-    """Real Swift answers 401 to a segment; a new token is got, and the segment sent again."""
-    for options in (
-        v1(swift, container),
-        {**v1(swift, container), **_login(keystone), "swift_store_auth_version": "3"},
-    ):
-        store = open_store(options)
-        store.add("first", [b"x"])
+    """Keystone no longer knows a token: Swift answers 401, and the segment is sent with another."""
+    store = open_store(_login(keystone, **LAYOUT, swift_store_container=container))
+    account = raw_keystone("glance")
 
-        def source(store: Store = store) -> Iterator[bytes]:
+    def source() -> Iterator[bytes]:
+        yield LARGE[:SEGMENT]
+        wait_until(lambda: account.names(container))
+        _revoke_next(store, keystone)
+        yield LARGE[SEGMENT:]
+
+    result = store.add("id", source())
+    assert result.report.retries
+    with store.get(result.uri) as reader:
+        assert reader.read() == LARGE
+    _revoke_next(store, keystone)
+    assert [each.object_id for each in store.list()] == ["id"]
+    store.delete(result.uri)
+    assert account.names(container) == []
+
+
+def _revoke_next(store: Store, keystone: Keystone) -> None:
+    """Have the store get another token, and revoke that before Swift, which remembers, sees it."""
+    driver: Any = store.driver
+    login = driver._tenancy.own(None).login
+    login.renew(login.token())
+    headers = {"X-Auth-Token": keystone.login("admin").token, "X-Subject-Token": login.token()}
+    request("DELETE", f"{keystone.url}/auth/tokens", None, headers)
+
+
+def test_a_token_that_ends_in_the_middle(tmp_path: Path, open_store: Open) -> None:
+    """Of the old login's tokens nobody tells the end; after it Swift's 401 brings another one."""
+    with run_swift(tmp_path, token_life=2) as server:
+        store = open_store(v1(server, "c"))
+        store.add("first", [b"x"])
+        later = raw_v1(server)
+
+        def source() -> Iterator[bytes]:
             yield LARGE[:SEGMENT]
-            _spoil(store)
+            wait_until(lambda: later("HEAD").status == 401)
             yield LARGE[SEGMENT:]
 
         result = store.add("id", source())
         assert result.report.retries
         with store.get(result.uri) as reader:
             assert reader.read() == LARGE
-        _spoil(store)
-        assert len(list(store.list())) == 2
-        for each in ("first", "id"):
-            store.delete(result.uri.rpartition("/")[0] + f"/{each}")
-
-
-def _spoil(store: Store) -> None:
-    """Put a token that does not hold in the place of the one that the store has."""
-    driver: Any = store.driver
-    login = driver._tenancy.own(None).login
-    if hasattr(login, "_state"):
-        login._state.get().token = "TEMP_no-token"
-    else:
-        login.login._held.get().plugin.auth_ref._auth_token = "no-token"
 
 
 def test_keystone_that_does_not_answer(open_store: Open) -> None:
@@ -209,6 +230,72 @@ def test_keystone_that_does_not_answer(open_store: Open) -> None:
     with pytest.raises(RemoteServiceUnavailable, match="Keystone at") as caught:
         store.add("id", [b"x"], 1)
     assert caught.value.status is ErrorStatus.EXHAUSTED
+
+
+def test_a_connection_that_is_cut_in_a_segment(
+    swift: Swift, raw: Raw, open_store: Open, container: str
+) -> None:
+    """What lies between cuts a segment off; it is sent again, and nothing of the first is left."""
+    port = urllib3.util.parse_url(swift.v1_url).port
+    assert port is not None
+    with CuttingRelay(port, at=SEGMENT + SEGMENT // 2) as relay:
+        store = open_store(v1(swift, container, swift_store_auth_address=f"{relay.url}/auth/v1.0"))
+        result = store.add("id", [LARGE])
+        assert (relay.cuts, bool(result.report.retries)) == (1, True)
+        with store.get(result.uri) as reader:
+            assert reader.read() == LARGE
+        store.delete(result.uri)
+    assert raw.names(container) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "status"), [(2 * len(LARGE), 408), (None, 499)], ids=["size told", "size not told"]
+)
+def test_a_source_that_stands_still_for_too_long(
+    tmp_path: Path,
+    open_store: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int | None,
+    status: int,
+) -> None:
+    """A streamed segment that Swift no longer waits for fails the add, and nothing is left."""
+    monkeypatch.setattr(PROCESS_BUDGET, "_limit", 4 << 20)
+    with run_swift(tmp_path, client_timeout=1) as server:
+        store = open_store(v1(server, "c", swift_store_large_object_chunk_size=5))
+        account = raw_v1(server)
+        account("PUT", "/c")
+        log = tmp_path / "output"
+
+        def source() -> Iterator[bytes]:
+            yield LARGE
+            wait_until(lambda: f" {status} " in log.read_text())
+            yield LARGE
+
+        with pytest.raises(RemoteServiceUnavailable) as caught:
+            store.add("id", source(), size)
+        assert caught.value.status is ErrorStatus.EXHAUSTED
+        assert account.names("c") == []
+
+
+def test_a_full_disk(tmp_path: Path, open_store: Open) -> None:
+    """Where the storage server has no room (507) the proxy says 503; nothing is left of the add."""
+    with run_swift(tmp_path) as server:
+        store = open_store(v1(server, "c", transfer_attempts=2))
+        store.add("there", [b"x"])
+
+        def source() -> Iterator[bytes]:
+            yield LARGE[: 2 * SEGMENT]
+            wait_until(lambda: len(account.names("c")) == 3)
+            server.fill()
+            yield LARGE[2 * SEGMENT :]
+
+        account = raw_v1(server)
+        for data in (source(), [b"small"]):
+            with pytest.raises(RemoteServiceUnavailable, match="503") as caught:
+                store.add("id", data)
+            assert caught.value.status is ErrorStatus.EXHAUSTED
+            assert account.names("c") == ["there"]
+        assert " 507 " in (tmp_path / "output").read_text()
 
 
 def test_a_restart_in_the_middle_of_an_add_and_a_get(tmp_path: Path, open_store: Open) -> None:
@@ -241,8 +328,7 @@ def test_a_server_that_stays_away(tmp_path: Path, open_store: Open) -> None:
 
         def source() -> Iterator[bytes]:
             yield LARGE[:SEGMENT]
-            while len(account.names("c")) < 2:
-                pass
+            wait_until(lambda: len(account.names("c")) == 2)
             server.stop()
             yield LARGE[SEGMENT:]
 

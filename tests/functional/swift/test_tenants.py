@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from store_lib.exceptions import (
     NotAuthenticated,
     NotFound,
 )
-from tests.functional.swift.accounts import Raw, context_of, tenants
+from tests.functional.swift.accounts import Raw, context_of, tenants, v3, wait_until
 from tests.servers.keystone import Keystone
 from tests.servers.swift import Swift
 
@@ -136,32 +137,102 @@ def _trusts(keystone: Keystone) -> set[str]:
 def test_a_trust_lasts_as_long_as_an_add_in_segments(
     keystone: Keystone, store: Store, demo: SimpleNamespace, fails: bool
 ) -> None:
-    """The add outlives its user's token; afterwards there is no trust, however it ended."""
+    """While it is at work there is one; afterwards there is none, however it ended."""
     during: list[int] = []
     earlier = _trusts(keystone)  # adds that were killed leave theirs to expire
 
     def source() -> Iterator[bytes]:
         yield LARGE[:SEGMENT]
-        while _trusts(keystone) == earlier:
-            pass
+        wait_until(lambda: _trusts(keystone) != earlier)
         during.append(len(_trusts(keystone) - earlier))
-        demo.auth_token = "no longer"
         yield LARGE[SEGMENT:]
         if fails:
             raise LookupError
 
-    token = demo.auth_token
     try:
         uri = store.add("id", source(), context=demo).uri
     except LookupError:
         assert fails
-    demo.auth_token = token
     assert during == [1]
     assert _trusts(keystone) == earlier
     if not fails:
         store.delete(uri, context=demo)
     assert list(store.list(context=demo)) == []
     assert list(store.list_incomplete(context=demo)) == []
+
+
+def test_adds_at_once_have_a_trust_each(
+    keystone: Keystone, store: Store, demo: SimpleNamespace
+) -> None:
+    """Keystone refuses trusts that are alike: those of one user differ in when they end."""
+    earlier = _trusts(keystone)
+
+    def source(deep: int) -> Iterator[bytes]:
+        yield LARGE
+        wait_until(lambda: len(_trusts(keystone) - earlier) == deep)
+        if deep < 4:
+            uris.append(store.add(str(deep), source(deep + 1), context=demo).uri)
+        yield LARGE
+
+    uris: list[str] = []
+    uris.append(store.add("0", source(1), context=demo).uri)
+    assert _trusts(keystone) == earlier
+    for uri in uris:
+        store.delete(uri, context=demo)
+
+
+def test_tokens_that_end_while_an_add_is_at_work(
+    keystone: Keystone,
+    swift: Swift,
+    open_store: Callable[..., Store],
+    container: str,
+    tmp_path: Path,
+) -> None:
+    """Past the end of every token: trusts and the store's own login go on, a user alone cannot."""
+    soon = {"swift_store_expire_soon_interval": 1}
+    trusting = open_store(tenants(keystone, container, **soon))
+    alone = open_store(tenants(keystone, container, **soon, swift_store_use_trusts=False))
+    single = open_store(v3(keystone, container, tmp_path, **soon))
+    earlier = _trusts(keystone)
+    uris: list[str] = []
+
+    def while_alone() -> Iterator[bytes]:
+        yield LARGE
+        result = trusting.add("trusting", while_trusting(), context=demo)
+        assert not result.report.retries
+        uris.append(result.uri)
+        yield LARGE
+
+    def while_trusting() -> Iterator[bytes]:
+        yield LARGE
+        result = single.add("single", while_single())
+        assert not result.report.retries
+        with single.get(result.uri) as reader:
+            assert reader.read() == LARGE * 2
+        single.delete(result.uri)
+        yield LARGE
+
+    def while_single() -> Iterator[bytes]:
+        yield LARGE
+        wait_until(lambda: _trusts(keystone) != earlier and not keystone.knows(newest.token))
+        yield LARGE
+
+    with keystone.short_tokens(6):
+        demo = context_of(keystone.login("demo"))
+        small = single.add("small", [b"x"]).uri
+        newest = keystone.login("demo")
+        with pytest.raises(NotAuthenticated, match="expired or was revoked") as caught:
+            alone.add("alone", while_alone(), context=demo)
+        assert "Cleaning up failed" in caught.value.__notes__[0]
+        single.delete(small)
+    assert _trusts(keystone) == earlier
+    again = context_of(keystone.login("demo"))
+    with trusting.get(uris[0], context=again) as reader:
+        assert reader.read() == LARGE * 2
+    trusting.delete(uris[0], context=again)
+    assert [each.object_id for each in alone.list_incomplete(context=again)] == ["alone"]
+    assert len(alone.sweep(0, context=again)) == 1
+    assert list(alone.list_incomplete(context=again)) == []
 
 
 def test_no_trust_is_made_where_none_is_needed(
