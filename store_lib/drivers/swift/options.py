@@ -134,7 +134,8 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "swift_store_segment_threads",
         default=4,
         min=1,
-        help="How many segments of one object are sent at once, as transfer_memory_limit allows.",
+        help="How many segments of one object are sent at once, as transfer_memory_limit allows, "
+        "or copied at once by the server.",
     ),
     cfg.StrOpt(
         "swift_store_manifest",
