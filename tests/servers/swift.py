@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import getpass
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -158,13 +159,16 @@ class Swift:
         while self._servers:
             self._servers.pop().stop(kill=True)
 
-    def fill(self) -> None:
-        """Restart with all of the disk held in reserve: no object is taken any more."""
+    def restart(self, *, full: bool = False) -> None:
+        """Stop and start.
+
+        :param full: hold all of the disk in reserve, so that no object is taken
+        """
+        self.stop()
         # In one process the server that starts last sets it for all.
         for config in (self.directory / "etc").glob("*-*.conf"):
-            text = config.read_text()
-            config.write_text(text.replace("reserve = 0\n", f"reserve = {1 << 60}\n"))
-        self.stop()
+            text = re.sub(r"(?m)reserve = \d+$", f"reserve = {full << 60}", config.read_text())
+            config.write_text(text)
         self.start()
 
     @property

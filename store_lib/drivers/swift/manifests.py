@@ -163,7 +163,7 @@ def delete_dynamic(
 
 def static_segments(account: Account, container: str, name: str) -> Iterator[Segment]:
     """Yield the segments of a static large object in order, those of nested manifests too."""
-    for each in _entries(account, container, name):
+    for _, each in _entries(account, container, name):
         if "range" in each or "data" in each:
             raise BackendException(
                 "Expected a manifest of whole segments, got one with ranges or with data in it."
@@ -175,25 +175,27 @@ def static_segments(account: Account, container: str, name: str) -> Iterator[Seg
 def delete_static(account: Account, container: str, name: str) -> None:
     """Delete a static large object: first its segments, then nested manifests, itself last.
 
-    So what failed half-way can be repeated; of a nested manifest that is gone, so are the segments.
+    The deepest manifests go first, and all of them, before any that lists them: so what failed
+    half-way can be repeated.  Of a nested manifest that is gone, so is all that it lists.
 
     :raises NotFound: it was deleted meanwhile
     """
     segments: dict[str, None] = {}
-    nested: dict[str, None] = {}
-    for each in _entries(account, container, name, 404):
+    nested: dict[int, dict[str, None]] = {}
+    for depth, each in _entries(account, container, name, 404):
         if "data" not in each:
-            (nested if each.get("sub_slo") else segments)[path_of(*_place(each))] = None
-    for paths in (segments, nested):
+            paths = nested.setdefault(depth, {}) if each.get("sub_slo") else segments
+            paths[path_of(*_place(each))] = None
+    for paths in (segments, *(nested[depth] for depth in sorted(nested, reverse=True))):
         account.delete_all(paths)
     if not account.delete(path_of(container, name)):
         raise NotFound(image=f"{container}/{name}")
 
 
 def _entries(
-    account: Account, container: str, name: str, *allowed: int
-) -> Iterator[dict[str, Any]]:
-    """Yield what a static manifest lists; before a nested one what that lists.
+    account: Account, container: str, name: str, *allowed: int, depth: int = 0
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield what a static manifest lists, with its depth; before a nested one what that lists.
 
     :param allowed: 404, where one that is not there has no entries
     """
@@ -201,8 +203,8 @@ def _entries(
     answer = account.ask("GET", path_of(container, name), *allowed, query=query)
     for each in [] if answer.status == 404 else _parsed(answer.body):
         if each.get("sub_slo"):
-            yield from _entries(account, *_place(each), *allowed)
-        yield each
+            yield from _entries(account, *_place(each), *allowed, depth=depth + 1)
+        yield depth, each
 
 
 def _place(entry: Mapping[str, Any]) -> tuple[str, str]:

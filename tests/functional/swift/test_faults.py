@@ -278,24 +278,28 @@ def test_a_source_that_stands_still_for_too_long(
 
 
 def test_a_full_disk(tmp_path: Path, open_store: Open) -> None:
-    """Where the storage server has no room (507) the proxy says 503; nothing is left of the add."""
+    """Where a storage server has no room (507) the proxy says 503, also to deletes for a while."""
     with run_swift(tmp_path) as server:
         store = open_store(v1(server, "c", transfer_attempts=2))
         store.add("there", [b"x"])
+        account = raw_v1(server)
 
         def source() -> Iterator[bytes]:
             yield LARGE[: 2 * SEGMENT]
             wait_until(lambda: len(account.names("c")) == 3)
-            server.fill()
+            server.restart(full=True)
             yield LARGE[2 * SEGMENT :]
 
-        account = raw_v1(server)
         for data in (source(), [b"small"]):
             with pytest.raises(RemoteServiceUnavailable, match="503") as caught:
                 store.add("id", data)
             assert caught.value.status is ErrorStatus.EXHAUSTED
-            assert account.names("c") == ["there"]
         assert " 507 " in (tmp_path / "output").read_text()
+        server.restart()
+        store.sweep(0)
+        assert account.names("c") == ["there"]
+        store.delete(store.add("id", [LARGE]).uri)
+        assert account.names("c") == ["there"]
 
 
 def test_a_restart_in_the_middle_of_an_add_and_a_get(tmp_path: Path, open_store: Open) -> None:
@@ -305,15 +309,13 @@ def test_a_restart_in_the_middle_of_an_add_and_a_get(tmp_path: Path, open_store:
 
         def source() -> Iterator[bytes]:
             yield LARGE[:SEGMENT]
-            server.stop()
-            server.start()
+            server.restart()
             yield LARGE[SEGMENT:]
 
         result = store.add("id", source())
         with store.get(result.uri) as reader:
             begun = reader.read(1000)
-            server.stop()
-            server.start()
+            server.restart()
             assert begun + reader.read() == LARGE
         store.delete(result.uri)
         assert raw_v1(server).names("c") == []

@@ -217,7 +217,7 @@ def test_tokens_that_end_while_an_add_is_at_work(
         wait_until(lambda: _trusts(keystone) != earlier and not keystone.knows(newest.token))
         yield LARGE
 
-    with keystone.short_tokens(6):
+    with keystone.short_tokens(5):
         demo = context_of(keystone.login("demo"))
         small = single.add("small", [b"x"]).uri
         newest = keystone.login("demo")
