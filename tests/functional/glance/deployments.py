@@ -195,6 +195,12 @@ SITES = {
         "uwsgi-socket",
         altered=(('uwsgi_param HTTP_TRANSFER_ENCODING "";', ""),),
     ),
+    "nginx-uwsgi_pass-impatient": WebSite(
+        nginx,
+        _UWSGI_PASS,
+        "uwsgi-socket",
+        altered=(("uwsgi_read_timeout 10m;", "uwsgi_read_timeout 1ms;"),),
+    ),
     "nginx-uwsgi_pass-limited": WebSite(
         nginx, _UWSGI_PASS, "uwsgi-socket", altered=(("client_max_body_size 0;", ""),)
     ),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.functional.glance.deployments import Site
+from tests.functional.glance.deployments import Deployments, Site
 from tests.servers.glance_api import ImageApi, Refused, pieces_of
 
 MIB = 1024 * 1024
@@ -287,3 +287,19 @@ def test_nginx_has_a_limit_of_its_own(api: ImageApi) -> None:
                 api.upload(image, DATA, size)
             assert refused.value.status == 413
         assert api.show(image)["status"] == "queued"
+
+
+@at("nginx-uwsgi_pass")
+def test_an_upload_outlives_the_web_server_s_patience(
+    api: ImageApi, deployments: Deployments
+) -> None:
+    """nginx answers 504 when it does not want to wait; the image becomes active all the same."""
+    with api.image() as image:
+        with (
+            ImageApi(deployments["nginx-uwsgi_pass-impatient"].url) as impatient,
+            pytest.raises(Refused) as refused,
+        ):
+            impatient.upload(image, DATA, len(DATA))
+        assert refused.value.status == 504
+        api.wait_for(lambda: api.show(image)["status"] == "active", "the end of the upload")
+        assert_whole(api, image)
