@@ -457,7 +457,8 @@ class Store:
             try:
                 # Not guarded: a copy may rightly take as long as an upload.
                 made = self._repeat(copy)
-                size = driver.stat(made, context=context).size or 0
+                stat = functools.partial(driver.stat, made, context=context)
+                size = self._repeat(stat).size or 0
             finally:
                 self._end(object_id)
         except StoreError as error:

@@ -21,6 +21,7 @@ from store_lib.exceptions import (
     Invalid,
     NotFound,
     NotSupported,
+    RemoteServiceUnavailable,
     StoreAddDisabled,
     StoreClosed,
     StoreDeleteNotSupported,
@@ -230,6 +231,24 @@ def test_copy(two: Stores) -> None:
         two.copy(origin.uri, "b", to="fast")
     with pytest.raises(NotFound):
         two.copy(origin.uri + "x", "c")
+
+
+def test_a_copy_whose_size_is_not_told_at_once(
+    two: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that was made is not lost to a temporary error of the question how large it is."""
+    origin = two.add("a", b"bytes", store="fast")
+    driver = two["fast"].driver
+    assert driver is not None
+    stat, failures = driver.stat, [RemoteServiceUnavailable("busy")]
+
+    def fail_once(*arguments: Any, **further: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return stat(*arguments, **further)
+
+    monkeypatch.setattr(driver, "stat", fail_once)
+    assert two.copy(origin.uri, "b", to="fast").size == 5
 
 
 def test_a_copy_that_the_backend_cannot_make(two: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
