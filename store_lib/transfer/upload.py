@@ -325,7 +325,7 @@ class Upload:
     def _stop(self, way: Positions | Parts, lanes: list[Lane], crew: Crew) -> None:
         """End the threads; wait for running writes, but not for ever for stuck ones."""
         gave_up = isinstance(self.failure.error, TimeoutError)
-        patience = GRACE if gave_up else None
+        patience = GRACE if gave_up else (self.order.limits.stall or None)
         way.stop()
         crew.finish()
         for lane in lanes:

@@ -50,6 +50,29 @@ def test_stalled_store(hang: threading.Event, parts: bool) -> None:
     assert driver.aborted == ["it"]
 
 
+def test_a_source_that_fails_while_a_write_hangs(hang: threading.Event) -> None:
+    """The source's error comes out within the stall limit, although a write never ends."""
+    store, driver = memory_store(transfer_stall_timeout=1)
+    hanging = threading.Event()
+    ended: list[bool] = []
+
+    def write_at(*_: object) -> None:
+        hanging.set()
+        ended.append(hang.wait(30))
+
+    def source() -> Iterator[bytes]:
+        yield bytes(CHUNK)
+        yield bytes(CHUNK)
+        hanging.wait(30)
+        raise KeyError("the source broke")
+
+    driver.faults.hooks["write_at"] = write_at
+    with pytest.raises(KeyError, match="the source broke"):
+        store.add("it", source())
+    assert ended == []
+    assert driver.aborted == ["it"]
+
+
 def test_deadline() -> None:
     """A transfer that moves, but for too long, is given up at its deadline."""
     store, driver = memory_store(transfer_deadline=1)
