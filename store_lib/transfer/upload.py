@@ -226,10 +226,16 @@ class Upload:
         if len(data):
             began = time.perf_counter()
             if writer.reserved < len(data):
-                self.request(functools.partial(writer.reserve, len(data)))
-            self.write(writer, 0, data)
+                self.reserve(writer, len(data))
+            self.order.guard.call(functools.partial(self.write, writer, 0, data))
             self.meter.store += time.perf_counter() - began
         return self.commit(functools.partial(writer.commit, len(data)))
+
+    def reserve(self, writer: PositionWriter, end: int) -> int:
+        """Ask for room up to ``end``, from the caller's thread; return up to where there is."""
+        call = functools.partial(self.request, functools.partial(writer.reserve, end))
+        room: int = self.order.guard.call(call)
+        return room
 
     def write(self, writer: PositionWriter, offset: int, data: memoryview | bytes) -> None:
         """Write a chunk, leaving out its holes."""

@@ -58,9 +58,7 @@ class Positions:
             if end > self._reserved:
                 if self._writer.quiesce_to_grow:
                     self._crew.drain()
-                self._reserved = self._transfer.request(
-                    functools.partial(self._writer.reserve, end)
-                )
+                self._reserved = self._transfer.reserve(self._writer, end)
         except BaseException:
             slot.release()
             raise

@@ -141,6 +141,7 @@ def test_late_result_is_given_back(hang: threading.Event) -> None:
 def test_store_with_a_call_limit(hang: threading.Event) -> None:
     """Every call of such a store is bounded, and works as always when nothing hangs."""
     store, driver = memory_store(transfer_stall_timeout=1)
+    driver.writer_settings["reserved"] = 0
     store = again(driver, store, 0.2)
     uri = store.add("it", bytes(5 * CHUNK)).uri
     small = store.add("small", b"x").uri
@@ -153,6 +154,8 @@ def test_store_with_a_call_limit(hang: threading.Event) -> None:
         "delete": lambda each: each.delete(uri),
         "create": lambda each: each.add("other", b"x"),
         "commit": lambda each: each.add("another", b"x"),
+        "write_at": lambda each: each.add("a small one", b"x"),
+        "reserve": lambda each: each.add("a large one", bytes(5 * CHUNK)),
     }
     for operation, call in calls.items():
         hanging = again(driver, store, 0.05)
