@@ -19,7 +19,9 @@ class Budget:
     in the order of arrival; everything further it takes only when it can be had at once.  So
     nobody holds some memory while waiting for more.  A minimum larger than the whole budget is
     granted when nobody else holds anything.  A thread that holds a reservation already (its
-    source is itself a transfer) is not made to wait for itself.
+    source is itself a transfer) is not made to wait for itself.  What was read ahead is given
+    back only once its caller comes for it, who may be that very thread, or a client that
+    sleeps: where nothing else is held a minimum is granted beside it.
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
@@ -30,6 +32,8 @@ class Budget:
     def _reset(self) -> None:
         """Forget everything: at the start, and in the child after a fork."""
         self._used = 0
+        #: Bytes of those that hold what was read ahead.
+        self._ahead = 0
         self._queue: deque[object] = deque()
         self._holders: dict[int, int] = {}
         # Re-entrant: a reader that is collected while its thread is in here gives memory back.
@@ -78,7 +82,7 @@ class Budget:
                 self._changed.notify_all()
 
     def _fits(self, amount: int) -> bool:
-        return self._used == 0 or self._used + amount <= self._limit
+        return self._used == self._ahead or self._used + amount <= self._limit
 
     def _grant(self, amount: int, holder: int) -> "Reservation":
         self._used += amount
@@ -86,7 +90,10 @@ class Budget:
         return Reservation(self, amount, holder)
 
     def open(self) -> "Reservation":
-        """Return a reservation of nothing yet, that can grow; its thread counts as no holder."""
+        """Return a reservation of nothing yet, that can grow, for what is read ahead.
+
+        Its thread counts as no holder.
+        """
         return Reservation(self, 0, None)
 
 
@@ -97,6 +104,7 @@ class Reservation:
         self.budget = budget
         self.amount = amount
         self._holder = holder
+        self._ahead = holder is None
         self._generation = budget._lock
 
     def grow(self, amount: int) -> bool:
@@ -107,8 +115,7 @@ class Reservation:
         with budget._lock:
             if budget._queue or budget._used + amount > budget._limit:
                 return False
-            budget._used += amount
-            self.amount += amount
+            self._take(amount)
             return True
 
     def shrink(self, amount: int) -> None:
@@ -117,9 +124,7 @@ class Reservation:
         if self._generation is not budget._lock:
             return  # taken before a fork; the child's budget never knew of it
         with budget._lock:
-            amount = min(amount, self.amount)
-            self.amount -= amount
-            budget._used -= amount
+            self._take(-min(amount, self.amount))
             if budget._queue:
                 budget._changed.notify_all()
 
@@ -134,10 +139,15 @@ class Reservation:
                 left = budget._holders.pop(holder) - 1
                 if left:
                     budget._holders[holder] = left
-            budget._used -= self.amount
-            self.amount = 0
+            self._take(-self.amount)
             if budget._queue:
                 budget._changed.notify_all()
+
+    def _take(self, amount: int) -> None:
+        self.amount += amount
+        self.budget._used += amount
+        if self._ahead:
+            self.budget._ahead += amount
 
     def __enter__(self) -> Self:
         return self

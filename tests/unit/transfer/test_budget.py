@@ -4,6 +4,7 @@ import io
 import os
 import random
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -87,6 +88,56 @@ def test_more_than_the_whole_runs_alone() -> None:
     held.release()
     assert done.wait(10)
     thread.join(10)
+
+
+def test_a_transfer_does_not_wait_for_what_was_read_ahead() -> None:
+    """A sleeping client's read-ahead keeps nobody from adding, one at a time."""
+    budget = Budget(100)
+    ahead = budget.open()
+    assert ahead.grow(90)
+    with budget.reserve(50) as first:
+        assert budget.used == 140
+        assert not first.grow(1)
+        assert not ahead.grow(1)
+        done = threading.Event()
+
+        def second() -> None:
+            with budget.reserve(50):
+                done.set()
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not done.wait(0.05)
+    assert done.wait(10)
+    thread.join(10)
+    ahead.shrink(40)
+    assert budget.used == 50
+    ahead.release()
+    with budget.reserve(100), budget.open() as other:
+        assert not other.grow(1)
+    assert budget.used == 0
+
+
+def test_an_add_of_a_reader_that_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader whose beginning was looked at can be the source of an add on a full budget."""
+    budget = Budget(8 * CHUNK)
+    monkeypatch.setattr(store_module, "PROCESS_BUDGET", budget)
+    store, driver = memory_store(transfer_deadline=10)
+    data = random.Random(0).randbytes(16 * CHUNK)
+    driver.objects["origin"] = (data, "nonce")
+    driver.read_concurrency, driver.read_size = 8, CHUNK
+    reader = store.get("memory://mem/origin")
+    head = reader.read(10)
+    while budget.used < 7 * CHUNK:
+        threading.Event().wait(0.001)
+
+    def rest() -> Iterator[bytes]:
+        yield head
+        yield from reader
+
+    store.add("copy", rest(), len(data))
+    assert driver.objects["copy"][0] == data
+    assert budget.used == 0
 
 
 def test_a_thread_does_not_wait_for_itself() -> None:
