@@ -1,15 +1,17 @@
 """What a real S3 gateway refuses, and how that is told; nothing is left in any bucket."""
 
+import contextlib
 import io
 import json
 import os
+import pathlib
+import socket
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from store_lib import Store
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
@@ -23,24 +25,18 @@ from store_lib.exceptions import (
     StorageFull,
     StoreError,
 )
-from tests.functional.s3.conftest import MakeStore
+from tests.functional.s3.conftest import (
+    LARGE,
+    MIB,
+    MakeStore,
+    assert_nothing_is_left,
+    bucket_of,
+    stream,
+)
 from tests.functional.s3.places import Place, ceph_http
+from tests.scripted_server import Reply, ScriptedServer
 from tests.servers.ceph import Ceph
 from tests.servers.process import free_ports
-
-MIB = 1024 * 1024
-LARGE = os.urandom(MIB) * 12 + b"end"
-
-
-def stream(data: bytes) -> Iterator[bytes]:
-    """Return a source that does not tell its length."""
-    return (data[at : at + MIB] for at in range(0, len(data), MIB))
-
-
-def assert_nothing_is_left(store: Store) -> None:
-    """The bucket holds neither an object, nor a claim, nor an upload in parts."""
-    assert list(store.list()) == []
-    assert list(store.list_incomplete()) == []
 
 
 @pytest.mark.parametrize("size", [0, 1000, 5 * MIB, len(LARGE)])
@@ -103,8 +99,9 @@ def test_wrong_keys_are_told(
     text: str,
 ) -> None:
     """A key that is wrong or not known is AuthorizationFailure for everything, and not shown."""
-    uri = make_store(place, s3_store_bucket="taken-bucket").add(str(uuid.uuid4()), LARGE[:3], 3).uri
-    store = make_store(place, s3_store_bucket="taken-bucket", **options)
+    owner = make_store(place)
+    uri = owner.add("old", LARGE[:3], 3).uri
+    store = make_store(place, **bucket_of(owner), **options)
     calls = [
         lambda: store.add("id", io.BytesIO(b"x"), 1),
         lambda: store.add("id", stream(LARGE)),
@@ -119,6 +116,7 @@ def test_wrong_keys_are_told(
         assert caught.value.status is ErrorStatus.PERMANENT
         for secret in options.values():
             assert secret not in str(caught.value)
+    assert_nothing_is_left(owner, "old")
 
 
 def test_a_missing_bucket_is_told(place: Place, make_store: MakeStore) -> None:
@@ -146,44 +144,127 @@ def test_a_bad_bucket_name_is_told(ceph: Ceph, make_store: MakeStore) -> None:
         refused.add("id", io.BytesIO(b"x"), 1)
 
 
-def test_nobody_there_is_told(ceph: Ceph, make_store: MakeStore) -> None:
+def nobody_at_the_port() -> Iterator[str]:
+    """A host that refuses connections."""
+    yield f"http://127.0.0.1:{free_ports(1)[0]}"
+
+
+def nobody_of_the_name() -> Iterator[str]:
+    """A host that does not exist."""
+    yield "http://nowhere.invalid"
+
+
+def nobody_who_answers() -> Iterator[str]:
+    """A host that lets connections wait: its queue of them is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("nobody", "text"),
+    [
+        (nobody_at_the_port, "Connection refused"),
+        (nobody_of_the_name, "name cannot be looked up"),
+        (nobody_who_answers, "did not connect within s3_store_connect_timeout"),
+    ],
+)
+def test_nobody_there_is_told(
+    ceph: Ceph, make_store: MakeStore, nobody: Callable[[], Iterator[str]], text: str
+) -> None:
     """A host that does not answer is RemoteServiceUnavailable once the attempts are used up."""
-    (port,) = free_ports(1)
-    for host in (f"http://127.0.0.1:{port}", "http://nowhere.invalid"):
-        store = make_store(
-            ceph_http(ceph), s3_store_host=host, transfer_attempts=2, s3_store_connect_timeout=2
-        )
-        with pytest.raises(RemoteServiceUnavailable, match="No answer from") as caught:
-            store.add("id", stream(LARGE), len(LARGE))
-        assert caught.value.status is ErrorStatus.EXHAUSTED
+    with contextlib.contextmanager(nobody)() as host:
+        options = {"s3_store_host": host, "transfer_attempts": 2, "s3_store_connect_timeout": 1}
+        store = make_store(ceph_http(ceph), **options)
+        calls: list[Callable[[], object]] = [
+            lambda: store.add("id", stream(LARGE), len(LARGE)),
+            lambda: store.get(f"{store.driver.url_prefix}/id"),  # type: ignore[union-attr]
+        ]
+        for call in calls:
+            with pytest.raises(RemoteServiceUnavailable, match=f"No answer from.*{text}") as caught:
+                call()
+            assert caught.value.status is ErrorStatus.EXHAUSTED
 
 
 def test_an_untrusted_certificate_is_told(ceph: Ceph, make_store: MakeStore) -> None:
     """A certificate that nobody vouches for is refused at once, and the option is named."""
     place = ceph_http(ceph)
-    store = make_store(place, s3_store_host=ceph.s3_tls_endpoint)
+    owner = make_store(place)
+    uri = owner.add("old", io.BytesIO(b"x"), 1).uri
+    store = make_store(place, s3_store_host=ceph.s3_tls_endpoint, **bucket_of(owner))
     with pytest.raises(RemoteServiceUnavailable, match="s3_store_cacert") as caught:
         store.add("id", stream(LARGE), len(LARGE))
     assert caught.value.status is ErrorStatus.PERMANENT
     broken = make_store(place, s3_store_host=ceph.s3_tls_endpoint, s3_store_cacert=__file__)
     with pytest.raises(StoreError):
         broken.add("id", io.BytesIO(b"x"), 1)
+    with pytest.raises(RemoteServiceUnavailable, match="s3_store_cacert"):
+        store.get(uri)
+    assert_nothing_is_left(owner, "old")
 
 
+def from_environment(ceph: Ceph, directory: pathlib.Path) -> Iterator[dict[str, str]]:
+    """Credentials in the environment itself."""
+    yield {
+        "AWS_ACCESS_KEY_ID": ceph.s3_access_key,
+        "AWS_SECRET_ACCESS_KEY": ceph.s3_secret_key,
+    }
+
+
+def from_profile(ceph: Ceph, directory: pathlib.Path) -> Iterator[dict[str, str]]:
+    """Credentials in a profile of boto3's file."""
+    file = directory / "credentials"
+    file.write_text(
+        f"[ours]\naws_access_key_id = {ceph.s3_access_key}\n"
+        f"aws_secret_access_key = {ceph.s3_secret_key}\n"
+    )
+    yield {"AWS_SHARED_CREDENTIALS_FILE": str(file), "AWS_PROFILE": "ours"}
+
+
+def from_role(ceph: Ceph, directory: pathlib.Path) -> Iterator[dict[str, str]]:
+    """Credentials of the machine's role, which a server tells that only the machine reaches."""
+    keys = {"AccessKeyId": ceph.s3_access_key, "SecretAccessKey": ceph.s3_secret_key}
+    role = {"Code": "Success", **keys, "Token": "", "Expiration": "2999-01-01T00:00:00Z"}
+    answers = {
+        "/latest/api/token": "token",
+        "/latest/meta-data/iam/security-credentials/": "ours",
+        "/latest/meta-data/iam/security-credentials/ours": json.dumps(role),
+    }
+    with ScriptedServer(lambda request: Reply(body=answers[request.target].encode())) as server:
+        yield {
+            "AWS_EC2_METADATA_DISABLED": "false",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url,
+        }
+
+
+@pytest.mark.parametrize("source", [from_environment, from_profile, from_role])
 def test_credentials_come_from_boto3s_chain(
-    ceph: Ceph, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+    ceph: Ceph,
+    make_store: MakeStore,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    source: Callable[[Ceph, pathlib.Path], Iterator[dict[str, str]]],
 ) -> None:
-    """Without keys in the configuration, those of the environment are used; or none is told."""
-    none = {"s3_store_access_key": None, "s3_store_secret_key": None}
+    """Without keys in the configuration they are found where boto3 looks; or none is told."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "missing"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    none = {"s3_store_access_key": None, "s3_store_secret_key": None}
     store = make_store(ceph_http(ceph), **none)
     with pytest.raises(MissingCredentialError, match="Set s3_store_access_key"):
         store.add("id", io.BytesIO(b"x"), 1)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ceph.s3_access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ceph.s3_secret_key)
-    store = make_store(ceph_http(ceph), **none)
-    store.delete(store.add("id", io.BytesIO(b"x"), 1).uri)
-    assert_nothing_is_left(store)
+    with contextlib.contextmanager(source)(ceph, tmp_path) as found:
+        for name, value in found.items():
+            monkeypatch.setenv(name, value)
+        store = make_store(ceph_http(ceph), **none)
+        store.delete(store.add("id", io.BytesIO(b"x"), 1).uri)
+        assert_nothing_is_left(store)
 
 
 def test_a_used_up_quota_is_told(ceph: Ceph, make_store: MakeStore) -> None:
@@ -210,8 +291,9 @@ def test_a_used_up_quota_is_told(ceph: Ceph, make_store: MakeStore) -> None:
     with pytest.raises(StorageFull, match="QuotaExceeded") as caught:
         add_until_full()
     assert caught.value.status is ErrorStatus.PERMANENT
-    assert len(list(store.list())) == len(kept)
-    assert list(store.list_incomplete()) == []
+    with pytest.raises(StorageFull, match="QuotaExceeded"):
+        store.add("small", io.BytesIO(b"x"), 1)
+    assert_nothing_is_left(store, *(uri.rpartition("/")[2] for uri in kept))
 
 
 def test_a_forbidden_bucket_is_told(ceph: Ceph, make_store: MakeStore) -> None:
@@ -225,7 +307,7 @@ def test_a_forbidden_bucket_is_told(ceph: Ceph, make_store: MakeStore) -> None:
         ceph_http(ceph),
         s3_store_access_key=keys["access_key"],
         s3_store_secret_key=keys["secret_key"],
-        s3_store_bucket=owner.driver._settings.bucket,  # type: ignore[union-attr]
+        **bucket_of(owner),
         s3_store_create_bucket_on_put=False,
     )
     for call in (

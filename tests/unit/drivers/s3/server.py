@@ -6,13 +6,11 @@ import hashlib
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
+from tests.s3_faults import Spoiled, refusal, xml_answer
 from tests.scripted_server import Reply, Request, ScriptedServer
-
-#: Looks at a request before the server does, and may answer in its place.
-Fault = Callable[[Request], Reply | None]
 
 
 @dataclasses.dataclass
@@ -25,52 +23,23 @@ class Stored:
     modified: float = dataclasses.field(default_factory=time.time)
 
 
-class S3Server:
-    """One bucket, as Ceph's gateway serves it: ``If-None-Match`` counts on a put alone.
-
-    :param server: answers by :meth:`handle`
-    """
+class S3Server(Spoiled):
+    """One bucket, as Ceph's gateway serves it: ``If-None-Match`` counts on a put alone."""
 
     def __init__(self, server: ScriptedServer, bucket: str = "box") -> None:
-        self.server = server
         self._name = bucket
-        self.reset()
+        super().__init__(server)
 
     def reset(self) -> None:
         """Forget everything."""
-        self.server.handler = self.handle
-        self.server.requests.clear()
+        super().reset()
         self.bucket = self._name
         self.objects: dict[str, Stored] = {}
         #: Parts by number, by upload, with the key and the metadata that it is to have.
         self.uploads: dict[str, tuple[str, dict[str, str], dict[int, bytes]]] = {}
-        self.before: list[Fault] = []
-        #: As ``before``, but the request is carried out all the same: its reply is lost.
-        self.after: list[Fault] = []
         self._numbers = 0
 
-    def made(self, method: str = "", text: str = "") -> list[Request]:
-        """Return the requests so far of a method whose target has ``text``."""
-        return [
-            each
-            for each in list(self.server.requests)
-            if method in ("", each.method) and text in each.target
-        ]
-
-    def handle(self, request: Request) -> Reply:
-        """Answer a request; one that ended early has no effect."""
-        if len(request.body) < int(request.headers.get("content-length", 0)):
-            return Reply(raw=b"", then="fin")
-        for fault in list(self.before):
-            if (reply := fault(request)) is not None:
-                return reply
-        answer = self._answer(request)
-        for fault in list(self.after):
-            if (reply := fault(request)) is not None:
-                return reply
-        return answer
-
-    def _answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> Reply:
         path, _, query = request.target.partition("?")
         words = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
         _, bucket, *rest = urllib.parse.unquote(path).split("/", 2)
@@ -135,7 +104,7 @@ class S3Server:
         self._numbers += 1
         upload = f"upload-{self._numbers}"
         self.uploads[upload] = (key, _metadata(request), {})
-        return _xml(f"<X><UploadId>{upload}</UploadId></X>")
+        return xml_answer(f"<X><UploadId>{upload}</UploadId></X>")
 
     def _upload(self, request: Request, key: str, words: dict[str, str]) -> Reply:
         upload = words["uploadId"]
@@ -154,11 +123,11 @@ class S3Server:
                 f"<LastModified>2020-01-02T00:00:00Z</LastModified></Part>"
                 for number, data in parts.items()
             )
-            return _xml(f"<X>{rows}</X>")
+            return xml_answer(f"<X>{rows}</X>")
         numbers = [int(each) for each in re.findall(r"<PartNumber>(\d+)<", request.body.decode())]
         self.store(key, b"".join(parts[each] for each in numbers), metadata)
         del self.uploads[upload]
-        return _xml(f"<X><ETag>{self.objects[key].tag}</ETag></X>")
+        return xml_answer(f"<X><ETag>{self.objects[key].tag}</ETag></X>")
 
     def _list(self, words: dict[str, str]) -> Reply:
         rows: Iterator[str]
@@ -175,18 +144,7 @@ class S3Server:
                 for key, each in self.objects.items()
                 if key.startswith(words.get("prefix", ""))
             )
-        return _xml(f"<X>{''.join(rows)}<IsTruncated>false</IsTruncated></X>")
-
-
-def refusal(status: int, code: str, message: str = "told by the server") -> Reply:
-    """Return an error as S3 gives it."""
-    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-    return _xml(body, status)
-
-
-def _xml(text: str, status: int = 200) -> Reply:
-    body = b'<?xml version="1.0"?>' + text.encode()
-    return Reply(status, body, {"Content-Type": "application/xml", "x-amz-request-id": "tx1"})
+        return xml_answer(f"<X>{''.join(rows)}<IsTruncated>false</IsTruncated></X>")
 
 
 def _metadata(request: Request) -> dict[str, str]:
@@ -196,16 +154,3 @@ def _metadata(request: Request) -> dict[str, str]:
         for name, value in request.headers.items()
         if name.startswith(prefix)
     }
-
-
-def times(number: int, reply: Callable[[], Reply], method: str = "", text: str = "") -> Fault:
-    """Return a fault for the first ``number`` requests of a method whose target has ``text``."""
-    left = [number]
-
-    def fault(request: Request) -> Reply | None:
-        if method not in ("", request.method) or text not in request.target or not left[0]:
-            return None
-        left[0] -= 1
-        return reply()
-
-    return fault

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from store_lib import Store
+from store_lib.drivers.s3 import S3Driver
 from store_lib.drivers.s3.claim import PREFIX, Claim
+from store_lib.drivers.s3.writer import S3Writer
 from store_lib.exceptions import (
     BackendException,
     Duplicate,
@@ -19,10 +21,12 @@ from store_lib.exceptions import (
     StoreError,
 )
 from store_lib.transfer import ways
+from store_lib.transfer.bodies import MemoryBody
 from tests.relay import CuttingRelay
+from tests.s3_faults import refusal, times
 from tests.scripted_server import Reply, Request
 from tests.unit.drivers.s3.conftest import CHUNK, MakeStore
-from tests.unit.drivers.s3.server import S3Server, refusal, times
+from tests.unit.drivers.s3.server import S3Server
 
 #: Three parts of five, five and two chunks, and a bit.
 LARGE = bytes(range(256)) * (12 * CHUNK // 256) + b"end"
@@ -273,15 +277,22 @@ def test_a_burst_of_trouble_is_overcome(
 ) -> None:
     """Two bad answers to every kind of request, claims and clean-up included, do no harm."""
     store = make_store(s3_store_create_only=create_only)
-    for method, text in (("POST", "uploads"), ("PUT", "partNumber=2"), ("POST", "uploadId")):
+    for method, text in (
+        ("POST", "uploads"),
+        ("PUT", "partNumber=2"),
+        ("POST", "uploadId"),
+        ("DELETE", "claims"),
+    ):
         s3.before.append(times(2, trouble, method, text))
     store.add("large", stream(LARGE), len(LARGE))
     s3.before.append(times(2, trouble, "PUT", "/box/small"))
     store.add("small", io.BytesIO(b"data"), 4)
+    s3.before.append(times(2, trouble, "PUT", "claims/claimed"))
+    store.add("claimed", io.BytesIO(b"data"), 4)
     s3.before.append(times(2, trouble, "PUT", "/box/middle"))
     store.add("middle", stream(LARGE[: 4 * CHUNK]), 4 * CHUNK)
     assert s3.objects["large"].data == LARGE
-    assert_nothing_is_left(s3, "large", "small", "middle")
+    assert_nothing_is_left(s3, "large", "small", "middle", "claimed")
 
 
 def test_a_complete_that_fails_within_a_good_answer_is_repeated(store: Store, s3: S3Server) -> None:
@@ -320,6 +331,55 @@ def test_trouble_without_end_is_told_and_leaves_nothing(
         store.add("id", stream(LARGE), len(LARGE))
     assert caught.value.status is ErrorStatus.EXHAUSTED
     assert (caught.value.store, caught.value.object_id) == ("it", "id")
+    assert_nothing_is_left(s3)
+
+
+class _Door:
+    """A lock that tells who comes to it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.come = threading.Semaphore(0)
+
+    def __enter__(self) -> None:
+        self.come.release()
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+def test_an_upload_that_cannot_be_begun_is_asked_for_once_at_a_time(
+    store: Store, s3: S3Server
+) -> None:
+    """Parts that wait for the upload to be begun fail together, and do not queue to ask again."""
+    driver = store.driver
+    assert isinstance(driver, S3Driver)
+    writer = driver.create("id", None, nonce="1" * 32, context=None)
+    assert isinstance(writer, S3Writer)
+    writer._lock = door = _Door()  # type: ignore[assignment]
+    s3.before.append(times(9, SLOW, "POST", "uploads"))
+    errors: list[StoreError] = []
+
+    def put(number: int) -> None:
+        try:
+            writer.put_part(number, MemoryBody([b"data"]))
+        except StoreError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=put, args=(number,)) for number in (1, 2, 3)]
+    with door.lock:
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            door.come.acquire()
+    for thread in threads:
+        thread.join()
+    assert [each.status for each in errors] == [ErrorStatus.TEMPORARY] * 3
+    assert len(s3.made("POST", "uploads")) == 1
+    s3.before.clear()
+    writer.put_part(1, MemoryBody([b"data"]))
+    writer.abort()
     assert_nothing_is_left(s3)
 
 

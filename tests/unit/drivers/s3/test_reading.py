@@ -22,9 +22,10 @@ from store_lib.exceptions import (
     RemoteServiceUnavailable,
     StoreError,
 )
+from tests.s3_faults import refusal, times
 from tests.scripted_server import Reply, Request
 from tests.unit.drivers.s3.conftest import MakeStore
-from tests.unit.drivers.s3.server import S3Server, refusal, times
+from tests.unit.drivers.s3.server import S3Server
 
 DATA = bytes(range(256)) * 1000
 
