@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from store_lib.drivers.s3.bucket import NONCE, Bucket, Head
 from store_lib.drivers.s3.errors import ConditionFailed
-from store_lib.exceptions import Duplicate, StoreError
+from store_lib.exceptions import Duplicate, ErrorStatus, StoreError
 
 LOG = logging.getLogger(__name__)
 
@@ -20,6 +20,10 @@ LOG = logging.getLogger(__name__)
 PREFIX = ".store_lib/claims/"
 
 _LIFE = "store-lib-life"
+
+#: How often the removal of a claim is tried, at once: the object is stored, and the add would not
+#: be repeated for a claim.
+_RELEASES = 3
 
 
 def lives(claim: Head) -> bool:
@@ -86,12 +90,16 @@ class Claim:
         """Remove the claim, if it is ours; one that cannot be removed ends by itself."""
         if not self._asked:
             return
-        try:
-            if time.monotonic() < self._sure_until or self._is_ours():
-                self._bucket.delete(self._key)
-        except StoreError as error:
-            LOG.warning("The claim %s could not be removed: %s", self._key, error)
         self._asked = False
+        for attempt in range(1, _RELEASES + 1):
+            try:
+                if time.monotonic() < self._sure_until or self._is_ours():
+                    self._bucket.delete(self._key)
+                return
+            except StoreError as error:
+                if attempt == _RELEASES or error.status is not ErrorStatus.TEMPORARY:
+                    LOG.warning("The claim %s could not be removed: %s", self._key, error)
+                    return
 
     def _is_ours(self) -> bool:
         found = self._bucket.head(self._key)

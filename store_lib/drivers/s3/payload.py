@@ -11,30 +11,32 @@ _PIECE = 256 * 1024
 class Payload:
     """Reads a body without copying it.
 
-    A read gives what is there, whatever was asked for: botocore, which signs the bytes, and
-    urllib3, which sends them, take pieces of any size, and fewer of them cost less.
+    A read gives what is there, in pieces of 256 KiB at least.  Fewer pieces cost less:
+    urllib3, which sends them, would take much smaller ones, and botocore, which signs them, asks
+    for larger ones.
     """
 
     def __init__(self, body: Body) -> None:
         self._body = body
-        self._pieces: Iterator[memoryview] | None = None
+        self._views: Iterator[memoryview] | None = None
+        self._view = memoryview(b"")
         #: Whether it can be read twice, to be signed and to be sent.
         self.rewindable = body.rewindable
 
-    def read(self, _: int = -1, /) -> memoryview | bytes:
+    def read(self, amount: int = -1, /) -> memoryview:
         """Return the next piece, empty at the end."""
-        if self._pieces is None:
-            self._pieces = self._cut()
-        return next(self._pieces, b"")
-
-    def _cut(self) -> Iterator[memoryview]:
-        for view in self._body.views():
-            for start in range(0, len(view), _PIECE):
-                yield view[start : start + _PIECE]
+        if self._views is None:
+            self._views = self._body.views()
+        if not len(self._view):
+            self._view = next(self._views, self._view)
+        size = max(amount, _PIECE)
+        piece, self._view = self._view[:size], self._view[size:]
+        return piece
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Move to where no piece is cut in two."""
-        self._pieces = None
+        self._views = None
+        self._view = memoryview(b"")
         return self._body.seek(offset, whence)
 
     def tell(self) -> int:

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from store_lib import Store
-from store_lib.drivers.s3 import S3Driver
 from store_lib.drivers.s3.claim import PREFIX, Claim
-from store_lib.drivers.s3.writer import S3Writer
 from store_lib.exceptions import (
     BackendException,
     Duplicate,
@@ -21,7 +19,6 @@ from store_lib.exceptions import (
     StoreError,
 )
 from store_lib.transfer import ways
-from store_lib.transfer.bodies import MemoryBody
 from tests.relay import CuttingRelay
 from tests.s3_faults import refusal, times
 from tests.scripted_server import Reply, Request
@@ -277,12 +274,7 @@ def test_a_burst_of_trouble_is_overcome(
 ) -> None:
     """Two bad answers to every kind of request, claims and clean-up included, do no harm."""
     store = make_store(s3_store_create_only=create_only)
-    for method, text in (
-        ("POST", "uploads"),
-        ("PUT", "partNumber=2"),
-        ("POST", "uploadId"),
-        ("DELETE", "claims"),
-    ):
+    for method, text in (("POST", "uploads"), ("PUT", "partNumber=2"), ("POST", "uploadId")):
         s3.before.append(times(2, trouble, method, text))
     store.add("large", stream(LARGE), len(LARGE))
     s3.before.append(times(2, trouble, "PUT", "/box/small"))
@@ -334,53 +326,17 @@ def test_trouble_without_end_is_told_and_leaves_nothing(
     assert_nothing_is_left(s3)
 
 
-class _Door:
-    """A lock that tells who comes to it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.come = threading.Semaphore(0)
-
-    def __enter__(self) -> None:
-        self.come.release()
-        self.lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
-
-
-def test_an_upload_that_cannot_be_begun_is_asked_for_once_at_a_time(
-    store: Store, s3: S3Server
+@pytest.mark.parametrize("trouble", [SLOW, lambda: Reply(raw=b"", then="rst")])
+def test_the_removal_of_a_claim_is_tried_again(
+    store: Store, s3: S3Server, trouble: "type[Reply]"
 ) -> None:
-    """Parts that wait for the upload to be begun fail together, and do not queue to ask again."""
-    driver = store.driver
-    assert isinstance(driver, S3Driver)
-    writer = driver.create("id", None, nonce="1" * 32, context=None)
-    assert isinstance(writer, S3Writer)
-    writer._lock = door = _Door()  # type: ignore[assignment]
-    s3.before.append(times(9, SLOW, "POST", "uploads"))
-    errors: list[StoreError] = []
-
-    def put(number: int) -> None:
-        try:
-            writer.put_part(number, MemoryBody([b"data"]))
-        except StoreError as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=put, args=(number,)) for number in (1, 2, 3)]
-    with door.lock:
-        for thread in threads:
-            thread.start()
-        for _ in threads:
-            door.come.acquire()
-    for thread in threads:
-        thread.join()
-    assert [each.status for each in errors] == [ErrorStatus.TEMPORARY] * 3
-    assert len(s3.made("POST", "uploads")) == 1
-    s3.before.clear()
-    writer.put_part(1, MemoryBody([b"data"]))
-    writer.abort()
-    assert_nothing_is_left(s3)
+    """A claim goes although the server is busy at first; one that stays fails no add."""
+    s3.before.append(times(2, trouble, "DELETE", "claims"))
+    store.add("id", stream(LARGE), len(LARGE))
+    assert_nothing_is_left(s3, "id")
+    s3.before.append(times(3, trouble, "DELETE", "claims"))
+    store.add("other", io.BytesIO(b"data"), 4)
+    assert_nothing_is_left(s3, "id", "other", PREFIX + "other")
 
 
 def test_the_abort_too_is_tried_again(store: Store, s3: S3Server) -> None:
