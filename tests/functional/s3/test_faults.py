@@ -64,6 +64,18 @@ def test_objects_come_back_as_they_were(
     assert_nothing_is_left(store)
 
 
+@pytest.mark.parametrize("signing", ["always", "never"])
+def test_the_gateway_takes_signed_and_unsigned_bytes(
+    place: Place, make_store: MakeStore, signing: str
+) -> None:
+    """Whether a signature covers the bytes is the option's to say, by http and by https."""
+    store = make_store(place, s3_store_payload_signing=signing)
+    for name, size in (("small", 1000), ("put", 4 * MIB), ("parts", len(LARGE))):
+        with store.get(store.add(name, stream(LARGE[:size]), size).uri) as reader:
+            assert reader.read() == LARGE[:size]
+    assert_nothing_is_left(store, "parts", "put", "small")
+
+
 def test_a_large_copy_is_made_in_parts(place: Place, make_store: MakeStore) -> None:
     """Above a limit (5 GiB; lowered here) the server copies part by part, all or nothing."""
     store = make_store(place)
