@@ -155,7 +155,7 @@ class Ceph:
             raise AssertionError(f"{' '.join(words)}: {done.returncode}: {done.stderr}")
         return done.stdout
 
-    def daemon(self, name: str, *words: str) -> Any:
+    def daemon(self, name: str, *words: str, **arguments: Any) -> Any:
         """Send a command to a daemon's own socket, as ``ceph daemon`` does."""
         path = self.directory / "run" / f"{name}.asok"
         with socket.socket(socket.AF_UNIX) as connection:
@@ -165,7 +165,9 @@ class Ceph:
                 connection.connect(f"/proc/self/fd/{where}/{path.name}")
             finally:
                 os.close(where)
-            connection.sendall(json.dumps({"prefix": " ".join(words)}).encode() + b"\0")
+            connection.sendall(
+                json.dumps({"prefix": " ".join(words), **arguments}).encode() + b"\0"
+            )
             with connection.makefile("rb") as answer:
                 size = int.from_bytes(answer.read(4), "big")
                 return json.loads(answer.read(size))

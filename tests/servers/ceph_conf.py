@@ -79,6 +79,8 @@ bluestore block create = true
 bluestore block wal size = 0
 bluestore block db size = 0
 bluestore fsck on mount = false
+# Room that was given back is used again before new room, or the file grows to its full size.
+bluestore avl alloc bf free pct = 100
 # The default of 250 costs seconds at the start.
 bdev aio poll ms = 5
 osd memory target = 1073741824
