@@ -4,9 +4,7 @@ import contextlib
 import functools
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from benchmarks.case import MIB, Case, Contestant, Settings, Target, register
@@ -33,11 +31,10 @@ def gateway(
     """
     import botocore.session
 
-    from tests.servers.ceph import ceph
+    from tests.servers.ceph import ceph, ceph_directory
 
     with contextlib.ExitStack() as stack:
-        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="store_lib-ceph-"))
-        running = stack.enter_context(ceph(Path(place) / "cluster"))
+        running = stack.enter_context(ceph(stack.enter_context(ceph_directory())))
         host = running.s3_endpoint
         if slowed:
             host = stack.enter_context(_slowed_down(host))
