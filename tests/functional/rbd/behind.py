@@ -81,3 +81,9 @@ def read(store: Store, uri: str, *span: Any) -> bytes:
     """Return what is stored, or a range of it."""
     with store.get(uri, *span) as reader:
         return reader.read()
+
+
+def no_watcher(behind: Behind, name: str) -> bool:
+    """Say whether nothing has an image open for writing."""
+    with behind.opened(name) as image:
+        return not list(image.watchers_list())

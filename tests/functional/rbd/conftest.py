@@ -37,6 +37,12 @@ def store(make_store: MakeStore) -> Store:
 
 
 @pytest.fixture
+def config(ceph: Ceph, tmp_path: Path) -> Path:
+    """The configuration of the store, for another process."""
+    return write_store(tmp_path, {"rbd_store_user": "glance", "rbd_store_ceph_conf": ceph.conf})
+
+
+@pytest.fixture
 def behind(ceph: Ceph) -> Iterator[Behind]:
     """The pool from behind; whatever a test left in it fails the test, and is removed."""
     with ceph.admin.open_ioctx(IMAGES) as ioctx:

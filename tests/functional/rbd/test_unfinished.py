@@ -13,7 +13,7 @@ import pytest
 
 from store_lib import Incomplete, Store
 from store_lib.exceptions import Duplicate, Invalid, NotFound, StoreError
-from tests.functional.rbd.behind import Behind, MakeStore, content, read, write_store
+from tests.functional.rbd.behind import Behind, MakeStore, content, no_watcher, read
 from tests.servers.ceph import Ceph, eventually
 
 MIB = 1024 * 1024
@@ -62,17 +62,6 @@ class Adder:
         self.process.communicate()
 
 
-@pytest.fixture
-def config(ceph: Ceph, tmp_path: Path) -> Path:
-    """The configuration of the store, for another process."""
-    return write_store(tmp_path, {"rbd_store_user": "glance", "rbd_store_ceph_conf": ceph.conf})
-
-
-def _no_watcher(behind: Behind, name: str) -> bool:
-    with behind.opened(name) as image:
-        return not list(image.watchers_list())
-
-
 def test_an_upload_at_work_is_seen_by_nobody(
     ceph: Ceph, store: Store, behind: Behind, config: Path, object_id: str
 ) -> None:
@@ -109,7 +98,7 @@ def test_what_a_killed_process_leaves(
     adder.kill()
     with pytest.raises(Duplicate, match="half a minute"):
         store.add(object_id, io.BytesIO(b"other"), 5)
-    eventually(lambda: _no_watcher(behind, object_id), "the dead process's watcher is gone")
+    eventually(lambda: no_watcher(behind, object_id), "the dead process's watcher is gone")
     (found,) = store.list_incomplete()
     assert (found.object_id, found.live) == (object_id, False)
     if way == "swept":
@@ -131,7 +120,7 @@ def test_an_owner_that_comes_back_is_shut_out(
     adder = Adder(config, object_id)
     adder.process.send_signal(19)
     try:
-        eventually(lambda: _no_watcher(behind, object_id), "the stopped process's watcher is gone")
+        eventually(lambda: no_watcher(behind, object_id), "the stopped process's watcher is gone")
         data = content(9 * MIB)
         uri = store.add(object_id, io.BytesIO(data), len(data)).uri
     finally:
@@ -150,7 +139,7 @@ def test_a_snapshot_that_was_cut_short_counts_for_nothing(
     import rbd
 
     Adder(config, object_id).kill()
-    eventually(lambda: _no_watcher(behind, object_id), "the dead process's watcher is gone")
+    eventually(lambda: no_watcher(behind, object_id), "the dead process's watcher is gone")
     with rbd.Image(behind.ioctx, object_id) as image:
         image.create_snap("snap")
         number, image_id = image.snap_get_id("snap"), image.id()
@@ -292,7 +281,7 @@ def test_racing_to_take_over(
 ) -> None:
     """Of several adds that find the same leftover one wins, and no bytes are mixed."""
     Adder(config, object_id).kill()
-    eventually(lambda: _no_watcher(behind, object_id), "the dead process's watcher is gone")
+    eventually(lambda: no_watcher(behind, object_id), "the dead process's watcher is gone")
     contents = [content(9 * MIB, seed) for seed in range(4)]
     stores = [make_store() for _ in contents]
     start = threading.Barrier(len(stores), timeout=60)
@@ -334,5 +323,5 @@ def test_a_child_uses_a_connection_of_its_own(store: Store, behind: Behind, obje
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert begun + reader.read() == data
-    eventually(lambda: _no_watcher(behind, object_id), "the child's watcher is gone")
+    eventually(lambda: no_watcher(behind, object_id), "the child's watcher is gone")
     store.delete(uri)
