@@ -106,8 +106,9 @@ class RbdReader(Reader):
         raise ObjectChanged(f"Image {self._name} was deleted while it was being read.")
 
     def close(self) -> None:
-        with self._cluster.calling("close", self._name):
-            bindings.release(self._image)
+        if bindings.is_ours(self._image):  # the interpreter's end may have come before
+            with self._cluster.calling("close", self._name):
+                bindings.release(self._image)
 
 
 class Holes:
