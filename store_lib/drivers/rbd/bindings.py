@@ -204,8 +204,10 @@ def open_image(
     native = rbd.Image(ioctx, name, at_once, read_only=read_only, **by)
     image = keep(native, native.close, ioctx)
     if snapshot != at_once:
-        # Not at once: what librbd 16 opens read-only and at a snapshot makes it crash, one time
-        # in a thousand, when it is closed.
+        # Not at once: the thread in which librbd 16 opens a snapshot read-only locks the image
+        # once more after its caller was told, and may find it closed and freed by then, which
+        # ends the process.  set_snap tells from a queue that a close waits for; and so does,
+        # in effect, whatever else is opened here.
         try:
             image.set_snap(snapshot)
         except BaseException:
