@@ -248,17 +248,17 @@ def test_a_connection_that_is_cut_in_a_segment(
     assert raw.names(container) == []
 
 
-@pytest.mark.parametrize(
-    ("size", "status"), [(2 * len(LARGE), 408), (None, 499)], ids=["size told", "size not told"]
-)
+@pytest.mark.parametrize("size", [2 * len(LARGE), None], ids=["size told", "size not told"])
 def test_a_source_that_stands_still_for_too_long(
     tmp_path: Path,
     open_store: Open,
     monkeypatch: pytest.MonkeyPatch,
     size: int | None,
-    status: int,
 ) -> None:
-    """A streamed segment that Swift no longer waits for fails the add, and nothing is left."""
+    """A streamed segment that Swift no longer waits for fails the add, and nothing is left.
+
+    This release of the proxy says 499, which is for clients that went away, and not 408.
+    """
     monkeypatch.setattr(PROCESS_BUDGET, "_limit", 4 << 20)
     with run_swift(tmp_path, client_timeout=1) as server:
         store = open_store(v1(server, "c", swift_store_large_object_chunk_size=5))
@@ -268,7 +268,7 @@ def test_a_source_that_stands_still_for_too_long(
 
         def source() -> Iterator[bytes]:
             yield LARGE
-            wait_until(lambda: f" {status} " in log.read_text())
+            wait_until(lambda: " 499 " in log.read_text())
             yield LARGE
 
         with pytest.raises(RemoteServiceUnavailable) as caught:
