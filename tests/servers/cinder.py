@@ -123,6 +123,7 @@ rbd_user = {user}
 rbd_ceph_conf = {config}
 rbd_exclusive_cinder_pool = true
 report_discard_supported = true
+max_over_subscription_ratio = 1000
 """
 
 
