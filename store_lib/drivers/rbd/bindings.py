@@ -80,7 +80,10 @@ class _State:
         self.changed = threading.Condition(self.lock)
         self.open: dict[Any, _Held] = {}
         self.calls = 0
+        #: Whether no call may begin any more, ...
         self.ended = False
+        #: ... and whether what could be closed is closed.
+        self.closed = False
 
 
 _state = _State()
@@ -97,7 +100,7 @@ def keep(native: Any, close: Callable[[], object], base: Any = None) -> Any:
         if below is not None:
             below.users += 1
         _state.open[native] = _Held(close, None if below is None else base)
-        if _state.ended:
+        if _state.closed:  # by a call that hung
             _forget()
     return native
 
@@ -242,6 +245,7 @@ def _end() -> None:
             for native in reversed(list(_state.open)):
                 with contextlib.suppress(Exception):
                     release(native)
+        _state.closed = True
         _forget()
 
 
