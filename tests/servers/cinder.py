@@ -59,6 +59,9 @@ resource_query_filters_file = {etc}/resource_filters.json
 rootwrap_config = {etc}/rootwrap.conf
 state_path = {directory}/state
 log_file = {directory}/cinder.log
+# Lines that say, several for each request, that it came and was obeyed took 8 % of the time.
+default_log_levels = cinder.api.openstack.wsgi=WARN,cinder.volume.api=WARN,sqlalchemy=WARN,\
+taskflow=WARN,routes.middleware=WARN,keystonemiddleware=WARN,urllib3=WARN,stevedore=WARN
 report_interval = 10
 service_down_time = 86400
 backend_stats_polling_interval = 60

@@ -4,6 +4,7 @@ Run by the Python of the servers' environment: ``serve_cinder.py CONFIG TYPES.js
 and the volume types are made when there is none.
 """
 
+import gc
 import json
 import os
 import sys
@@ -152,6 +153,10 @@ def main(path, types):
     start_services()
     api = service.WSGIService("osapi_volume")
     api.start()
+    # What is there now stays, and need not be looked through for garbage again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
     api.server._server.wait()  # api.wait() would return at once
 
 
