@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ISO := .cache/grub-rescue-cdrom.iso
 
-# Tests run on all cores.  Each worker starts servers of its own when it first needs them.
+# Tests run on all cores.  Each worker starts servers of its own when it first needs them, and waits
+# for them much of its time: so there are three workers for two cores.
 SPREAD := --numprocesses auto --dist worksteal
+SPREAD_WAITING := --numprocesses $(shell expr \( $$(nproc) \* 3 + 1 \) / 2) --dist worksteal
 
 # The interpreter that makes .venv: 3.11 or later, able to make virtual environments.
 PYTHON ?= $(firstword $(foreach each,python3 python3.14 python3.13 python3.12 python3.11,\
@@ -29,7 +31,7 @@ demo:
 test: $(VENV)/.dev lint docs ## everything CI runs: checks, documentation, all tests, coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(SPREAD) tests/unit
-	$(BIN)/coverage run -m pytest $(SPREAD) tests/functional
+	$(BIN)/coverage run -m pytest $(SPREAD_WAITING) tests/functional
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -46,7 +48,7 @@ test-unit: $(VENV)/.dev ## the tests that need no server and no root, under a mi
 	$(BIN)/python -m pytest $(SPREAD) tests/unit
 
 test-functional: $(VENV)/.dev ## the tests on real servers and file systems
-	$(BIN)/python -m pytest $(SPREAD) tests/functional
+	$(BIN)/python -m pytest $(SPREAD_WAITING) tests/functional
 
 test-glance: $(VENV)/.dev ## Glance's own tests and deployments on store_lib; GLANCE_TESTS=all for all
 	$(BIN)/python -m pytest tests/functional/glance

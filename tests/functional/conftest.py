@@ -1,6 +1,7 @@
 """The servers that tests share, one of each for a test session."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -17,6 +18,20 @@ from tests.servers.swift import Swift
 from tests.servers.swift import swift as run_swift
 
 Server = TypeVar("Server")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each worker begin with its share of the conformance runs, which take longest.
+
+    Each of them is given a run of neighbours at first, so that tests of one server stay together.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [each for each in items if each.path.name == "test_conformance.py"]
+    rest = [each for each in items if each.path.name != "test_conformance.py"]
+    share = -(-len(rest) // workers)
+    items.clear()
+    for number in range(workers):
+        items += long[number::workers] + rest[number * share : (number + 1) * share]
 
 
 @contextlib.contextmanager
