@@ -329,8 +329,12 @@ class Driver(abc.ABC):
     #: :attr:`ranges`, readers that are ``parallel``, and readers that always know their size.
     read_concurrency: int = 1
     #: Bytes of one range when several are read at once; :meth:`read` is then asked for the
-    #: first of them only.
+    #: first of them only, unless there is a :attr:`sequential_rate`.
     read_size: int = 8 * 1024 * 1024
+    #: Bytes per second from which on one stream does as well as several ranges at once, which
+    #: cost more processor time; :meth:`read` is asked for all, and only once the engine has waited
+    #: for fewer are several read.  0: several are better at any rate.
+    sequential_rate: float = 0
     #: Seconds that one call may hang before the engine gives it up, 0 for no limit; for
     #: backends that can block without end below Python, such as a dead network mount.
     call_timeout: float = 0

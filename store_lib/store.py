@@ -303,7 +303,7 @@ class Store:
         location = self._locate(driver, uri, "get")
         width = driver.read_concurrency if driver.ranges else 1
         first = length
-        if width > 1:
+        if width > 1 and not driver.sequential_rate:
             first = driver.read_size if length is None else min(length, driver.read_size)
         self._enter()
         try:
@@ -339,6 +339,7 @@ class Store:
                 ranges=driver.ranges,
                 width=width,
                 read_size=driver.read_size,
+                sequential_rate=driver.sequential_rate,
                 bounded=bool(self._guard.timeout),
                 limits=self._limits,
                 budget=PROCESS_BUDGET,

@@ -95,6 +95,7 @@ class ReadAhead:
 
     :param width: how many ranges are read at once, the caller's included
     :param size: bytes of a range
+    :param sequential_rate: bytes per second; while the store gives as many, one stream is read
     :param bounded: the caller's range too is read by a thread, so that waiting for it can end
     """
 
@@ -108,12 +109,14 @@ class ReadAhead:
         *,
         width: int,
         size: int,
+        sequential_rate: float,
         bounded: bool,
         watch: Watch,
         reservation: Reservation,
     ) -> None:
         self._cursor = cursor
         self._watch = watch
+        self._sequential_rate = sequential_rate
         self._size = size
         self._width = width
         self._bounded = bounded
@@ -127,6 +130,8 @@ class ReadAhead:
 
     def pieces(self) -> Generator[bytes, None, None]:
         """Yield all the bytes, in order."""
+        if self._sequential_rate and self._width > 1 and not self._bounded:
+            yield from self._sequence()
         while True:
             if self._ahead:
                 current = self._ahead.popleft()
@@ -143,6 +148,32 @@ class ReadAhead:
                 self._fill()
                 yield piece
             self._reservation.shrink(current.reserved)
+
+    def _sequence(self) -> Generator[bytes, None, None]:
+        """Yield the bytes of one stream, to the end, or until it turns out to be slow.
+
+        What is asked is how long the store keeps the caller waiting, over as many bytes as would
+        be read at once; how fast the caller takes them says nothing.
+        """
+        position = self._next
+        assert position is not None
+        window = self._width * self._size
+        patience = window / self._sequential_rate
+        got, waited = 0, 0.0
+        with contextlib.closing(self._cursor.pieces(position, self._cursor.end)) as stream:
+            while waited <= patience:
+                began = time.perf_counter()
+                piece = next(stream, b"")
+                waited += time.perf_counter() - began
+                got += len(piece)
+                if not piece:
+                    self._next = None
+                    return
+                position += len(piece)
+                self._next = position
+                yield piece
+                if got >= window:
+                    got, waited = 0, 0.0
 
     def _advance(self) -> tuple[int, int | None] | None:
         """Return the next range that nobody reads yet."""
@@ -254,6 +285,7 @@ class ObjectReader:
         ranges: bool,
         width: int,
         read_size: int,
+        sequential_rate: float,
         bounded: bool,
         limits: Limits,
         budget: Budget,
@@ -291,6 +323,7 @@ class ObjectReader:
                 offset,
                 width=width,
                 size=read_size,
+                sequential_rate=sequential_rate,
                 bounded=bounded,
                 watch=self._watch,
                 reservation=budget.open(),

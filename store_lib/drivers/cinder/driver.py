@@ -59,6 +59,8 @@ class CinderDriver(Driver):
     # Storage at the end of a network answers several questions at once.
     read_concurrency = 4
     read_size = 4 * 1024 * 1024
+    # The page cache of a file gives more than this, and what is behind a network less.
+    sequential_rate = 1024 * 1024 * 1024
 
     _access: "Access"
     _host: "Host"

@@ -45,6 +45,8 @@ class S3Driver(Driver):
     options: ClassVar[tuple[cfg.Opt, ...]] = OPTIONS
     ranges = True
     read_concurrency = 4
+    # A server near by gives more than this by one connection.
+    sequential_rate = 256 * MIB
     #: Bytes above which a copy within the server is made in parts, and of such a part.
     copy_limit = LARGEST_PUT
     copy_part = 512 * MIB

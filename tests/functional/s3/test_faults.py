@@ -64,6 +64,23 @@ def test_objects_come_back_as_they_were(
     assert_nothing_is_left(store)
 
 
+@pytest.mark.parametrize("rate", [0, 1, 1e15], ids=["ranges", "one stream", "slow stream"])
+def test_objects_are_read_by_one_stream_and_by_ranges(
+    place: Place, make_store: MakeStore, rate: float
+) -> None:
+    """However fast the server is taken to be, the same bytes come."""
+    store = make_store(place)
+    driver = store.driver
+    assert driver is not None
+    driver.sequential_rate, driver.read_size = rate, MIB
+    uri = store.add("id", stream(LARGE), len(LARGE)).uri
+    with store.get(uri) as reader:
+        assert reader.read() == LARGE
+    with store.get(uri, 7, len(LARGE) - 20) as reader:
+        assert reader.read() == LARGE[7:-13]
+    assert_nothing_is_left(store, "id")
+
+
 @pytest.mark.parametrize("signing", ["always", "never"])
 def test_the_gateway_takes_signed_and_unsigned_bytes(
     place: Place, make_store: MakeStore, signing: str

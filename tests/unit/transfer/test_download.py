@@ -4,6 +4,7 @@ import gc
 import hashlib
 import random
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -43,6 +44,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "direct": {},
     "ahead": {"read_concurrency": 3, "read_size": 2 * CHUNK + 5},
     "far ahead": {"read_concurrency": 8, "read_size": CHUNK},
+    "in sequence": {"read_concurrency": 3, "read_size": CHUNK, "sequential_rate": 1},
+    "ahead, as it is slow": {"read_concurrency": 3, "read_size": CHUNK, "sequential_rate": 1e15},
     "bounded": {"call_timeout": 30},
 }
 
@@ -289,6 +292,27 @@ def test_memory_is_taken_only_when_free(monkeypatch: pytest.MonkeyPatch) -> None
     assert store.get(URI).read() == DATA
     wait_closed(driver)
     assert budget.used == 0
+
+
+def test_several_are_read_once_the_store_is_slow() -> None:
+    """A store that gives enough is asked once; one that keeps the caller waiting, for ranges."""
+    settings = {"read_concurrency": 2, "read_size": CHUNK, "sequential_rate": 1_000_000}
+    store, driver = rebuilt(settings)
+    with store.get(URI) as reader:
+        first = next(reader)
+        time.sleep(0.3)  # a slow caller is not the store's fault
+        assert first + reader.read() == DATA
+    assert driver.streams == [(0, len(DATA))]
+    driver.streams.clear()
+    driver.faults.hooks["piece"] = lambda offset: time.sleep(0.3 if offset == 0 else 0)
+    with store.get(URI) as reader:
+        assert reader.read() == DATA
+    assert driver.streams[0] == (0, len(DATA))
+    later = sorted(driver.streams[1:])
+    assert len(later) > 5
+    assert all(length <= CHUNK for _, length in later)
+    assert later[0][0] > 0
+    wait_closed(driver)
 
 
 def test_stall_and_deadline() -> None:

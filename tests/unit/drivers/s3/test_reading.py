@@ -34,6 +34,7 @@ DATA = bytes(range(256)) * 1000
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """An object of these tests is read in several ranges at once."""
     monkeypatch.setattr(S3Driver, "read_size", 50_000)
+    monkeypatch.setattr(S3Driver, "sequential_rate", 0)
 
 
 @pytest.fixture
@@ -54,6 +55,21 @@ def test_ranges_are_read_at_once_and_of_one_object(store: Store, s3: S3Server, u
     assert "if-match" not in first.headers
     assert len(rest) == 5
     assert {each.headers["if-match"] for each in rest} == {s3.objects["id"].tag}
+
+
+def test_a_server_near_by_is_asked_once(
+    store: Store, s3: S3Server, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as one answer comes fast enough it is read to its end; a slow one is given up."""
+    for rate in (1, 1e15):
+        monkeypatch.setattr(S3Driver, "sequential_rate", rate)
+        s3.server.requests.clear()
+        with store.get(uri) as reader:
+            assert reader.read() == DATA
+        first, *rest = s3.made("GET", "/box/id")
+        assert "range" not in first.headers
+        assert bool(rest) == (rate > 1)
+        assert all(each.headers["if-match"] == s3.objects["id"].tag for each in rest)
 
 
 @pytest.mark.parametrize(
