@@ -87,6 +87,20 @@ def s3_add(settings: Settings) -> Case:
 
 
 @register
+def s3_add_unsigned(settings: Settings) -> Case:
+    """The same without the SHA-256 of every byte that a signature by http takes, on both ends."""
+    return Case(
+        name="s3-add-unsigned",
+        title="s3: the same, payloads not signed (the peer always signs by http)",
+        size=settings.size,
+        contestants=(Contestant("ours", "ours", "add"), Contestant("peer", "peer", "add")),
+        place="server",
+        request={"digests": BOTH},
+        fixture=functools.partial(gateway, {"s3_store_payload_signing": "never"}),
+    )
+
+
+@register
 def s3_add_unknown(settings: Settings) -> Case:
     """What an import does whose length nobody knows."""
     return Case(

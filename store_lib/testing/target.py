@@ -23,10 +23,6 @@ from store_lib.testing.profile import Profile, Settings
 #: Seconds for a backend to show or drop something that it shows a little late.
 SHORTLY = 10
 
-#: A third of what a check may take by default.  Who allows it more has a slow machine, and does not
-#: want more of the same.
-_ENOUGH = 40
-
 
 class Target:
     """The store under test for the time of one check.
@@ -91,14 +87,9 @@ class Target:
         self._open.append(stores)
         return stores
 
-    @property
-    def enough(self) -> float:
-        """Seconds after which a check need not do the same thing again and again any more."""
-        return min(_ENOUGH, self.settings.check_timeout / 3)
-
     def affords(self, number: int) -> bool:
         """Tell whether ``number`` small adds leave a slow store most of the check's time."""
-        return number * self.profile.pace < self.enough
+        return number * self.profile.pace < self.settings.check_timeout / 3
 
     @property
     def directory(self) -> pathlib.Path:

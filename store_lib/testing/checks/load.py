@@ -20,7 +20,7 @@ _LIMIT = 16
 _SLACK = 32
 #: Seconds within which a forked child must have done its work.
 _FORKED = 30
-#: Forks under load, at most, as a slow store takes a time for each.
+#: Forks under load.
 _FORKS = 40
 #: Adds at once whose memory is measured, besides one, ...
 _AT_ONCE = (4, 24)
@@ -89,7 +89,6 @@ def _fork(target: Target, how: str, children: int, size: int) -> None:
         [str(config)],
         "fork",
         **{"ids": ids, "uri": uri, "size": size, "how": how, "children": children},
-        enough=target.enough,
         limit=_FORKED,
     ) as child:
         told += child.messages()
