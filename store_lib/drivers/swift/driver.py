@@ -143,8 +143,8 @@ class SwiftDriver(Driver):
         account = place.account
         head = account.head(place.path)
         if head is None:
-            with contextlib.suppress(Forbidden):  # an earlier delete may have come no further
-                self._tenancy.containers.drop(account, place.container)
+            with contextlib.suppress(Forbidden):
+                self._tenancy.containers.drop_old(account, place.container)
             raise NotFound(image=place.location.shown)
         manifest = dynamic_of(head.headers)
         if is_static(head.headers):

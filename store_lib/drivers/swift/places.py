@@ -1,11 +1,22 @@
 """Where an object lies, as one login sees it; and containers that are made and dropped."""
 
 import dataclasses
+import email.utils
 from collections.abc import Mapping
 
 from store_lib.drivers.swift.account import Account, path_of
 from store_lib.drivers.swift.location import SwiftLocation
-from store_lib.exceptions import BackendException
+from store_lib.exceptions import BackendException, ErrorStatus
+
+#: Seconds within which an add that has made a container has put something into it.
+_YOUNG = 3600
+
+
+class ContainerLost(BackendException):
+    """An object's own container was removed under an add, by a delete of the same id."""
+
+    message = "The container %(container)s was removed during the upload. Add the object again."
+    default_status = ErrorStatus.TEMPORARY
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,3 +80,18 @@ class Containers:
         if self.own:
             # 409: there is something in it.
             account.ask("DELETE", path_of(container), 404, 409)
+
+    def drop_old(self, account: Account, container: str) -> None:
+        """Remove what a delete that came no further has left of an object that is not there.
+
+        One that was made lately may be that of an add whose first segment is on its way.  It is
+        the server's clock that tells, by both times.
+        """
+        if not self.own:
+            return
+        head = account.head(path_of(container))
+        if head is None or head.modified is None or "Date" not in head.headers:
+            return
+        now = email.utils.parsedate_to_datetime(head.headers["Date"]).timestamp()
+        if now - head.modified > _YOUNG:
+            self.drop(account, container)

@@ -21,8 +21,8 @@ from store_lib.drivers.swift.manifests import (
     static_segments,
 )
 from store_lib.drivers.swift.names import prefix_of
-from store_lib.drivers.swift.places import Containers, Place
-from store_lib.exceptions import BackendException, Duplicate, NotSupported, StoreError
+from store_lib.drivers.swift.places import ContainerLost, Containers, Place
+from store_lib.exceptions import Duplicate, NotFound, NotSupported, StoreError
 
 #: The header that keeps an upload's nonce with its object.
 NONCE = "X-Object-Meta-Store-Lib-Nonce"
@@ -170,22 +170,29 @@ class SwiftWriter(PartWriter):
 
         :raises Duplicate: an object of this id is there
         """
-        place, headers = self._place, {NONCE: self._nonce, **_HEADERS}
         self._publishing = True
+        try:
+            self._put_manifest(tokens)
+        except NotFound as error:  # a segment that is not there is told otherwise
+            self._make_container()
+            raise ContainerLost(container=self._place.container) from error
+        return self._confirmed()
+
+    def _put_manifest(self, segments: Sequence[Segment]) -> None:
+        place, headers = self._place, {NONCE: self._nonce, **_HEADERS}
         if self._plan.dynamic:
-            size = sum(each.size for each in tokens)
+            size = sum(each.size for each in segments)
             put_dynamic(self._account, place.container, place.name, self._prefix, size, headers)
         else:
             put_static(
                 self._account,
                 place.container,
                 place.name,
-                tokens,
+                segments,
                 headers,
                 most=self._plan.entries,
                 prefix=self._prefix,
             )
-        return self._confirmed()
 
     def resolve(self) -> SwiftLocation | None:
         """Look whether the nonce of what is stored is this upload's."""
@@ -236,15 +243,17 @@ class SwiftWriter(PartWriter):
         def copy(number: int, each: Segment) -> None:
             name = f"{self._prefix}{number:08}"
             self._begun[name] = None
-            answer = self._account.ask(
-                "COPY",
-                path_of(each.container, each.name),
-                headers={
-                    "Destination": quote(f"{self._place.container}/{name}"),
-                    "X-Fresh-Metadata": "true",
-                },
-                silence=COPYING,
-            )
+            headers = {
+                "Destination": quote(f"{self._place.container}/{name}"),
+                "X-Fresh-Metadata": "true",
+            }
+            path = path_of(each.container, each.name)
+            try:
+                answer = self._account.ask("COPY", path, headers=headers, silence=COPYING)
+            except NotFound as error:
+                if self._account.head(path_of(self._place.container)) is not None:
+                    raise
+                raise ContainerLost(container=self._place.container) from error
             made[number] = self._segment(name, each.size, answer)
 
         calls = [functools.partial(copy, *each) for each in enumerate(origin, 1)]
@@ -252,20 +261,26 @@ class SwiftWriter(PartWriter):
         return [made[number] for number in sorted(made)]
 
     def _put(self, name: str, body: Body, headers: Mapping[str, str]) -> Answer:
-        """Store bytes under a name, once more if its container has to be made first."""
-        container = self._place.container
-        path = path_of(container, name)
+        """Store bytes under a name, once more if its container has to be made first.
+
+        :raises ContainerLost: it is missing again: deletes of the same id remove it while it is
+            empty, and servers remember for some seconds that it was missing, until it is made anew
+        """
+        path = path_of(self._place.container, name)
         answer = self._account.ask("PUT", path, 404, 412, headers=headers, body=body)
         if answer.status == 404:
-            self._containers.make(self._account, container)
-            self._made_container = True
+            self._make_container()
             if not body.rewindable:
-                raise BackendException(
-                    f"The container {container} was removed during the upload. Try again."
-                )
+                raise ContainerLost(container=self._place.container)
             body.seek(0)
-            answer = self._account.ask("PUT", path, 412, headers=headers, body=body)
+            answer = self._account.ask("PUT", path, 404, 412, headers=headers, body=body)
+        if answer.status == 404:
+            raise ContainerLost(container=self._place.container)
         return answer
+
+    def _make_container(self) -> None:
+        self._containers.make(self._account, self._place.container)
+        self._made_container = True
 
     def _segment(self, name: str, size: int, answer: Answer) -> Segment:
         etag = answer.headers.get("Etag", "").strip('"')

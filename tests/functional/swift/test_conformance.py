@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.functional.conformance import passed, run_kit, write_config
-from tests.functional.swift.accounts import Raw, v1, v3
+from tests.functional.swift.accounts import Raw, context_file, tenants, v1, v3
 from tests.servers.keystone import Keystone
 from tests.servers.swift import Swift
 
@@ -35,3 +35,16 @@ def test_single_tenant_v3_by_reference(
     account = raw_keystone("glance")
     assert _run(tmp_path, v3(keystone, container, tmp_path)) > 50
     assert account.names(container) == []
+
+
+def test_multi_tenant_v3(
+    tmp_path: Path,
+    keystone: Keystone,
+    raw_keystone: Callable[[str], Raw],
+    container: str,
+) -> None:
+    """The whole suite passes with the token of a tenant's request, and leaves no container."""
+    account = raw_keystone("demo")
+    context = context_file(keystone.login("demo"), tmp_path / "context.py")
+    assert _run(tmp_path, tenants(keystone, container), "--store-context", context) > 50
+    assert container not in account("GET").data.decode()

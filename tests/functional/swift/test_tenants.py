@@ -1,6 +1,8 @@
 """Multi-tenant stores on real Swift and Keystone: contexts, access lists, trusts."""
 
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -252,3 +254,50 @@ def test_no_trust_is_made_where_none_is_needed(
     assert "No trust" in caplog.text
     assert "wrong" not in caplog.text
     wrong.delete(uri, context=demo)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["size told", "size not told"])
+def test_deletes_do_not_take_the_container_from_under_an_add(
+    store: Store,
+    demo: SimpleNamespace,
+    container: str,
+    raw_keystone: Callable[[str], Raw],
+    told: bool,
+) -> None:
+    """Deletes of an id that is just being added find nothing, and the add succeeds."""
+    account = raw_keystone("demo")
+    ended = threading.Event()
+    wrong: list[str] = []
+
+    def delete(uri: str) -> None:
+        while not ended.is_set():
+            try:
+                store.delete(uri, context=demo)
+                wrong.append("a delete found what was not there yet")
+            except NotFound:
+                pass
+            # As a delete does that has just removed an object of this id.
+            account("DELETE", f"/{container}_id")
+            ended.wait(0.1)
+
+    def pieces() -> Iterator[bytes]:
+        for start in range(0, len(LARGE), 100_000):
+            time.sleep(0.02)
+            yield LARGE[start : start + 100_000]
+        ended.set()
+        for each in threads:
+            each.join()
+
+    uri = store.add("id", [b"first"], context=demo).uri
+    store.delete(uri, context=demo)
+    for _ in range(5):
+        ended.clear()
+        threads = [threading.Thread(target=delete, args=(uri,), daemon=True) for _ in range(2)]
+        for each in threads:
+            each.start()
+        store.add("id", pieces(), len(LARGE) if told else None, context=demo)
+        assert not wrong
+        with store.get(uri, context=demo) as reader:
+            assert reader.read() == LARGE
+        store.delete(uri, context=demo)
+        assert f"{container}_id" not in account("GET").data.decode()

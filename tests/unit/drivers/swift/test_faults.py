@@ -6,6 +6,7 @@ import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import trustme
 
 from store_lib import Store
+from store_lib.drivers.swift.account import Answer
+from store_lib.drivers.swift.places import Containers
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
@@ -444,6 +447,95 @@ def test_a_missing_container_is_told(small: SmallSwift, open_store: Callable[...
     assert not list(store.list())
     with pytest.raises(NotFound):
         store.stat("swift+config://ref1/glance/id")
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("times", [1, 2, 3, 4])
+def test_a_container_that_goes_under_an_add_is_made_again(
+    small: SmallSwift, store: Store, data: bytes, times: int
+) -> None:
+    """Deletes of the same id may remove the empty container several times, and the add succeeds."""
+    small.fail(r"^PUT .*/glance/", lambda _: small.containers.clear(), times)  # type: ignore[func-returns-value]
+    with store.get(store.add("id", [data]).uri) as reader:
+        assert reader.read() == data
+
+
+def test_a_container_that_goes_before_the_manifest_is_made_again(
+    small: SmallSwift, store: Store
+) -> None:
+    """So it may while listings do not show what is in it yet."""
+    small.fail(r"^PUT .*manifest=put", lambda _: small.containers.clear(), 2)  # type: ignore[func-returns-value]
+    with store.get(store.add("id", [LARGE]).uri) as reader:
+        assert reader.read() == LARGE
+
+
+def test_a_container_that_goes_again_and_again_is_told(small: SmallSwift, store: Store) -> None:
+    """The error names the container, and nothing is left."""
+    small.fail(r"^PUT .*/glance/", lambda _: small.containers.clear())  # type: ignore[func-returns-value]
+    with pytest.raises(BackendException, match="container glance was removed") as caught:
+        store.add("id", [LARGE])
+    assert caught.value.status is ErrorStatus.EXHAUSTED
+    assert not small.names
+
+
+@pytest.mark.parametrize("what", ["container", "origin"])
+def test_a_copy_is_told_what_is_missing(small: SmallSwift, store: Store, what: str) -> None:
+    """Swift answers alike where the container is missing and where the origin is."""
+    uri = store.add("id", [SMALL]).uri
+
+    def lost(_: Request) -> Reply:
+        if what == "container":
+            small.containers.clear()
+        return Reply(404)
+
+    small.fail(r"^COPY ", lost)
+    kind, text = (BackendException, "was removed") if what == "container" else (NotFound, "COPY")
+    with pytest.raises(kind, match=text):
+        store.copy(uri, "copied")
+
+
+class _Container:
+    """An account with one container, of which only the head is asked for."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        self.headers = headers
+        self.asked: list[str] = []
+
+    def head(self, _: str) -> Answer | None:
+        if not self.headers:
+            return None
+        date = self.headers.get("Last-Modified")
+        stamp = None if date is None else parsedate_to_datetime(date).timestamp()
+        return Answer(204, self.headers, b"", stamp)
+
+    def ask(self, method: str, path: str, *_: int) -> None:
+        self.asked.append(f"{method} {path}")
+
+
+MADE = "Fri, 20 Nov 2026 16:30:27 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "old"),
+    [
+        ({"Last-Modified": MADE, "Date": "Fri, 20 Nov 2026 17:30:30 GMT"}, True),
+        ({"Last-Modified": MADE, "Date": "Fri, 20 Nov 2026 17:30:20 GMT"}, False),
+        ({"Last-Modified": MADE, "Date": "Fri, 20 Nov 2026 16:00:00 GMT"}, False),
+        ({"Last-Modified": MADE}, False),
+        ({"Date": MADE}, False),
+        ({}, False),
+    ],
+)
+def test_a_young_container_is_left_to_the_add_that_made_it(
+    headers: dict[str, str], old: bool
+) -> None:
+    """Only an old one is what a delete has left; the server's own clock tells."""
+    account: Any = _Container(headers)
+    Containers(True, {}, own=True).drop_old(account, "c_id")
+    assert account.asked == (["DELETE /c_id"] if old else [])
+    account.asked.clear()
+    Containers(True, {}, own=False).drop_old(account, "c_id")
+    assert not account.asked
 
 
 def test_the_token_is_in_no_error_and_no_log(
