@@ -87,13 +87,17 @@ def clean_up(cinder: "Cinder", upload: Upload, volume_id: str, error: BaseExcept
 
 
 class VolumeWriter(PositionWriter):
-    """A new volume, attached here.
+    """A new volume, attached here from the first byte on.
+
+    Not before: what clients such as librados take for each volume that is attached is no part of
+    the memory budget, and adds that wait for memory would all have one.
 
     :param patience: seconds to wait for an attachment
     :param grow_attached: extend it without detaching it
     """
 
-    concurrency = 4
+    chunk_size = 1024 * 1024
+    concurrency = 8
 
     def __init__(
         self,
@@ -106,31 +110,28 @@ class VolumeWriter(PositionWriter):
         grow_attached: bool,
     ) -> None:
         self.quiesce_to_grow = not grow_attached
+        self.reserved = volume.size
         self._cinder = cinder
         self._upload = upload
         self._volume = volume
         self._store_id = store_id
         self._patience = patience
         self._attachment: Attachment | None = None
+        self._attaching = threading.Lock()
         self._beat_at = time.monotonic() + BEAT
         self._beating = threading.Lock()
-        try:
-            self._attach()
-        except BaseException as error:
-            clean_up(cinder, upload, volume.id, error)
-            raise
 
-    def _attach(self) -> None:
-        if self._attachment is None:
-            self._attachment = Attachment(
-                self._cinder,
-                self._upload.host,
-                self._volume,
-                mode="rw",
-                patience=self._patience,
-            )
-        self.chunk_size = self._attachment.device.piece
-        self.reserved = self._volume.size
+    def _attached(self) -> Attachment:
+        with self._attaching:
+            if self._attachment is None:
+                self._attachment = Attachment(
+                    self._cinder,
+                    self._upload.host,
+                    self._volume,
+                    mode="rw",
+                    patience=self._patience,
+                )
+            return self._attachment
 
     def _detach(self) -> None:
         """Flush and detach, if it is attached."""
@@ -148,8 +149,7 @@ class VolumeWriter(PositionWriter):
 
     def write_at(self, offset: int, data: Chunk) -> None:
         """Write all of ``data``, and now and then show life."""
-        assert self._attachment is not None
-        self._attachment.device.write_at(offset, data)
+        self._attached().device.write_at(offset, data)
         if time.monotonic() >= self._beat_at and self._beating.acquire(blocking=False):
             try:
                 self._beat_at = time.monotonic() + BEAT
@@ -170,11 +170,9 @@ class VolumeWriter(PositionWriter):
         self._volume = self._cinder.settled(self._volume.id)
         if self._volume.size < end:
             self._extend(end)
-        if self._attachment is None:
-            self._attach()
-        else:
+        if self._attachment is not None:
             self._attachment.grown(self._volume)
-            self.reserved = self._volume.size
+        self.reserved = self._volume.size
         return self.reserved
 
     def _extend(self, end: int) -> None:

@@ -11,6 +11,7 @@ from tests.functional.conformance import passed, run_kit
 KINDS = {
     "multi": [],
     "filemulti": ["cinder_do_extend_attached = true"],
+    "rbdmulti": [],
 }
 
 
