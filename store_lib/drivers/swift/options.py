@@ -44,12 +44,14 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
         "swift_store_application_credential_id",
         secret=True,
-        help="Log in with this application credential, in place of swift_store_user." + _LOGIN,
+        help="Log in with this application credential, in place of swift_store_user, without "
+        "swift_store_config_file. Not for the trusts of swift_store_multi_tenant: Keystone lets "
+        "none act on them.",
     ),
     cfg.StrOpt(
         "swift_store_application_credential_secret",
         secret=True,
-        help="Secret of swift_store_application_credential_id." + _LOGIN,
+        help="Secret of swift_store_application_credential_id.",
     ),
     cfg.StrOpt("swift_store_project_name", help="Project of swift_store_user."),
     cfg.StrOpt("swift_store_project_id", help="Id of the project of swift_store_user."),

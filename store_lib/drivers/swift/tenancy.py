@@ -2,6 +2,7 @@
 
 import abc
 import functools
+import logging
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ from store_lib.drivers.swift.trusts import Trustee
 from store_lib.drivers.swift.writer import Lasting
 from store_lib.exceptions import BadStoreConfiguration, BadStoreUri, MissingCredentialError
 from store_lib.options import StoreOptions
+
+_LOG = logging.getLogger(__name__)
 
 
 class Tenancy(abc.ABC):
@@ -233,7 +236,15 @@ class MultiTenant(Tenancy):
         self._trustee: Trustee | None = None
         if options.swift_store_use_trusts and known.default is not None:
             credentials = known.account(known.default).credentials
-            self._trustee = Trustee(self.keystone(credentials), self.how, options)
+            if credentials.username and credentials.password:
+                self._trustee = Trustee(self.keystone(credentials), self.how, options)
+            else:
+                _LOG.warning(
+                    "Store %s: an application credential cannot act on a trust, so an add in "
+                    "segments fails if it outlives its user's token. Set swift_store_user and "
+                    "swift_store_key, or unset swift_store_use_trusts.",
+                    store_id,
+                )
 
     @property
     def url_prefix(self) -> str:

@@ -301,3 +301,21 @@ def test_deletes_do_not_take_the_container_from_under_an_add(
             assert reader.read() == LARGE
         store.delete(uri, context=demo)
         assert f"{container}_id" not in account("GET").data.decode()
+
+
+def test_an_application_credential_cannot_be_trusted(
+    keystone: Keystone, open_store: Callable[..., Store], demo: SimpleNamespace, container: str
+) -> None:
+    """It cannot act on a trust, so none is made, and the user's own token does."""
+    made, secret = keystone.application_credential("glance")
+    options = tenants(keystone, container)
+    del options["swift_store_user"], options["swift_store_key"]
+    options["swift_store_application_credential_id"] = made
+    options["swift_store_application_credential_secret"] = secret
+    store = open_store(options)
+    earlier = _trusts(keystone)
+    uri = store.add("id", [LARGE], context=demo).uri
+    assert _trusts(keystone) == earlier
+    with store.get(uri, context=demo) as reader:
+        assert reader.read() == LARGE
+    store.delete(uri, context=demo)
