@@ -86,6 +86,11 @@ def load(options: StoreOptions, store_id: str) -> References:
         given = _from_options(options)
         if not (given.get("user") or given.get("application_credential_id")):
             return References({}, None)
+        if not reference:
+            raise _bad(
+                store_id,
+                "Expected a name in default_swift_reference, which URIs hold, got an empty one.",
+            )
         return References({reference: _account(given, store_id, "the store's options")}, reference)
     accounts = _from_file(path, options, store_id)
     if reference not in accounts:
@@ -127,14 +132,14 @@ def _from_file(
             store_id, f"swift_store_config_file {path} cannot be read: {error.strerror}."
         ) from error
     except UnicodeDecodeError:
-        raise _bad(store_id, f"swift_store_config_file {path} is not in UTF-8.") from None
+        malformed = "not in UTF-8"
     except configparser.Error as error:
         where = getattr(error, "lineno", None) or ", ".join(
             str(line) for line, _ in getattr(error, "errors", ())
         )
         malformed = f"{type(error).__name__}, line {where}"
     if malformed is not None:
-        # Out here, as the parser's own error quotes the line, which may hold a key.
+        # Out here, as the error of the parser, or of the codec, quotes what may hold a key.
         raise _bad(
             store_id,
             f"swift_store_config_file {path} cannot be parsed ({malformed}). Expected sections of "

@@ -56,6 +56,7 @@ def _account(store: Store, name: str = "a") -> Any:
         ({**GOOD, "swift_store_auth_address": "http://u:key-5eCr@h/v3"}, "without '@'"),
         ({**GOOD, "swift_store_auth_address": "ftp://h/v3"}, "http or https"),
         ({**GOOD, "swift_store_user": "glance"}, "project:user"),
+        ({**GOOD, "default_swift_reference": ""}, "default_swift_reference"),
         ({**GOOD, "swift_store_container": "a/b"}, "swift_store_container"),
         ({**GOOD, "swift_store_container": ""}, "swift_store_container"),
         ({**GOOD, "swift_store_cacert": "/nowhere"}, "swift_store_cacert"),
@@ -110,10 +111,11 @@ def test_bad_files_of_accounts_are_told(tmp_path: Path, text: str, word: str) ->
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     """Bytes that are no UTF-8 are told."""
     path = tmp_path / "accounts.conf"
-    path.write_bytes(b"[a]\nuser = \xff\n")
+    path.write_bytes(b"[a]\nkey = key-5eCr\nuser = \xff\n")
     error = _make(swift_store_config_file=str(path)).error
-    assert error is not None
+    assert isinstance(error, BadStoreConfiguration)
     assert "UTF-8" in str(error)
+    assert "key-5eCr" not in repr(error.__context__) + repr(error.__cause__)
 
 
 FILE = """
@@ -162,6 +164,35 @@ def test_a_file_of_accounts(tmp_path: Path) -> None:
     with pytest.raises(BadStoreUri, match="a, b, c, d, broken"):
         store.stat("swift+config://nobody/c/o")
     assert "quoted" not in repr(a) + repr(d)
+
+
+def test_the_project_beside_the_user() -> None:
+    """Without a file too the project may be told by its name or its id."""
+    alone = {**GOOD, "swift_store_user": "glance"}
+    named = _account(_make(**alone, swift_store_project_name="p"), "ref1").credentials
+    assert (named.username, named.project_name, named.project_id) == ("glance", "p", None)
+    by_id = _account(_make(**alone, swift_store_project_id="p-id"), "ref1").credentials
+    assert (by_id.username, by_id.project_name, by_id.project_id) == ("glance", None, "p-id")
+
+
+def test_trusts_need_a_password(caplog: pytest.LogCaptureFixture) -> None:
+    """An application credential cannot act on a trust: a warning says what to set."""
+    trusting = _make(**GOOD, swift_store_multi_tenant=True)
+    place: Any = None
+    assert _driver(trusting)._tenancy.lasting(place) is not None
+    assert not caplog.records
+    options = {
+        "swift_store_auth_address": "http://h/v3",
+        "swift_store_application_credential_id": "id",
+        "swift_store_application_credential_secret": "key-5eCr",
+        "swift_store_multi_tenant": True,
+    }
+    assert _driver(_make(**options))._tenancy.lasting(place) is None
+    assert "swift_store_user" in caplog.text
+    assert "key-5eCr" not in caplog.text
+    caplog.clear()
+    assert _driver(_make(**options, swift_store_use_trusts=False))._tenancy.lasting(place) is None
+    assert not caplog.records
 
 
 def test_the_only_account_is_the_default(tmp_path: Path) -> None:
