@@ -32,7 +32,8 @@ class _Shared:
 
 class _Table:
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        # Taken again by a thread that has it, where the collector drops a reader just then.
+        self.lock = threading.RLock()
         self.volumes: dict[str, _Shared] = {}
         #: Attachments that could not be ended when their last reader did.
         self.owed: list[tuple[Attachment, Cinder]] = []

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from store_lib.drivers.cinder import sharing
 from store_lib.drivers.cinder.reader import VolumeReader
 from store_lib.drivers.cinder.sharing import SharedAttachments
 from store_lib.exceptions import BackendException, StoreError
@@ -45,6 +46,31 @@ def test_the_last_reader_ends_it() -> None:
     shared.give(first, None)
     assert first.ended == 1
     assert shared.take("it", None, attach) is made[1]
+
+
+def test_a_reader_that_the_collector_drops_harms_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be dropped anywhere, by a thread that just counts another one."""
+    shared: Any = SharedAttachments()
+    made = shared.take("it", None, _Attachment)
+    usual = sharing._Shared
+
+    def collected() -> Any:
+        monkeypatch.setattr(sharing, "_Shared", usual)
+        shared.give(made, None)
+        return usual()
+
+    monkeypatch.setattr(sharing, "_Shared", collected)
+    taken: list[_Attachment] = []
+    take = threading.Thread(
+        target=lambda: taken.append(shared.take("it", None, _Attachment)), daemon=True
+    )
+    take.start()
+    take.join(10)
+    assert made.ended == 1
+    assert taken
+    assert taken[0] is not made
 
 
 def test_a_failed_attachment_is_tried_anew() -> None:
