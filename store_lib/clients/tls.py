@@ -10,6 +10,23 @@ from store_lib.options import StoreOptions
 _LOG = logging.getLogger(__name__)
 
 
+def verifying(store_id: str, option: str, path: str | None) -> ssl.SSLContext:
+    """Return a context that trusts the authorities in a file, else the system's.
+
+    :param option: name of the option with the file
+    :raises BadStoreConfiguration: the file cannot be used
+    """
+    try:
+        return ssl.create_default_context(cafile=path or None)
+    except OSError as error:
+        raise BadStoreConfiguration(
+            store_name=store_id,
+            reason=f"{option}: expected a readable file of certificates in PEM, got {path} "
+            f"({error.strerror or error})",
+            store=store_id,
+        ) from error
+
+
 class Tls:
     """How certificates are verified: against a file, the system's authorities, or not.
 
@@ -47,15 +64,7 @@ class Tls:
         return self._contexts.get()
 
     def _make(self) -> ssl.SSLContext:
-        try:
-            context = ssl.create_default_context(cafile=self._path or None)
-        except OSError as error:
-            raise BadStoreConfiguration(
-                store_name=self._store_id,
-                reason=f"{self._option}: expected a readable file of certificates in PEM, got "
-                f"{self._path} ({error.strerror or error})",
-                store=self._store_id,
-            ) from error
+        context = verifying(self._store_id, self._option, self._path)
         if not self._verified:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

@@ -8,6 +8,7 @@ from keystoneauth1.token_endpoint import Token
 
 from store_lib.clients.keystone import Connecting, ContextLogin, Credentials, KeystoneLogin
 from store_lib.clients.process import PerProcess
+from store_lib.clients.tls import verifying
 from store_lib.drivers.cinder.api import Cinder
 from store_lib.exceptions import BadStoreConfiguration
 from store_lib.options import StoreOptions
@@ -19,7 +20,8 @@ _FORMER = frozenset({"volume", "volumev2"})
 class Access:
     """The way to Cinder of one store.
 
-    :raises BadStoreConfiguration: cinder_catalog_info is malformed
+    :raises BadStoreConfiguration: cinder_catalog_info is malformed, or the file of authorities
+        cannot be used
     """
 
     def __init__(self, store_id: str, options: StoreOptions) -> None:
@@ -33,9 +35,12 @@ class Access:
             )
         self._service = "volumev3" if parts[0] in _FORMER else parts[0]
         self._name, self._interface = parts[1] or None, parts[2]
-        verify: bool | str = options.cinder_ca_certificates_file or True
+        authorities = options.cinder_ca_certificates_file
+        if authorities and not options.cinder_api_insecure:
+            # Here, as the clients' library lets what it finds wrong with it through as it comes.
+            verifying(store_id, "cinder_ca_certificates_file", authorities)
         how = Connecting(
-            verify=False if options.cinder_api_insecure else verify,
+            verify=False if options.cinder_api_insecure else authorities or True,
             timeout=options.cinder_http_timeout,
         )
         credentials = _credentials(options)
@@ -76,10 +81,9 @@ class Access:
             return login.endpoint(
                 self._service, self._interface, self._options.cinder_os_region_name, self._name
             )
-        values = self._values(login, context)
         try:
-            return str(template % values)
-        except (KeyError, ValueError, TypeError) as error:
+            return str(template % self._values(login, context))
+        except (AttributeError, KeyError, ValueError, TypeError) as error:
             raise BadStoreConfiguration(
                 f"cinder_endpoint_template: {template!r} cannot be filled in: {error!r}"
             ) from None

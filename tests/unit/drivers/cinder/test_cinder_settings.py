@@ -2,16 +2,27 @@
 
 import json
 import pathlib
+import ssl
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trustme
+from urllib3.exceptions import InsecureRequestWarning
 
 from store_lib.drivers.cinder import CinderDriver, CinderLocation
 from store_lib.drivers.cinder.access import Access
-from store_lib.exceptions import BadStoreConfiguration, InvalidObjectId
+from store_lib.exceptions import (
+    BadStoreConfiguration,
+    ErrorStatus,
+    InvalidObjectId,
+    NotFound,
+    RemoteServiceUnavailable,
+)
 from store_lib.options import StoreOptions
+from tests.scripted_server import Reply, ScriptedServer
 
 _LOGIN = {
     "cinder_store_auth_address": "http://127.0.0.1:9/v3",
@@ -126,6 +137,143 @@ def test_a_template_that_cannot_be_filled_in_is_told() -> None:
     )
     with pytest.raises(BadStoreConfiguration, match=r"cinder_endpoint_template.*nothing"):
         Access("it", options).cinder(Context())
+
+
+def test_a_context_without_a_project_is_told() -> None:
+    """Where a template is filled in from it."""
+    options = StoreOptions.of(
+        CinderDriver.options, cinder_endpoint_template="http://127.0.0.1/%(tenant)s"
+    )
+    with pytest.raises(BadStoreConfiguration, match="project_id"):
+        Access("it", options).cinder(SimpleNamespace(auth_token="token"))
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_file_of_authorities_that_cannot_be_used_is_told(
+    content: str | None, tmp_path: pathlib.Path
+) -> None:
+    """The store says so, whether it asks Cinder for its volume type or not; others are there."""
+    file = tmp_path / "authorities.pem"
+    if content is not None:
+        file.write_text(content)
+    login = {**_LOGIN, "cinder_store_auth_address": "https://127.0.0.1:9/v3"}
+    for more in ({}, {"cinder_volume_type": "fast"}):
+        told = _configure(str(tmp_path), cinder_ca_certificates_file=str(file), **login, **more)
+        assert "cinder_ca_certificates_file" in told
+        assert str(file) in told
+
+
+def test_certificates_are_verified(tmp_path: pathlib.Path) -> None:
+    """Cinder is trusted by the configured authority, or not at all, unless that is asked for."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    file = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(file))
+    volume = "0123abcd-4567-89ef-0123-456789abcdef"
+    caller = SimpleNamespace(auth_token="token", project_id="project")
+    with ScriptedServer(lambda _: Reply(404), tls=context, name="localhost") as server:
+
+        def ask(**values: Any) -> None:
+            options = StoreOptions.of(
+                CinderDriver.options, cinder_endpoint_template=f"{server.url}/v3", **values
+            )
+            access = Access("it", options)
+            try:
+                access.cinder(caller).get(volume)
+            finally:
+                access.close()
+
+        with pytest.raises(NotFound):
+            ask(cinder_ca_certificates_file=str(file))
+        with pytest.warns(InsecureRequestWarning), pytest.raises(NotFound):
+            ask(cinder_api_insecure=True)
+        with pytest.raises(RemoteServiceUnavailable, match="cinder_ca_certificates_file") as caught:
+            ask()
+        assert caught.value.status is ErrorStatus.PERMANENT
+
+
+@pytest.mark.parametrize(
+    ("values", "url"),
+    [
+        ({}, "http://one/v3/p"),
+        ({"cinder_os_region_name": "two"}, "http://two/v3/p"),
+        ({"cinder_catalog_info": "volumev2::internalURL"}, "http://one:1/v3/p"),
+        ({"cinder_catalog_info": "volumev3:second:publicURL"}, "http://second/v3/p"),
+    ],
+)
+def test_cinder_is_looked_up_in_the_catalog(values: dict[str, str], url: str) -> None:
+    """By type, name, interface and region."""
+    catalog = [
+        {
+            "type": "volumev3",
+            "name": "first",
+            "endpoints": [
+                {"region": each, "publicURL": f"http://{each}/v3/p", "internalURL": inner}
+                for each, inner in (("one", "http://one:1/v3/p"), ("two", "http://two:1/v3/p"))
+            ],
+        },
+        {
+            "type": "volumev3",
+            "name": "second",
+            "endpoints": [{"region": "one", "publicURL": "http://second/v3/p"}],
+        },
+    ]
+    caller = SimpleNamespace(auth_token="token", project_id="p", service_catalog=catalog)
+    cinder: Any = Access("it", StoreOptions.of(CinderDriver.options, **values)).cinder(caller)
+    assert cinder._client.client.endpoint_override == url
+
+
+def test_domains_and_the_time_limit_of_a_login() -> None:
+    """Each option goes where Keystone is asked."""
+    values = {
+        **_LOGIN,
+        "cinder_store_user_domain_name": "users",
+        "cinder_store_project_domain_name": "projects",
+        "cinder_http_timeout": 7,
+        "cinder_api_insecure": True,
+    }
+    login: Any = Access("it", StoreOptions.of(CinderDriver.options, **values))._login
+    assert login.credentials.user_domain_name == "users"
+    assert login.credentials.project_domain_name == "projects"
+    assert (login.session.timeout, login.session.verify) == (7, False)
+
+
+#: Makes ready for multipath in a process of its own, and tells what os-brick was asked.
+_MULTIPATH = """
+import json, sys
+from os_brick.initiator import connector
+from store_lib.drivers.cinder.brick import Host
+asked = []
+connector.get_connector_properties = lambda *given, **more: asked.append(given[2:4]) or {}
+class Factory:
+    @staticmethod
+    def factory(*given, **more):
+        asked.append(more["use_multipath"])
+connector.InitiatorConnector = Factory
+for multipath, enforce in ((False, False), (True, False), (True, True)):
+    host = Host(lock_path=sys.argv[1], helper_command="x", rootwrap_config="", mount_base="",
+                multipath=multipath, enforce_multipath=enforce)
+    host.properties()
+    host.connector({"driver_volume_type": "iscsi"})
+print(json.dumps(asked))
+"""
+
+
+def test_multipath_is_asked_of_os_brick(tmp_path: pathlib.Path) -> None:
+    """Where it tells of this host, and where it attaches."""
+    result = subprocess.run(
+        [sys.executable, "-c", _MULTIPATH, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == [
+        *([False, False], False),
+        *([True, False], True),
+        *([True, True], True),
+    ]
 
 
 def test_attempts_are_told_as_seconds() -> None:
