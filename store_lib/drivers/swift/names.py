@@ -9,8 +9,8 @@ SEGMENTS = ".segments/"
 #: Bytes that Swift allows in the name of an object, and of a container.
 _LONGEST_OBJECT = 1024
 _LONGEST_CONTAINER = 256
-#: What stands behind the quoted id in a segment's name.
-_BEHIND_ID = len("/") + 32 + len("/00000000")
+#: What stands behind the quoted id in the name of a segment, or of a manifest of some.
+_BEHIND_ID = len("/") + 32 + len("/m1-000000")
 
 _OWN = re.compile(r"\.segments/([^/]+)/([0-9a-f]{32})/[^/]+")
 _KEY = re.compile(r"([^/]+)/\.segments/([^/]+)/([0-9a-f]{32})/")
