@@ -210,11 +210,7 @@ class CinderDriver(Driver):
             ),
         )
         give = functools.partial(self._shared.give, attachment, cinder)
-        try:
-            return VolumeReader(attachment, size, offset, length, give)
-        except BaseException:
-            give()
-            raise
+        return VolumeReader(attachment, size, offset, length, give)
 
     def stat(self, location: Location, *, context: Any) -> Stat:
         """Tell of an object; its size is the volume's where the metadata has none."""

@@ -13,7 +13,7 @@ _LOG = logging.getLogger(__name__)
 class VolumeReader(Reader):
     """An attached volume, of which the first ``size`` bytes are the object.
 
-    :param release: gives the attachment back
+    :param release: gives the attachment back; called once, also where opening fails
     """
 
     parallel = True
@@ -35,7 +35,11 @@ class VolumeReader(Reader):
         #: The first piece, so that its errors come from opening.
         self._first: tuple[int, bytes] | None = None
         if wanted > 0:
-            self._first = (offset, self._read(offset, wanted))
+            try:
+                self._first = (offset, self._read(offset, wanted))
+            except BaseException:
+                self.close()
+                raise
 
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
         """Yield the bytes from ``offset`` on."""

@@ -1,15 +1,19 @@
 """Readers of one process share a volume's attachment, and the last one ends it."""
 
+import gc
 import os
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from store_lib.drivers.cinder import sharing
+from store_lib.drivers.cinder import CinderDriver, CinderLocation, sharing
 from store_lib.drivers.cinder.reader import VolumeReader
 from store_lib.drivers.cinder.sharing import SharedAttachments
+from store_lib.drivers.cinder.volume import Volume
 from store_lib.exceptions import BackendException, StoreError
+from store_lib.options import StoreOptions
 
 
 class _Attachment:
@@ -151,6 +155,43 @@ def test_a_reader_gives_its_attachment_back_once() -> None:
         list(reader.stream(0, 3))
     del reader
     assert given == [1]
+
+
+def test_a_reader_that_cannot_begin_takes_nothing_from_another() -> None:
+    """It gives the shared attachment back once, so that the other one reads on."""
+    location = CinderLocation("0123abcd-4567-89ef-0123-456789abcdef")
+    volume = Volume(
+        id=location.volume_id,
+        status="in-use",
+        size=10,
+        metadata={},
+        volume_type=None,
+        multiattach=False,
+        encrypted=False,
+        hosts=(),
+        updated=None,
+    )
+    driver: Any = CinderDriver("it", StoreOptions.of(CinderDriver.options))
+    driver._access = SimpleNamespace(cinder=lambda _: SimpleNamespace(get=lambda _: volume))
+    driver._shared = SharedAttachments()
+    made = driver._shared.take(volume.id, None, lambda: _Attachment(volume.id))
+    usual = made.read_at
+
+    def broken(offset: int, length: int) -> bytes:
+        raise BackendException("a bad sector")
+
+    made.read_at = broken
+    with pytest.raises(BackendException, match="a bad sector"):
+        driver.read(location, 4, None, context=None)
+    gc.collect()
+    assert made.ended == 0
+    made.read_at = usual
+    reader = driver.read(location, 0, None, context=None)
+    assert b"".join(reader.stream(0, None)) == b"0123456789"
+    reader.close()
+    assert made.ended == 0
+    driver._shared.give(made, None)
+    assert made.ended == 1
 
 
 def test_what_fails_at_a_readers_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
