@@ -20,6 +20,7 @@ from store_lib.exceptions import (
     InvalidObjectId,
     NotFound,
     RemoteServiceUnavailable,
+    StoreError,
 )
 from store_lib.options import StoreOptions
 from tests.scripted_server import Reply, ScriptedServer
@@ -30,6 +31,9 @@ _LOGIN = {
     "cinder_store_password": "opensesame",
     "cinder_store_project_name": "service",
 }
+
+#: What Cinder says to who asks too often.
+_LATER = Reply(413, b'{"overLimit": {"message": "Slow down"}}', {"Retry-After": "7"})
 
 #: Configures a store in a process of its own, without a package where one is named.
 _CONFIGURE = """
@@ -191,6 +195,37 @@ def test_certificates_are_verified(tmp_path: pathlib.Path) -> None:
         with pytest.raises(RemoteServiceUnavailable, match="cinder_ca_certificates_file") as caught:
             ask()
         assert caught.value.status is ErrorStatus.PERMANENT
+
+
+@pytest.mark.parametrize(
+    ("values", "replies", "error", "asked"),
+    [
+        ({"cinder_http_retries": 0}, [_LATER, Reply(404)], RemoteServiceUnavailable, 1),
+        ({"cinder_http_retries": 2}, [_LATER, _LATER, Reply(404)], NotFound, 3),
+        ({"cinder_http_timeout": 1}, [Reply(raw=b"", then="stall")], RemoteServiceUnavailable, 1),
+    ],
+)
+def test_how_long_cinder_is_asked(
+    values: dict[str, int],
+    replies: list[Reply],
+    error: type[StoreError],
+    asked: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who is sent away for a while comes back as often as configured; nobody waits for ever."""
+    slept: list[int] = []
+    monkeypatch.setattr("cinderclient.client.sleep", slept.append)
+    with ScriptedServer() as server:
+        server.reply(*replies)
+        options = StoreOptions.of(
+            CinderDriver.options, cinder_endpoint_template=f"{server.url}/v3", **values
+        )
+        access = Access("it", options)
+        with pytest.raises(error):
+            access.cinder(SimpleNamespace(auth_token="token", project_id="p")).get("volume")
+        access.close()
+        assert len(server.requests) == asked
+    assert slept == [7] * (asked - 1)
 
 
 @pytest.mark.parametrize(

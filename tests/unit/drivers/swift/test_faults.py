@@ -400,6 +400,17 @@ def test_stat_raises_what_happened(small: SmallSwift, store: Store) -> None:
         store.stat(uri)
 
 
+@pytest.mark.parametrize("silent", [r"^GET .*/auth/", r"^HEAD .*/glance/id$"])
+def test_a_silent_server_is_given_up(
+    small: SmallSwift, open_store: Callable[..., Store], silent: str
+) -> None:
+    """Whoever is asked, for a login or for an object, has swift_store_read_timeout to answer."""
+    store = open_store(**small.options(swift_store_read_timeout=0.2, transfer_attempts=1))
+    small.fail(silent, Reply(raw=b"", then="stall"))
+    with pytest.raises(RemoteServiceUnavailable):
+        store.stat("swift+config://ref1/glance/id")
+
+
 def test_a_large_object_without_its_segments_is_told(small: SmallSwift, store: Store) -> None:
     """Swift's 409 of a manifest whose segments are gone is no object to be retried."""
     uri = store.add("id", [LARGE]).uri
