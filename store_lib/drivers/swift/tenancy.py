@@ -138,8 +138,10 @@ class SingleTenant(Tenancy):
 
     @property
     def url_prefix(self) -> str:
-        prefix = f"swift+config://{self.known.default}/{self._container}"
-        return prefix if self._seed else f"{prefix}/"
+        # Where the default account is none or malformed, what would be its URIs.
+        reference = self.known.default or self.options.default_swift_reference
+        prefix = SwiftLocation.of_reference(reference, self._container, "").uri
+        return prefix.removesuffix("/") if self._seed else prefix
 
     def container_of(self, object_id: str) -> str:
         if not self._seed:

@@ -215,6 +215,24 @@ def test_a_broken_default_leaves_the_others_readable(tmp_path: Path) -> None:
     assert store.readable
     assert not store.writable
     assert _account(store).version == 3
+    assert _driver(store).url_prefix == "swift+config://broken/glance/"
+
+
+def test_new_uris_begin_with_the_prefix(tmp_path: Path) -> None:
+    """Whatever the reference and the container are called."""
+    text = "[a ref]\nuser=p:u\nkey=k\nauth_address=h\n"
+    for seed in (0, 3):
+        driver = _driver(
+            _from_file(
+                tmp_path,
+                text,
+                swift_store_container="c d",
+                swift_store_multiple_containers_seed=seed,
+            )
+        )
+        place = driver._tenancy.new("0123abcd", None)
+        assert place.location.uri.startswith(driver.url_prefix)
+        assert driver.url_prefix == "swift+config://a%20ref/c%20d" + ("" if seed else "/")
 
 
 def test_containers_by_the_documents_rule() -> None:
