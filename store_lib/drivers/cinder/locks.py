@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from store_lib.drivers.cinder.waiting import wait_for
-from store_lib.exceptions import TimeoutError
+from store_lib.exceptions import BackendException, TimeoutError
 
 #: Seconds to wait for a lock: longer than anybody's attaching or detaching may rightly take.
 LIMIT = 600
@@ -41,9 +41,12 @@ class LockFile:
         self._descriptor: int | None = None
 
     def take(self) -> bool:
-        """Lock it, unless somebody has it; say whether that was done."""
+        """Lock it, unless somebody has it; say whether that was done.
+
+        :raises BackendException: its file cannot be opened
+        """
         while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = self._open()
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 current = self._is_current(descriptor)
@@ -58,6 +61,15 @@ class LockFile:
                 _held.add(descriptor)
                 return True
             os.close(descriptor)  # whoever had it has removed it meanwhile
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise BackendException(
+                f"The lock {self._path} cannot be opened: {error.strerror}. Check lock_path in "
+                "[oslo_concurrency], and that the file is not a leftover of another user's."
+            ) from error
 
     def _is_current(self, descriptor: int) -> bool:
         try:
@@ -114,5 +126,5 @@ def remove_dead(directory: str) -> None:
     """Remove the files of locks that processes held when they were killed."""
     for name in os.listdir(directory):
         if name.startswith(_PREFIX):
-            with contextlib.suppress(OSError):  # another user's, who removes it
+            with contextlib.suppress(OSError, BackendException):  # another user's, who removes it
                 LockFile(directory, name.removeprefix(_PREFIX)).is_held()

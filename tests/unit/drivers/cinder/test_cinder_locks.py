@@ -8,7 +8,7 @@ import pytest
 
 from store_lib.drivers.cinder import locks
 from store_lib.drivers.cinder.locks import LockFile
-from store_lib.exceptions import TimeoutError
+from store_lib.exceptions import BackendException, TimeoutError
 
 
 def test_one_holds_it_at_a_time(tmp_path: pathlib.Path) -> None:
@@ -31,6 +31,18 @@ def test_what_a_killed_process_left_is_not_held(tmp_path: pathlib.Path) -> None:
     (tmp_path / "store_lib-cinder-it").touch()
     assert not lock.is_held()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_opened_is_told(tmp_path: pathlib.Path) -> None:
+    """Such as one of another user's: the error names it and the option, and a sweep passes by."""
+    file = tmp_path / "store_lib-cinder-it"
+    file.mkdir()
+    lock = LockFile(str(tmp_path), "it")
+    for call in (lock.take, lock.wait, lock.is_held):
+        with pytest.raises(BackendException, match="lock_path") as caught:
+            call()
+        assert str(file) in str(caught.value)
+    locks.remove_dead(str(tmp_path))
 
 
 def test_files_of_the_dead_are_removed(tmp_path: pathlib.Path) -> None:
