@@ -124,14 +124,23 @@ class VolumeWriter(PositionWriter):
     def _attached(self) -> Attachment:
         with self._attaching:
             if self._attachment is None:
-                self._attachment = Attachment(
-                    self._cinder,
-                    self._upload.host,
-                    self._volume,
-                    mode="rw",
-                    patience=self._patience,
-                )
+                try:
+                    self._attachment = Attachment(
+                        self._cinder,
+                        self._upload.host,
+                        self._volume,
+                        mode="rw",
+                        patience=self._patience,
+                    )
+                except NotFound as error:
+                    raise self._taken_away() from error
             return self._attachment
+
+    def _taken_away(self) -> BackendException:
+        return BackendException(
+            f"Somebody ended the attachment of volume {self._volume.id} during the upload, so "
+            "that not all of it may have been written. Add the object again."
+        )
 
     def _detach(self) -> None:
         """Flush and detach, if it is attached."""
@@ -141,10 +150,7 @@ class VolumeWriter(PositionWriter):
         try:
             self._attachment.detach(self._cinder)
         except NotFound as error:
-            raise BackendException(
-                f"Somebody ended the attachment of volume {self._volume.id} during the upload, so "
-                "that not all of it may have been written. Add the object again."
-            ) from error
+            raise self._taken_away() from error
         self._attachment = None
 
     def write_at(self, offset: int, data: Chunk) -> None:

@@ -13,6 +13,7 @@ from store_lib.exceptions import (
     Duplicate,
     ErrorStatus,
     NotFound,
+    NotSupported,
     RemoteServiceUnavailable,
     StoreError,
 )
@@ -162,11 +163,14 @@ def delete_dynamic(
 
 
 def static_segments(account: Account, container: str, name: str) -> Iterator[Segment]:
-    """Yield the segments of a static large object in order, those of nested manifests too."""
+    """Yield the segments of a static large object in order, those of nested manifests too.
+
+    :raises NotSupported: there is more in it than whole segments
+    """
     for _, each in _entries(account, container, name):
         if "range" in each or "data" in each:
-            raise BackendException(
-                "Expected a manifest of whole segments, got one with ranges or with data in it."
+            raise NotSupported(
+                "Swift copies whole segments only, and this manifest has ranges or data in it."
             )
         if not each.get("sub_slo"):
             yield Segment(*_place(each), int(each["bytes"]), str(each["hash"]))

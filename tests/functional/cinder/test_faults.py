@@ -44,6 +44,14 @@ class _Pausing:
         return b"x" * amount
 
 
+def _wait_until_attached(deployment: Deployment) -> None:
+    """Wait until what is being added has a volume that is attached here."""
+    wait_for(
+        lambda: [each["status"] for each in deployment.cinder.attachments()] == ["attached"],
+        "a volume attached",
+    )
+
+
 def test_a_type_without_a_backend_is_no_room(deployment: Deployment, opened: Open) -> None:
     """A volume that ends in error is told with its state, and removed."""
     store = opened(it=deployment.lines("nowhere"))["it"]
@@ -126,6 +134,7 @@ def test_an_attachment_ended_behind_an_adds_back_fails_it(
     store = opened(it=deployment.lines("fast"))["it"]
 
     def detach() -> None:
+        _wait_until_attached(deployment)
         [attachment] = deployment.cinder.attachments()
         deployment.cinder.call("DELETE", f"/attachments/{attachment['id']}")
 
@@ -157,6 +166,7 @@ def test_cinder_restarted_during_an_add_costs_nothing(deployment: Deployment, op
     store = opened(it=deployment.lines("file"))["it"]
 
     def restart() -> None:
+        _wait_until_attached(deployment)
         deployment.cinder.stop()
         deployment.cinder.start()
 

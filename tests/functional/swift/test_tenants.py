@@ -127,7 +127,11 @@ def test_admin_tenants_read_and_write_all_containers(
     assert account("HEAD", f"/{container}_id").headers["X-Container-Write"].startswith("def:*,")
     with store.get(uri, context=context_of(other)) as reader:
         assert reader.read() == b"x"
-    store.delete(uri, context=demo)
+    # The object goes, and its container is its owner's.
+    store.delete(uri, context=context_of(other))
+    with pytest.raises(NotFound):
+        store.stat(uri, context=demo)
+    assert account("DELETE", f"/{container}_id").status == 204
 
 
 def _trusts(keystone: Keystone) -> set[str]:
