@@ -10,7 +10,12 @@ import sys
 def run_kit(
     directory: pathlib.Path, *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the suite in a process of its own, as anybody would."""
+    """Run the suite in a process of its own, as anybody would.
+
+    Its coverage is not measured: that takes half as long again, and says little of checks that
+    other tests have in smaller pieces.
+    """
+    inherited = {name: each for name, each in os.environ.items() if "COVERAGE" not in name}
     return subprocess.run(
         [
             sys.executable,
@@ -26,7 +31,7 @@ def run_kit(
             *arguments,
         ],
         cwd=directory,
-        env={**os.environ, "PYTEST_ADDOPTS": "-p no:cacheprovider", **environment},
+        env={**inherited, "PYTEST_ADDOPTS": "-p no:cacheprovider", **environment},
         capture_output=True,
         text=True,
         timeout=1800,
