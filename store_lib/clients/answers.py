@@ -42,7 +42,7 @@ def check_encoding(response: BaseHTTPResponse, shown: str) -> None:
 
 def modified(response: BaseHTTPResponse) -> float | None:
     """Return the Last-Modified time in seconds since the epoch, where it is one."""
-    return _seconds(response.headers.get("Last-Modified"))
+    return seconds_of(response.headers.get("Last-Modified"))
 
 
 def validator(response: BaseHTTPResponse) -> str | None:
@@ -56,13 +56,14 @@ def validator(response: BaseHTTPResponse) -> str | None:
     tag = response.headers.get("ETag")
     if tag is not None:
         return tag if _TAG.fullmatch(tag) else None
-    changed, now = modified(response), _seconds(response.headers.get("Date"))
+    changed, now = modified(response), seconds_of(response.headers.get("Date"))
     if changed is None or now is None or now - changed < 1:
         return None
     return response.headers["Last-Modified"]
 
 
-def _seconds(date: str | None) -> float | None:
+def seconds_of(date: str | None) -> float | None:
+    """Return a date of a header in seconds since the epoch, ``None`` where it is none."""
     try:
         return None if date is None else email.utils.parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):

@@ -32,6 +32,7 @@ from store_lib.exceptions import (
     Invalid,
     InvalidObjectId,
     NotFound,
+    StoreError,
 )
 from store_lib.location import Location
 
@@ -47,9 +48,12 @@ class SwiftDriver(Driver):
 
     _tenancy: Tenancy
     _plan: Plan
+    #: URLs of objects whose deletion has begun and not ended well.
+    _deleting: set[str]
 
     def configure(self) -> None:
         """Check the options and the file of accounts; nothing is connected to."""
+        self._deleting = set()
         _need_clients()
         conf = self.conf
         self._plan = Plan(
@@ -141,11 +145,23 @@ class SwiftDriver(Driver):
     def delete(self, location: Location, *, context: Any) -> None:
         place = self._find(location, context)
         account = place.account
+        url = account.storage_url + place.path
         head = account.head(place.path)
         if head is None:
-            with contextlib.suppress(Forbidden):
-                self._tenancy.containers.drop_old(account, place.container)
+            self._finish_delete(place, url)
             raise NotFound(image=place.location.shown)
+        self._deleting.add(url)
+        try:
+            self._remove(place, head)
+        except NotFound:  # another one has removed it
+            self._deleting.discard(url)
+            raise
+        with contextlib.suppress(Forbidden):  # admin tenants write in it, and it is its owner's
+            self._tenancy.containers.drop(account, place.container)
+        self._deleting.discard(url)
+
+    def _remove(self, place: Place, head: Answer) -> None:
+        account = place.account
         manifest = dynamic_of(head.headers)
         if is_static(head.headers):
             delete_static(account, place.container, place.name)
@@ -153,8 +169,21 @@ class SwiftDriver(Driver):
             delete_dynamic(account, place.container, place.name, *manifest)
         elif not account.delete(place.path):
             raise NotFound(image=place.location.shown)
-        with contextlib.suppress(Forbidden):  # admin tenants write in it, and it is its owner's
-            self._tenancy.containers.drop(account, place.container)
+
+    def _finish_delete(self, place: Place, url: str) -> None:
+        """Remove the container of an object that is not there, if that was deleted.
+
+        By this process, whose request for that failed; or so long ago that no add can be about
+        to put something into it.
+        """
+        containers = self._tenancy.containers
+        if url in self._deleting:
+            with contextlib.suppress(Forbidden):
+                containers.drop(place.account, place.container)
+            self._deleting.discard(url)
+            return
+        with contextlib.suppress(StoreError):  # nobody has asked for it
+            containers.drop_old(place.account, place.container)
 
     def list(self, *, context: Any) -> Iterator[Entry]:
         account = self._tenancy.own(context)

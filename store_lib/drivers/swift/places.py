@@ -1,9 +1,9 @@
 """Where an object lies, as one login sees it; and containers that are made and dropped."""
 
 import dataclasses
-import email.utils
 from collections.abc import Mapping
 
+from store_lib.clients.answers import seconds_of
 from store_lib.drivers.swift.account import Account, path_of
 from store_lib.drivers.swift.location import SwiftLocation
 from store_lib.exceptions import BackendException, ErrorStatus
@@ -90,8 +90,8 @@ class Containers:
         if not self.own:
             return
         head = account.head(path_of(container))
-        if head is None or head.modified is None or "Date" not in head.headers:
+        if head is None:
             return
-        now = email.utils.parsedate_to_datetime(head.headers["Date"]).timestamp()
-        if now - head.modified > _YOUNG:
+        now = seconds_of(head.headers.get("Date"))
+        if now is not None and head.modified is not None and now - head.modified > _YOUNG:
             self.drop(account, container)

@@ -251,7 +251,7 @@ class SwiftWriter(PartWriter):
             try:
                 answer = self._account.ask("COPY", path, headers=headers, silence=COPYING)
             except NotFound as error:
-                if self._account.head(path_of(self._place.container)) is not None:
+                if self._account.head(path) is None:
                     raise
                 raise ContainerLost(container=self._place.container) from error
             made[number] = self._segment(name, each.size, answer)

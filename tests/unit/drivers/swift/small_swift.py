@@ -126,6 +126,10 @@ class SmallSwift:
                 if each.startswith(f"{container}/")
             ]
             return self._listing(found, query)
+        if request.method == "DELETE":
+            if any(each.startswith(f"{container}/") for each in self.objects):
+                return Reply(409)
+            self.containers.remove(container)
         return Reply(204)
 
     def _listing(self, found: list[dict[str, Any]], query: dict[str, str]) -> Reply:

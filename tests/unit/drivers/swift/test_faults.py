@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -498,12 +499,46 @@ def test_a_copy_is_told_what_is_missing(small: SmallSwift, store: Store, what: s
     def lost(_: Request) -> Reply:
         if what == "container":
             small.containers.clear()
+        else:
+            small.objects.clear()
         return Reply(404)
 
     small.fail(r"^COPY ", lost)
     kind, text = (BackendException, "was removed") if what == "container" else (NotFound, "COPY")
     with pytest.raises(kind, match=text):
         store.copy(uri, "copied")
+
+
+@pytest.mark.parametrize(
+    ("what", "times"), [("/glance_id/id", 1), ("/glance_id", 1), ("/glance_id", 3)]
+)
+def test_a_delete_that_is_repeated_takes_the_container_too(
+    small: SmallSwift, open_store: Callable[..., Store], what: str, times: int
+) -> None:
+    """Whichever answer was lost, and whoever repeats: the engine, or the user."""
+    store = open_store(
+        swift_store_multi_tenant=True,
+        swift_store_create_container_on_put=True,
+        swift_store_endpoint=f"{small.server.url}/v1/TEMP_test",
+    )
+    small.tokens.add("token-of-a-user")
+    context = SimpleNamespace(auth_token="token-of-a-user", project_id="p", user_id="u")
+    uri = store.add("id", [SMALL], context=context).uri
+    assert small.containers == {"glance_id"}
+
+    def lose(request: Request) -> Reply:
+        small.usual(request)
+        return Reply(503)
+
+    small.fail(f"^DELETE .*{what}$", lose, times)
+    if times == 3:
+        with pytest.raises(RemoteServiceUnavailable):
+            store.delete(uri, context=context)
+        with pytest.raises(NotFound):
+            store.delete(uri, context=context)
+    else:
+        store.delete(uri, context=context)
+    assert not small.containers
 
 
 class _Container:
@@ -533,6 +568,7 @@ MADE = "Fri, 20 Nov 2026 16:30:27 GMT"
         ({"Last-Modified": MADE, "Date": "Fri, 20 Nov 2026 17:30:30 GMT"}, True),
         ({"Last-Modified": MADE, "Date": "Fri, 20 Nov 2026 17:30:20 GMT"}, False),
         ({"Last-Modified": MADE, "Date": "Fri, 20 Nov 2026 16:00:00 GMT"}, False),
+        ({"Last-Modified": MADE, "Date": "today"}, False),
         ({"Last-Modified": MADE}, False),
         ({"Date": MADE}, False),
         ({}, False),
