@@ -113,13 +113,19 @@ class Api(vim.Vim):  # type: ignore[misc]
     def properties(self, kind: str, objects: list[Any], names: list[str]) -> dict[str, Any]:
         """Return properties of several objects of one kind, in one call.
 
+        A server that answers no more than so many objects at a time is asked on.
+
         :returns: by the objects' :meth:`key`, a dict of those properties that are set
         """
+        told: dict[str, Any] = {}
         found = vim_util.get_properties_for_a_collection_of_objects(self, kind, objects, names)
-        return {
-            self.key(each.obj): {one.name: one.val for one in getattr(each, "propSet", ())}
-            for each in found.objects
-        }
+        while found is not None:
+            for each in getattr(found, "objects", ()):
+                told[self.key(each.obj)] = {
+                    one.name: one.val for one in getattr(each, "propSet", ())
+                }
+            found = vim_util.continue_retrieval(self, found)
+        return told
 
     @staticmethod
     def key(reference: Any) -> str:

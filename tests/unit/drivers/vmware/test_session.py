@@ -6,12 +6,13 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from oslo_vmware import vim_util
 
 from store_lib.drivers.vmware import VmwareDriver
 from store_lib.exceptions import (
@@ -192,6 +193,43 @@ def test_threads_get_their_own_replies(
         each.join()
     assert wrong == []
     assert max(crowd) == 1
+
+
+def objects(operation: str, numbers: Iterable[int], token: str) -> Reply:
+    found = "".join(
+        f'<objects><obj type="Datastore">datastore-{number}</obj><propSet><name>name</name>'
+        f'<val xmlns:s="http://www.w3.org/2001/XMLSchema" i:type="s:string">ds-{number}</val>'
+        "</propSet></objects>"
+        for number in numbers
+    )
+    return answer(operation, f"<returnval>{token}{found}</returnval>")
+
+
+def test_a_server_that_tells_of_few_objects_at_a_time_is_asked_on(
+    driver: VmwareDriver, server: ScriptedServer, vcenter: VCenter
+) -> None:
+    """Where an answer ends with a token, the rest is asked for by it, until there is none."""
+    driver.configure()
+    pages = {
+        "RetrievePropertiesEx": (range(2), "<token>one</token>"),
+        "one": (range(2, 4), "<token>two</token>"),
+        "two": (range(4, 5), ""),
+    }
+
+    def further(operation: str, request: Request) -> Reply | None:
+        token = re.search(rb"token>([^<]*)<", request.body)
+        page = pages.get(token[1].decode() if token else operation)
+        return objects(operation, *page) if page else None
+
+    vcenter.further = further
+
+    def ask(api: Any) -> dict[str, Any]:
+        references = [vim_util.get_moref(f"datastore-{number}", "Datastore") for number in range(5)]
+        found: dict[str, Any] = api.properties("Datastore", references, ["name"])
+        return found
+
+    found = driver._session.call("it", ask)
+    assert found == {f"datastore-{number}": {"name": f"ds-{number}"} for number in range(5)}
 
 
 def test_no_secret_is_logged(
