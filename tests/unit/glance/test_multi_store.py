@@ -150,6 +150,34 @@ def test_files_elsewhere_are_not_deleted(two_stores, tmp_path):
     assert other.exists()
 
 
+def test_a_store_whose_directory_begins_like_another_ones(service, tmp_path):
+    """An image that Glance took for one of the wrong store, by the URI's beginning, is found."""
+    conf = service.start(
+        "[DEFAULT]\nenabled_backends = one:file, two:file\n[glance_store]\ndefault_backend = one\n"
+        "[one]\nfilesystem_store_datadir = DIR/images\n"
+        "[two]\nfilesystem_store_datadir = DIR/images-2\n"
+        "[os_glance_staging_store]\nfilesystem_store_datadir = DIR/staging\n",
+        {"os_glance_staging_store": "file"},
+    )
+    uri = add(conf, store="two")[0]
+    (tmp_path / "images-3").mkdir()
+    (tmp_path / "images-3" / "x").write_text("somebody else's")
+    assert uri.startswith(glance_store.get_store_from_store_identifier("one").url_prefix)
+    assert glance_store.get_size_from_uri_and_backend(uri, "one") == len(DATA)
+    assert b"".join(glance_store.get(uri, "one")[0]) == DATA
+    for call in (glance_store.get, glance_store.delete):
+        for elsewhere, store in (
+            (f"file://{tmp_path}/images-3/x", "one"),
+            (uri, "os_glance_staging_store"),
+        ):
+            with pytest.raises(glance_store.BadStoreUri):
+                call(elsewhere, store)
+    glance_store.delete(uri, "one")
+    assert os.listdir(tmp_path / "images-2") == []
+    with pytest.raises(glance_store.NotFound):
+        glance_store.get(uri, "one")
+
+
 def test_what_glance_keeps_for_itself_can_be_deleted(two_stores, tmp_path):
     """Files in the staging and task directories go, by their store or by a search."""
     for store, folder in (
