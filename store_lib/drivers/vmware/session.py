@@ -1,9 +1,11 @@
 """A login to the API for each process: begun when it is needed, renewed when it has ended."""
 
+import atexit
 import copy
 import http.cookies
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +24,9 @@ _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _COOKIE = "vmware_soap_session"
+
+#: Seconds that the end of a process waits for the server.
+_LAST = 5.0
 
 
 class _Login:
@@ -61,6 +66,7 @@ class Session:
         self._make_api = api
         self._api: Api | None = None
         self._logins = PerProcess(_Login)
+        _ALL.add(self)
 
     def call(self, doing: str, function: Callable[["Api"], T]) -> T:
         """Return what ``function`` gets from the API, logged in.
@@ -104,11 +110,16 @@ class Session:
             _LOG.debug("Logged in to %s", self._wire.server.base)
             return login.mark
 
-    def end(self) -> None:
-        """Log this process out, if it is logged in; what goes wrong is logged alone."""
+    def end(self, patience: float | None = None) -> None:
+        """Log this process out, if it is logged in; what goes wrong is logged alone.
+
+        :param patience: seconds that the server may take from now on, where that is less
+        """
         login = self._logins.get()
         with login.lock:
             if login.mark is not None:
+                if patience is not None:
+                    self._wire.hurry(patience)
                 try:
                     self._try(
                         "the logout", lambda api: api.Logout(api.service_content.sessionManager)
@@ -180,6 +191,16 @@ class Session:
         """Return the error for the fault that a task ended with."""
         said = str(getattr(fault, "localizedMessage", ""))
         return fault_error(type(fault.fault).__name__, said, doing, self._wire.server)
+
+
+_ALL: "weakref.WeakSet[Session]" = weakref.WeakSet()
+
+
+@atexit.register
+def _end() -> None:
+    """Log out at the process's end: a service such as Glance never closes its stores."""
+    for each in list(_ALL):
+        each.end(patience=_LAST)
 
 
 def _cookie_of(response: BaseHTTPResponse) -> str | None:

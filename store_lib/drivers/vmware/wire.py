@@ -38,6 +38,7 @@ class Wire:
         self.server = Server(
             base, "vmware_ca_file", "vmware_connect_timeout", "vmware_read_timeout"
         )
+        self._waits = connect_timeout, read_timeout
         self._timeout = Timeout(connect=connect_timeout, read=read_timeout)
         self._managers = PerProcess(
             lambda: [
@@ -94,6 +95,11 @@ class Wire:
             raise unreachable(error, self.server) from error
         finally:
             response.close()
+
+    def hurry(self, seconds: float) -> None:
+        """Wait no longer than this for a connection or a byte, from now on."""
+        connect, read = self._waits
+        self._timeout = Timeout(connect=min(connect, seconds), read=min(read, seconds))
 
     def close(self) -> None:
         """Close this process's idle connections."""

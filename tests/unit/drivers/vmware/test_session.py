@@ -1,8 +1,10 @@
 """oslo.vmware's client on our own connections: replies, secrets, logins, and bodies cut short."""
 
+import json
 import logging
 import re
 import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -14,7 +16,7 @@ import pytest
 import trustme
 from oslo_vmware import vim_util
 
-from store_lib.drivers.vmware import VmwareDriver
+from store_lib.drivers.vmware import VmwareDriver, session
 from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
@@ -274,6 +276,47 @@ def test_a_store_that_cannot_be_used_logs_out(
     with pytest.raises(BadStoreConfiguration, match="NoPermission"):
         driver.configure()
     assert operations(server)[-1] == "Logout"
+
+
+def test_a_process_that_ends_logs_out(driver: VmwareDriver, server: ScriptedServer) -> None:
+    """Who never closes a store leaves no session on the server; a child leaves its parent's."""
+    program = (
+        "import json, os, sys\n"
+        "from store_lib.drivers.vmware import VmwareDriver\n"
+        "from store_lib.options import StoreOptions\n"
+        "driver = VmwareDriver('vm', StoreOptions.of(VmwareDriver.options, **json.load(sys.stdin)))"
+        "\ndriver.configure()\n"
+        "if os.fork() == 0:\n    sys.exit()\n"
+        "os.wait()\n"
+    )
+    options = {name: driver.conf[name] for name in driver.conf if driver.conf.is_set(name)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=json.dumps(options), text=True, capture_output=True
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert operations(server).count("Login") == 1
+    assert operations(server).count("Logout") == 1
+
+
+def test_the_end_of_a_process_does_not_wait_for_a_dead_server(
+    driver: VmwareDriver, vcenter: VCenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever vmware_read_timeout says, logging out at the end takes no longer than a moment."""
+    driver.configure()
+    monkeypatch.setattr(session, "_LAST", 0.2)
+    answered = threading.Event()
+
+    def further(operation: str, request: Request) -> None:
+        if operation == "Logout":
+            answered.wait(4)
+
+    vcenter.further = further
+    begun = time.monotonic()
+    session._end()
+    took = time.monotonic() - begun
+    answered.set()
+    assert took < 2
 
 
 class Counted:
