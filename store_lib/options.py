@@ -14,7 +14,8 @@ DEFAULT_OPTIONS: tuple[cfg.Opt, ...] = (
         "enabled_backends",
         help="The stores, as a comma-separated list of store_id:driver pairs. Each store is "
         "configured in a section named by its id. A driver is an entry point of the namespace "
-        "store_lib.drivers: file (or filesystem), http, or one that another package brings.",
+        "store_lib.drivers: cinder, file (or filesystem), http, rbd, s3, swift, vmware, or one "
+        "that another package brings.",
         sample_default="fast:file, slow:file, web:http",
     ),
 )
