@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.functional.glance.deployments import Deployments, Site
+from tests.scripted_server import Reply, ScriptedServer
 from tests.servers.glance_api import ImageApi, Refused, pieces_of
 
 MIB = 1024 * 1024
@@ -143,6 +144,17 @@ def test_import_to_several_stores(api: ImageApi, site: Site) -> None:
         assert_whole(api, image)
         assert site.files("fast") == site.files("slow") == [image]
         assert site.files("staging") == []
+
+
+@every_site
+def test_web_download(api: ImageApi, site: Site) -> None:
+    """An image that Glance fetches from a web server goes where the import says."""
+    with ScriptedServer(lambda request: Reply(body=DATA)) as web, api.image() as image:
+        uri = f"http://127.0.0.1:{web.port}/image"
+        api.start_import(image, "web-download", uri=uri, stores=["slow"])
+        assert api.wait_imported(image)["stores"] == "slow"
+        assert_whole(api, image)
+        assert site.files() == [image]
 
 
 @every_site
