@@ -92,8 +92,15 @@ class Inventory:
         """Return where an object of ``size`` bytes goes: by weight, then by free space.
 
         :raises StorageFull: it fits nowhere
+        :raises RemoteServiceUnavailable: no datastore is accessible, whatever room it has
         """
         rooms = self.rooms()
+        if not any(each.accessible for each in rooms):
+            raise RemoteServiceUnavailable(
+                "Expected a datastore that the server can reach, got none of "
+                f"{', '.join(each.place.shown for each in rooms)}. Check the hosts and their "
+                "storage."
+            )
         fitting = [
             each for each in rooms if each.accessible and each.free >= (1 if size is None else size)
         ]
