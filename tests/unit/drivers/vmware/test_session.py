@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import trustme
@@ -398,6 +399,28 @@ def test_what_is_no_answer_is_told(
     with pytest.raises(kind) as caught:
         driver.space(context=None)
     assert str(caught.value).startswith(("https://127.0.0.1", "No answer from https://127.0.0.1"))
+
+
+def test_a_redirect_is_not_followed(
+    driver: VmwareDriver, server: ScriptedServer, vcenter: VCenter
+) -> None:
+    """A data server that sends elsewhere is told of; the login does not go there."""
+    driver.configure()
+    place = f"{driver.url_prefix}an-id?dcPath=dc&dsName=ds"
+    with ScriptedServer() as other:
+        elsewhere = {"Location": f"http://127.0.0.1:{other.port}/folder/x"}
+        vcenter.further = lambda operation, request: Reply(302, headers=dict(elsewhere))
+        location = driver.parse(place)
+        with pytest.raises(BackendException, match="302, a redirect"):
+            driver.stat(location, context=None)
+        with pytest.raises(BackendException, match="302, a redirect"):
+            driver.read(location, 0, None, context=None)
+        body: Any = mock.Mock(size=3, rewindable=True)
+        body.views.return_value = [memoryview(b"abc")]
+        with pytest.raises(BackendException, match="302, a redirect"):
+            driver._folder.put(location.target, body)
+        assert other.connections == 0
+    assert "vmware_soap_session" in server.requests[-1].headers["cookie"]
 
 
 def test_a_description_that_refers_elsewhere_is_not_followed(
