@@ -82,7 +82,7 @@ class Client:
 
         self.endpoint = settings.endpoint
         self._own: PerProcess[Any] = PerProcess(make)
-        for name in ("botocore.auth", "botocore.endpoint", "botocore.hooks"):
+        for name in ("botocore.auth", "botocore.endpoint", "botocore.hooks", "botocore.parsers"):
             _hide_in(logging.getLogger(name))
 
     def open(self) -> Any:
@@ -159,8 +159,14 @@ def _leave_unsigned(unsigned: Any, request: Any, **_: Any) -> None:
         request.context["client_config"] = unsigned
 
 
+#: What stands before a secret in these lines: in a header, a query, a dictionary, XML or JSON.
 _SECRET = re.compile(
-    r"((?:Credential=|security-token['\":]*\s*b?['\"]?|Signature[=:]\s*))[^\s,;&'\"/]+",
+    r"(Credential="
+    r"|Signature(?:Provided>|[=:]\s*)"
+    r"|(?:Access-?Key(?:-?Id)?|(?:bearer_|Security-?|Session-?|Access-?|Identity-?)Token)"
+    r"(?:['\":=]+\s*b?['\"]?|>))"
+    # Tokens are base64, with slashes in it; a credential's first slash ends the key.
+    r"(?:(?<=Credential=)[^\s,;&'\"/]+|(?<!Credential=)[^\s,;&'\"<>]+)",
     re.IGNORECASE,
 )
 

@@ -298,7 +298,7 @@ def test_no_debug_line_shows_a_key(
     make_store().stat(uri)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "chain-key-of-tests")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "chain-secret-of-tests")
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "chain-token-of-tests")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "chain-token-of-tests/chain-token-of-tests+x==")
     chained = make_store(s3_store_access_key=None, s3_store_secret_key=None)
     chained.stat(uri)
     chained.url(uri)
@@ -309,6 +309,34 @@ def test_no_debug_line_shows_a_key(
     assert "botocore.auth" in text
     for word in ("access-key", "secret-key", "chain-key", "chain-secret", "chain-token"):
         assert f"{word}-of-tests" not in text, word
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"<AccessKeyId>{}</AccessKeyId><SecretAccessKey>{}</SecretAccessKey>",
+        b"<SessionToken>{}</SessionToken><Expiration>2030-01-01T00:00:00Z</Expiration>",
+        b'{"roleCredentials":{"accessKeyId":"{}","secretAccessKey": "{}","sessionToken":"{}"}}',
+        {"headers": {"x-amz-sso_bearer_token": "{}"}, "body": {"WebIdentityToken": "{}"}},
+        "GET\n/box/id\nX-Amz-Credential=hush%2F2030&X-Amz-Security-Token={}&X-Amz-Signature={}\n",
+        "x-amz-security-token:{}\n\nhost;x-amz-date",
+        b"<Error><AWSAccessKeyId>{}</AWSAccessKeyId><SignatureProvided>{}</SignatureProvided>",
+    ],
+    ids=repr,
+)
+def test_what_gives_credentials_shows_none(
+    debug_lines: pytest.LogCaptureFixture, store: Store, line: object
+) -> None:
+    """Neither do the lines about a role's, which boto3 fetches: as it prints requests and answers.
+
+    Each ``{}`` stands for a secret that has the characters of base64.
+    """
+    del store  # whose client hides them
+    for name in ("botocore.endpoint", "botocore.auth", "botocore.parsers"):
+        text = repr(line) if not isinstance(line, str) else line
+        logging.getLogger(name).debug("It was: %s", text.replace("{}", "hush/hush+hush=="))
+    assert debug_lines.text.count("It was: ") == 3
+    assert "hush" not in debug_lines.text
 
 
 def test_connections_are_used_again(store: Store, s3: S3Server, uri: str) -> None:
