@@ -62,7 +62,12 @@ class Client:
             },
             **checksums,
         )
-        unsigned = config.merge(Config(s3={**config.s3, "payload_signing_enabled": False}))
+        streamed = config.merge(
+            Config(
+                s3={**config.s3, "payload_signing_enabled": False},
+                request_checksum_calculation="when_required",
+            )
+        )
 
         def make() -> Any:
             session = _session()
@@ -76,11 +81,13 @@ class Client:
                 config=config,
             )
             client.meta.events.register(
-                "before-sign.s3", functools.partial(_leave_unsigned, unsigned)
+                "before-parameter-build.s3", functools.partial(_read_once, streamed)
             )
             return client
 
         self.endpoint = settings.endpoint
+        #: Whether boto3 sends a checksum of its own with every put and part.
+        self.sums = checksums["request_checksum_calculation"] == "when_supported"
         self._own: PerProcess[Any] = PerProcess(make)
         for name in ("botocore.auth", "botocore.endpoint", "botocore.hooks", "botocore.parsers"):
             _hide_in(logging.getLogger(name))
@@ -153,10 +160,10 @@ def _asked(operation: str, arguments: dict[str, Any]) -> str:
     return f"{operation} {what}{part}"
 
 
-def _leave_unsigned(unsigned: Any, request: Any, **_: Any) -> None:
-    """Do not sign the payload of a body that streams: that would take reading it twice."""
-    if not getattr(request.data, "rewindable", True):
-        request.context["client_config"] = unsigned
+def _read_once(streamed: Any, params: Any, context: Any, **_: Any) -> None:
+    """Neither sign nor sum up a body that streams: that would take reading it twice."""
+    if not getattr(params.get("Body"), "rewindable", True):
+        context["client_config"] = streamed
 
 
 #: What stands before a secret in these lines: in a header, a query, a dictionary, XML or JSON.

@@ -149,4 +149,30 @@ def _judge(answer: dict[str, Any], offset: int, length: int | None) -> Answer:
             f"Expected {wanted} bytes from {offset}, got {count} from {start}.",
             status=ErrorStatus.TEMPORARY,
         )
-    return Answer(answer["Body"]._raw_stream, size, answer["ETag"], wanted)
+    body = answer["Body"]
+    stream = body._raw_stream
+    if hasattr(body, "checksum"):  # what boto3 gives when there is one to be verified
+        stream = _Verified(body, count)
+    return Answer(stream, size, answer["ETag"], wanted)
+
+
+class _Verified:
+    """An answer with a checksum, which is verified with the last of its bytes.
+
+    Not by reading it as boto3 means it: that waits until a piece is full, and a cut would lose it.
+    """
+
+    def __init__(self, body: Any, size: int) -> None:
+        self._body = body
+        self._left = size
+
+    def read1(self, amount: int) -> bytes:
+        piece: bytes = self._body._raw_stream.read1(amount)
+        self._body.checksum.update(piece)
+        self._left -= len(piece)
+        if not self._left:
+            self._body._validate_checksum()
+        return piece
+
+    def close(self) -> None:
+        self._body.close()

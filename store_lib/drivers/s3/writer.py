@@ -100,11 +100,14 @@ class S3Writer(PartWriter):
         """Return the id of the upload in parts, which the first part begins."""
         with self._lock:
             if self._upload is None:
+                # Amazon refuses parts with a checksum of which the upload said nothing.
+                sums = {"ChecksumAlgorithm": "CRC32"} if self._bucket.client.sums else {}
                 try:
                     answer = self._bucket.call(
                         "create_multipart_upload",
                         self._location.key,
                         Metadata={NONCE: self._nonce},
+                        **sums,
                     )
                 except NoSuchBucket as error:
                     raise BackendException(error.msg) from error

@@ -1,11 +1,13 @@
 """An S3 server in memory, on the scripted web server: good answers, but for what a test spoils."""
 
+import base64
 import dataclasses
 import email.utils
 import hashlib
 import re
 import time
 import urllib.parse
+import zlib
 from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
@@ -20,6 +22,8 @@ class Stored:
     data: bytes
     metadata: dict[str, str]
     tag: str
+    #: Its CRC-32, as S3 writes it.
+    crc: str
     modified: float = dataclasses.field(default_factory=time.time)
 
 
@@ -69,7 +73,8 @@ class S3Server(Spoiled):
     def store(self, key: str, data: bytes, metadata: dict[str, str] | None = None) -> None:
         """Put an object there."""
         tag = f'"{hashlib.md5(data).hexdigest()}"'
-        self.objects[key] = Stored(data, metadata or {}, tag)
+        crc = base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+        self.objects[key] = Stored(data, metadata or {}, tag, crc)
 
     def _head(self, key: str, request: Request) -> Reply:
         return self._get(key, request)
@@ -88,6 +93,8 @@ class S3Server(Spoiled):
         }
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
         if not wanted:
+            if request.headers.get("x-amz-checksum-mode"):
+                headers["x-amz-checksum-crc32"] = found.crc
             return Reply(body=found.data, headers=headers)
         start, total = int(wanted[1]), len(found.data)
         end = min(int(wanted[2] or total), total - 1)

@@ -1,9 +1,11 @@
 """Adds to an S3 server in memory: what goes over the wire, and what is left when it fails."""
 
+import base64
 import io
 import os
 import pathlib
 import threading
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -97,6 +99,43 @@ def test_what_memory_has_no_room_for_streams_unsigned(
     assert s3.objects["put"].data == LARGE[: 4 * CHUNK]
     sent = [*s3.made("PUT", "partNumber="), *s3.made("PUT", "/box/put")]
     assert {each.headers["x-amz-content-sha256"] for each in sent} == {_UNSIGNED}
+
+
+def test_checksums_are_sent_where_both_options_say_so(make_store: MakeStore, s3: S3Server) -> None:
+    """Every put and part has one, and the upload is told; off, or not both, nothing has."""
+    supported = {"s3_store_request_checksum_calculation": "when_supported"}
+    protected = {"s3_store_enable_data_integrity_protection": True}
+    for options, sums in ((supported | protected, True), (supported, False), (protected, False)):
+        s3.reset()
+        store = make_store(**options)
+        for size in (0, 100, 4 * CHUNK, len(LARGE)):
+            store.add(f"{size}", stream(LARGE[:size]), size)
+            assert s3.objects[f"{size}"].data == LARGE[:size]
+        store.add("untold", stream(LARGE))
+        [*begun] = s3.made("POST", "?uploads")
+        assert [each.headers.get("x-amz-checksum-algorithm") for each in begun] == (
+            ["CRC32"] * 2 if sums else [None] * 2
+        )
+        assert {"x-amz-checksum-crc32" in each.headers for each in s3.made("PUT")} == {sums}
+        for each in s3.made("PUT") if sums else ():
+            crc = base64.b64encode(zlib.crc32(each.body).to_bytes(4, "big")).decode()
+            assert each.headers["x-amz-checksum-crc32"] == crc
+
+
+def test_what_streams_has_no_checksum(
+    make_store: MakeStore, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have to be read twice, and nothing would be left to be sent."""
+    store = make_store(
+        s3_store_enable_data_integrity_protection=True,
+        s3_store_request_checksum_calculation="when_supported",
+    )
+    monkeypatch.setattr("store_lib.transfer.chunks.Pool.hold", lambda *_: False)
+    monkeypatch.setattr(ways.Parts, "least_slots", lambda _: 2)
+    store.add("parts", stream(LARGE), len(LARGE))
+    store.add("put", stream(LARGE[: 4 * CHUNK]), 4 * CHUNK)
+    assert s3.objects["parts"].data == LARGE
+    assert s3.objects["put"].data == LARGE[: 4 * CHUNK]
 
 
 def test_a_streamed_part_of_unknown_length_waits_in_a_file(

@@ -280,6 +280,27 @@ def test_old_uris_with_credentials_are_read(store: Store, uri: str) -> None:
     assert "KEY" not in str(caught.value)
 
 
+def test_checksums_are_verified_where_both_options_say_so(
+    make_store: MakeStore, s3: S3Server, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that the server's own checksum does not fit are told of, and not read again."""
+    monkeypatch.setattr(S3Driver, "sequential_rate", 1)
+    supported = {"s3_store_response_checksum_validation": "when_supported"}
+    store = make_store(s3_store_enable_data_integrity_protection=True, **supported)
+    with store.get(uri) as reader:
+        assert reader.read() == DATA
+    right = s3.objects["id"]
+    s3.store("id", DATA[:-1] + b"?")
+    s3.objects["id"].crc = right.crc
+    with store.get(uri) as reader, pytest.raises(BackendException, match="checksum") as caught:
+        reader.read()
+    assert caught.value.status is ErrorStatus.PERMANENT
+    with store.get(uri, offset=5) as reader:  # which has none
+        assert reader.read() == DATA[5:-1] + b"?"
+    with make_store(**supported).get(uri) as reader:
+        assert reader.read() == DATA[:-1] + b"?"
+
+
 @pytest.fixture
 def debug_lines(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """Everything that is logged, at DEBUG."""
