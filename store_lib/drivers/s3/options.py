@@ -138,7 +138,9 @@ OPTIONS: tuple[cfg.Opt, ...] = (
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 #: Names that can stand in a host name.
 _DNS_BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]")
-_AMAZON = re.compile(r"s3[.-](?:dualstack\.)?(?P<region>[a-z]{2}(?:-[a-z]+)+-\d+)\.amazonaws\.com")
+_AMAZON = re.compile(
+    r"s3(?:-fips)?[.-](?:dualstack\.)?(?P<region>[a-z]{2}(?:-[a-z]+)+-\d+)\.amazonaws\.com(?:\.cn)?"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -222,7 +224,7 @@ def _endpoint(host: str) -> str:
         raise ValueError(f"{expected}, got one with an @; credentials have options of their own")
     if not good or url.query or url.fragment or not text.isascii() or " " in text:
         raise ValueError(f"{expected}, got {host!r}")
-    return text
+    return f"{url.scheme}{text[len(url.scheme) :]}"  # which is in lower case
 
 
 def _check_bucket(bucket: str, url_format: str) -> None:

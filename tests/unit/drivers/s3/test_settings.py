@@ -91,6 +91,19 @@ def test_a_malformed_uri_is_refused(uri: str) -> None:
             "ap-northeast-1",
         ),
         ("https://s3.amazonaws.com", "https://s3.amazonaws.com", "s3+https", None),
+        (
+            "https://s3-cn-north-1.amazonaws.com.cn",
+            "https://s3-cn-north-1.amazonaws.com.cn",
+            "s3+https",
+            "cn-north-1",
+        ),
+        (
+            "https://s3-fips.dualstack.us-gov-west-1.amazonaws.com",
+            "https://s3-fips.dualstack.us-gov-west-1.amazonaws.com",
+            "s3+https",
+            "us-gov-west-1",
+        ),
+        ("HTTPS://S3.example.org", "https://S3.example.org", "s3+https", None),
     ],
 )
 def test_a_host_may_have_scheme_and_port(
