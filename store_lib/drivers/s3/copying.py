@@ -1,7 +1,9 @@
 """A copy within one server, made by the server itself."""
 
+import logging
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from store_lib.drivers.s3.bucket import NONCE, Bucket, Head
 from store_lib.drivers.s3.errors import ConditionFailed
@@ -9,7 +11,9 @@ from store_lib.drivers.s3.location import S3Location
 from store_lib.drivers.s3.parts import part_of_known
 from store_lib.drivers.s3.publishing import Make, Publication
 from store_lib.drivers.s3.writer import SLOW_JOIN, abort_upload
-from store_lib.exceptions import NotFound, ObjectChanged
+from store_lib.exceptions import ErrorStatus, NotFound, ObjectChanged, StoreError
+
+LOG = logging.getLogger(__name__)
 
 #: Bytes that a slow server copies in a second.
 _SLOW_COPY = 10 * 1024 * 1024
@@ -23,6 +27,9 @@ class Copy:
     :param limit: bytes above which it is copied in parts
     :param part: bytes of such a part, at least
     """
+
+    #: Seconds between one try to abort an upload and the next.
+    pauses: ClassVar[tuple[float, ...]] = (0.1, 0.5, 2.0)
 
     def __init__(
         self,
@@ -96,8 +103,26 @@ class Copy:
             parts = list(self._copied_parts(head, upload))
             self._publish(complete, len(parts) / SLOW_JOIN)
         except BaseException:
-            abort_upload(self._bucket, self._key, upload)
+            self._give_up(upload)
             raise
+
+    def _give_up(self, upload: str) -> None:
+        """Abort an upload, also on a server that is busy: nobody else knows of it."""
+        for pause in (*self.pauses, None):
+            try:
+                abort_upload(self._bucket, self._key, upload)
+                return
+            except StoreError as error:
+                if pause is None or error.status is not ErrorStatus.TEMPORARY:
+                    LOG.warning(
+                        "The upload %s of %s, a copy that failed, could not be aborted. Sweep the "
+                        "store: %s",
+                        upload,
+                        self._key,
+                        error,
+                    )
+                    return
+            time.sleep(pause)
 
     def _copied_parts(self, head: Head, upload: str) -> Iterator[dict[str, Any]]:
         size = part_of_known(head.size, self._part)

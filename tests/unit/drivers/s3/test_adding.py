@@ -11,11 +11,14 @@ from collections.abc import Iterator
 import pytest
 
 from store_lib import Store
+from store_lib.drivers.s3 import S3Driver
 from store_lib.drivers.s3.claim import PREFIX, Claim
+from store_lib.drivers.s3.copying import Copy
 from store_lib.exceptions import (
     BackendException,
     Duplicate,
     ErrorStatus,
+    Forbidden,
     RemoteServiceUnavailable,
     StorageFull,
     StoreError,
@@ -397,6 +400,27 @@ def test_the_abort_too_is_tried_again(store: Store, s3: S3Server) -> None:
         store.add("id", failing())
     assert len(s3.made("DELETE", "uploadId")) == 3
     assert_nothing_is_left(s3)
+
+
+def test_a_copy_in_parts_that_fails_is_aborted(
+    store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So it is although the server is busy; where it stays so, the copy's own error is told."""
+    monkeypatch.setattr(S3Driver, "copy_limit", 100)
+    monkeypatch.setattr(Copy, "pauses", (0.0, 0.0, 0.0))
+    uri = store.add("id", stream(LARGE), len(LARGE)).uri
+    s3.before.append(times(9, SLOW, "PUT", "partNumber="))
+    s3.before.append(times(3, SLOW, "DELETE", "uploadId"))
+    with pytest.raises(RemoteServiceUnavailable, match="upload_part_copy"):
+        store.copy(uri, "copied")
+    assert_nothing_is_left(s3, "id")
+    assert not caplog.messages
+    s3.before[:] = [times(1, lambda: refusal(403, "AccessDenied"), "PUT", "partNumber=")]
+    s3.before.append(times(4, SLOW, "DELETE", "uploadId"))
+    with pytest.raises(Forbidden, match="upload_part_copy"):
+        store.copy(uri, "copied")
+    assert "Sweep the store" in caplog.text
+    assert sorted(s3.objects) == ["id"]
 
 
 def test_what_may_have_been_published_is_withdrawn(store: Store, s3: S3Server) -> None:
