@@ -93,6 +93,25 @@ def test_the_gateway_takes_signed_and_unsigned_bytes(
     assert_nothing_is_left(store, "parts", "put", "small")
 
 
+def test_the_gateway_and_boto3s_checksums(ceph: Ceph, make_store: MakeStore) -> None:
+    """By http it takes them; by https, where boto3 sends them after the bytes, it does not."""
+    options = {
+        "s3_store_enable_data_integrity_protection": True,
+        "s3_store_request_checksum_calculation": "when_supported",
+        "s3_store_response_checksum_validation": "when_supported",
+    }
+    store = make_store(ceph_http(ceph), **options)
+    for name, size in (("small", 1000), ("put", 4 * MIB), ("parts", len(LARGE))):
+        with store.get(store.add(name, stream(LARGE[:size]), size).uri) as reader:
+            assert reader.read() == LARGE[:size]
+    assert_nothing_is_left(store, "parts", "put", "small")
+    tls = {"s3_store_host": ceph.s3_tls_endpoint, "s3_store_cacert": str(ceph.s3_ca)}
+    refused = make_store(ceph_http(ceph), **bucket_of(store), **options, **tls)
+    with pytest.raises(BackendException, match="MissingContentLength"):
+        refused.add("refused", stream(LARGE), len(LARGE))
+    assert_nothing_is_left(store, "parts", "put", "small")
+
+
 def test_a_large_copy_is_made_in_parts(place: Place, make_store: MakeStore) -> None:
     """Above a limit (5 GiB; lowered here) the server copies part by part, all or nothing."""
     store = make_store(place)
