@@ -321,6 +321,8 @@ class Images:
                     bindings.opened(self.ioctx, name) as image,
                 ):
                     publish(image, own)
+                    if found.nonce is None:
+                        image.metadata_remove(_NONCE)
             raise
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from store_lib import Store
+from store_lib.drivers.rbd.images import Images
 from store_lib.exceptions import (
     BadStoreUri,
     Duplicate,
@@ -267,6 +268,29 @@ def test_an_object_with_other_snapshots_stays(store: Store, behind: Behind, obje
     assert read(store, uri) == data
     with rbd.Image(behind.ioctx, object_id) as image:
         image.remove_snap("theirs")
+    store.delete(uri)
+
+
+def test_what_is_restored_bears_no_mark(
+    ceph: Ceph, store: Store, behind: Behind, object_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image of other software that could not be removed after all is as it was: it is not
+    taken for a leftover should somebody take its snapshot away later."""
+    data = content(MIB)
+    behind.make(object_id, data)
+    uri = f"rbd://{ceph.fsid}/{IMAGES}/{object_id}/snap"
+
+    def busy(*_: object) -> None:
+        raise InUseByStore("opened in the last moment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Images, "_remove", busy)
+        with pytest.raises(InUseByStore, match="last moment"):
+            store.delete(uri)
+    with behind.opened(object_id) as image:
+        assert image.is_protected_snap("snap")
+        assert list(image.metadata_list()) == []
+    assert read(store, uri) == data
     store.delete(uri)
 
 
