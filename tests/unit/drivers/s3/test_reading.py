@@ -1,6 +1,7 @@
 """Reads from an S3 server in memory: ranges, resume after cuts, and refusals by their kind."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -358,6 +359,34 @@ def test_what_gives_credentials_shows_none(
         logging.getLogger(name).debug("It was: %s", text.replace("{}", "hush/hush+hush=="))
     assert debug_lines.text.count("It was: ") == 3
     assert "hush" not in debug_lines.text
+
+
+def test_requests_are_signed_for_the_region_that_is_known(
+    make_store: MakeStore, s3: S3Server, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The option's, else the environment's, else the first of all."""
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    for option, environment, region in (
+        ("mars-2", "moon-2", "mars-2"),
+        ("", "moon-2", "moon-2"),
+        ("", None, "us-east-1"),
+    ):
+        if environment is None:
+            monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+        else:
+            monkeypatch.setenv("AWS_DEFAULT_REGION", environment)
+        # A bucket of its own name, as clients are shared by what has the same options.
+        make_store(s3_store_region_name=option, s3_store_bucket=f"for-{region}").stat(uri)
+        assert f"/{region}/s3/aws4_request" in s3.made()[-1].headers["authorization"]
+
+
+def test_there_are_connections_for_all_threads(make_store: MakeStore) -> None:
+    """Two transfers at once with all their threads keep every connection."""
+    for threads, connections in ((3, 64), (200, 400)):
+        driver = make_store(s3_store_thread_pools=threads).driver
+        assert isinstance(driver, S3Driver)
+        assert driver._client.open().meta.config.max_pool_connections == connections
 
 
 def test_connections_are_used_again(store: Store, s3: S3Server, uri: str) -> None:
