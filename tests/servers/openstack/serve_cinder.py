@@ -4,6 +4,7 @@ Run by the Python of the servers' environment: ``serve_cinder.py CONFIG TYPES.js
 and the volume types are made when there is none.
 """
 
+import functools
 import gc
 import json
 import os
@@ -109,6 +110,13 @@ def report_for_each():
     service.Service.report_state = report_state
 
 
+def ask_for_monitors_once():
+    """Let a driver remember where Ceph's monitors are, and not start a tool for each attachment."""
+    from cinder.volume.drivers.rbd import RBDDriver
+
+    RBDDriver._get_mon_addrs = functools.cache(RBDDriver._get_mon_addrs)
+
+
 def start_services():
     """Start the scheduler and a volume service for each backend, and let them meet."""
     scheduler = service.Service.create(binary="cinder-scheduler")
@@ -150,6 +158,7 @@ def main(path, types):
     rpc.init(CONF)
     coordination.COORDINATOR.start()
     report_for_each()
+    ask_for_monitors_once()
     start_services()
     api = service.WSGIService("osapi_volume")
     api.start()
