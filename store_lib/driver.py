@@ -152,6 +152,9 @@ class Writer(abc.ABC):
     chunk_size: int = 1024 * 1024
     #: How many writes (or parts) the engine may have in flight at once.
     concurrency: int = 1
+    #: Bytes that the backend's client takes for each upload beside the chunks, from the first write
+    #: on; they count against the memory limit.
+    overhead: int = 0
 
     @abc.abstractmethod
     def abort(self) -> None:

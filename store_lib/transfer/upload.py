@@ -101,6 +101,11 @@ class Upload:
         self.hashes = {name: new_digest(name) for name in order.digests}
         self.failure = Failure()
 
+    @property
+    def _beside(self) -> int:
+        """Bytes of memory beside the chunks."""
+        return self.order.further + self.writer.overhead
+
     # The steps that every way has in common.
 
     def run(self) -> Outcome:
@@ -204,7 +209,7 @@ class Upload:
     def _run_small(self) -> Location:
         size = self.order.size
         assert size is not None
-        with self.order.budget.reserve(size + 1 + self.order.further, self.watch):
+        with self.order.budget.reserve(size + 1 + self._beside, self.watch):
             slot = Slot(size + 1)
             self.read(slot, size + 1)  # one byte too many is too many; fewer is the end
             return self._publish_small(slot.data)
@@ -259,7 +264,7 @@ class Upload:
         self.failure.event = threading.Event()
         least = way.least_slots()
         with self.order.budget.reserve(
-            least * chunk_size + self.order.further, self.watch
+            least * chunk_size + self._beside, self.watch
         ) as reservation:
             pool = Pool(
                 chunk_size,

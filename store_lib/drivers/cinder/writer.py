@@ -89,8 +89,8 @@ def clean_up(cinder: "Cinder", upload: Upload, volume_id: str, error: BaseExcept
 class VolumeWriter(PositionWriter):
     """A new volume, attached here from the first byte on.
 
-    Not before: what clients such as librados take for each volume that is attached is no part of
-    the memory budget, and adds that wait for memory would all have one.
+    Not before: clients such as librados take memory for each volume that is attached, and adds
+    that wait for memory would all have one.
 
     :param patience: seconds to wait for an attachment
     :param grow_attached: extend it without detaching it
@@ -98,6 +98,8 @@ class VolumeWriter(PositionWriter):
 
     chunk_size = 1024 * 1024
     concurrency = 8
+    # What librados has with 15 threads for each volume; which kind a volume is shows later.
+    overhead = 6 * 1024 * 1024
 
     def __init__(
         self,

@@ -140,6 +140,29 @@ def test_an_add_of_a_reader_that_was_begun(monkeypatch: pytest.MonkeyPatch) -> N
     assert budget.used == 0
 
 
+@pytest.mark.parametrize("size", [10, 10 * CHUNK], ids=["small", "large"])
+def test_what_a_client_takes_counts(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Uploads wait until there is memory for their clients too."""
+    budget = Budget(40 * CHUNK)
+    monkeypatch.setattr(store_module, "PROCESS_BUDGET", budget)
+    store, driver = memory_store()
+    driver.writer_settings["overhead"] = 30 * CHUNK
+    seen: list[int] = []
+    driver.faults.hooks["commit"] = lambda *_: seen.append(budget.used)
+
+    def add(name: str) -> None:
+        store.add(name, b"x" * size, size)
+
+    threads = [threading.Thread(target=add, args=(str(each),)) for each in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(10)
+    assert len(driver.objects) == len(seen) == 4
+    assert all(30 * CHUNK <= each <= 40 * CHUNK for each in seen)
+    assert budget.used == 0
+
+
 def test_a_thread_does_not_wait_for_itself() -> None:
     """A transfer whose source is itself a transfer gets its memory in the same thread."""
     budget = Budget(100)
