@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ class Keystone:
         made = self.call(
             "POST",
             f"/users/{self.login(user).user_id}/application_credentials",
-            {"application_credential": {"name": f"made for {user}", "unrestricted": True}},
+            {"application_credential": {"name": secrets.token_hex(8), "unrestricted": True}},
             user=user,
         )["application_credential"]
         return made["id"], made["secret"]

@@ -136,9 +136,6 @@ class RbdDevice(Device):
     :param handle: what os-brick has opened, and closes when it disconnects
     """
 
-    #: An object in Ceph.
-    piece = 4 * _MIB
-
     def __init__(self, volume_id: str, handle: Any) -> None:
         super().__init__(volume_id)
         self._image = handle.rbd_image
