@@ -130,7 +130,7 @@ class ReadAhead:
 
     def pieces(self) -> Generator[bytes, None, None]:
         """Yield all the bytes, in order."""
-        if self._sequential_rate and self._width > 1 and not self._bounded:
+        if self._sequential_rate and not self._bounded:
             yield from self._sequence()
         while True:
             if self._ahead:

@@ -14,9 +14,6 @@ from store_lib.testing.target import Target
 _MOMENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.3)
 #: How many adds are killed at least, however slow the store.
 _LEAST = 12
-#: Seconds after which the others are left out: a quarter of what a check may take by default.  Who
-#: allows it more has a slow machine, and does not want more of the same.
-_ENOUGH = 30
 
 
 def _plans(target: Target) -> list[dict[str, Any]]:
@@ -48,7 +45,7 @@ def check_killed_adds_leave_all_or_nothing(target: Target) -> None:
     """
     plans = _plans(target)
     told: dict[str, dict[str, Any]] = {}
-    enough = min(_ENOUGH, target.settings.check_timeout / 4)
+    enough = target.settings.check_timeout / 4
     with target.child("crash", plans=plans, enough=enough) as child:
         for message in child.messages():
             told[message["id"]] = message

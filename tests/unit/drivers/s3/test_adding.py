@@ -90,17 +90,22 @@ def test_the_signature_covers_the_bytes_unless_told_not_to(
         assert {len(each.headers["x-amz-content-sha256"]) for each in sent} == length
 
 
-def test_what_memory_has_no_room_for_streams_unsigned(
-    store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A part beyond the memory limit is sent as it is read, which no signature can cover."""
+def _streamed(store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """Add in parts and in one put what memory has no room for, and return the requests."""
     monkeypatch.setattr("store_lib.transfer.chunks.Pool.hold", lambda *_: False)
     monkeypatch.setattr(ways.Parts, "least_slots", lambda _: 2)
     store.add("parts", stream(LARGE), len(LARGE))
     store.add("put", stream(LARGE[: 4 * CHUNK]), 4 * CHUNK)
     assert s3.objects["parts"].data == LARGE
     assert s3.objects["put"].data == LARGE[: 4 * CHUNK]
-    sent = [*s3.made("PUT", "partNumber="), *s3.made("PUT", "/box/put")]
+    return [*s3.made("PUT", "partNumber="), *s3.made("PUT", "/box/put")]
+
+
+def test_what_memory_has_no_room_for_streams_unsigned(
+    store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part beyond the memory limit is sent as it is read, which no signature can cover."""
+    sent = _streamed(store, s3, monkeypatch)
     assert {each.headers["x-amz-content-sha256"] for each in sent} == {_UNSIGNED}
 
 
@@ -133,12 +138,8 @@ def test_what_streams_has_no_checksum(
         s3_store_enable_data_integrity_protection=True,
         s3_store_request_checksum_calculation="when_supported",
     )
-    monkeypatch.setattr("store_lib.transfer.chunks.Pool.hold", lambda *_: False)
-    monkeypatch.setattr(ways.Parts, "least_slots", lambda _: 2)
-    store.add("parts", stream(LARGE), len(LARGE))
-    store.add("put", stream(LARGE[: 4 * CHUNK]), 4 * CHUNK)
-    assert s3.objects["parts"].data == LARGE
-    assert s3.objects["put"].data == LARGE[: 4 * CHUNK]
+    sent = _streamed(store, s3, monkeypatch)
+    assert not any("x-amz-checksum-crc32" in each.headers for each in sent)
 
 
 def test_a_streamed_part_of_unknown_length_waits_in_a_file(
