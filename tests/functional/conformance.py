@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+from tests.servers.process import mortal
+
 
 def run_kit(
     directory: pathlib.Path, *arguments: str, **environment: str
@@ -16,20 +18,10 @@ def run_kit(
     other tests have in smaller pieces.
     """
     inherited = {name: each for name, each in os.environ.items() if "COVERAGE" not in name}
+    command = [sys.executable, "-m", "pytest", "--pyargs", "store_lib.testing", "-q", "-W", "error"]
     return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "--pyargs",
-            "store_lib.testing",
-            "-q",
-            "-W",
-            "error",
-            # Several runs share the processors.
-            "--store-check-timeout=300",
-            *arguments,
-        ],
+        # Several runs share the processors.
+        mortal([*command, "--store-check-timeout=300", *arguments]),
         cwd=directory,
         env={**inherited, "PYTEST_ADDOPTS": "-p no:cacheprovider", **environment},
         capture_output=True,

@@ -14,10 +14,16 @@ from tests.servers.cinder import cinder as run_cinder
 from tests.servers.installed import NotInstalled
 from tests.servers.keystone import Keystone
 from tests.servers.keystone import keystone as run_keystone
+from tests.servers.leftovers import watch_this_run
 from tests.servers.swift import Swift
 from tests.servers.swift import swift as run_swift
 
 Server = TypeVar("Server")
+
+
+def pytest_configure() -> None:
+    """Let nothing of this run outlive it, though it be killed."""
+    watch_this_run()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

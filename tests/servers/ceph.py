@@ -27,6 +27,7 @@ from typing import Any
 
 from tests.servers.ceph_conf import ceph_conf
 from tests.servers.installed import CACHE, NotInstalled, debian_packages
+from tests.servers.leftovers import remove_afterwards
 from tests.servers.process import ServerProcess, free_ports
 
 #: Where Debian keeps the bindings, between everything else that is installed there.
@@ -205,6 +206,7 @@ def ceph_directory(otherwise: Path | None = None) -> Iterator[Path]:
     :param otherwise: where to make it elsewhere; the system's place for temporary files by default
     """
     with tempfile.TemporaryDirectory(prefix="store_lib-ceph-", dir=_memory() or otherwise) as path:
+        remove_afterwards(Path(path))
         yield Path(path) / "cluster"
 
 

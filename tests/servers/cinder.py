@@ -15,6 +15,7 @@ from typing import Any
 from tests.servers.ceph import VOLUMES, Ceph, bindings
 from tests.servers.installed import NotInstalled, debian_packages, python_environment
 from tests.servers.keystone import CHILDREN, Keystone, password, request
+from tests.servers.leftovers import detach_afterwards, remove_afterwards
 from tests.servers.process import ServerProcess, free_ports
 
 #: What the driver and the servers call, and the packages that have it.
@@ -267,6 +268,7 @@ def cinder(directory: Path, keystone: Keystone, ceph: Ceph | None = None) -> Ite
     [port] = free_ports(1)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        detach_afterwards(directory)
         types, python_path = dict(TYPES), [CHILDREN]
         config = _CONFIG.format(
             backends="loopfast,loopslow,plain,nfs,nfsqcow2" + (",rbd" if ceph else ""),
@@ -325,6 +327,7 @@ def _ceph_user(ceph: Ceph) -> Iterator[str]:
     keyring = ceph.add_user(f"client.{user}", mon="profile rbd", osd=caps, mgr=caps)
     place = Path(f"/etc/ceph/ceph.client.{user}.keyring")
     place.parent.mkdir(exist_ok=True)
+    remove_afterwards(place)
     place.symlink_to(keyring)
     try:
         yield user

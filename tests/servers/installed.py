@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tests.servers.process import mortal
+
 #: Where environments are kept between runs; ``make distclean`` removes it.
 CACHE = Path(__file__).parents[2] / ".cache" / "servers"
 
@@ -33,7 +35,7 @@ def debian_packages(wanted: Mapping[str, str], what: str) -> None:
     command = f"apt-get install --no-install-recommends {' '.join(missing)}"
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise NotInstalled(f"{what} needs packages that are missing: as root, run `{command}`")
-    with _lock("apt"):
+    with locked("apt"):
         if not (missing := _missing(wanted)):
             return
         quiet = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=900"]
@@ -41,7 +43,8 @@ def debian_packages(wanted: Mapping[str, str], what: str) -> None:
         install = [*quiet, "install", "-y", "--no-install-recommends", *missing]
         with _no_services():
             done = _run(install, environment)
-            if done.returncode:  # an old package list, or none
+            if done.returncode:  # an old package list, or none, or an installation that was killed
+                _run(["dpkg", "--configure", "-a"], environment)
                 _run([*quiet, "update"], environment)
                 done = _run(install, environment)
     if done.returncode:
@@ -59,7 +62,7 @@ def python_environment(name: str, python: str | None = None) -> Path:
     made_of = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
     path = CACHE / f"{name}-{made_of}"
     stamp = path / "complete"
-    with _lock(name):
+    with locked(name) as held:
         if stamp.exists():
             return path
         shutil.rmtree(path, ignore_errors=True)
@@ -68,7 +71,7 @@ def python_environment(name: str, python: str | None = None) -> Path:
             [python, "-m", "venv", str(path)],
             [*pip, "--disable-pip-version-check", "--no-deps", "-r", str(requirements)],
         ):
-            done = _run(command, os.environ)
+            done = _run(mortal(command), os.environ, held)
             if done.returncode:
                 raise NotInstalled(
                     f"{name} could not be installed: {' '.join(command)} ended with status "
@@ -87,22 +90,27 @@ def _missing(wanted: Mapping[str, str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _lock(name: str) -> Iterator[None]:
-    """Let one run at a time install something."""
+def locked(name: str) -> Iterator[int]:
+    """Let one run at a time build or install something.
+
+    The lock is given as a descriptor.  A command that inherits it holds it too: what a killed run
+    had started may write for another moment, and the next run waits until that has ended.
+    """
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / f"{name}.lock", "w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        yield
+        yield held.fileno()
 
 
 @contextlib.contextmanager
 def _no_services() -> Iterator[None]:
     """Keep packages from starting their services: the tests start their own."""
-    policy = Path("/usr/sbin/policy-rc.d")
-    if policy.exists():
+    policy, ours = Path("/usr/sbin/policy-rc.d"), "#!/bin/sh\nexit 101\n"
+    # One with our text is of a run that was killed.
+    if policy.exists() and policy.read_text() != ours:
         yield
         return
-    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.write_text(ours)
     policy.chmod(0o755)
     try:
         yield
@@ -110,10 +118,13 @@ def _no_services() -> Iterator[None]:
         policy.unlink(missing_ok=True)
 
 
-def _run(command: list[str], environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+def _run(
+    command: list[str], environment: Mapping[str, str], *held: int
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         command,
         env=dict(environment),
+        pass_fds=held,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

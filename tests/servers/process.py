@@ -45,10 +45,7 @@ class ServerProcess:
 
         :param environment: variables set besides those of this process
         """
-        words = [os.fspath(word) for word in command]
-        setpriv = shutil.which("setpriv")
-        if setpriv is not None:
-            words = [setpriv, "--pdeathsig", "KILL", "--", *words]
+        words = mortal(command)
         with open(log, "ab") as output:
             process = subprocess.Popen(
                 words,
@@ -115,6 +112,13 @@ class ServerProcess:
         # The session has the server's own pid as its id, and nothing but its children is in it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def mortal(command: Sequence[str | Path]) -> list[str]:
+    """Return a command such that the kernel kills it when the thread that starts it ends."""
+    words = [os.fspath(word) for word in command]
+    setpriv = shutil.which("setpriv")
+    return words if setpriv is None else [setpriv, "--pdeathsig", "KILL", "--", *words]
 
 
 def accepts(host: str, port: int) -> bool:

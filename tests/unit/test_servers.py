@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -112,6 +113,52 @@ def test_an_environment_that_cannot_be_made(
     monkeypatch.setattr(installed, "PINS", tmp_path)
     monkeypatch.setattr(installed, "CACHE", tmp_path / "cache")
     (tmp_path / "toy.txt").write_text(f"{tmp_path}/no-such-wheel-1.0-py3-none-any.whl\n")
+    # Stands in for "python -m venv PATH", which takes seconds.
+    python = tmp_path / "python"
+    lines = ["#!/bin/sh", 'mkdir -p "$3/bin"', 'ln -s "$0" "$3/bin/python"']
+    run_this = f'[ "$2" = venv ] || exec {sys.executable} "$@"'
+    python.write_text("\n".join([lines[0], run_this, *lines[1:], ""]))
+    python.chmod(0o755)
     with pytest.raises(NotInstalled, match=r"toy could not be installed: .*no-such-wheel"):
-        installed.python_environment("toy")
+        installed.python_environment("toy", str(python))
     assert list((tmp_path / "cache").glob("*/complete")) == []
+
+
+#: A compiler that stands still, with its cache half written, until there is a file ``go-on``.
+_GO = """\
+#!/bin/sh
+mkdir "$GOCACHE" || exit 1
+if [ ! -e {directory}/go-on ]; then
+  echo > {directory}/standing
+  exec sleep 600
+fi
+while [ "$1" != -o ]; do shift; done
+echo simulator > "$2"
+"""
+
+_BUILD = """
+import pathlib, sys
+from tests.servers import installed, vsphere
+installed.CACHE = vsphere.CACHE = pathlib.Path(sys.argv[1], "cache")
+vsphere.debian_packages = lambda *packages: None
+print(vsphere._program())
+"""
+
+
+def test_a_killed_build_stops_no_later_one(tmp_path: Path) -> None:
+    """After kill -9 in the middle of a build the next run builds, and nothing else is left."""
+    (tmp_path / "go").write_text(_GO.format(directory=tmp_path))
+    (tmp_path / "go").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", _BUILD, str(tmp_path)]
+    killed = ServerProcess.start("build", command, log=tmp_path / "log", environment=environment)
+    killed.wait_until((tmp_path / "standing").exists)
+    killed.process.kill()
+    killed.process.wait()
+    (tmp_path / "go-on").touch()
+    built = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert built.returncode == 0, built.stderr
+    program = Path(built.stdout.strip())
+    assert program.read_text() == "simulator\n"
+    assert sorted(program.parent.iterdir()) == sorted([program, program.parent / "vsphere.lock"])

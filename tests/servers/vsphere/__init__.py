@@ -15,8 +15,8 @@ from typing import Any
 
 import trustme
 
-from tests.servers.installed import CACHE, NotInstalled, debian_packages
-from tests.servers.process import ServerProcess, accepts, free_ports
+from tests.servers.installed import CACHE, NotInstalled, debian_packages, locked
+from tests.servers.process import ServerProcess, accepts, free_ports, mortal
 from tests.servers.vsphere.wsdl import write_wsdl
 
 _MIB = 1024 * 1024
@@ -174,31 +174,39 @@ def _program() -> Path:
     debian_packages(_PACKAGES, "the vSphere simulator")
     sources = sorted(Path(__file__).parent.glob("*.go"))
     made_of = hashlib.sha256(b"".join(each.read_bytes() for each in sources)).hexdigest()[:12]
-    CACHE.mkdir(parents=True, exist_ok=True)
     program = CACHE / f"vsphere-{made_of}"
-    if not program.exists():
-        building = CACHE / f"vsphere-{made_of}.{os.getpid()}"
-        _build(sources, building)
-        building.rename(program)
+    if program.exists():
+        return program
+    with locked("vsphere") as held:
+        if not program.exists():
+            building = CACHE / "vsphere.building"
+            shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
+            building.mkdir()
+            try:
+                _build(sources, building, held)
+                (building / "simulator").rename(program)
+            finally:
+                shutil.rmtree(building)
     return program
 
 
-def _build(sources: Sequence[Path], program: Path) -> None:
-    cache = program.with_name(f"{program.name}.go-cache")
+def _build(sources: Sequence[Path], directory: Path, held: int) -> None:
+    """Build ``simulator`` in ``directory``, where the compiler's cache is too."""
     environment = {
         "GOPATH": str(_GOPATH),
         "GO111MODULE": "off",
         "GOFLAGS": "",
         "GOPROXY": "off",
         "CGO_ENABLED": "0",
-        "GOCACHE": str(cache),
+        "GOCACHE": str(directory / "cache"),
     }
+    command = ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", directory / "simulator"]
     done = subprocess.run(
-        ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, *sources],
+        mortal([*command, *sources]),
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
+        pass_fds=[held],
     )
-    shutil.rmtree(cache, ignore_errors=True)
     if done.returncode:
         raise NotInstalled(f"The vSphere simulator could not be built: {done.stderr[-500:]}")
