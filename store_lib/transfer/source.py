@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, BinaryIO
 
-from store_lib.exceptions import Invalid
+from store_lib.exceptions import Invalid, ObjectChanged
 from store_lib.transfer.chunks import Slot
 from store_lib.transfer.report import Meter
 
@@ -57,6 +57,7 @@ class _ReadInto(Source):
         super().__init__(size)
         self._readinto = readinto
         self._opened = opened
+        self._status = os.fstat(opened.fileno()) if opened is not None else None
 
     def _fill(self, slot: Slot, limit: int) -> bool:
         view = slot.view()[:limit]
@@ -76,8 +77,22 @@ class _ReadInto(Source):
                 )
             done += count
             end = not count
+        if end:
+            self._check_unchanged()
         slot.data = view[:done]
         return end
+
+    def _check_unchanged(self) -> None:
+        """Refuse a file of our own opening that something wrote to while it was read."""
+        if self._opened is None or self._status is None or not stat.S_ISREG(self._status.st_mode):
+            return
+        now = os.fstat(self._opened.fileno())
+        if (now.st_size, now.st_mtime_ns) != (self._status.st_size, self._status.st_mtime_ns):
+            path = os.fsdecode(self._opened.name)
+            raise ObjectChanged(
+                f"Expected {path} to stay as it is while it is read, but something wrote to it. "
+                "Find out what writes there, and add it again."
+            )
 
     def close(self) -> None:
         if self._opened is not None:

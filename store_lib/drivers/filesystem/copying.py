@@ -10,35 +10,58 @@ from store_lib.exceptions import ObjectChanged
 #: Bytes that the kernel is asked to copy in one call: seldom enough, and still interruptible.
 _KERNEL_PIECE = 64 * 1024 * 1024
 _PIECE = 1024 * 1024
+#: Bytes of the holes that are looked for.
+_HOLE = 64 * 1024
+_ZEROS = bytes(_HOLE)
 #: What copy_file_range answers where it cannot do it between these two files.
 _NOT_BETWEEN = syscalls.UNSUPPORTED | {errno.EXDEV, errno.EBADF, errno.EPERM, errno.EACCES}
 
 
-def copy_contents(source: int, target: int, size: int, *, durable: bool) -> None:
-    """Copy ``size`` bytes from the start of one file to another, empty one, holes as holes.
+def copy_contents(source: int, target: int, status: os.stat_result, *, durable: bool) -> None:
+    """Copy all of one file to another, empty one, holes as holes.
 
+    :param status: the source's, as it was when it was opened
     :param durable: set the disk to work on what has been copied at once
-    :raises ObjectChanged: the source has no such number of bytes
+    :raises ObjectChanged: the source is not what it was
     :raises OSError: reading or writing failed
     """
-    if syscalls.clone(source, target):
-        if os.fstat(target).st_size != size:
-            raise ObjectChanged
-        return
-    os.ftruncate(target, size)
-    in_kernel = True
-    for start, end in _data(source, size):
+    if not syscalls.clone(source, target):
+        os.ftruncate(target, status.st_size)
+        _copy_data(source, target, status, durable)
+    elif os.fstat(target).st_size != status.st_size:
+        raise ObjectChanged
+    if not syscalls.unchanged(status, os.fstat(source)):
+        raise ObjectChanged
+
+
+def _copy_data(source: int, target: int, status: os.stat_result, durable: bool) -> None:
+    look = _hides_holes(source, status)
+    in_kernel = not look
+    for start, end in _data(source, status.st_size):
         while start < end:
             if in_kernel:
                 copied = _copy_in_kernel(source, target, start, min(end - start, _KERNEL_PIECE))
                 in_kernel = copied > 0
             if not in_kernel:
-                copied = _copy_piece(source, target, start, min(end - start, _PIECE))
+                copied = _copy_piece(source, target, start, min(end - start, _PIECE), look)
             if durable:
                 syscalls.pace_writeback(target, start, start + copied)
             start += copied
-    if os.fstat(source).st_size != size:
-        raise ObjectChanged
+
+
+def _hides_holes(fd: int, status: os.stat_result) -> bool:
+    """Whether the file has holes that the file system does not show, as with FUSE.
+
+    They are then looked for in what is read; the kernel would copy them as zeros.
+    """
+    if not 0 <= status.st_blocks * 512 < status.st_size:
+        return False
+    try:
+        return os.lseek(fd, 0, os.SEEK_HOLE) >= status.st_size
+    except OSError as error:
+        if error.errno not in syscalls.UNSUPPORTED:
+            raise
+        return True
 
 
 def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
@@ -68,8 +91,18 @@ def _copy_in_kernel(source: int, target: int, start: int, length: int) -> int:
         return 0
 
 
-def _copy_piece(source: int, target: int, start: int, length: int) -> int:
+def _copy_piece(source: int, target: int, start: int, length: int, look: bool) -> int:
+    """Return the bytes copied.
+
+    :param look: leave out blocks of zeros
+    """
     data = os.pread(source, length, start)
     if not data:
         raise ObjectChanged
-    return os.pwrite(target, data, start)
+    if not look:
+        return os.pwrite(target, data, start)
+    for position in range(0, len(data), _HOLE):
+        block = data[position : position + _HOLE]
+        if block != _ZEROS[: len(block)]:
+            syscalls.write_all(target, block, start + position)
+    return len(data)

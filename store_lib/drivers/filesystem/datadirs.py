@@ -81,21 +81,28 @@ class DataDirs:
         #: Where the lock lies under which an id is published; the same for every process.
         self.lock_directory = min(self.paths, default="")
 
-    def prepare(self, store_id: str, dir_perm: int | None, durable: bool) -> bool:
+    def prepare(
+        self, store_id: str, dir_perm: int | None, file_perm: int | None, durable: bool
+    ) -> bool:
         """Make the directories that are missing and try out that objects can be added.
 
+        :param dir_perm: mode of directories that are made; ``None`` leaves it to the umask
+        :param file_perm: mode of the files; where there is no ``dir_perm``, whoever is to reach
+            the files may search the directories
         :returns: whether files can be locked in each
         :raises BadStoreConfiguration: readable if any of the directories is there
         """
         locks = True
         for each in self._all:
             try:
-                _make(each.path, dir_perm, durable)
+                _make(each.path, dir_perm)
                 if not os.path.isdir(each.path):
                     reason = f"{each.path} is not a directory. Remove it, or name another."
                     break
+                if file_perm is not None and dir_perm is None:
+                    _open_for(file_perm, each.path)
                 if durable:
-                    syscalls.fsync_directory(each.path)
+                    _sync_with_parents(each.path)
                 each.name_max = min(names.NAME_MAX, os.pathconf(each.path, "PC_NAME_MAX"))
                 each.preallocates = not syscalls.in_memory(each.path)
                 each.tells_late = syscalls.tells_late(each.path)
@@ -268,20 +275,49 @@ def _sum(amounts: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(amounts) else None
 
 
-def _make(path: str, dir_perm: int | None, durable: bool) -> None:
+def _make(path: str, dir_perm: int | None) -> None:
     """Make a directory and those above it, where missing."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
     if parent != path:
-        _make(parent, dir_perm, durable)
+        _make(parent, dir_perm)
     try:
         os.mkdir(path)
     except FileExistsError:
         return
     if dir_perm is not None:
         os.chmod(path, dir_perm)
-    if durable:
+
+
+def _sync_with_parents(path: str) -> None:
+    """Have a directory on the disk, and its name, and those of the directories above it.
+
+    Whoever made them may have died, or lost its power, before it had synced them.
+    """
+    syscalls.fsync_directory(path)
+    device = os.stat(path).st_dev
+    while (parent := os.path.dirname(path)) != path and os.stat(parent).st_dev == device:
         # One may be allowed to make a directory there and not to read it.
         with contextlib.suppress(PermissionError):
             syscalls.fsync_directory(parent)
+        path = parent
+
+
+def _open_for(file_perm: int, path: str) -> None:
+    """Let those whom the files' permissions name search the directory, as glance_store does."""
+    wanted = mode = stat.S_IMODE(os.stat(path).st_mode)
+    for who, search in ((stat.S_IRWXG, stat.S_IXGRP), (stat.S_IRWXO, stat.S_IXOTH)):
+        if file_perm & who:
+            wanted |= search
+    if wanted == mode:
+        return
+    try:
+        os.chmod(path, wanted)
+    except OSError as error:
+        LOG.warning(
+            "Cannot set the permissions of %s to %o, so that others reach the files in it: %s",
+            path,
+            wanted,
+            error,
+        )

@@ -53,7 +53,9 @@ class FilesystemDriver(Driver):
         dir_perm = permissions(conf, "filesystem_store_dir_perm", stat.S_IRWXU, self.store_id)
         self._settings = dataclasses.replace(self._settings, file_perm=file_perm)
         self._metadata = MountMetadata(conf, self.store_id)
-        locks = self._directories.prepare(self.store_id, dir_perm, self._settings.durable)
+        locks = self._directories.prepare(
+            self.store_id, dir_perm, file_perm, self._settings.durable
+        )
         if not locks and len(self._directories.paths) > 1:
             self.create_only = CreateOnly.CHECKED  # see sole_publisher
 
@@ -137,7 +139,7 @@ class FilesystemDriver(Driver):
         try:
             # A clone takes no room, so the size says nothing of what is needed.
             with self.create(object_id, None, nonce=nonce, context=context) as writer:
-                writer.copy_from(source, status.st_size)
+                writer.copy_from(source, status)
                 return writer.commit(status.st_size)
         finally:
             os.close(source)

@@ -8,12 +8,18 @@ PRIVATE_PREFIX = ".store_lib-"
 #: Bytes that a file name may have on any usual file system.
 NAME_MAX = 255
 
+#: What libfuse and the NFS client rename an open file to when somebody removes it.  They remove it
+#: with the last close; until then its name would pass for an object's.
+HIDDEN_PREFIXES = (".fuse_hidden", ".nfs")
+
 _LOCK_PREFIX = f"{PRIVATE_PREFIX}lock-"
+_CLAIM_PREFIX = f"{PRIVATE_PREFIX}claim-"
 _STAGED = re.compile(rf"{re.escape(PRIVATE_PREFIX)}[0-9a-fA-F]{{32}}(?P<kind>[-~])(?P<id>.*)", re.S)
 
 _ALLOWED = (
     f"Expected 1 to {NAME_MAX} bytes in UTF-8 without '/' and NUL, neither '.' nor '..', and not "
-    f"beginning with {PRIVATE_PREFIX!r}, since it becomes the name of a file as it stands."
+    f"beginning with {' or '.join(map(repr, (PRIVATE_PREFIX, *HIDDEN_PREFIXES)))}, since it "
+    "becomes the name of a file as it stands."
 )
 
 
@@ -25,6 +31,11 @@ def refusal(object_id: str) -> str | None:
         return f"it is empty, '.' or '..'. {_ALLOWED}"
     if object_id.startswith(PRIVATE_PREFIX):
         return f"names with this beginning belong to uploads under way. {_ALLOWED}"
+    if object_id.startswith(HIDDEN_PREFIXES):
+        return (
+            "FUSE and NFS give names with this beginning to files that were removed while they "
+            f"were open. {_ALLOWED}"
+        )
     try:
         length = len(object_id) if object_id.isascii() else _encoded_length(object_id)
     except UnicodeEncodeError:
@@ -66,6 +77,11 @@ def lock_name(digest: str) -> str:
     return _LOCK_PREFIX + digest
 
 
+def claim_name(digest: str) -> str:
+    """Return the name of the file that claims an id with this digest where nothing locks."""
+    return _CLAIM_PREFIX + digest
+
+
 def is_private(name: str) -> bool:
-    """Whether ``name`` is that of a staged upload, a lock or a probe, and so no object's."""
+    """Whether ``name`` is that of a staged upload, lock, claim or probe, and so no object's."""
     return name.startswith(PRIVATE_PREFIX)

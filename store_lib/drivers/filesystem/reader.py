@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterator
 
 from store_lib.driver import Reader
+from store_lib.drivers.filesystem import syscalls
 from store_lib.drivers.filesystem.descriptor import Descriptor
 from store_lib.drivers.filesystem.errors import Action, translate
 from store_lib.exceptions import InvalidRange, NotFound, ObjectChanged
@@ -52,6 +53,7 @@ class FileReader(Reader):
         self._file = Descriptor(fd)
         self._path = path
         self._chunk_size = chunk_size
+        self._status = status
         self.size: int = status.st_size
         self.validator = (
             f"{status.st_dev:x}-{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
@@ -75,12 +77,19 @@ class FileReader(Reader):
             with self._file as fd:
                 try:
                     piece = os.pread(fd, min(self._chunk_size, end - position), position)
+                    last = position + len(piece) >= end
+                    changed = last and not syscalls.unchanged(self._status, os.fstat(fd))
                 except OSError as error:
                     raise translate(error, Action.READ, self._path) from error
             if not piece:
                 raise ObjectChanged(
                     f"Expected {self.size} bytes in {self._path}, got only {position}: it was "
                     "cut while it was being read. Find out what writes there, and read it again."
+                )
+            if changed:
+                raise ObjectChanged(
+                    f"Expected {self._path} to stay as it is while it is read, but something wrote "
+                    "to it. Find out what writes there, and read it again."
                 )
             position += len(piece)
             yield piece

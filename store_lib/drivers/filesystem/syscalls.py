@@ -188,3 +188,11 @@ def same_file(path: str, opened: os.stat_result) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return named.st_ino == opened.st_ino and named.st_dev == opened.st_dev
+
+
+def unchanged(before: os.stat_result, now: os.stat_result) -> bool:
+    """Whether nothing was written to a file meanwhile, as far as its size and time tell.
+
+    Not the time of the last change of status: a link, a delete or new permissions change that.
+    """
+    return before.st_size == now.st_size and before.st_mtime_ns == now.st_mtime_ns

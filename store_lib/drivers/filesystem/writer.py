@@ -91,15 +91,16 @@ class FileWriter(PositionWriter):
     def zero(self, offset: int, length: int) -> None:
         """Leave the hole that is there: :meth:`commit` sets the size, whatever was written."""
 
-    def copy_from(self, source: int, size: int) -> None:
+    def copy_from(self, source: int, status: os.stat_result) -> None:
         """Fill the file from another one's descriptor, holes and all.
 
-        :raises ObjectChanged: the source is shorter than ``size``
+        :param status: the source's, as it was when it was opened
+        :raises ObjectChanged: the source is not what it was
         """
         self._resize = True
         with self._file as fd:
             try:
-                copy_contents(source, fd, size, durable=self._settings.durable)
+                copy_contents(source, fd, status, durable=self._settings.durable)
             except OSError as error:
                 raise translate(error, Action.ADD, self._staged) from error
 

@@ -20,6 +20,7 @@ from store_lib.exceptions import (
     ErrorStatus,
     Invalid,
     InvalidObjectId,
+    ObjectChanged,
     RemoteServiceUnavailable,
     SizeMismatch,
     StorageFull,
@@ -146,6 +147,33 @@ def test_path_is_read_and_closed(tmp_path: Path) -> None:
     assert seen == [3 * CHUNK + 1]
     with pytest.raises(Invalid, match="No such file"):
         store.add("other", tmp_path / "missing")
+
+
+def test_a_path_that_is_overwritten_meanwhile(tmp_path: Path) -> None:
+    """A file overwritten in place while it is read is refused, though its size stays."""
+    path = tmp_path / "f"
+    path.write_bytes(payload(3 * CHUNK))
+    status = path.stat()
+
+    def overwrite(done: int, _: int | None) -> None:
+        if done == CHUNK:
+            path.write_bytes(bytes(3 * CHUNK))
+            os.utime(path, ns=(0, status.st_mtime_ns + 1))
+
+    store, driver = make()
+    with pytest.raises(ObjectChanged, match="something wrote to it"):
+        store.add("it", path, progress=overwrite)
+    assert driver.objects == {}
+
+
+@pytest.mark.parametrize("alter", [os.unlink, lambda path: os.chmod(path, 0o600)])
+def test_a_path_whose_bytes_stay(tmp_path: Path, alter: Any) -> None:
+    """Deleting the file or changing its permissions while it is read does not disturb the add."""
+    path = tmp_path / "f"
+    path.write_bytes(payload(3 * CHUNK))
+    store, driver = make()
+    store.add("it", path, progress=lambda done, _: alter(path) if done == CHUNK else None)
+    assert driver.objects["it"][0] == payload(3 * CHUNK)
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,42 @@ def test_directory_permissions(make, data: Path) -> None:
     assert mode(data) == mode(data / "deep") == 0o2750
 
 
+@pytest.mark.parametrize(
+    ("file_perm", "dir_perm", "got"),
+    [
+        (644, 0, 0o711),
+        (640, 0, 0o710),
+        (604, 0, 0o701),
+        (600, 0, 0o700),
+        (0, 0, 0o700),
+        (644, 700, 0o700),
+    ],
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_who_reaches_the_files(make, data: Path, there: bool, file_perm, dir_perm, got) -> None:
+    """Whom the files' permissions name may search the directory, unless its own are set."""
+    previous = os.umask(0o077)
+    try:
+        if there:
+            data.mkdir()
+        make(filesystem_store_file_perm=file_perm, filesystem_store_dir_perm=dir_perm)
+    finally:
+        os.umask(previous)
+    assert mode(data) == got
+
+
+def test_a_directory_that_cannot_be_opened_for_others(make, data, monkeypatch, caplog) -> None:
+    """Where the directory's mode cannot be set, a warning is logged and the store works."""
+    data.mkdir(0o700)
+
+    def refuse(path: str, mode: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", path)
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    make(filesystem_store_file_perm=640)
+    assert f"Cannot set the permissions of {data} to 710" in caplog.text
+
+
 @pytest.mark.parametrize("perm", [40, 200, 377])
 def test_the_owner_must_be_able_to_read(make, perm: int) -> None:
     """A mode that takes the owner's read permission away is refused; what is there is readable."""

@@ -20,6 +20,7 @@ from store_lib.exceptions import (
     ErrorStatus,
     Forbidden,
     InUseByStore,
+    InvalidObjectId,
     InvalidRange,
     NotFound,
     ObjectChanged,
@@ -133,6 +134,48 @@ def test_a_file_that_gets_shorter(small, put, data: Path) -> None:
     os.truncate(data / "a", 70000)
     with pytest.raises(ObjectChanged, match="70000"):
         list(stream)
+    reader.close()
+
+
+@pytest.mark.parametrize("grown", [0, 5])
+@pytest.mark.parametrize(("offset", "length"), [(0, None), (10, None), (0, 150_000)])
+def test_a_file_that_is_overwritten(small, put, data: Path, grown, offset, length) -> None:
+    """A file overwritten in place while it is read is an error, before the last bytes come."""
+    location = put(small, "a", DATA)
+    reader = small.read(location, offset, length, context=None)
+    stream = reader.stream(offset, length)
+    got = [next(stream)]
+    with open(data / "a", "r+b") as file:
+        file.write(b"x" * (len(DATA) + grown))
+    later(data / "a")
+    with pytest.raises(ObjectChanged, match="something wrote to it"):
+        got.extend(stream)
+    assert len(b"".join(got)) < (length or len(DATA) - offset)
+    reader.close()
+
+
+def later(path: Path) -> None:
+    """Make sure of a new time of change: the system's clock for files ticks every few ms."""
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        os.unlink,
+        lambda path: os.link(path, f"{path}2"),
+        lambda path: os.rename(path, f"{path}2"),
+        lambda path: os.chmod(path, 0o600),
+    ],
+    ids=["delete", "link", "rename", "chmod"],
+)
+def test_a_file_whose_bytes_stay(small, put, data: Path, alter) -> None:
+    """What alters a file's names or permissions does not disturb who reads it."""
+    reader = small.read(put(small, "a", DATA), 0, None, context=None)
+    stream = reader.stream(0, None)
+    first = next(stream)
+    alter(data / "a")
+    assert first + b"".join(stream) == DATA
     reader.close()
 
 
@@ -314,6 +357,15 @@ def test_list(make, put, begin, tmp_path: Path) -> None:
     assert found["b"].modified == (tmp_path / "y" / "b").stat().st_mtime
 
 
+@pytest.mark.parametrize("name", [".fuse_hidden0000000a00000001", ".nfs00000000000a1b2c00000001"])
+def test_removed_files_that_are_still_open(driver, begin, data: Path, name: str) -> None:
+    """What FUSE and NFS make of a removed file that is open is no object, and no id."""
+    (data / name).write_bytes(b"x")
+    assert list(driver.list(context=None)) == []
+    with pytest.raises(InvalidObjectId, match="FUSE and NFS"):
+        begin(driver, name)
+
+
 def test_deleted_while_listing(driver, put, monkeypatch) -> None:
     """An object that is deleted while the listing is made is left out of it."""
     for object_id in ("a", "b", "c"):
@@ -490,8 +542,30 @@ def test_copy_keeps_holes(
     copied = copy(driver, source, "b")
     assert contents(driver, copied) == contents(driver, source)
     blocks = os.stat(copied.path).st_blocks * 512
-    if copied_by in ("kernel", "bytes"):
+    if copied_by != "clone":
         assert blocks <= len(layout) * 65536 + 65536
+
+
+def test_holes_that_do_not_show(driver, begin, contents, monkeypatch) -> None:
+    """Where all of a file passes for data, as on FUSE, its holes are found by reading."""
+    writer = begin(driver, "a")
+    writer.write_at(MIB, os.urandom(100_000))
+    writer.write_at(3 * MIB - 10, b"x")
+    source = writer.commit(10 * MIB + 5)
+    real = os.lseek
+
+    def lseek(fd: int, offset: int, whence: int) -> int:
+        if whence == os.SEEK_DATA:
+            return offset
+        if whence == os.SEEK_HOLE:
+            return os.fstat(fd).st_size
+        return real(fd, offset, whence)
+
+    monkeypatch.setattr(syscalls, "clone", lambda source, target: False)
+    monkeypatch.setattr(os, "lseek", lseek)
+    copied = copy(driver, source, "b")
+    assert contents(driver, copied) == contents(driver, source)
+    assert os.stat(copied.path).st_blocks * 512 <= 4 * 65536
 
 
 def test_copy_really_clones_or_not(driver, put, contents) -> None:
@@ -546,6 +620,24 @@ def test_clone_of_a_file_that_changes(driver, put, data: Path, monkeypatch) -> N
     """A clone that is not what was opened is an error, and nothing is left."""
     location = put(driver, "a", DATA)
     monkeypatch.setattr(syscalls, "clone", lambda source, target: True)
+    with pytest.raises(ObjectChanged):
+        copy(driver, location, "b")
+    assert os.listdir(data) == ["a"]
+
+
+def test_copy_of_a_file_that_is_overwritten(
+    driver, put, data: Path, monkeypatch, copied_by
+) -> None:
+    """A source overwritten in place meanwhile is an error, and nothing is left."""
+    location = put(driver, "a", DATA)
+    copying = syscalls.clone
+
+    def overwrite(source: int, target: int) -> bool:
+        (data / "a").write_bytes(bytes(len(DATA)))
+        later(data / "a")
+        return copying(source, target)
+
+    monkeypatch.setattr(syscalls, "clone", overwrite)
     with pytest.raises(ObjectChanged):
         copy(driver, location, "b")
     assert os.listdir(data) == ["a"]

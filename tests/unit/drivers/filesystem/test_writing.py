@@ -257,13 +257,16 @@ def test_the_disk_works_while_the_upload_goes_on(make, begin, calls: list[str]) 
     writer.abort()
 
 
-def test_new_directories_are_durable(make, data: Path, monkeypatch) -> None:
-    """A directory that the store made is on the disk in the one above it."""
+@pytest.mark.parametrize("made", [0, 1, 2, 3])
+def test_directories_are_durable(make, data: Path, monkeypatch, made: int) -> None:
+    """A data directory is on the disk in the one above it, whoever made it and died."""
     synced: list[str] = []
     real = syscalls.fsync_directory
     monkeypatch.setattr(syscalls, "fsync_directory", lambda path: (synced.append(path), real(path)))
-    make(filesystem_store_datadir=f"{data}/a/b", filesystem_store_durable=True)
-    assert synced == [str(data.parent), str(data), f"{data}/a", f"{data}/a/b"]
+    path = data / "a" / "b"
+    (data.parent, data, path.parent, path)[made].mkdir(parents=True, exist_ok=True)
+    make(filesystem_store_datadir=str(path), filesystem_store_durable=True)
+    assert synced[:4] == [str(path), str(path.parent), str(data), str(data.parent)]
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
