@@ -29,7 +29,7 @@ class Head:
 
     @property
     def nonce(self) -> str:
-        """The nonce of the upload that made it; empty where that was not one of this library's."""
+        """The nonce of the upload that made it; empty where the server does not say it."""
         return self.metadata.get(NONCE, "")
 
 
@@ -116,5 +116,6 @@ def _head(answer: dict[str, Any]) -> Head:
         etag=answer["ETag"],
         modified=modified,
         age=now - modified,
-        metadata=answer.get("Metadata", {}),
+        # Several servers, and what is made with Go's net/http, give names in a case of their own.
+        metadata={name.lower(): value for name, value in answer.get("Metadata", {}).items()},
     )

@@ -1,5 +1,6 @@
 """What boto3 raises, as the library's errors."""
 
+import re
 from typing import Any
 
 from store_lib.clients.network_errors import BUSY, Server, unreachable
@@ -7,6 +8,7 @@ from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
     Forbidden,
+    InvalidObjectId,
     InvalidRange,
     MissingCredentialError,
     NotAuthenticated,
@@ -28,6 +30,10 @@ class NoSuchUpload(NotFound):
 
 class ConditionFailed(BackendException):
     """An object is there that must not be, or is another one than was asked for."""
+
+
+class NotImplementedThere(BackendException):
+    """The server does not know a header or a parameter of the request."""
 
 
 #: Codes of answers that say that the same request may succeed later, whatever their status.
@@ -58,6 +64,12 @@ _FULL_CODES = frozenset(
         "XMinioStorageFull",
     }
 )
+_UNKNOWN_CODES = frozenset({"InvalidArgument", "InvalidRequest", "NotImplemented"})
+_KEY_CODES = frozenset(
+    {"InvalidObjectName", "KeyTooLong", "KeyTooLongError", "XMinioInvalidObjectName"}
+)
+#: What servers say where an object lock's retention needs a checksum of what is sent.
+_CHECKSUM_WANTED = re.compile(r"content-md5|x-amz-(?:sdk-)?checksum", re.IGNORECASE)
 _KEYS = "Check s3_store_access_key and s3_store_secret_key"
 #: What to do about a login that is refused, by code.
 _LOGIN_CODES = {
@@ -159,6 +171,20 @@ def _refused(response: dict[str, Any], endpoint: str, asked: str) -> StoreError:
         region = facts.get("HTTPHeaders", {}).get("x-amz-bucket-region")
         named = f" to {region}" if region else ""
         return BackendException(f"{told} Set s3_store_region_name{named}, and s3_store_host to it.")
+    if code in _KEY_CODES:
+        return InvalidObjectId(f"{told} The server cannot hold a key like this: use a shorter id.")
+    if status == 400 and _CHECKSUM_WANTED.search(str(response["Error"].get("Message") or "")):
+        return BackendException(
+            f"{told} A bucket with an object lock's default retention needs checksums: set "
+            "s3_store_enable_data_integrity_protection, and s3_store_request_checksum_calculation "
+            "to when_supported."
+        )
+    if code == "InvalidPart":
+        return BackendException(
+            f"{told} Where the server wants all parts of one size, set s3_store_equal_parts."
+        )
+    if code in _UNKNOWN_CODES or status == 501:
+        return NotImplementedThere(told)
     if status in (401, 403):
         return Forbidden(f"{told} See that the policies of user and bucket allow it. {_KEYS} too.")
     return BackendException(told)

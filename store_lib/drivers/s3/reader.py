@@ -64,7 +64,7 @@ class S3Reader(Reader):
                 answer.close()
             if length == 0 or offset == self.size:
                 return
-            answer = self._ask(offset, length, self.validator)
+            answer = self._ask_again(offset, length)
         try:
             yield from self._pieces(answer, length)
         finally:
@@ -94,11 +94,24 @@ class S3Reader(Reader):
     def _shown(self) -> str:
         return f"get_object {self._bucket.name}/{self._key}"
 
-    def _ask(self, offset: int, length: int | None, etag: str | None = None) -> Answer:
-        """Ask for bytes, of the object with ``etag`` where that is given."""
+    def _ask_again(self, offset: int, length: int | None) -> Answer:
+        """Ask for further bytes of the very same object.
+
+        Several servers ignore the condition, so what they answer is held against the first answer.
+        """
+        condition = {} if self.validator is None else {"IfMatch": self.validator}
+        try:
+            answer = self._ask(offset, length, **condition)
+        except (ConditionFailed, NotFound, InvalidRange) as error:
+            raise ObjectChanged() from error
+        if (answer.etag, answer.size) != (self.validator, self.size):
+            answer.close()
+            raise ObjectChanged()
+        return answer
+
+    def _ask(self, offset: int, length: int | None, **arguments: str) -> Answer:
         if length == 0:
             return self._nothing(offset, length)
-        arguments = {} if etag is None else {"IfMatch": etag}
         if offset or length is not None:
             last = "" if length is None else offset + length - 1
             arguments["Range"] = f"bytes={offset}-{last}"
@@ -107,10 +120,6 @@ class S3Reader(Reader):
         except InvalidRange:
             # At the very end is an empty read, and no range at all is good for an empty object.
             return self._nothing(offset, length)
-        except (ConditionFailed, NotFound) as error:
-            if etag is None:
-                raise
-            raise ObjectChanged() from error
         try:
             return _judge(answer, offset, length)
         except BaseException:

@@ -6,7 +6,7 @@ import os
 import pathlib
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,6 +19,7 @@ from store_lib.exceptions import (
     Duplicate,
     ErrorStatus,
     Forbidden,
+    InvalidObjectId,
     RemoteServiceUnavailable,
     StorageFull,
     StoreError,
@@ -75,6 +76,23 @@ def test_small_objects_are_put_and_large_ones_sent_in_parts(
     with store.get(result.uri) as reader:
         assert reader.read() == data
     assert_nothing_is_left(s3, "id")
+
+
+@pytest.mark.parametrize("create_only", ["checked", "atomic"])
+@pytest.mark.parametrize("spelling", [str.title, str.upper], ids=["title", "upper"])
+def test_names_of_metadata_have_no_case(
+    make_store: MakeStore, s3: S3Server, spelling: Callable[[str], str], create_only: str
+) -> None:
+    """MinIO, and proxies in Go, give them back in a case of their own: nothing depends on it."""
+    s3.spelling = spelling
+    store = make_store(s3_store_create_only=create_only)
+    s3.after.append(times(1, lambda: Reply(raw=b"", then="rst"), "PUT", "/box/small"))
+    uri = store.add("small", io.BytesIO(b"data"), 4).uri
+    s3.after.append(times(1, lambda: Reply(raw=b"", then="rst"), "POST", "uploadId"))
+    store.add("large", stream(LARGE), len(LARGE))
+    store.copy(uri, "copied")
+    assert set(store.stat(uri).metadata) == {"store-lib-nonce", "etag"}
+    assert_nothing_is_left(s3, "small", "large", "copied")
 
 
 def test_the_signature_covers_the_bytes_unless_told_not_to(
@@ -459,6 +477,34 @@ def test_a_full_store_is_told(
         store.add("id", stream(LARGE), len(LARGE))
     assert len(s3.made("PUT", "partNumber=3")) == 1
     assert_nothing_is_left(s3)
+
+
+@pytest.mark.parametrize("size", [3, 4 * CHUNK, len(LARGE)])
+def test_a_key_that_the_server_finds_too_long_is_a_bad_id(
+    store: Store, s3: S3Server, size: int
+) -> None:
+    """Servers have limits of their own: the id is at fault, and a shorter one is asked for."""
+    s3.longest_key = 200
+    with pytest.raises(InvalidObjectId, match=r"KeyTooLongError.*use a shorter id"):
+        store.add("i" * 201, stream(LARGE[:size]), size)
+    assert_nothing_is_left(s3)
+
+
+@pytest.mark.parametrize("size", [3, 4 * CHUNK, len(LARGE)])
+def test_retention_needs_checksums(make_store: MakeStore, s3: S3Server, size: int) -> None:
+    """A bucket whose objects are locked by default refuses what has none; the options are named."""
+    s3.retention = True
+    options = "s3_store_enable_data_integrity_protection.*s3_store_request_checksum_calculation"
+    for create_only in ("checked", "atomic"):
+        with pytest.raises(BackendException, match=options):
+            make_store(s3_store_create_only=create_only).add("id", stream(LARGE[:size]), size)
+        assert_nothing_is_left(s3)
+    store = make_store(
+        s3_store_enable_data_integrity_protection=True,
+        s3_store_request_checksum_calculation="when_supported",
+    )
+    store.add("id", stream(LARGE[:size]), size)
+    assert_nothing_is_left(s3, "id")
 
 
 def test_an_upload_that_somebody_swept_is_told(store: Store, s3: S3Server) -> None:

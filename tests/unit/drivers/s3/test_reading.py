@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -26,7 +27,7 @@ from store_lib.exceptions import (
 from tests.s3_faults import refusal, times
 from tests.scripted_server import Reply, Request
 from tests.unit.drivers.s3.conftest import MakeStore
-from tests.unit.drivers.s3.server import S3Server
+from tests.unit.drivers.s3.server import S3Server, Started
 
 DATA = bytes(range(256)) * 1000
 
@@ -143,20 +144,48 @@ def test_a_stalled_read_ends_with_the_read_timeout(
         store.get(uri)
 
 
-@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize("matches", [True, False], ids=["If-Match obeyed", "ignored"])
+@pytest.mark.parametrize(
+    "other",
+    [None, DATA[::-1], DATA[:50_000], DATA[:100_000], DATA[:10], DATA + b"more"],
+    ids=["gone", "same size", "ends here", "shorter", "short", "longer"],
+)
 def test_another_object_is_not_joined_to_the_first(
-    store: Store, s3: S3Server, uri: str, gone: bool
+    store: Store, s3: S3Server, uri: str, other: bytes | None, matches: bool
 ) -> None:
-    """An object that is replaced or deleted while it is read is ObjectChanged."""
+    """An object that is replaced or deleted while it is read is ObjectChanged on every server."""
+    s3.matches = matches
 
     def change(request: Request) -> None:
         if request.method == "GET" and "if-match" not in request.headers:
             del s3.objects["id"]
-            if not gone:
-                s3.store("id", DATA[::-1])
+            if other is not None:
+                s3.store("id", other)
             s3.after.clear()
 
     s3.after.append(change)
+    with store.get(uri) as reader, pytest.raises(ObjectChanged):
+        reader.read()
+
+
+@pytest.mark.parametrize("then", ["fin", "rst"])
+def test_a_read_is_not_resumed_on_another_object(
+    store: Store, s3: S3Server, uri: str, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """A cut read goes on with the same bytes or not at all, where If-Match is ignored too."""
+    monkeypatch.setattr(S3Driver, "sequential_rate", 1)
+    s3.matches = False
+    answer = s3.server.handler
+    assert answer is not None
+
+    def cutting(request: Request) -> Reply:
+        reply = answer(request)
+        if request.method == "GET" and "if-match" not in request.headers:
+            s3.store("id", DATA[::-1])
+            reply.cut, reply.then = 20_000, then  # type: ignore[assignment]
+        return reply
+
+    s3.server.handler = cutting
     with store.get(uri) as reader, pytest.raises(ObjectChanged):
         reader.read()
 
@@ -236,9 +265,11 @@ def test_a_delete_tells_what_was_not_there(store: Store, s3: S3Server, uri: str)
 
 def test_leftovers_are_told_by_their_last_sign_of_life(store: Store, s3: S3Server) -> None:
     """An upload is as old as its newest part; a sweep takes all but a live claim."""
-    s3.uploads["upload-1"] = ("id", {}, {1: b"abc", 2: b"de"})
-    s3.uploads["upload-2"] = ("other", {}, {})
-    s3.uploads["upload-3"] = ("some/bodys", {}, {})
+    day = 24 * 3600
+    begun = time.time() - 2 * day
+    s3.uploads["upload-1"] = Started("id", {}, {1: b"abc", 2: b"de"}, begun, begun + day)
+    s3.uploads["upload-2"] = Started("other", begun=begun)
+    s3.uploads["upload-3"] = Started("some/bodys", begun=begun)
     s3.store(PREFIX + "live", b"")
     s3.store(PREFIX + "dead", b"")
     s3.objects[PREFIX + "dead"].modified -= 100
@@ -250,7 +281,7 @@ def test_leftovers_are_told_by_their_last_sign_of_life(store: Store, s3: S3Serve
         PREFIX + "live": ("live", 0, True),
         PREFIX + "dead": ("dead", 0, False),
     }
-    assert found["id/upload-1"].modified - found["other/upload-2"].modified == 24 * 3600
+    assert found["id/upload-1"].modified - found["other/upload-2"].modified == day
     assert [each.object_id for each in store.list()] == ["done"]
     driver = store.driver
     assert driver is not None
