@@ -23,9 +23,10 @@ says truly whether trying again can help.
 import abc
 import dataclasses
 import enum
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 from oslo_config import cfg
 
@@ -36,6 +37,8 @@ from store_lib.exceptions import (
 )
 from store_lib.location import Location
 from store_lib.options import StoreOptions
+
+R = TypeVar("R")
 
 #: What chunks are handed about as: a ``memoryview`` of bytes, or ``bytes``.  Valid only during
 #: the call that it is handed to; whoever wants to keep it copies it.
@@ -51,6 +54,22 @@ def one_by_one(calls: Sequence[Callable[[], object]], at_once: int) -> None:
     """Make calls one after the other."""
     for call in calls:
         call()
+
+
+class Repeater(Protocol):
+    """Makes a call, and makes it again after each temporary error, with growing pauses.
+
+    It gives up after the time that ``transfer_retry_seconds`` allows.  The last error then comes
+    out with the status EXHAUSTED, so that nobody repeats it once more.
+    """
+
+    def __call__(self, call: Callable[[], R], /) -> R:
+        """Return what ``call`` returns."""
+
+
+def once(call: Callable[[], R], /) -> R:
+    """Make a call once."""
+    return call()
 
 
 class CreateOnly(enum.Enum):
@@ -97,11 +116,29 @@ class Incomplete:
     object_id: str | None
     #: Bytes held, where known.
     size: int | None
-    #: Time of the last sign of life, in seconds since the epoch.
+    #: Time of the last sign of life, in seconds since the epoch, by the backend's clock.
     modified: float
     #: Whether the backend shows that an upload is still at work on it (a lock, a watcher);
     #: ``False`` where it cannot tell, and age alone decides.
     live: bool = False
+    #: The time when this was listed, by the clock that gave :attr:`modified`: the Date of a
+    #: server's answer, the time of a fresh file.  Left out or ``None``, this machine's time, which
+    #: is right only where this machine's clock gave ``modified``.
+    now: float | None = dataclasses.field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.now is None:
+            object.__setattr__(self, "now", time.time())
+
+    @property
+    def age(self) -> float:
+        """Seconds without a sign of life, up to when this was listed.
+
+        Both ends are read from one clock, so this machine's may go wrong.  Less than 0 where the
+        sign of life lies ahead of that clock.
+        """
+        assert self.now is not None  # since __post_init__
+        return self.now - self.modified
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -353,6 +390,12 @@ class Driver(abc.ABC):
         self.conf = options
         #: Makes many short requests side by side; the engine puts its own here.
         self.together: Together = one_by_one
+        #: Repeats one short request after a temporary error; the engine puts its own here.  A
+        #: driver wraps in it each page of a listing, and each request that cleans up: what the
+        #: engine could only repeat together with all that went before.  What the engine repeats
+        #: itself (a writer's methods but for the requests inside ``abort``, :meth:`read`,
+        #: :meth:`stat`) needs no wrapping.
+        self.retry: Repeater = once
 
     @abc.abstractmethod
     def configure(self) -> None:

@@ -78,6 +78,8 @@ class StoreError(Exception):
     :param operation: what was being done: ``add``, ``get``, ``stat``, ``delete``, ...
     :param object_id: the caller's name of the object, where known
     :param status: overrides the class's :attr:`default_status`
+    :param retry_after: seconds after which the server asks to be tried again; ``None`` where it
+        did not say
 
     A keyword named ``uri`` is redacted before it is used: no credential gets into a message.
     """
@@ -93,6 +95,7 @@ class StoreError(Exception):
         operation: str | None = None,
         object_id: str | None = None,
         status: ErrorStatus | None = None,
+        retry_after: float | None = None,
         **kwargs: Any,
     ) -> None:
         if "uri" in kwargs:
@@ -107,6 +110,7 @@ class StoreError(Exception):
         self.operation = operation
         self.object_id = object_id
         self.status = status or self.default_status
+        self.retry_after = retry_after
         super().__init__(self.msg)
 
     def __str__(self) -> str:

@@ -70,11 +70,20 @@ STORE_OPTIONS: tuple[cfg.Opt, ...] = (
         min=0,
         help="Seconds after which a transfer is given up however it goes; 0 for no limit.",
     ),
+    cfg.FloatOpt(
+        "transfer_retry_seconds",
+        default=20,
+        min=0,
+        help="Seconds for which one request is repeated when its errors are temporary (a busy "
+        "server, a lost connection), from its first try on, with growing pauses and no sooner than "
+        "the server asks for (Retry-After). A first try that took longer is repeated once. 0 "
+        "repeats nothing.",
+    ),
     cfg.IntOpt(
         "transfer_attempts",
-        default=4,
         min=1,
-        help="How often one request is tried when its errors are temporary, with growing pauses.",
+        help="How often one request is tried at most within transfer_retry_seconds. Left out, as "
+        "often as the time allows.",
     ),
 )
 

@@ -31,8 +31,9 @@ from store_lib.options import StoreOptions
 from store_lib.transfer.budget import MIB, PROCESS_BUDGET
 from store_lib.transfer.digest import check_names
 from store_lib.transfer.download import LocalFileReader, ObjectReader
-from store_lib.transfer.limits import Guard, Limits, repeat
+from store_lib.transfer.limits import Guard, Limits
 from store_lib.transfer.report import TransferReport
+from store_lib.transfer.retry import Retry
 from store_lib.transfer.source import Source, open_source
 from store_lib.transfer.upload import Order, Progress, upload
 
@@ -100,8 +101,8 @@ class Store:
         self._limits = Limits(
             stall=get("transfer_stall_timeout"),
             deadline=get("transfer_deadline"),
-            attempts=get("transfer_attempts") or 1,
         )
+        self._retry = Retry.of(store_id, options) if options is not None else Retry()
         #: Seconds that publishing or cleaning up may take: flushing a large object to a disk
         #: rightly takes longer than a call that moves no bytes.
         self._patience = self._limits.stall or self._guard.timeout
@@ -242,6 +243,7 @@ class Store:
                 verifier=verifier,
                 progress=progress,
                 limits=self._limits,
+                retry=self._retry.to("add", object_id),
                 guard=self._guard,
                 patience=self._patience,
                 budget=PROCESS_BUDGET,
@@ -252,8 +254,9 @@ class Store:
             )
             self._begin(object_id)
             try:
-                writer = self._repeat(
-                    functools.partial(self._guard.call, create, late=lambda made: made.abort())
+                writer = order.retry.call(
+                    functools.partial(self._guard.call, create, late=lambda made: made.abort()),
+                    "beginning",
                 )
                 outcome = upload(writer, source, order)
             finally:
@@ -308,10 +311,11 @@ class Store:
         self._enter()
         try:
             read = functools.partial(driver.read, location, offset, first, context=context)
-            reader = self._repeat(
+            retry = self._retry.to("get", location)
+            reader = retry.call(
                 functools.partial(self._guard.call, read, late=lambda made: made.close())
             )
-            return self._reader(driver, reader, offset, length, width, expected, whole)
+            return self._reader(driver, reader, offset, length, width, expected, whole, retry)
         except BaseException as error:
             self._leave()
             if isinstance(error, StoreError):
@@ -327,6 +331,7 @@ class Store:
         width: int,
         expected: Mapping[str, str] | None,
         whole: bool,
+        retry: Retry,
     ) -> ObjectReader:
         kind = ObjectReader
         try:
@@ -342,6 +347,7 @@ class Store:
                 sequential_rate=driver.sequential_rate,
                 bounded=bool(self._guard.timeout),
                 limits=self._limits,
+                retry=retry,
                 budget=PROCESS_BUDGET,
                 digests=expected,
                 released=self._leave,
@@ -414,11 +420,10 @@ class Store:
                 Invalid(f"Expected older_than as 0 or more seconds, got {older_than!r}."), "sweep"
             )
         driver = self._usable("discard")
-        limit = time.time() - older_than
         removed = []
         problem: StoreError | None = None
         for each in self.list_incomplete(context=context):
-            if each.live or each.modified > limit:
+            if each.live or each.age < older_than:
                 continue
             discard = functools.partial(driver.discard, each, context=context)
             try:
@@ -457,9 +462,10 @@ class Store:
             self._begin(object_id)
             try:
                 # Not guarded: a copy may rightly take as long as an upload.
-                made = self._repeat(copy)
+                retry = self._retry.to("copy", location)
+                made = retry.call(copy)
                 stat = functools.partial(driver.stat, made, context=context)
-                size = self._repeat(stat).size or 0
+                size = retry.call(stat, "looking at what is stored").size or 0
             finally:
                 self._end(object_id)
         except StoreError as error:
@@ -565,14 +571,11 @@ class Store:
     def _at(self, error: StoreError, operation: str, object_id: str | None = None) -> StoreError:
         return error.locate(store=self.id, operation=operation, object_id=object_id)
 
-    def _repeat(self, call: Callable[[], R]) -> R:
-        return repeat(call, self._limits.attempts)
-
     def _do(self, operation: str, call: Callable[[], R]) -> R:
         """Make a call that moves no object: counted, bounded, repeated, its errors located."""
         self._enter()
         try:
-            return self._repeat(functools.partial(self._guard.call, call))
+            return self._retry.to(operation).call(functools.partial(self._guard.call, call))
         except StoreError as error:
             self._at(error, operation)
             raise

@@ -29,6 +29,7 @@ from store_lib.options import StoreOptions
 from store_lib.store import DEFAULT_DIGESTS, AddResult, Store
 from store_lib.transfer.budget import MIB, PROCESS_BUDGET
 from store_lib.transfer.download import ObjectReader
+from store_lib.transfer.retry import Retry
 from store_lib.transfer.together import together
 from store_lib.transfer.upload import Progress
 
@@ -347,6 +348,7 @@ def _make(configuration: Configuration, section: StoreSection) -> Store:
         options = configuration.options(section.section, cls.options, cls.library_options)
         made = cls(section.store_id, options)
         made.together = together
+        made.retry = Retry.of(section.store_id, options).call
         try:
             made.configure()
             driver = made

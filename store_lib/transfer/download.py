@@ -13,8 +13,9 @@ from store_lib.driver import Reader
 from store_lib.exceptions import BackendException, ErrorStatus, StoreError
 from store_lib.transfer.budget import Budget, Reservation
 from store_lib.transfer.digest import compare, new_digest
-from store_lib.transfer.limits import FIRST_PAUSE, LONGEST_PAUSE, Limits, Watch, is_temporary
+from store_lib.transfer.limits import Limits, Watch
 from store_lib.transfer.report import Meter, TransferReport
+from store_lib.transfer.retry import Retry, Tries
 
 
 class Cursor:
@@ -24,12 +25,12 @@ class Cursor:
     """
 
     def __init__(
-        self, reader: Reader, end: int | None, limits: Limits, ranges: bool, meter: Meter
+        self, reader: Reader, end: int | None, retry: Retry, ranges: bool, meter: Meter
     ) -> None:
         self.reader = reader
         self.end = end
-        self._limits = limits
-        self._resumable = ranges and reader.validator is not None
+        #: What is resumed on no sure identity could be another object's bytes.
+        self._retry = retry if ranges and reader.validator is not None else retry.once()
         #: Whether the bytes up to ``end`` are known to be there; else it is only a bound.
         self._certain = reader.size is not None
         self._meter = meter
@@ -42,8 +43,7 @@ class Cursor:
         :raises BackendException: the backend gave fewer or more bytes than there are
         """
         position = offset
-        failures = 0
-        pause = stop or threading.Event()
+        tries, failed_at = None, -1
         while True:
             length = None if end is None else end - position
             try:
@@ -51,7 +51,6 @@ class Cursor:
                     position += len(piece)
                     if end is not None and position > end:
                         raise BackendException(f"Expected {length} bytes, got more from the store.")
-                    failures = 0
                     yield piece
                 if self._certain and end is not None and position < end:
                     raise BackendException(
@@ -60,13 +59,9 @@ class Cursor:
                     )
                 return
             except StoreError as error:
-                if not is_temporary(error):
-                    raise
-                failures += 1
-                if not self._resumable or failures >= self._limits.attempts:
-                    error.status = ErrorStatus.EXHAUSTED
-                    raise
-                if pause.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (failures - 1))):
+                if tries is None or position > failed_at:  # bytes have come since the last error
+                    tries, failed_at = Tries(self._retry, f"from byte {position}", stop), position
+                if not tries.again(error):
                     raise
                 self._meter.count(retries=1)
 
@@ -288,6 +283,7 @@ class ObjectReader:
         sequential_rate: float,
         bounded: bool,
         limits: Limits,
+        retry: Retry,
         budget: Budget,
         digests: Mapping[str, str] | None,
         released: Callable[[], object],
@@ -314,7 +310,7 @@ class ObjectReader:
         self._rest = memoryview(b"")
         self._digest_seconds = 0.0
         self._ended: TransferReport | None = None
-        cursor = Cursor(reader, end, limits, ranges, self._meter)
+        cursor = Cursor(reader, end, retry, ranges, self._meter)
         self._ahead: ReadAhead | None = None
         self._pieces: Generator[bytes, None, None]
         if bounded or width > 1:

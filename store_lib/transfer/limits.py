@@ -1,4 +1,4 @@
-"""How long and how often: the two time limits of a transfer, repeats, and calls that may hang."""
+"""How long: the two time limits of a transfer, and calls that may hang."""
 
 import dataclasses
 import logging
@@ -7,22 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import tenacity
-
-from store_lib.exceptions import (
-    DeadlineExceeded,
-    ErrorStatus,
-    StoreError,
-    TimeoutError,
-    TransferStalled,
-)
+from store_lib.exceptions import DeadlineExceeded, TimeoutError, TransferStalled
 
 LOG = logging.getLogger(__name__)
 R = TypeVar("R")
-
-#: Pauses between repeats, in seconds: they double from the first to the last, with jitter.
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,8 +21,6 @@ class Limits:
     stall: float = 0
     #: Seconds in all.
     deadline: float = 0
-    #: How often one request is tried.
-    attempts: int = 1
 
 
 class Watch:
@@ -77,65 +63,6 @@ class Watch:
     def elapsed(self) -> float:
         """Return the seconds since the start."""
         return time.monotonic() - self.started
-
-
-def is_temporary(error: BaseException) -> bool:
-    """Whether trying again may help."""
-    return isinstance(error, StoreError) and error.status is ErrorStatus.TEMPORARY
-
-
-def repeat(
-    call: Callable[[], R],
-    attempts: int,
-    *,
-    stop: threading.Event | None = None,
-    on_repeat: Callable[[], None] | None = None,
-    rescue: Callable[[StoreError], R | None] | None = None,
-) -> R:
-    """Make ``call``, again after a temporary error, ``attempts`` times in all.
-
-    The last error comes out with status EXHAUSTED, so that an outer loop does not multiply.
-
-    :param stop: ends the pauses early when set; the error at hand is then raised
-    :param on_repeat: called before each repeat
-    :param rescue: looks at each error first, and may know that the call succeeded all the same
-    """
-    try:
-        return call()
-    except StoreError as error:
-        if rescue is not None and (found := rescue(error)) is not None:
-            return found
-        if not is_temporary(error):
-            raise
-        event = stop or threading.Event()
-        if attempts <= 1 or event.wait(FIRST_PAUSE):
-            error.status = ErrorStatus.EXHAUSTED
-            raise
-
-    def again() -> R:
-        if on_repeat is not None:
-            on_repeat()
-        try:
-            return call()
-        except StoreError as error:
-            if rescue is not None and (found := rescue(error)) is not None:
-                return found
-            raise
-
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(is_temporary),
-        stop=tenacity.stop_after_attempt(attempts - 1) | tenacity.stop_when_event_set(event),
-        wait=tenacity.wait_exponential(multiplier=2 * FIRST_PAUSE, max=LONGEST_PAUSE)
-        + tenacity.wait_random(0, FIRST_PAUSE),
-        sleep=tenacity.sleep_using_event(event),
-        reraise=True,
-    )
-    try:
-        return retrying(again)
-    except StoreError as error:
-        if is_temporary(error):
-            error.status = ErrorStatus.EXHAUSTED
-        raise
 
 
 class Guard:

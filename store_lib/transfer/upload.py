@@ -17,8 +17,9 @@ from store_lib.transfer.chunks import Failure, Pool, Slot
 from store_lib.transfer.digest import compare, new_digest
 from store_lib.transfer.holes import runs
 from store_lib.transfer.lanes import Crew, Lane
-from store_lib.transfer.limits import Guard, Limits, Watch, is_temporary, repeat
+from store_lib.transfer.limits import Guard, Limits, Watch
 from store_lib.transfer.report import TransferReport
+from store_lib.transfer.retry import Retry, is_temporary
 from store_lib.transfer.source import Source
 from store_lib.transfer.ways import Parts, Positions, send_once
 
@@ -41,6 +42,7 @@ class Order:
     verifier: Any
     progress: Progress | None
     limits: Limits
+    retry: Retry
     guard: Guard
     #: Seconds that the publishing request, and cleaning up, may take where calls are guarded.
     patience: float
@@ -76,7 +78,8 @@ def upload(writer: PartWriter | PositionWriter, source: Source, order: Order) ->
 def _abort(writer: Writer, error: BaseException, order: Order) -> None:
     try:
         order.guard.call(
-            functools.partial(repeat, writer.abort, order.limits.attempts), timeout=order.patience
+            functools.partial(order.retry.call, writer.abort, "cleaning up"),
+            timeout=order.patience,
         )
     except Exception as trouble:
         LOG.warning("Cleaning up after a failed upload failed: %s", trouble)
@@ -156,13 +159,10 @@ class Upload:
             finish()
         self.tell()
 
-    def request(self, call: Callable[[], Any]) -> Any:
+    def request(self, call: Callable[[], Any], name: str) -> Any:
         """Make one request of the writer, repeated after temporary errors."""
-        return repeat(
-            call,
-            self.order.limits.attempts,
-            stop=self.failure.event,
-            on_repeat=self._count_repeat,
+        return self.order.retry.call(
+            call, name, stop=self.failure.event, on_repeat=self._count_repeat
         )
 
     def _count_repeat(self) -> None:
@@ -170,24 +170,30 @@ class Upload:
 
     def publish(self, call: Callable[[], Location], *, repeatable: bool = True) -> Location:
         """Make the request that publishes; after a lost reply, find out whether it did."""
-        return repeat(
+        retry = self.order.retry.begin()
+        return (retry if repeatable else retry.once()).call(
             call,
-            self.order.limits.attempts if repeatable else 1,
+            "publishing",
             stop=self.failure.event,
             on_repeat=self._count_repeat,
-            rescue=self._stored_after_all,
+            rescue=functools.partial(self._stored_after_all, retry),
         )
 
-    def _stored_after_all(self, error: StoreError) -> Location | None:
+    def _stored_after_all(self, retry: Retry, error: StoreError) -> Location | None:
         """After a failed publishing request: return where the upload lies, if it does."""
         open_question = is_temporary(error) or isinstance(error, Duplicate)
         if not open_question or self.failure.error is not None:
             return None
-        return self._resolve(error)
+        return self._resolve(retry, error)
 
-    def _resolve(self, error: StoreError) -> Location | None:
+    def _resolve(self, retry: Retry, error: StoreError) -> Location | None:
         try:
-            found: Location | None = self.request(self.writer.resolve)
+            found = retry.call(
+                self.writer.resolve,
+                "looking at what is stored",
+                stop=self.failure.event,
+                on_repeat=self._count_repeat,
+            )
         except Exception as trouble:
             error.add_note(f"Whether it was stored all the same is not known: {trouble}")
             return None
@@ -238,23 +244,31 @@ class Upload:
 
     def reserve(self, writer: PositionWriter, end: int) -> int:
         """Ask for room up to ``end``, from the caller's thread; return up to where there is."""
-        call = functools.partial(self.request, functools.partial(writer.reserve, end))
+        call = functools.partial(
+            self.request, functools.partial(writer.reserve, end), f"making room up to {end}"
+        )
         room: int = self.order.guard.call(call)
         return room
 
     def write(self, writer: PositionWriter, offset: int, data: memoryview | bytes) -> None:
         """Write a chunk, leaving out its holes."""
         if not writer.hole_size:
-            self.request(functools.partial(writer.write_at, offset, data))
+            self.request(functools.partial(writer.write_at, offset, data), f"writing at {offset}")
             self.meter.count(parts=1)
             return
         for start, length, is_hole in runs(data, writer.hole_size):
             if is_hole:
-                self.request(functools.partial(writer.zero, offset + start, length))
+                self.request(
+                    functools.partial(writer.zero, offset + start, length),
+                    f"making a hole at {offset + start}",
+                )
                 self.meter.count(holes=length)
             else:
                 piece = memoryview(data)[start : start + length]
-                self.request(functools.partial(writer.write_at, offset + start, piece))
+                self.request(
+                    functools.partial(writer.write_at, offset + start, piece),
+                    f"writing at {offset + start}",
+                )
                 self.meter.count(parts=1)
 
     # The window: digests and writer at work while the source is read.

@@ -11,7 +11,7 @@ from store_lib.location import Location
 from store_lib.transfer.bodies import BodyInterrupted, MemoryBody, StreamBody
 from store_lib.transfer.chunks import Pool, Slot
 from store_lib.transfer.lanes import Crew
-from store_lib.transfer.limits import is_temporary
+from store_lib.transfer.retry import is_temporary
 
 if TYPE_CHECKING:
     from store_lib.transfer.upload import Upload
@@ -208,7 +208,7 @@ class Parts:
                 body.seek(0)
                 return self._writer.put_part(number, body)
 
-            self._tokens[number] = self._transfer.request(send)
+            self._tokens[number] = self._transfer.request(send, f"part {number}")
             return
         with contextlib.suppress(BodyInterrupted):
             try:

@@ -18,6 +18,7 @@ from store_lib.exceptions import BadStoreUri, Duplicate, InvalidRange, NotFound
 from store_lib.location import Location
 from store_lib.options import StoreOptions
 from store_lib.store import Store
+from store_lib.transfer.retry import Retry
 
 KIB = 1024
 CHUNK = 64 * KIB
@@ -287,4 +288,5 @@ def memory_store(store_id: str = "mem", **options: Any) -> tuple[Store, MemoryDr
     options.setdefault("transfer_attempts", 3)
     resolved = StoreOptions.of(MemoryDriver.options, **options)
     driver = MemoryDriver(store_id, resolved)
+    driver.retry = Retry.of(store_id, resolved).call
     return Store(store_id, "memory", driver, resolved), driver

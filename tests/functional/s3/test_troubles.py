@@ -60,8 +60,7 @@ def gateway(
     ceph: Ceph, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SpoiledGateway]:
     """Ceph's gateway, so far unspoiled."""
-    for module in ("limits", "download"):
-        monkeypatch.setattr(f"store_lib.transfer.{module}.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("store_lib.transfer.retry.FIRST_PAUSE", 0.001)
     with spoiled_gateway(ceph, tls=request.param) as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""What the engine's tests share: no pauses between repeats, and no thread left behind."""
+"""What the engine's tests share: no thread and no memory is left behind."""
 
 import gc
 import threading
@@ -7,16 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from store_lib.transfer import download, limits
 from store_lib.transfer.budget import PROCESS_BUDGET
-
-
-@pytest.fixture(autouse=True)
-def quick_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the pauses between repeats."""
-    for module in (limits, download):
-        monkeypatch.setattr(module, "FIRST_PAUSE", 0.001)
-        monkeypatch.setattr(module, "LONGEST_PAUSE", 0.002)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Tests of time limits, repeats, and calls that hang."""
+"""Tests of time limits, and of calls that hang."""
 
 import io
 import logging
@@ -16,7 +16,7 @@ from store_lib.exceptions import (
 )
 from store_lib.store import Store
 from store_lib.transfer import upload
-from store_lib.transfer.limits import Guard, repeat
+from store_lib.transfer.limits import Guard
 from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryParts, memory_store
 
 
@@ -163,21 +163,6 @@ def test_store_with_a_call_limit(hang: threading.Event) -> None:
         with pytest.raises(TimeoutError):
             call(hanging)
         del driver.faults.hooks[operation]
-
-
-def test_repeat_stops_on_the_event() -> None:
-    """A pause between repeats ends when the transfer has failed elsewhere."""
-    stop = threading.Event()
-    stop.set()
-    calls: list[int] = []
-
-    def failing() -> None:
-        calls.append(1)
-        raise RemoteServiceUnavailable
-
-    with pytest.raises(RemoteServiceUnavailable):
-        repeat(failing, 10, stop=stop)
-    assert len(calls) == 1
 
 
 def test_delete_whose_reply_was_lost() -> None:

@@ -73,8 +73,6 @@ def make_store(
     shared: tuple[S3Server, _Stores], s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> MakeStore:
     """Gives stores on the server with three parts at once, of 5 chunks, from 6 chunks on."""
-    for module in ("limits", "download"):
-        monkeypatch.setattr(f"store_lib.transfer.{module}.FIRST_PAUSE", 0.001)
     monkeypatch.setattr(S3Writer, "chunk_size", CHUNK)
     monkeypatch.setattr("store_lib.drivers.s3.parts.MIB", CHUNK)
     return shared[1].get

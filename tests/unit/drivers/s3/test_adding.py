@@ -422,18 +422,22 @@ def test_the_abort_too_is_tried_again(store: Store, s3: S3Server) -> None:
 
 
 def test_a_copy_in_parts_that_fails_is_aborted(
-    store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_store: MakeStore,
+    s3: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """So it is although the server is busy; where it stays so, the copy's own error is told."""
     monkeypatch.setattr(S3Driver, "copy_limit", 100)
     monkeypatch.setattr(Copy, "pauses", (0.0, 0.0, 0.0))
+    store = make_store(transfer_attempts=4)
     uri = store.add("id", stream(LARGE), len(LARGE)).uri
     s3.before.append(times(9, SLOW, "PUT", "partNumber="))
     s3.before.append(times(3, SLOW, "DELETE", "uploadId"))
     with pytest.raises(RemoteServiceUnavailable, match="upload_part_copy"):
         store.copy(uri, "copied")
     assert_nothing_is_left(s3, "id")
-    assert not caplog.messages
+    assert "Sweep the store" not in caplog.text
     s3.before[:] = [times(1, lambda: refusal(403, "AccessDenied"), "PUT", "partNumber=")]
     s3.before.append(times(4, SLOW, "DELETE", "uploadId"))
     with pytest.raises(Forbidden, match="upload_part_copy"):
@@ -523,7 +527,7 @@ def test_an_upload_that_somebody_swept_is_told(store: Store, s3: S3Server) -> No
 
 def test_a_late_answer_ends_with_the_read_timeout(make_store: MakeStore, s3: S3Server) -> None:
     """A part that is not answered is tried again after s3_store_read_timeout."""
-    store = make_store(s3_store_read_timeout=0.1)
+    store = make_store(s3_store_read_timeout=0.1, transfer_attempts=4)
     s3.before.append(times(1, lambda: Reply(raw=b"", then="stall"), "PUT", "partNumber=2"))
     result = store.add("id", stream(LARGE), len(LARGE))
     assert result.report.retries == 1

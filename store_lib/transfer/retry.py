@@ -1,0 +1,194 @@
+"""Repeats: whether a request that failed is made again, after which pause, and for how long."""
+
+import contextlib
+import contextvars
+import dataclasses
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from store_lib.exceptions import ErrorStatus, StoreError
+from store_lib.options import StoreOptions
+
+LOG = logging.getLogger(__name__)
+R = TypeVar("R")
+
+#: Pauses between tries, in seconds: they double from the first to the longest.  Up to half of
+#: each is taken off at random, so that clients that failed together do not come back together.
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+
+
+class Clock:
+    """The time that repeats go by; a test puts one of its own into :data:`CLOCK`."""
+
+    def now(self) -> float:
+        """Return seconds that only grow."""
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait for ``seconds``, or until ``event`` is set; say whether it is."""
+        return event.wait(seconds)
+
+
+#: The clock of every :class:`Retry` that has none of its own.
+CLOCK = Clock()
+
+_at_most: contextvars.ContextVar[float] = contextvars.ContextVar(
+    "store_lib_retry_at_most", default=math.inf
+)
+
+
+@contextlib.contextmanager
+def retry_at_most(seconds: float) -> Iterator[None]:
+    """Within the block, repeat for ``seconds`` at most: for what must answer soon, such as a probe.
+
+    It holds for the calls that this thread makes; 0 repeats nothing.
+    """
+    token = _at_most.set(min(seconds, _at_most.get()))
+    try:
+        yield
+    finally:
+        _at_most.reset(token)
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Whether trying again may help."""
+    return isinstance(error, StoreError) and error.status is ErrorStatus.TEMPORARY
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Retry:
+    """How long and how often the requests of one operation are tried.
+
+    A request is tried again after a temporary error until ``seconds`` have passed since its first
+    try began.  The time that the tries themselves take counts, but a first try that took longer is
+    repeated once.  The last error comes out with the status EXHAUSTED, so that an outer loop does
+    not multiply.
+    """
+
+    #: Seconds from the first try to the last; 0 repeats nothing.
+    seconds: float = 0.0
+    #: How often one request is tried at most; ``None`` for as often as ``seconds`` allow.
+    attempts: int | None = None
+    #: The store's id, for the log.
+    store: str = ""
+    #: What the requests are for, for the log: an operation, and what it is about.
+    operation: str = ""
+    subject: object = None
+    clock: Clock | None = None
+    #: When the time began; ``None``: each request has its own, from its first try.
+    began: float | None = None
+
+    @classmethod
+    def of(cls, store: str, options: StoreOptions) -> "Retry":
+        """Return what the options of a store say."""
+        return cls(options.transfer_retry_seconds, options.transfer_attempts, store)
+
+    def to(self, operation: str, subject: object = None) -> "Retry":
+        """Return the same for an operation, which the log then names."""
+        return dataclasses.replace(self, operation=operation, subject=subject)
+
+    def begin(self) -> "Retry":
+        """Return the same with the time begun now: requests that belong together share it."""
+        return dataclasses.replace(self, began=(self.clock or CLOCK).now())
+
+    def once(self) -> "Retry":
+        """Return one that repeats nothing, for what cannot be sent again."""
+        return dataclasses.replace(self, attempts=1)
+
+    def call(
+        self,
+        call: Callable[[], R],
+        request: str = "",
+        *,
+        stop: threading.Event | None = None,
+        on_repeat: Callable[[], None] | None = None,
+        rescue: Callable[[StoreError], R | None] | None = None,
+    ) -> R:
+        """Make ``call``, again after each temporary error for as long as is allowed.
+
+        :param request: what the call does, for the log
+        :param stop: ends the pauses when set; the error at hand is then raised
+        :param on_repeat: called before each repeat
+        :param rescue: looks at each error first, and may know that the call succeeded all the same
+        """
+        tries = Tries(self, request, stop)
+        while True:
+            try:
+                return call()
+            except StoreError as error:
+                if rescue is not None and (found := rescue(error)) is not None:
+                    return found
+                if not tries.again(error):
+                    raise
+            if on_repeat is not None:
+                on_repeat()
+
+
+class Tries:
+    """The tries of one request; begins with the first of them.
+
+    :param request: what it does, for the log
+    :param stop: ends the pauses when set
+    """
+
+    __slots__ = ("_began", "_clock", "_made", "_request", "_retry", "_seconds", "_stop")
+
+    def __init__(
+        self, retry: Retry, request: str = "", stop: threading.Event | None = None
+    ) -> None:
+        self._retry = retry
+        self._request = request
+        self._stop = stop
+        self._clock = retry.clock or CLOCK
+        self._seconds = min(retry.seconds, _at_most.get())
+        self._began = self._clock.now() if retry.began is None else retry.began
+        self._made = 1
+
+    def again(self, error: StoreError) -> bool:
+        """Say whether to try again after ``error``, once the pause before that is over."""
+        if not is_temporary(error):
+            return False
+        left = self._seconds - (self._clock.now() - self._began)
+        if self._may_repeat(left):
+            pause = self._pause(error, left)
+            self._log(error, pause, left)
+            if not self._clock.wait(self._stop or threading.Event(), pause):
+                self._made += 1
+                return True
+        error.status = ErrorStatus.EXHAUSTED
+        return False
+
+    def _may_repeat(self, left: float) -> bool:
+        if self._retry.attempts is not None and self._made >= self._retry.attempts:
+            return False
+        # One long try may be all that the time was for: one more, unless an answer is due soon.
+        hurried = self._seconds < self._retry.seconds
+        return left > 0 or (self._made == 1 and self._seconds > 0 and not hurried)
+
+    def _pause(self, error: StoreError, left: float) -> float:
+        """Return how long to wait: the last try comes when the time is up, not before."""
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._made - 1, 32))
+        pause = longest * random.uniform(0.5, 1.0)
+        if error.retry_after is not None:
+            pause = max(pause, error.retry_after)
+        return min(pause, max(left, FIRST_PAUSE))
+
+    def _log(self, error: StoreError, pause: float, left: float) -> None:
+        retry = self._retry
+        about = f"{retry.operation} of {retry.subject}" if retry.subject else retry.operation
+        LOG.warning(
+            "Store %s: %s failed (%s: %s); trying again in %.1f s (try %d, for %.0f s more)",
+            retry.store,
+            ": ".join(filter(None, (about, self._request))) or "a request",
+            type(error).__name__,
+            error,
+            pause,
+            self._made + 1,
+            max(0.0, left),
+        )
