@@ -72,6 +72,10 @@ def once(call: Callable[[], R], /) -> R:
     return call()
 
 
+def do_nothing() -> None:
+    """Do nothing."""
+
+
 class CreateOnly(enum.Enum):
     """How far a store holds that an object of a given id is made once and never overwritten."""
 
@@ -197,7 +201,11 @@ class Writer(abc.ABC):
     def abort(self) -> None:
         """Remove everything that this writer made.  Called at most once (but again after a
         temporary error), never after a commit that succeeded, with no write in flight (but for
-        one that a time limit gave up)."""
+        one that a time limit gave up).
+
+        A commit that was given up may come back to life after this.  It must publish nothing
+        then; where it does all the same, this is called once more, and takes that back.
+        """
 
     @abc.abstractmethod
     def resolve(self) -> Location | None:
@@ -376,7 +384,9 @@ class Driver(abc.ABC):
     #: for fewer are several read.  0: several are better at any rate.
     sequential_rate: float = 0
     #: Seconds that one call may hang before the engine gives it up, 0 for no limit; for
-    #: backends that can block without end below Python, such as a dead network mount.
+    #: backends that can block without end below Python, such as a dead network mount.  Set on the
+    #: object in ``__init__``, so that :meth:`configure` is bounded too.  The call then goes on in a
+    #: thread of its own for as long as it hangs: see :attr:`checkpoint`.
     call_timeout: float = 0
     #: With :attr:`call_timeout`: how many calls may hang at once before further ones are
     #: refused without trying.
@@ -396,6 +406,12 @@ class Driver(abc.ABC):
         #: itself (a writer's methods but for the requests inside ``abort``, :meth:`read`,
         #: :meth:`stat`) needs no wrapping.
         self.retry: Repeater = once
+        #: For drivers with a :attr:`call_timeout`: called between two steps of a call, such as
+        #: the pieces of a copy; the engine puts its own here.  Each step then has the whole
+        #: time, and a call that was given up and comes back to life ends here, with a
+        #: :class:`~store_lib.exceptions.TimeoutError`, before it does anything more: call it before
+        #: a step that publishes or deletes.
+        self.checkpoint: Callable[[], None] = do_nothing
 
     @abc.abstractmethod
     def configure(self) -> None:

@@ -31,7 +31,7 @@ from store_lib.options import StoreOptions
 from store_lib.transfer.budget import MIB, PROCESS_BUDGET
 from store_lib.transfer.digest import check_names
 from store_lib.transfer.download import LocalFileReader, ObjectReader
-from store_lib.transfer.limits import Guard, Limits
+from store_lib.transfer.limits import Guard, Limits, Watch
 from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import Retry
 from store_lib.transfer.source import Source, open_source
@@ -103,9 +103,6 @@ class Store:
             deadline=get("transfer_deadline"),
         )
         self._retry = Retry.of(store_id, options) if options is not None else Retry()
-        #: Seconds that publishing or cleaning up may take: flushing a large object to a disk
-        #: rightly takes longer than a call that moves no bytes.
-        self._patience = self._limits.stall or self._guard.timeout
         if self._guard.timeout:
             stalls = [each for each in (self._limits.stall, self._guard.timeout) if each]
             self._limits = dataclasses.replace(self._limits, stall=min(stalls))
@@ -236,16 +233,16 @@ class Store:
             names = check_names(digests, expected)
             _check_size(size)
             self._check_id(driver, object_id)
+            watch = Watch(self._limits)
             order = Order(
                 size=size,
                 digests=names,
                 expected=expected,
                 verifier=verifier,
                 progress=progress,
-                limits=self._limits,
+                watch=watch,
                 retry=self._retry.to("add", object_id),
                 guard=self._guard,
-                patience=self._patience,
                 budget=PROCESS_BUDGET,
                 further=further,
             )
@@ -254,10 +251,11 @@ class Store:
             )
             self._begin(object_id)
             try:
-                writer = order.retry.call(
+                writer = order.retry.within(watch).call(
                     functools.partial(self._guard.call, create, late=lambda made: made.abort()),
                     "beginning",
                 )
+                watch.progress()
                 outcome = upload(writer, source, order)
             finally:
                 self._end(object_id)
@@ -311,11 +309,13 @@ class Store:
         self._enter()
         try:
             read = functools.partial(driver.read, location, offset, first, context=context)
-            retry = self._retry.to("get", location)
-            reader = retry.call(
+            watch, retry = Watch(self._limits), self._retry.to("get", location)
+            reader = retry.within(watch).call(
                 functools.partial(self._guard.call, read, late=lambda made: made.close())
             )
-            return self._reader(driver, reader, offset, length, width, expected, whole, retry)
+            return self._reader(
+                driver, reader, offset, length, width, expected, whole, watch, retry
+            )
         except BaseException as error:
             self._leave()
             if isinstance(error, StoreError):
@@ -331,6 +331,7 @@ class Store:
         width: int,
         expected: Mapping[str, str] | None,
         whole: bool,
+        watch: Watch,
         retry: Retry,
     ) -> ObjectReader:
         kind = ObjectReader
@@ -346,7 +347,7 @@ class Store:
                 read_size=driver.read_size,
                 sequential_rate=driver.sequential_rate,
                 bounded=bool(self._guard.timeout),
-                limits=self._limits,
+                watch=watch,
                 retry=retry,
                 budget=PROCESS_BUDGET,
                 digests=expected,
@@ -393,7 +394,8 @@ class Store:
         :raises NotSupported: the store cannot list
         """
         driver = self._usable("list")
-        return self._each("list", driver.list(context=context))
+        list_all = functools.partial(driver.list, context=context)
+        return self._each("list", self._guard.call(list_all))
 
     def list_incomplete(self, *, context: Any = None) -> Iterator[Incomplete]:
         """Yield what adds that never finished have left, and what adds at work have so far.
@@ -401,7 +403,8 @@ class Store:
         :raises NotSupported: the store cannot tell
         """
         driver = self._usable("list_incomplete")
-        return self._each("list_incomplete", driver.list_incomplete(context=context))
+        list_all = functools.partial(driver.list_incomplete, context=context)
+        return self._each("list_incomplete", self._guard.call(list_all))
 
     def sweep(
         self, older_than: float, *, dry_run: bool = False, context: Any = None
@@ -461,11 +464,14 @@ class Store:
             )
             self._begin(object_id)
             try:
-                # Not guarded: a copy may rightly take as long as an upload.
+                watch = Watch(self._limits)
                 retry = self._retry.to("copy", location)
-                made = retry.call(copy)
+                # Bounded by its progress (checkpoints): it may take as long as an upload.
+                late = functools.partial(_delete, driver, context)
+                made = retry.call(functools.partial(self._guard.call, copy, late=late, watch=watch))
                 stat = functools.partial(driver.stat, made, context=context)
-                size = retry.call(stat, "looking at what is stored").size or 0
+                looking = functools.partial(self._guard.call, stat)
+                size = retry.call(looking, "looking at what is stored").size or 0
             finally:
                 self._end(object_id)
         except StoreError as error:
@@ -585,7 +591,7 @@ class Store:
     def _each(self, operation: str, found: Iterator[R]) -> Iterator[R]:
         self._enter()
         try:
-            yield from found
+            yield from self._guard.each(found)
         except StoreError as error:
             self._at(error, operation)
             raise
@@ -628,7 +634,12 @@ class Store:
         """In the child: the parent's transfers are not ours, and its locks may be held."""
         self._lock = threading.RLock()
         self._adding = set()
-        self._guard = Guard(self._guard.timeout, self._guard._limit, self._guard._warning)
+        self._guard = self._guard.renewed()
+
+
+def _delete(driver: Driver, context: Any, location: Location) -> None:
+    """Remove what a copy made after it was given up."""
+    driver.delete(location, context=context)
 
 
 def _printable(object_id: Any) -> str | None:

@@ -21,6 +21,7 @@ from store_lib.exceptions import (
     NotSupported,
     StoreAddDisabled,
     StoreError,
+    TimeoutError,
     UnknownScheme,
     UnknownStore,
 )
@@ -29,6 +30,7 @@ from store_lib.options import StoreOptions
 from store_lib.store import DEFAULT_DIGESTS, AddResult, Store
 from store_lib.transfer.budget import MIB, PROCESS_BUDGET
 from store_lib.transfer.download import ObjectReader
+from store_lib.transfer.limits import Guard, checkpoint
 from store_lib.transfer.retry import Retry
 from store_lib.transfer.together import together
 from store_lib.transfer.upload import Progress
@@ -349,8 +351,9 @@ def _make(configuration: Configuration, section: StoreSection) -> Store:
         made = cls(section.store_id, options)
         made.together = together
         made.retry = Retry.of(section.store_id, options).call
+        made.checkpoint = checkpoint
         try:
-            made.configure()
+            _configure(made)
             driver = made
         except BadStoreConfiguration as error:
             if error.readable:
@@ -368,6 +371,19 @@ def _make(configuration: Configuration, section: StoreSection) -> Store:
         )
         problem.__cause__ = error
     return Store(section.store_id, section.driver, driver, options, problem)
+
+
+def _configure(driver: Driver) -> None:
+    """Configure a driver; a dead mount must not hold up the start of a service."""
+    guard = Guard(driver.call_timeout, driver.call_limit, driver.call_warning)
+    try:
+        guard.call(driver.configure)
+    except TimeoutError as error:
+        raise BadStoreConfiguration(
+            store_name=driver.store_id,
+            reason=f"its storage did not answer within {driver.call_timeout} s. Check the "
+            "storage and its mount, and start again.",
+        ) from error
 
 
 def _load(section: StoreSection) -> type[Driver]:

@@ -13,7 +13,7 @@ from store_lib.driver import Reader
 from store_lib.exceptions import BackendException, ErrorStatus, StoreError
 from store_lib.transfer.budget import Budget, Reservation
 from store_lib.transfer.digest import compare, new_digest
-from store_lib.transfer.limits import Limits, Watch
+from store_lib.transfer.limits import Watch
 from store_lib.transfer.report import Meter, TransferReport
 from store_lib.transfer.retry import Retry, Tries
 
@@ -25,7 +25,13 @@ class Cursor:
     """
 
     def __init__(
-        self, reader: Reader, end: int | None, retry: Retry, ranges: bool, meter: Meter
+        self,
+        reader: Reader,
+        end: int | None,
+        retry: Retry,
+        ranges: bool,
+        meter: Meter,
+        watch: Watch,
     ) -> None:
         self.reader = reader
         self.end = end
@@ -34,6 +40,7 @@ class Cursor:
         #: Whether the bytes up to ``end`` are known to be there; else it is only a bound.
         self._certain = reader.size is not None
         self._meter = meter
+        self._watch = watch
 
     def pieces(
         self, offset: int, end: int | None, stop: threading.Event | None = None
@@ -44,6 +51,8 @@ class Cursor:
         """
         position = offset
         tries, failed_at = None, -1
+        # A thread that reads ahead of a slow caller is no stall: who waits for it looks.
+        retry = self._retry if stop is not None else self._retry.within(self._watch)
         while True:
             length = None if end is None else end - position
             try:
@@ -60,7 +69,7 @@ class Cursor:
                 return
             except StoreError as error:
                 if tries is None or position > failed_at:  # bytes have come since the last error
-                    tries, failed_at = Tries(self._retry, f"from byte {position}", stop), position
+                    tries, failed_at = Tries(retry, f"from byte {position}", stop), position
                 if not tries.again(error):
                     raise
                 self._meter.count(retries=1)
@@ -282,7 +291,7 @@ class ObjectReader:
         read_size: int,
         sequential_rate: float,
         bounded: bool,
-        limits: Limits,
+        watch: Watch,
         retry: Retry,
         budget: Budget,
         digests: Mapping[str, str] | None,
@@ -292,7 +301,8 @@ class ObjectReader:
         self._released = released
         self._reader = reader
         self._meter = Meter()
-        self._watch = Watch(limits)
+        self._watch = watch
+        watch.progress()
         size = reader.size
         if size is None:
             end = None if length is None else offset + length
@@ -310,7 +320,7 @@ class ObjectReader:
         self._rest = memoryview(b"")
         self._digest_seconds = 0.0
         self._ended: TransferReport | None = None
-        cursor = Cursor(reader, end, retry, ranges, self._meter)
+        cursor = Cursor(reader, end, retry, ranges, self._meter, watch)
         self._ahead: ReadAhead | None = None
         self._pieces: Generator[bytes, None, None]
         if bounded or width > 1:

@@ -1,16 +1,23 @@
 """How long: the two time limits of a transfer, and calls that may hang."""
 
 import dataclasses
+import functools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from store_lib.exceptions import DeadlineExceeded, TimeoutError, TransferStalled
 
 LOG = logging.getLogger(__name__)
 R = TypeVar("R")
+
+#: Seconds of the longest wait: what the system can count to is not much more.
+LONGEST = 1e9
+
+#: How much of a listing one guarded call fetches at most.
+BATCH = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,6 +28,10 @@ class Limits:
     stall: float = 0
     #: Seconds in all.
     deadline: float = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stall", min(self.stall, LONGEST))
+        object.__setattr__(self, "deadline", min(self.deadline, LONGEST))
 
 
 class Watch:
@@ -65,35 +76,56 @@ class Watch:
         return time.monotonic() - self.started
 
 
+class _Call:
+    """One call at work in a thread of its own."""
+
+    __slots__ = ("done", "error", "given_up", "last", "result")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.given_up = False
+        #: When it began, or was at a checkpoint.
+        self.last = time.monotonic()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
 class Guard:
     """Runs calls that may hang below Python, and gives them up after a time.
 
     A thread stuck in a dead network mount cannot be ended, only left behind; so the number left
     behind is bounded, and past it calls are refused at once instead of hanging one more thread.
 
-    :param timeout: seconds; 0 makes :meth:`call` a plain call
+    :param timeout: seconds without an end or a :meth:`checkpoint`; 0 makes :meth:`call` a plain
+        call
     :param limit: how many calls may hang at once
     :param warning: share of ``limit`` in per cent from which on a warning is logged
     """
 
     def __init__(self, timeout: float, limit: int, warning: int) -> None:
-        self.timeout = timeout
+        self.timeout = min(timeout, LONGEST)
         self._limit = limit
         self._warning = warning
         self._hanging = 0
         self._lock = threading.Lock()
 
+    def renewed(self) -> "Guard":
+        """Return one like this with no call at work: for the child after a fork."""
+        return Guard(self.timeout, self._limit, self._warning)
+
     def call(
         self,
         function: Callable[[], R],
         *,
-        late: Callable[[R], None] | None = None,
+        late: Callable[[R], object] | None = None,
         timeout: float | None = None,
+        watch: Watch | None = None,
     ) -> R:
         """Call ``function`` and return what it returns, or raise what it raises.
 
         :param late: what to do with a result that comes after it was given up
         :param timeout: seconds for this call, where they differ from the guard's
+        :param watch: its deadline bounds the call too
         :raises TimeoutError: it did not return in time, or too many calls hang already
         """
         if not self.timeout:
@@ -104,38 +136,114 @@ class Guard:
                     f"{self._hanging} calls to the storage hang already; not trying one more. "
                     "Check storage health and connectivity."
                 )
+        call = _Call()
         patience = self.timeout if timeout is None else timeout
-        outcome: list[tuple[Any, BaseException | None]] = []
-        done = threading.Event()
-        given_up = False
+        thread = threading.Thread(
+            target=self._run, args=(call, function, late), name="store_lib-guard", daemon=True
+        )
+        try:
+            thread.start()
+            while not call.done.wait(self._left(call, patience, watch)):
+                # It may have been at a checkpoint, or have ended, meanwhile.
+                if self._left(call, patience, watch) <= 0 and self._give_up(call):
+                    break
+        except BaseException:  # an interrupt: nobody is left to take the result
+            if thread.ident is not None and not self._give_up(call):
+                _release(call, late)
+            raise
+        if call.given_up:
+            if watch is not None:
+                watch.check(stall=False)
+            raise TimeoutError(timeout=patience)
+        if call.error is not None:
+            raise call.error
+        result: R = call.result
+        return result
 
-        def run() -> None:
-            try:
-                result: tuple[Any, BaseException | None] = (function(), None)
-            except BaseException as error:
-                result = (None, error)
-            with self._lock:
-                outcome.append(result)
-                done.set()
-                if not given_up:
-                    return
-                self._hanging -= 1
-            if result[1] is None and late is not None:
-                late(result[0])
+    def _run(
+        self, call: _Call, function: Callable[[], R], late: Callable[[R], object] | None
+    ) -> None:
+        """Make the call; the body of a thread."""
+        _at_work.call = call
+        try:
+            call.result = function()
+        except BaseException as error:
+            call.error = error
+        with self._lock:
+            call.done.set()
+            if not call.given_up:
+                return
+            self._hanging -= 1
+        _release(call, late)
 
-        threading.Thread(target=run, name="store_lib-guard", daemon=True).start()
-        if not done.wait(patience):
-            with self._lock:
-                if not done.is_set():
-                    given_up = True
-                    self._hanging += 1
-                    if self._hanging * 100 >= self._limit * self._warning:
-                        LOG.warning(
-                            "%d calls to the storage hang (limit %d)", self._hanging, self._limit
-                        )
-                    raise TimeoutError(timeout=patience)
-        value, error = outcome[0]
-        if error is not None:
-            raise error
-        answer: R = value
-        return answer
+    def _left(self, call: _Call, patience: float, watch: Watch | None) -> float:
+        left = call.last + patience - time.monotonic()
+        due = watch.patience(stall=False) if watch is not None else None
+        return max(0.0, left if due is None else min(left, due))
+
+    def _give_up(self, call: _Call) -> bool:
+        """Leave a call to itself, unless it has just ended."""
+        with self._lock:
+            if call.done.is_set():
+                return False
+            call.given_up = True
+            self._hanging += 1
+            if self._hanging * 100 >= self._limit * self._warning:
+                LOG.warning("%d calls to the storage hang (limit %d)", self._hanging, self._limit)
+            return True
+
+    def each(self, found: Iterator[R]) -> Iterator[R]:
+        """Yield what an iterator of the storage yields, each step bounded as a call is."""
+        if not self.timeout:
+            yield from found
+            return
+        step = functools.partial(_some, found, min(1.0, self.timeout / 4))
+        while True:
+            batch, error = self.call(step)
+            yield from batch
+            if error is not None:
+                raise error
+            if not batch:
+                return
+
+
+_at_work = threading.local()
+
+
+def _release(call: _Call, late: Callable[[Any], object] | None) -> None:
+    """Do what is to be done with a result that nobody waits for."""
+    if call.error is not None or late is None:
+        return
+    try:
+        late(call.result)
+    except Exception as error:
+        LOG.warning("Cleaning up after a call that was given up failed: %s", error)
+
+
+def checkpoint() -> None:
+    """Mark progress of the guarded call that this thread makes, if it makes one.
+
+    :raises TimeoutError: the call was given up meanwhile, and must do nothing more
+    """
+    call: _Call | None = getattr(_at_work, "call", None)
+    if call is not None:
+        if call.given_up:
+            raise TimeoutError("The call was given up, and ends before its next step.")
+        call.last = time.monotonic()
+
+
+def _some(found: Iterator[R], seconds: float) -> tuple[list[R], BaseException | None]:
+    """Return what an iterator yields within about so many seconds, one at least, and its error.
+
+    A thread for each would cost more than the listing.
+    """
+    end = time.monotonic() + seconds
+    batch: list[R] = []
+    try:
+        for each in found:
+            batch.append(each)
+            if len(batch) >= BATCH or time.monotonic() >= end:
+                break
+    except Exception as error:
+        return batch, error
+    return batch, None

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from store_lib.exceptions import ErrorStatus, StoreError
 from store_lib.options import StoreOptions
+from store_lib.transfer.limits import Watch, checkpoint
 
 LOG = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -83,6 +84,8 @@ class Retry:
     clock: Clock | None = None
     #: When the time began; ``None``: each request has its own, from its first try.
     began: float | None = None
+    #: The limits of the transfer that the requests belong to; they end it, whatever is repeated.
+    watch: Watch | None = None
 
     @classmethod
     def of(cls, store: str, options: StoreOptions) -> "Retry":
@@ -92,6 +95,10 @@ class Retry:
     def to(self, operation: str, subject: object = None) -> "Retry":
         """Return the same for an operation, which the log then names."""
         return dataclasses.replace(self, operation=operation, subject=subject)
+
+    def within(self, watch: Watch) -> "Retry":
+        """Return the same for a transfer, whose limits hold while something is repeated."""
+        return dataclasses.replace(self, watch=watch)
 
     def begin(self) -> "Retry":
         """Return the same with the time begun now: requests that belong together share it."""
@@ -151,14 +158,25 @@ class Tries:
         self._made = 1
 
     def again(self, error: StoreError) -> bool:
-        """Say whether to try again after ``error``, once the pause before that is over."""
+        """Say whether to try again after ``error``, once the pause before that is over.
+
+        :raises TimeoutError: a limit of the transfer has run out, or the call was given up
+        """
         if not is_temporary(error):
             return False
         left = self._seconds - (self._clock.now() - self._began)
+        watch = self._retry.watch
         if self._may_repeat(left):
             pause = self._pause(error, left)
+            if watch is not None and (patience := watch.patience()) is not None:
+                watch.check()
+                pause = min(pause, patience)
+            checkpoint()
             self._log(error, pause, left)
             if not self._clock.wait(self._stop or threading.Event(), pause):
+                if watch is not None:
+                    watch.check()
+                checkpoint()
                 self._made += 1
                 return True
         error.status = ErrorStatus.EXHAUSTED

@@ -17,7 +17,7 @@ from store_lib.transfer.chunks import Failure, Pool, Slot
 from store_lib.transfer.digest import compare, new_digest
 from store_lib.transfer.holes import runs
 from store_lib.transfer.lanes import Crew, Lane
-from store_lib.transfer.limits import Guard, Limits, Watch
+from store_lib.transfer.limits import Guard, Watch, checkpoint
 from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import Retry, is_temporary
 from store_lib.transfer.source import Source
@@ -41,11 +41,9 @@ class Order:
     expected: Mapping[str, str] | None
     verifier: Any
     progress: Progress | None
-    limits: Limits
+    watch: Watch
     retry: Retry
     guard: Guard
-    #: Seconds that the publishing request, and cleaning up, may take where calls are guarded.
-    patience: float
     budget: Budget
     #: Bytes that the other end of a copy needs too; reserved together with the upload's own.
     further: int = 0
@@ -76,10 +74,12 @@ def upload(writer: PartWriter | PositionWriter, source: Source, order: Order) ->
 
 
 def _abort(writer: Writer, error: BaseException, order: Order) -> None:
+    patience = order.guard.timeout
+    if isinstance(error, TimeoutError):  # what hung will hang again
+        patience = min(patience, GRACE)
     try:
-        order.guard.call(
-            functools.partial(order.retry.call, writer.abort, "cleaning up"),
-            timeout=order.patience,
+        order.retry.call(
+            functools.partial(order.guard.call, writer.abort, timeout=patience), "cleaning up"
         )
     except Exception as trouble:
         LOG.warning("Cleaning up after a failed upload failed: %s", trouble)
@@ -97,7 +97,8 @@ class Upload:
         self.source = source
         self.order = order
         self.meter = source.meter
-        self.watch = Watch(order.limits)
+        self.watch = order.watch
+        self.retry = order.retry.within(order.watch)
         self.total = 0
         self.told = -1
         self.digest_seconds = 0.0
@@ -161,16 +162,15 @@ class Upload:
 
     def request(self, call: Callable[[], Any], name: str) -> Any:
         """Make one request of the writer, repeated after temporary errors."""
-        return self.order.retry.call(
-            call, name, stop=self.failure.event, on_repeat=self._count_repeat
-        )
+        checkpoint()
+        return self.retry.call(call, name, stop=self.failure.event, on_repeat=self._count_repeat)
 
     def _count_repeat(self) -> None:
         self.meter.count(retries=1)
 
     def publish(self, call: Callable[[], Location], *, repeatable: bool = True) -> Location:
         """Make the request that publishes; after a lost reply, find out whether it did."""
-        retry = self.order.retry.begin()
+        retry = self.retry.begin()
         return (retry if repeatable else retry.once()).call(
             call,
             "publishing",
@@ -189,7 +189,7 @@ class Upload:
     def _resolve(self, retry: Retry, error: StoreError) -> Location | None:
         try:
             found = retry.call(
-                self.writer.resolve,
+                functools.partial(self.order.guard.call, self.writer.resolve),
                 "looking at what is stored",
                 stop=self.failure.event,
                 on_repeat=self._count_repeat,
@@ -200,13 +200,12 @@ class Upload:
         return found
 
     def commit(self, call: Callable[[], Location]) -> Location:
-        """Publish from the caller's thread, within the time that is left."""
-        guard = self.order.guard
+        """Publish from the caller's thread; what is published too late is taken back."""
         began = time.perf_counter()
         try:
-            if not guard.timeout:
-                return self.publish(call)
-            return guard.call(functools.partial(self.publish, call), timeout=self.order.patience)
+            return self.publish(
+                functools.partial(self.order.guard.call, call, late=lambda _: self.writer.abort())
+            )
         finally:
             self.meter.store += time.perf_counter() - began
 
@@ -244,10 +243,8 @@ class Upload:
 
     def reserve(self, writer: PositionWriter, end: int) -> int:
         """Ask for room up to ``end``, from the caller's thread; return up to where there is."""
-        call = functools.partial(
-            self.request, functools.partial(writer.reserve, end), f"making room up to {end}"
-        )
-        room: int = self.order.guard.call(call)
+        call = functools.partial(self.order.guard.call, functools.partial(writer.reserve, end))
+        room: int = self.request(call, f"making room up to {end}")
         return room
 
     def write(self, writer: PositionWriter, offset: int, data: memoryview | bytes) -> None:
@@ -350,7 +347,7 @@ class Upload:
     def _stop(self, way: Positions | Parts, lanes: list[Lane], crew: Crew) -> None:
         """End the threads; wait for running writes, but not for ever for stuck ones."""
         gave_up = isinstance(self.failure.error, TimeoutError)
-        patience = GRACE if gave_up else (self.order.limits.stall or None)
+        patience = GRACE if gave_up else (self.watch.limits.stall or None)
         way.stop()
         crew.finish()
         for lane in lanes:

@@ -22,6 +22,7 @@ from store_lib.drivers.filesystem.staging import discard, leftovers
 from store_lib.drivers.filesystem.writer import HOLE_SIZE, FileWriter, Settings
 from store_lib.exceptions import BadStoreUri, Duplicate, Invalid, InvalidObjectId, NotFound
 from store_lib.location import Location
+from store_lib.options import StoreOptions
 
 
 class FilesystemDriver(Driver):
@@ -37,11 +38,14 @@ class FilesystemDriver(Driver):
     _settings: Settings
     _metadata: MountMetadata
 
+    def __init__(self, store_id: str, options: StoreOptions) -> None:
+        super().__init__(store_id, options)
+        self.call_timeout = options.filesystem_store_timeout
+        self.call_limit = options.filesystem_store_thread_pool_size
+        self.call_warning = options.filesystem_store_threadpool_threshold
+
     def configure(self) -> None:
         conf = self.conf
-        self.call_timeout = conf.filesystem_store_timeout
-        self.call_limit = conf.filesystem_store_thread_pool_size
-        self.call_warning = conf.filesystem_store_threadpool_threshold
         self._settings = Settings(
             chunk_size=-(-conf.filesystem_store_chunk_size // HOLE_SIZE) * HOLE_SIZE,
             thin=conf.filesystem_thin_provisioning,
