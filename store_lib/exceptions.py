@@ -10,6 +10,7 @@
      |    |-- DigestMismatch            the bytes do not have the expected digest
      |    |-- InvalidObjectId           an id that this store cannot hold
      |    |-- InvalidRange              offset or length outside the object
+     |    |-- LengthRequired            a request whose end cannot be known
      |    `-- UnknownHashingAlgo
      |-- NotFound
      |-- Duplicate                      an object of this id is there already
@@ -186,6 +187,12 @@ class InvalidRange(Invalid):
     """An offset or a length that lies outside the object."""
 
     message = "Expected a range within %(size)s bytes, got offset %(offset)s, length %(length)s."
+
+
+class LengthRequired(Invalid):
+    """A request for an upload whose body has an end that cannot be known; answer it with 411."""
+
+    message = "Expected a request with Content-Length, got one without. Send the length."
 
 
 class UnknownHashingAlgo(Invalid):

@@ -501,3 +501,7 @@ class LocalFileReader(ObjectReader):
         if descriptor is None:
             raise io.UnsupportedOperation("the reading has begun, or has ended")
         return descriptor
+
+    def tell(self) -> int:
+        """Return the number of bytes read so far; mod_wsgi asks before it sends the file."""
+        return self._done
