@@ -7,7 +7,7 @@ its overrides and defaults; any other is read by a private ConfigOpts over the s
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -21,6 +21,10 @@ from store_lib.options import (
     StoreOptions,
 )
 
+#: Where the files of a store lie that Glance keeps for itself, unless the operator says otherwise.
+RESERVED_DATADIR = "/var/lib/glance/{}"
+
+_DATADIRS = ("filesystem_store_datadir", "filesystem_store_datadirs")
 _LEGACY_NAME = re.compile(r"glance\.store\.(\w+)\.Store")
 _UNREGISTERED = (cfg.NoSuchOptError, cfg.NoSuchGroupError)
 _BAD_VALUE = (cfg.ConfigFileValueError, cfg.ConfigSourceValueError, ValueError)
@@ -184,6 +188,40 @@ class Configuration:
                 if is_set:
                     explicit.add(opt.dest)
         return StoreOptions(values, frozenset(explicit), section)
+
+
+class Selection(Configuration):
+    """A configuration of which only some stores are wanted.
+
+    :param sections: these stores
+    :param reserved: ids among them of the stores that a service keeps for itself; it reads their
+        directory from the configuration too, so ``[backend_defaults]`` does not move them
+
+    The others are :class:`Configuration`'s.
+    """
+
+    def __init__(
+        self,
+        caller: cfg.ConfigOpts | None,
+        sections: Sequence[StoreSection],
+        reserved: Collection[str] = (),
+        *,
+        files: Iterable[str] = (),
+        directories: Iterable[str] = (),
+        values: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._sections = list(sections)
+        self._reserved = frozenset(reserved)
+        super().__init__(caller, files=files, directories=directories, values=values)
+
+    def sections(self) -> list[StoreSection]:
+        return self._sections
+
+    def value(self, name: str, section: str | None) -> tuple[Any, bool]:
+        if section == "glance_store" and name in ("default_backend", "default_store"):
+            return None, False  # the default may be a store that is none of these
+        value, given = super().value(name, section)
+        return value, given or (section in self._reserved and name in _DATADIRS)
 
 
 def _sources(caller: cfg.ConfigOpts) -> tuple[list[str], list[str]]:

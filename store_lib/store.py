@@ -407,13 +407,19 @@ class Store:
         return self._each("list_incomplete", self._guard.call(list_all))
 
     def sweep(
-        self, older_than: float, *, dry_run: bool = False, context: Any = None
+        self,
+        older_than: float,
+        *,
+        object_id: str | None = None,
+        dry_run: bool = False,
+        context: Any = None,
     ) -> builtins.list[Incomplete]:
         """Remove what adds that never finished have left, and return what was removed.
 
         What shows a live upload stays, whatever its age.
 
         :param older_than: seconds without a sign of life
+        :param object_id: only what adds of this id have left; ``None`` for all
         :param dry_run: remove nothing, and return what would be
         :raises NotSupported: the store cannot tell
         :raises StoreError: the first reason why one could not be removed; the others were
@@ -427,6 +433,8 @@ class Store:
         problem: StoreError | None = None
         for each in self.list_incomplete(context=context):
             if each.live or each.age < older_than:
+                continue
+            if object_id is not None and each.object_id != object_id:
                 continue
             discard = functools.partial(driver.discard, each, context=context)
             try:

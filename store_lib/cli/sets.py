@@ -81,7 +81,7 @@ class ListIncomplete(StoreCommand, Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         return _LEFTOVER, _leftovers(
             (store, leftover)
-            for store in _chosen(self.app, parsed_args.store, "list_incomplete")
+            for store in _chosen(self.app, parsed_args.store, "list_incomplete", reserved=True)
             for leftover in store.list_incomplete()
         )
 
@@ -111,21 +111,25 @@ class Sweep(StoreCommand, Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         return _LEFTOVER, _leftovers(
             (store, leftover)
-            for store in _chosen(self.app, parsed_args.store, "discard")
+            for store in _chosen(self.app, parsed_args.store, "discard", reserved=True)
             for leftover in store.sweep(parsed_args.older_than, dry_run=parsed_args.dry_run)
         )
 
 
-def _chosen(app: Shell, named: str | None, capability: str) -> Iterator[Store]:
+def _chosen(
+    app: Shell, named: str | None, capability: str, *, reserved: bool = False
+) -> Iterator[Store]:
     """Yield the store that was named, or every usable one with the capability.
 
+    :param reserved: count those that Glance keeps for itself, too
     :raises NotSupported: no store was named and none has it
     """
     if named is not None:
-        yield app.stores[named]
+        kept = reserved and named not in app.stores and named in app.reserved_stores
+        yield (app.reserved_stores if kept else app.stores)[named]
         return
     able = 0
-    for store in app.stores:
+    for store in [*app.stores, *(app.reserved_stores if reserved else ())]:
         usable = store.error is None or (store.readable and capability != "discard")
         if not usable:
             LOG.warning("Store %s is left out: %s", store.id, store.error)

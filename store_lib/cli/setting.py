@@ -3,13 +3,20 @@
 import os
 from collections.abc import Mapping, Sequence
 
+from oslo_config import cfg
+
 from store_lib import Stores
+from store_lib.config import RESERVED_DATADIR, Selection, StoreSection
+from store_lib.exceptions import BadStoreConfiguration
 
 #: Environment variable with configuration files, separated as in ``PATH``.
 VARIABLE = "STORE_LIB_CONFIG"
 
 #: Id of the store that there is without any configuration.
 LOCAL = "local"
+
+#: Ids of the stores that Glance keeps for itself: for staged images, and for its tasks.
+_RESERVED = ("os_glance_staging_store", "os_glance_tasks_store")
 
 
 def open_stores(
@@ -25,14 +32,9 @@ def open_stores(
 
     :raises BadStoreConfiguration: a file is missing or wrong
     """
+    files, directories = _configured(files, directories, environ)
     if files or directories:
         return Stores.from_files(*files, directories=directories)
-    named = [path for path in environ.get(VARIABLE, "").split(os.pathsep) if path]
-    if named:
-        return Stores.from_files(*named)
-    own = os.path.join(_home(environ, "XDG_CONFIG_HOME", ".config"), "store_lib.conf")
-    if os.path.exists(own):
-        return Stores.from_files(own)
     objects = os.path.join(_home(environ, "XDG_DATA_HOME", ".local/share"), "objects")
     return Stores.from_mapping(
         {
@@ -42,6 +44,84 @@ def open_stores(
             LOCAL: {"filesystem_store_datadir": objects.replace("$", "$$")},
         }
     )
+
+
+def open_reserved_stores(
+    files: Sequence[str] = (),
+    directories: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+) -> Stores:
+    """Open the stores that Glance keeps for itself, where the configuration is Glance's.
+
+    They are not in ``enabled_backends``.  Only those are opened whose directory exists: looking
+    creates nothing.
+
+    :raises BadStoreConfiguration: a file is missing or wrong
+    """
+    files, directories = _configured(files, directories, environ)
+    sections = []
+    values = {}
+    for store_id, directory in _reserved_directories(files, directories).items():
+        sections.append(StoreSection(store_id, "file", store_id))
+        if directory is not None:
+            values[store_id] = {"filesystem_store_datadir": directory.replace("$", "$$")}
+    names = [each.store_id for each in sections]
+    return Stores(
+        Selection(None, sections, names, files=files, directories=directories, values=values)
+    )
+
+
+def _reserved_directories(
+    files: Sequence[str], directories: Sequence[str]
+) -> dict[str, str | None]:
+    """Return the directories of Glance's own stores that exist, by the ids of the stores.
+
+    ``None`` stands for several directories, which the store itself reads from its section.
+    """
+    conf = cfg.ConfigOpts()
+    conf.register_opts([cfg.DictOpt("enabled_backends"), cfg.StrOpt("node_staging_uri")])
+    conf.register_opt(cfg.StrOpt("work_dir"), group="task")
+    for store_id in _RESERVED:
+        conf.register_opt(cfg.StrOpt("filesystem_store_datadir"), group=store_id)
+        conf.register_opt(cfg.MultiStrOpt("filesystem_store_datadirs"), group=store_id)
+    found: dict[str, str | None] = {}
+    try:
+        conf(
+            [],
+            project="store_lib",
+            default_config_files=list(files),
+            default_config_dirs=list(directories),
+        )
+        # What the old form with one store has in the place of such sections.
+        old = dict(zip(_RESERVED, (conf.node_staging_uri, conf.task.work_dir), strict=True))
+        for store_id in _RESERVED:
+            section = conf[store_id]
+            if section.filesystem_store_datadirs:
+                found[store_id] = None
+                continue
+            directory = section.filesystem_store_datadir
+            if not directory and conf.enabled_backends:
+                directory = RESERVED_DATADIR.format(store_id)
+            elif not directory:
+                directory = (old[store_id] or "").removeprefix("file://")
+            if directory and os.path.lexists(directory):
+                found[store_id] = directory
+    except (cfg.Error, ValueError) as error:
+        raise BadStoreConfiguration(f"The configuration cannot be read: {error}") from error
+    return found
+
+
+def _configured(
+    files: Sequence[str], directories: Sequence[str], environ: Mapping[str, str]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the files and directories of the configuration; none where there is none."""
+    if files or directories:
+        return files, directories
+    named = [path for path in environ.get(VARIABLE, "").split(os.pathsep) if path]
+    if named:
+        return named, ()
+    own = os.path.join(_home(environ, "XDG_CONFIG_HOME", ".config"), "store_lib.conf")
+    return ([own] if os.path.exists(own) else []), ()
 
 
 def _home(environ: Mapping[str, str], variable: str, default: str) -> str:

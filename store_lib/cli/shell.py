@@ -15,7 +15,7 @@ from cliff.commandmanager import CommandManager
 
 from store_lib import Stores
 from store_lib.cli.app import Interrupted
-from store_lib.cli.setting import open_stores
+from store_lib.cli.setting import open_reserved_stores, open_stores
 from store_lib.cli.status import ExitStatus, status_of
 from store_lib.exceptions import Invalid, NotSupported
 from store_lib.redaction import redact_uri
@@ -51,6 +51,7 @@ class Shell(App):
         )
         self._handlers: list[logging.Handler] = []
         self._stores: Stores | None = None
+        self._reserved_stores: Stores | None = None
 
     def build_option_parser(
         self,
@@ -122,6 +123,14 @@ class Shell(App):
         return self._stores
 
     @property
+    def reserved_stores(self) -> Stores:
+        """The stores that Glance keeps for itself, where the configuration is Glance's."""
+        if self._reserved_stores is None:
+            files, directories = self.options.config_file, self.options.config_dir
+            self._reserved_stores = open_reserved_stores(files, directories)
+        return self._reserved_stores
+
+    @property
     def shows_progress(self) -> bool:
         """Whether a transfer draws a bar: standard error is a terminal and nobody objects."""
         options = self.options
@@ -159,8 +168,9 @@ class Shell(App):
             for handler in self._handlers:
                 root.removeHandler(handler)
                 handler.close()
-            if self._stores is not None:
-                self._stores.close()
+            for stores in (self._stores, self._reserved_stores):
+                if stores is not None:
+                    stores.close()
 
     def interact(self) -> NoReturn:
         """Show the help: there is no interactive mode."""

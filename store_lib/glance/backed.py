@@ -4,10 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from store_lib.config import StoreSection
+from store_lib.config import Selection, StoreSection
 from store_lib.driver import Driver
 from store_lib.glance import capabilities, exceptions, location
-from store_lib.glance.configuration import GlanceConfiguration
 from store_lib.glance.driver import Store, back_compat_add
 from store_lib.glance.installed import driver_class
 from store_lib.location import scheme_of
@@ -25,7 +24,7 @@ LOG = logging.getLogger(__name__)
 _KNOWN, _UNKNOWN = 1024 * 1024, 256 * 1024
 
 #: What get_size passes on; anything else that goes wrong there is an unknown size.
-_TELLING = (exceptions.NotFound, exceptions.BadStoreUri, exceptions.UnknownScheme)
+_PASSED_ON = (exceptions.NotFound, exceptions.BadStoreUri, exceptions.UnknownScheme)
 
 
 class BackedStore(Store):
@@ -42,6 +41,8 @@ class BackedStore(Store):
         self.driver_name = driver_name or self.DRIVER
         #: What does the work; there once the store is configured.
         self.backing: Backing | None = None
+        #: Whether the service keeps the store for itself, for objects that come and go.
+        self.reserved = False
 
     def configure_add(self) -> None:
         if self.backing is None:
@@ -50,7 +51,7 @@ class BackedStore(Store):
                 self.driver_name,
                 self.backend_group or "glance_store",
             )
-            (self.backing,) = Stores(GlanceConfiguration(self.conf, [section]))
+            (self.backing,) = Stores(Selection(self.conf, [section]))
         backing = self.configured
         bits = capabilities.BitMasks
         self._capabilities = int(bits.DRIVER_REUSABLE)
@@ -147,7 +148,7 @@ class BackedStore(Store):
         uri = location.get_store_uri()
         try:
             return self.holding(uri).stat(uri, context=context).size or 0
-        except _TELLING:
+        except _PASSED_ON:
             raise
         except exceptions.GlanceStoreException as error:
             LOG.warning("The size of an object is not known for now: %s", error)

@@ -5,9 +5,8 @@ from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any
 
-from store_lib.config import StoreSection
+from store_lib.config import Selection, StoreSection
 from store_lib.glance.backed import BackedStore
-from store_lib.glance.configuration import GlanceConfiguration
 from store_lib.glance.driver import Store
 from store_lib.glance.exceptions import BackendException, BadStoreConfiguration
 from store_lib.glance.installed import canonical, driver_class, old_class
@@ -69,8 +68,9 @@ def make_stores(
         StoreSection(store_id, store.driver_name, "glance_store" if single else store_id)
         for store_id, store in backed.items()
     ]
-    for backing in Stores(GlanceConfiguration(conf, sections, reserved)):
+    for backing in Stores(Selection(conf, sections, reserved)):
         backed[backing.id].backing = backing
+        backed[backing.id].reserved = backing.id in reserved
     return [(store_id, store) for store_id, store in made if _configured(store_id, store)]
 
 

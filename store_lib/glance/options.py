@@ -6,7 +6,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from store_lib.glance.configuration import RESERVED_DATADIR
+from store_lib.config import RESERVED_DATADIR
 from store_lib.glance.driver import SHARED_CONF_GROUP, register
 from store_lib.glance.installed import (
     canonical,
@@ -51,13 +51,18 @@ def register_store(conf: Any, store_id: str, store_type: str) -> None:
 def register_reserved(conf: Any, store_id: str, store_type: str) -> None:
     """Register the options of a store that the service keeps for itself.
 
-    Its directory has a default of its own, which the service reads too.
+    Two of them have defaults of their own.  The service reads the directory too.  And what is kept
+    for a while only need not survive a power cut, so it is not synced.
     """
+    defaults = {
+        "filesystem_store_datadir": RESERVED_DATADIR.format(store_id),
+        "filesystem_store_durable": False,
+    }
     options = list(options_of(store_type))
     for number, option in enumerate(options):
-        if option.dest == "filesystem_store_datadir":
+        if option.dest in defaults:
             options[number] = copy.copy(option)
-            options[number].default = RESERVED_DATADIR.format(store_id)
+            options[number].default = defaults[option.dest]
     register(conf, (*STORE_OPTIONS, *options), store_id)
 
 

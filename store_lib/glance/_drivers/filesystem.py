@@ -1,18 +1,22 @@
 """A file store as Glance sees it."""
 
 import functools
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
 
 from oslo_config import cfg
 
+from store_lib.exceptions import StoreError
 from store_lib.glance import location
 from store_lib.glance.backed import BackedStore
 from store_lib.glance.exceptions import NotFound
 from store_lib.glance.location import scheme_of
 from store_lib.store import Store as Backing
 from store_lib.stores import Stores
+
+LOG = logging.getLogger(__name__)
 
 #: Bytes, glance_store's default.
 _CHUNK_SIZE = 64 * 1024
@@ -50,6 +54,24 @@ class Store(BackedStore):
     def thin_provisioning(self) -> bool:
         """Whether blocks of zeros are left out."""
         return bool(self.store_conf.filesystem_thin_provisioning)
+
+    def delete(self, location: Any, context: Any = None) -> None:
+        """Remove a file; of a store that the service reserves also what broken uploads left."""
+        try:
+            super().delete(location, context=context)
+        finally:
+            if self.reserved:
+                self._discard_leftovers(location.get_store_uri().rpartition("/")[2])
+
+    def _discard_leftovers(self, image_id: str) -> None:
+        """Remove what uploads of an image that were killed have left.
+
+        Glance does not know the names of such files, and nobody runs a sweep on its own stores.
+        """
+        try:
+            self.configured.sweep(0, object_id=image_id)
+        except StoreError as error:
+            LOG.warning("What uploads of image %s left could not be removed: %s", image_id, error)
 
     def holding(self, uri: str) -> Backing:
         if self.backend_group is None and scheme_of(uri) in ("file", "filesystem"):

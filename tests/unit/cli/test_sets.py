@@ -126,3 +126,56 @@ def test_sweep_asks_for_an_age(run):
     outcome = run("sweep")
     assert outcome.status == 2
     assert "--older-than" in outcome.err
+
+
+def half(directory, image="one"):
+    """Make what a killed upload has left."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f".store_lib-{'1' * 32}-{image}"
+    path.write_text("half")
+    os.utime(path, (1e9, 1e9))
+    return path
+
+
+STAGING, TASKS = "os_glance_staging_store", "os_glance_tasks_store"
+
+
+@pytest.mark.parametrize("form", ["sections", "default", "single"])
+def test_leftovers_of_the_stores_that_glance_keeps_for_itself(run, tmp_path, form, monkeypatch):
+    """With Glance's configuration both commands look into its staging and task stores, too."""
+    monkeypatch.setattr("store_lib.cli.setting.RESERVED_DATADIR", f"{tmp_path}/{{}}")
+    folders = {name: tmp_path / name for name in (STAGING, TASKS)}
+    text = {
+        "sections": f"enabled_backends = a:file\n[{STAGING}]\n"
+        f"filesystem_store_datadir = {tmp_path}/elsewhere\n",
+        "default": "enabled_backends = a:file\n",
+        "single": f"node_staging_uri = file://{folders[STAGING]}/\n"
+        f"[task]\nwork_dir = {folders[TASKS]}\n[glance_store]\nstores = file\n"
+        f"filesystem_store_datadir = {tmp_path}/a\n",
+    }[form]
+    if form == "sections":
+        folders[STAGING] = tmp_path / "elsewhere"
+    conf = tmp_path / "glance-api.conf"
+    conf.write_text(f"[DEFAULT]\n{text}[a]\nfilesystem_store_datadir = {tmp_path}/a\n")
+    left = {name: half(folder) for name, folder in folders.items()}
+    rows = run("--config-file", conf, "incomplete", "-f", "json").json
+    assert {row["store"]: row["key"] for row in rows} == {
+        name: str(path) for name, path in left.items()
+    }
+    sweep = ("--config-file", conf, "sweep", "--older-than", "1h", "-f", "json")
+    (row,) = run(*sweep, "--store", TASKS).json
+    assert (row["store"], row["id"]) == (TASKS, "one")
+    assert [row["store"] for row in run(*sweep).json] == [STAGING]
+    assert [path for path in left.values() if path.exists()] == []
+
+
+def test_looking_for_leftovers_creates_nothing(run, tmp_path):
+    """A staging directory that is not there yet is not made by a look."""
+    conf = tmp_path / "glance-api.conf"
+    conf.write_text(
+        f"[DEFAULT]\nenabled_backends = a:file\n[a]\nfilesystem_store_datadir = {tmp_path}/a\n"
+        f"[{STAGING}]\nfilesystem_store_datadir = {tmp_path}/staging\n"
+    )
+    assert run("--config-file", conf, "incomplete", "-f", "json").json == []
+    assert not (tmp_path / "staging").exists()
+    assert run("--config-file", conf, "incomplete", "--store", STAGING).status == 5

@@ -1,5 +1,6 @@
 """Several stores, each with a section of its own, through glance_store's functions."""
 
+import fcntl
 import hashlib
 import io
 import os
@@ -319,3 +320,43 @@ def test_a_new_weight_and_a_new_type_count(two_stores, tmp_path):
     multi_backend._RESERVED_STORES.clear()
     multi_backend.create_multi_stores(two_stores, dict.fromkeys(RESERVED, "http"))
     assert set(glance_store.get_known_schemes_for_multi_store()) == {"http", "https"}
+
+
+def test_deleting_a_staged_image_removes_what_broken_uploads_left(two_stores, tmp_path):
+    """What a killed upload left goes with its image; another image's, and a live one, stays."""
+    staging = tmp_path / "staging"
+    staging.mkdir(exist_ok=True)
+    killed, live, other = (
+        staging / f".store_lib-{digit * 32}-{image}"
+        for digit, image in (("1", "one"), ("2", "one"), ("3", "two"))
+    )
+    for each in (killed, live, other):
+        each.write_text("half")
+    store = glance_store.get_store_from_store_identifier("os_glance_staging_store")
+    loc = location.get_location_from_uri_and_backend(
+        f"file://{staging}/one", "os_glance_staging_store"
+    )
+    with live.open("rb") as upload:
+        fcntl.flock(upload, fcntl.LOCK_EX)
+        with pytest.raises(glance_store.NotFound):
+            store.delete(loc)
+        assert {live, other} == set(staging.iterdir())
+    store.add("one", io.BytesIO(b"x"), 1)
+    store.delete(loc)
+    assert {other} == set(staging.iterdir())
+
+
+def test_only_reserved_stores_lose_leftovers_with_a_delete(two_stores, tmp_path):
+    """In a store of images leftovers wait for a sweep, as their pages say."""
+    uri = add(two_stores, store="fast")[0]
+    left = tmp_path / "fast" / f".store_lib-{'1' * 32}-{uri.rpartition('/')[2]}"
+    left.write_text("half")
+    glance_store.delete(uri, "fast")
+    assert list((tmp_path / "fast").iterdir()) == [left]
+
+
+def test_reserved_stores_are_not_synced(two_stores):
+    """What is kept for a while only costs no sync, unless the operator wants it."""
+    for name, durable in (("fast", True), *((name, False) for name in RESERVED)):
+        store = glance_store.get_store_from_store_identifier(name)
+        assert store.store_conf.filesystem_store_durable is durable

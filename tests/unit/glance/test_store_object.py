@@ -105,14 +105,15 @@ def test_a_location_shows_no_uri(two_stores, tmp_path):
     assert repr(store) == "<store_lib.glance._drivers.filesystem.Store fast>"
 
 
-def test_the_size_of_what_cannot_be_asked_for_now_is_unknown(with_web):
-    """A server that does not answer is size 0, which Glance takes as an invalid location."""
+def test_the_size_of_what_is_on_no_server(with_web):
+    """A server that does not answer is a bad URI to a service that asks for the size."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{closed.getsockname()[1]}/x"
         with_web.set_override("transfer_attempts", 1, group="web")
         glance_store.create_multi_stores(with_web)
-        assert glance_store.get_size_from_uri_and_backend(uri, "web") == 0
+        with pytest.raises(glance_store.BadStoreUri, match="cannot be read"):
+            glance_store.get_size_from_uri_and_backend(uri, "web")
         with pytest.raises(glance_store.RemoteServiceUnavailable):
             glance_store.get(uri, "web")
 
