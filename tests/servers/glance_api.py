@@ -202,14 +202,17 @@ class ImageApi:
             self.delete(image)
 
     @contextlib.contextmanager
-    def cut(self, image: str, body: bytes, *, size: int | None) -> Iterator[None]:
+    def cut(
+        self, image: str, body: bytes, *, size: int | None, target: str = "file"
+    ) -> Iterator[None]:
         """Send the beginning of an image's data, and hang up at the end of the context.
 
         :param size: the ``Content-Length``; chunked when ``None``
+        :param target: ``file``, or ``stage`` for the staging store
         """
-        target = urllib3.util.parse_url(self.url)
-        path = f"{target.path or ''}/v2/images/{image}/file"
-        headers = {**IDENTITY, "Host": target.netloc or "", "Connection": "close"}
+        url = urllib3.util.parse_url(self.url)
+        path = f"{url.path or ''}/v2/images/{image}/{target}"
+        headers = {**IDENTITY, "Host": url.netloc or "", "Connection": "close"}
         headers["Content-Type"] = "application/octet-stream"
         if size is None:
             headers["Transfer-Encoding"] = "chunked"
@@ -218,8 +221,8 @@ class ImageApi:
         else:
             headers["Content-Length"] = str(size)
         lines = [f"PUT {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-        assert target.host is not None
-        with socket.create_connection((target.host, target.port or 80), timeout=60) as connection:
+        assert url.host is not None
+        with socket.create_connection((url.host, url.port or 80), timeout=60) as connection:
             connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
             yield
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -163,4 +164,24 @@ def test_scrubber(deployments: Deployments, tmp_path: Path) -> None:
         api.delete(image)
         assert files(running.data) == [image]
         run(python, "glance.cmd.scrubber", "--config-dir", tmp_path / "etc")
+        assert files(running.data) == []
+
+
+def test_killed_while_staging(deployments: Deployments, tmp_path: Path) -> None:
+    """What a worker that was killed has staged is seen, and goes with its image."""
+    python = python_of(deployments, "distribution")
+    command: list[str | Path] = [sys.executable, "-m", "store_lib.cli"]
+    command += ["--config-dir", tmp_path / "etc", "incomplete", "-f", "json"]
+    with glance(tmp_path, python=python, processes=1) as running, ImageApi(running.url) as api:
+        image = api.create()
+        with api.cut(image, DATA, size=4 * len(DATA), target="stage"):
+            api.wait_for(lambda: files(running.data, "staging"), "staged file")
+            master = running.server.pid
+            (worker,) = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+            os.kill(int(worker), signal.SIGKILL)
+        seen = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert [(row["store"], row["id"]) for row in json.loads(seen.stdout)] == [
+            ("os_glance_staging_store", image)
+        ]
+        api.delete(image)
         assert files(running.data) == []
