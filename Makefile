@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ISO := .cache/grub-rescue-cdrom.iso
 
 # Tests run on all cores.  Each worker starts servers of its own when it first needs them, and waits
-# for them much of its time: so there are three workers for two cores.
+# for them much of its time: so there are three workers for two cores.  What is too long for every
+# change is left to `make deep`; tests/deep.py has its parts.
 SPREAD := --numprocesses auto --dist worksteal
 SPREAD_WAITING := --numprocesses $(shell expr \( $$(nproc) \* 3 + 1 \) / 2) --dist worksteal
 
@@ -16,7 +17,7 @@ PYTHON ?= $(firstword $(foreach each,python3 python3.14 python3.13 python3.12 py
 FIT := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs test-unit test-functional test-glance bench sample clean distclean
+.PHONY: help demo test deep lint docs test-unit test-functional test-glance bench sample clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -35,6 +36,9 @@ test: $(VENV)/.dev lint docs ## everything CI runs: checks, documentation, all t
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+deep: $(VENV)/.dev ## tests too long for every change, of all parts or of PARTS=kits,...
+	$(BIN)/python -m pytest $(SPREAD_WAITING) --deep='$(or $(PARTS),all)' tests
+
 lint: $(VENV)/.dev ## style, types, and which module may import which
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -44,7 +48,7 @@ lint: $(VENV)/.dev ## style, types, and which module may import which
 docs: $(VENV)/.dev ## the documentation, into doc/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html doc doc/_build/html
 
-test-unit: $(VENV)/.dev ## the tests that need no server and no root, under a minute
+test-unit: $(VENV)/.dev ## the tests that need no server and no root, under 90 seconds
 	$(BIN)/python -m pytest $(SPREAD) tests/unit
 
 test-functional: $(VENV)/.dev ## the tests on real servers and file systems

@@ -13,11 +13,22 @@ from typing import Any
 
 import pytest
 
+from tests import deep
+
 #: How the reason of a skip begins that is right even in CI.
 CANNOT = "cannot run anywhere here:"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    deep.add_option(parser)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    deep.choose(config, items)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    deep.chosen_parts(config)  # an unknown part ends the run at once
     config.stash[_STRICT] = os.environ.get("CI", "").lower() == "true"
 
 

@@ -7,6 +7,7 @@ From the command line::
 From Python, without pytest::
 
     profile = Profile(Settings(configs=("stores.conf",), store_id="fast"))
+    profile.prepare()
     for check in checks_for(profile):
         run_check(check, profile)
 

@@ -26,7 +26,9 @@ class Check:
 
     def applies(self, profile: "Profile") -> bool:
         """Tell whether the store's claims call for this check."""
-        return self.needs <= profile.traits and not self.lacks & profile.traits
+        # What a server withholds is neither checked nor held against the store's claims.
+        had = profile.traits | profile.withheld.keys()
+        return self.needs <= profile.traits and not self.lacks & had
 
 
 _CHECKS: dict[str, Check] = {}

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
+from store_lib.testing.pace import slowness
+
 #: Actions in which coverage.py must not measure: its lock, held by a thread at the moment of a
 #: fork, would stay held in the forked child for ever.
 _UNMEASURED = frozenset({"fork"})
@@ -98,7 +100,7 @@ class Child:
     def end(self, timeout: float | None = None) -> tuple[int, str]:
         """Wait for its end and return the exit status and what it wrote to standard error."""
         try:
-            self._process.wait(timeout)
+            self._process.wait(None if timeout is None else timeout * slowness())
         except subprocess.TimeoutExpired:
             raise self._broken(f"it did not end within {timeout:g} s") from None
         return self._process.returncode, self.complaints()

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from store_lib.testing.pace import Deadline
+
 #: Seconds past the limit after which the process is ended, when nothing else helped.
 LAST_RESORT = 30
 
@@ -30,23 +32,35 @@ class Hung(BaseException):
 def time_limit(seconds: float, name: str) -> Iterator[None]:
     """Fail the block with :class:`Hung` after ``seconds``, and print every thread's stack.
 
+    On a machine that is slow or busy the limit is longer (:mod:`.pace`).
+
     In the main thread the block is interrupted.  Elsewhere, and where it cannot be interrupted
     because it hangs below Python, the process ends a little later with the stacks printed.
     """
     stream = sys.__stderr__ if sys.__stderr__ is not None else sys.stderr
 
+    def arm() -> None:
+        left = max(deadline.left, 0.001)
+        faulthandler.dump_traceback_later(left + LAST_RESORT, exit=True, file=stream)
+        if alarmed:
+            signal.setitimer(signal.ITIMER_REAL, left, _AGAIN)
+
     def ring(number: int, frame: FrameType | None) -> None:
+        if not deadline.passed:  # the machine has got busy meanwhile
+            arm()
+            return
         faulthandler.dump_traceback(file=stream, all_threads=True)
         Hung.ever = True
         raise Hung(
-            f"{name}: expected an end within {seconds:g} s (--store-check-timeout), got none"
+            f"{name}: expected an end within {seconds:g} s (--store-check-timeout), got none "
+            f"within {deadline.spent:.0f} s"
         )
 
     alarmed = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
-    faulthandler.dump_traceback_later(seconds + LAST_RESORT, exit=True, file=stream)
+    deadline = Deadline(seconds)
     if alarmed:
         former = signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
+    arm()
     try:
         yield
     finally:
@@ -92,14 +106,14 @@ class Resources:
 
 
 def growth(
-    base: Resources, *, allow_fds: int = 0, allow_threads: int = 0, patience: float = 5.0
+    base: Resources, *, allow_fds: int = 0, allow_threads: int = 0, patience: float
 ) -> list[str]:
     """Return what has grown since ``base`` and does not go away within ``patience`` seconds."""
-    deadline = time.monotonic() + patience
+    deadline = Deadline(patience)
     pause = 0.001
     while True:
         complaints = Resources().describe_growth(base, allow_fds, allow_threads)
-        if not complaints or time.monotonic() > deadline:
+        if not complaints or deadline.passed:
             return complaints
         gc.collect()
         time.sleep(pause)

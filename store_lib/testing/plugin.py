@@ -6,14 +6,20 @@ It is loaded into every run of pytest, and so imports nothing but pytest until i
 import os
 import sys
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from store_lib.testing.profile import Profile
+    from store_lib.testing.profile import Profile, Settings
 
 _MIB = 1024 * 1024
+
+#: What the kit cannot know by the store's own word.
+UNSEEN = (
+    "whether the store leaves anything in the backend that its listings do not tell; "
+    "--store-inventory FILE gives the kit a look of its own"
+)
 
 _PROFILE = pytest.StashKey["Profile | None"]()
 _PROBLEM = pytest.StashKey[str]()
@@ -38,6 +44,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--store-file", metavar="FILE", help="a file of the same bytes as --store-uri")
     group.addoption(
+        "--store-profile",
+        choices=("long", "short"),
+        default="long",
+        help="short: make every check, but with fewer sizes, rounds and kills "
+        "(default: %(default)s)",
+    )
+    group.addoption(
+        "--store-inventory",
+        metavar="FILE",
+        help="Python file whose function inventory() returns the names of all that is in the "
+        "backend; what appears there and no listing of the store tells is found only so",
+    )
+    group.addoption(
         "--store-big-size",
         type=int,
         default=256,
@@ -57,6 +76,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=60,
         metavar="SECONDS",
         help="time in which a killed process's hold must be gone (default: %(default)s)",
+    )
+    group.addoption(
+        "--store-patience",
+        type=float,
+        default=10,
+        metavar="SECONDS",
+        help="time in which the backend must show what was added, and drop what was deleted "
+        "(default: %(default)s)",
     )
     group.addoption(
         "--store-allow-fds",
@@ -86,7 +113,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def profile_of(config: pytest.Config) -> "Profile | None":
-    """Return the store under test, or ``None`` when it cannot be used.
+    """Return the store under test, used once already, or ``None`` when it cannot be used.
 
     The reason of that becomes a usage error once collection is over.
     """
@@ -99,7 +126,7 @@ def profile_of(config: pytest.Config) -> "Profile | None":
 
             if not isinstance(error, SetupError):
                 raise
-            config.stash[_PROBLEM] = str(error)
+            config.stash[_PROBLEM] = f"Set-up failed, no check was made: {error}"
     return config.stash[_PROFILE]
 
 
@@ -108,7 +135,8 @@ def _absolute(path: str | None) -> str | None:
 
 
 def _make_profile(config: pytest.Config) -> "Profile":
-    from store_lib.testing.profile import Profile, Settings, SetupError
+    from store_lib.testing.guard import Hung, time_limit
+    from store_lib.testing.profile import Profile, SetupError
 
     configs, store_id = config.getoption("store_config"), config.getoption("store")
     if not configs or not store_id:
@@ -116,19 +144,33 @@ def _make_profile(config: pytest.Config) -> "Profile":
             "the conformance checks of store_lib.testing need a store: give --store-config FILE "
             "and --store ID"
         )
-    return Profile(
-        Settings(
-            configs=tuple(os.path.abspath(path) for path in configs),
-            store_id=store_id,
-            known_uri=config.getoption("store_uri"),
-            known_file=config.getoption("store_file"),
-            big_size=config.getoption("store_big_size") * _MIB,
-            check_timeout=config.getoption("store_check_timeout"),
-            settle=config.getoption("store_settle"),
-            allow_fds=config.getoption("store_allow_fds"),
-            allow_threads=config.getoption("store_allow_threads"),
-            context=_absolute(config.getoption("store_context")),
-        )
+    timeout = config.getoption("store_check_timeout")
+    try:
+        with time_limit(timeout, "The set-up"):
+            profile = Profile(_settings(config))
+            profile.prepare()
+    except Hung as error:
+        raise SetupError(str(error)) from error
+    return profile
+
+
+def _settings(config: pytest.Config) -> "Settings":
+    from store_lib.testing.profile import Settings
+
+    return Settings(
+        configs=tuple(os.path.abspath(path) for path in config.getoption("store_config")),
+        store_id=config.getoption("store"),
+        known_uri=config.getoption("store_uri"),
+        known_file=config.getoption("store_file"),
+        big_size=config.getoption("store_big_size") * _MIB,
+        check_timeout=config.getoption("store_check_timeout"),
+        settle=config.getoption("store_settle"),
+        patience=config.getoption("store_patience"),
+        allow_fds=config.getoption("store_allow_fds"),
+        allow_threads=config.getoption("store_allow_threads"),
+        context=_absolute(config.getoption("store_context")),
+        inventory=_absolute(config.getoption("store_inventory")),
+        short=config.getoption("store_profile") == "short",
     )
 
 
@@ -158,9 +200,28 @@ def pytest_runtest_makereport(
     report = yield
     if report.skipped and item.stash.get(_ITEM, False) and _no_skip(item.config):
         report.outcome = "failed"
-        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+        reason = _reason(report)
         report.longrepr = f"Expected no skipped check here (CI=true or --store-no-skip). {reason}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what a run of the kit could not look at."""
+    reports = terminalreporter.stats.get("skipped", ())
+    for reason in sorted({_reason(each) for each in reports if _of_kit(each)}):
+        terminalreporter.write_line(f"NOT CHECKED: {reason}", yellow=True)
+    ran = any(_of_kit(each) for each in terminalreporter.stats.get("passed", ()))
+    if ran and not config.getoption("store_inventory") and not config.getoption("store_uri"):
+        terminalreporter.write_line(f"NOT SEEN: {UNSEEN}", yellow=True)
+
+
+def _of_kit(report: Any) -> bool:
+    return "test_conformance.py::test_store[" in str(getattr(report, "nodeid", ""))
+
+
+def _reason(report: Any) -> str:
+    reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")
 
 
 def pytest_unconfigure() -> None:

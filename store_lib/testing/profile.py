@@ -1,15 +1,18 @@
 """What the kit is told of the store under test, and what it finds out for itself."""
 
 import dataclasses
+import functools
 import os
 import re
+import runpy
 import secrets
 import time
 import uuid
+from collections.abc import Callable, Iterable
 
 from store_lib import CreateOnly, Store, Stores
 from store_lib.driver import PartWriter
-from store_lib.exceptions import StoreError
+from store_lib.exceptions import ErrorStatus, StoreError
 from store_lib.testing.content import Content, FileContent
 from store_lib.testing.contexts import open_stores
 from store_lib.testing.guard import Resources
@@ -17,6 +20,13 @@ from store_lib.testing.guard import Resources
 _MIB = 1024 * 1024
 
 _PASSWORD = re.compile(r"^[^/]*//[^/]*?:(.*)@")
+
+#: MiB that all transfers of the measured process may hold (transfer_memory_limit) ...
+MEMORY_LIMIT = 16
+#: ... and that Python, threads and client libraries may take beside.
+_SLACK = 32
+#: Gets at once whose memory is measured.
+MEMORY_GETS = 4
 
 #: A transfer of more than this is made only where a check is about size.
 _AFFORDABLE = 64 * _MIB
@@ -43,11 +53,18 @@ class Settings:
     check_timeout: float = 120
     #: Seconds within which what a killed process held must be free again.
     settle: float = 60
+    #: Seconds for the backend to show or drop something that it shows a little late.
+    patience: float = 10
     #: Descriptors and threads that the driver may keep once it has been used.
     allow_fds: int = 0
     allow_threads: int = 0
     #: A Python file whose function ``context()`` makes the context that every call gets.
     context: str | None = None
+    #: A Python file whose function ``inventory()`` returns the names of all that is in the backend,
+    #: found by other means than the store's.
+    inventory: str | None = None
+    #: Make every check, but with fewer sizes, rounds and kills.
+    short: bool = False
 
     def open(self) -> Stores:
         """Return the configured stores, made anew."""
@@ -61,17 +78,18 @@ class Profile:
         to and no known object was given
     """
 
-    #: Everything that checks are chosen by: the store's capabilities, ``by_id`` or
-    #: ``new_location`` (what an add of a known id means), and ``secrets`` (some are configured).
-    traits: frozenset[str]
+    #: Capabilities that the store claims and its server does not have, each with the reason.
+    #: Known after :meth:`prepare`; no check is made of them.
+    withheld: dict[str, str]
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.known: FileContent | None = None
+        self.withheld = {}
         try:
             stores = settings.open()
-        except StoreError as error:
-            raise SetupError(f"The configuration cannot be used: {error}") from error
+        except Exception as error:
+            raise SetupError(f"The configuration cannot be used: {_describe(error)}") from error
         try:
             self._look(stores)
         finally:
@@ -102,19 +120,34 @@ class Profile:
         if store.error is not None or driver is None:
             raise SetupError(f"Store {store.id} cannot be used: {store.error}")
         self.driver_name = store.driver_name
-        self.capabilities = store.capabilities
+        self._claimed = store.capabilities
         self.create_only = driver.create_only
         self.schemes = driver.schemes
         self.secrets = _secret_values(store)
+        if "add" in self._claimed:
+            self._check_big_size(_MIB)
+        else:
+            self._look_at_known(store)
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the store claims to be able to do, but for what its server withholds."""
+        return self._claimed - self.withheld.keys()
+
+    @property
+    def traits(self) -> frozenset[str]:
+        """Everything that checks are chosen by.
+
+        The store's capabilities, ``by_id`` or ``new_location`` (what an add of a known id means),
+        and ``secrets`` (some are configured).
+        """
         traits = set(self.capabilities)
         if "add" in traits:
             own = self.create_only is CreateOnly.NEW_LOCATION
             traits.add("new_location" if own else "by_id")
         if self.secrets:
             traits.add("secrets")
-        self.traits = frozenset(traits)
-        if "add" not in traits:
-            self._look_at_known(store)
+        return frozenset(traits)
 
     def _look_at_known(self, store: Store) -> None:
         uri, path = self.settings.known_uri, self.settings.known_file
@@ -139,6 +172,8 @@ class Profile:
     def prepare(self) -> None:
         """Use the store once, so that what it keeps for good is there, and learn its sizes.
 
+        What it withholds is found out here too.
+
         :raises SetupError: that failed
         """
         if self._failed is not None:
@@ -148,13 +183,58 @@ class Profile:
         try:
             for _ in range(2):
                 with self.settings.open() as stores:
+                    store = stores[self.settings.store_id]
                     began = time.monotonic()
-                    self._try(stores[self.settings.store_id])
+                    self._try(store)
                     self.pace = time.monotonic() - began
-        except StoreError as error:
-            self._failed = f"Store {self.settings.store_id} cannot be used: {error}"
+                    self._look_for_withheld(store)
+            self.inventory()
+        except Exception as error:
+            self._failed = str(error) if isinstance(error, SetupError) else self._explain(error)
             raise SetupError(self._failed) from error
         self._prepared = True
+
+    def _explain(self, error: Exception) -> str:
+        return (
+            f"Store {self.settings.store_id} cannot be used: an object was added, read and deleted "
+            f"to try it, and what came was {_describe(error)}"
+        )
+
+    def _look_for_withheld(self, store: Store) -> None:
+        """Ask once for what every check asks for; a server may lack what its driver claims."""
+        listings: dict[str, tuple[Callable[[], Iterable[object]], str]] = {
+            "list": (store.list, "list objects, so what an add leaves is not seen in a listing"),
+            "list_incomplete": (
+                store.list_incomplete,
+                "list incomplete uploads; sweep cannot work",
+            ),
+        }
+        for name, (listing, meaning) in listings.items():
+            if name not in self._claimed or name in self.withheld:
+                continue
+            try:
+                for _ in listing():
+                    break
+            except StoreError as error:
+                if error.status is not ErrorStatus.PERMANENT:
+                    raise
+                self.withheld[name] = f"this server cannot {meaning} (got {_describe(error)})"
+
+    def inventory(self) -> frozenset[str]:
+        """Return the names of all that is in the backend; none where nobody can tell."""
+        if self.settings.inventory is None:
+            return frozenset()
+        return frozenset(map(str, _inventory(self.settings.inventory)()))
+
+    def _check_big_size(self, chunk_size: int) -> None:
+        """Refuse a size of big transfers that would tell nothing of a bound of memory."""
+        least = max(allowed_memory(chunk_size).values())
+        if self.settings.big_size <= least:
+            raise SetupError(
+                f"Expected --store-big-size above {least // _MIB} MiB for chunks of "
+                f"{chunk_size} bytes, got {self.settings.big_size // _MIB}: a transfer that fits "
+                "into what may be held at once tells nothing."
+            )
 
     def _try(self, store: Store) -> None:
         uri = self.settings.known_uri
@@ -185,6 +265,7 @@ class Profile:
         steps = []
         try:
             self.chunk_size = writer.chunk_size
+            self._check_big_size(self.chunk_size)
             if isinstance(writer, PartWriter) and writer.once_limit is not None:
                 steps = [writer.once_limit, writer.part_size(1)]
         finally:
@@ -207,6 +288,31 @@ class Profile:
     def long_size(self) -> int:
         """Bytes of an object of several chunks and, where that is affordable, several parts."""
         return max([3 * self.chunk_size, *(2 * step for step in self.steps)]) + 7
+
+
+@functools.cache
+def _inventory(path: str) -> Callable[[], Iterable[str]]:
+    """Run the file once, so that it can keep what it makes."""
+    try:
+        inventory: Callable[[], Iterable[str]] = runpy.run_path(path)["inventory"]
+    except KeyError:
+        raise SetupError(f"Expected a function inventory() in {path}, found none") from None
+    return inventory
+
+
+def allowed_memory(chunk_size: int) -> dict[str, int]:
+    """Return by how many bytes the memory of a process may rise in ``adds`` and in ``gets``."""
+    chunk = -(-chunk_size // _MIB)
+    # A part of the backend's own making may be larger than the limit; then it goes alone.  The
+    # piece that a reader's caller is at, and those on their way to him, are beside the limit.
+    return {
+        "adds": (MEMORY_LIMIT + _SLACK + 4 * chunk) * _MIB,
+        "gets": (MEMORY_LIMIT + _SLACK + 4 * chunk * MEMORY_GETS) * _MIB,
+    }
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _placed(reader: object) -> "list[tuple[int, bytes]]":

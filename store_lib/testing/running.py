@@ -3,6 +3,7 @@
 import gc
 
 from store_lib.testing.catalogue import Check
+from store_lib.testing.expect import NotApplicable
 from store_lib.testing.guard import Resources, growth, time_limit
 from store_lib.testing.profile import Profile
 from store_lib.testing.target import Target
@@ -21,6 +22,10 @@ def run_check(check: Check, profile: Profile) -> None:
     settings = profile.settings
     with time_limit(settings.check_timeout, check.name):
         profile.prepare()
+        if not check.applies(profile):
+            raise NotApplicable(
+                "; ".join(profile.withheld.values()) or "the store claims otherwise"
+            )
         if profile.base is None:
             gc.collect()
             profile.base = Resources()
@@ -37,7 +42,10 @@ def run_check(check: Check, profile: Profile) -> None:
         target.finish()
         del target
         complaints = growth(
-            profile.base, allow_fds=settings.allow_fds, allow_threads=settings.allow_threads
+            profile.base,
+            allow_fds=settings.allow_fds,
+            allow_threads=settings.allow_threads,
+            patience=settings.patience / 2,
         )
         if complaints:
             profile.base = None

@@ -11,17 +11,17 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from store_lib import AddResult, CreateOnly, Incomplete, ObjectReader, Store, Stores
 from store_lib.exceptions import NotFound, StoreError
 from store_lib.testing.children import Child
 from store_lib.testing.content import Content, FileContent
 from store_lib.testing.expect import expect, expect_bytes, expect_equal, raises
+from store_lib.testing.pace import Deadline
 from store_lib.testing.profile import Profile, Settings
 
-#: Seconds for a backend to show or drop something that it shows a little late.
-SHORTLY = 10
+_Case = TypeVar("_Case")
 
 
 class Target:
@@ -41,6 +41,7 @@ class Target:
         self._uris: dict[str, None] = {}
         self._directory: pathlib.Path | None = None
         self._strangers = {each.key for each in self.leftovers()}
+        self._inventory = profile.inventory()
 
     # What is under test
 
@@ -90,6 +91,15 @@ class Target:
     def affords(self, number: int) -> bool:
         """Tell whether ``number`` small adds leave a slow store most of the check's time."""
         return number * self.profile.pace < self.settings.check_timeout / 3
+
+    def some(self, of: Sequence[_Case], number: int) -> Sequence[_Case]:
+        """Return all cases, or in the short profile ``number`` of them, spread over the whole.
+
+        The first and the last one are always there, so they should be the telling ones.
+        """
+        if not self.settings.short or len(of) <= number:
+            return of
+        return [of[place * (len(of) - 1) // (number - 1)] for place in range(number)]
 
     @property
     def directory(self) -> pathlib.Path:
@@ -226,14 +236,16 @@ class Target:
         """Tell whether an incomplete upload was not there before the check, or is of its ids."""
         return incomplete.key not in self._strangers or incomplete.object_id in self._ids
 
-    def shortly(self, look: Callable[[], object], what: str, patience: float = SHORTLY) -> None:
-        """Fail unless ``look`` comes true within ``patience`` seconds."""
+    def shortly(self, look: Callable[[], object], what: str, patience: float | None = None) -> None:
+        """Fail unless ``look`` comes true within ``patience`` seconds, or those of the settings."""
+        patience = self.settings.patience if patience is None else patience
         self._wait(look, bool, f"{what}: expected within {patience:g} s, got", patience)
 
     def shortly_none(
-        self, look: Callable[[], object], what: str, patience: float = SHORTLY
+        self, look: Callable[[], object], what: str, patience: float | None = None
     ) -> None:
-        """Fail unless ``look`` comes to give nothing within ``patience`` seconds."""
+        """Fail unless ``look`` comes to give nothing within that time."""
+        patience = self.settings.patience if patience is None else patience
         done = operator.not_
         self._wait(look, done, f"{what}: expected none within {patience:g} s, got", patience)
 
@@ -244,10 +256,10 @@ class Target:
         what: str,
         patience: float,
     ) -> None:
-        deadline = time.monotonic() + patience
+        deadline = Deadline(patience)
         pause = 0.001
         while not done(seen := look()):
-            expect(time.monotonic() < deadline, f"{what} {seen!r}")
+            expect(not deadline.passed, f"{what} {seen!r}")
             time.sleep(pause)
             pause = min(2 * pause, 0.5)
 
@@ -289,6 +301,11 @@ class Target:
         )
         if problems:
             raise AssertionError(f"Expected nothing left behind, got: {'; '.join(problems)}")
+        if "delete" in self.capabilities:
+            self.shortly_none(
+                lambda: sorted(self.profile.inventory() - self._inventory),
+                "what is left in the backend (--store-inventory) and no listing of the store tells",
+            )
 
     def _delete(self, uri: str) -> bool:
         """Delete an object if it is there, and say whether it was."""

@@ -22,6 +22,8 @@ from store_lib import Store, Stores
 from store_lib.exceptions import NotFound, StoreError
 from store_lib.testing.content import Content
 from store_lib.testing.contexts import open_stores
+from store_lib.testing.expect import expect_bytes
+from store_lib.testing.pace import Deadline
 
 _MIB = 1024 * 1024
 
@@ -169,7 +171,9 @@ def _state(store: Store, uri: str, content: Content) -> str:
         return f"get raises {type(error).__name__}: {error}"
     if sizes != [content.size]:
         return f"stat tells a size of {sizes or 'nothing'}, the object had {content.size} bytes"
-    return "complete" if data == content.whole() else f"{len(data)} bytes that are not all right"
+    if data == content.whole():
+        return "complete"
+    return f"get gives {len(data)} bytes that are not the {content.size} of the object"
 
 
 # Races
@@ -179,7 +183,8 @@ def race(here: Here, spec: dict[str, Any]) -> None:
     """For each line on standard input, add an object at a given moment; say how it went.
 
     A line has ``id``, ``size``, ``seed``, ``start`` (when to begin) and ``meet`` (before when the
-    last byte is held back), both on the system's monotonic clock.
+    last byte is held back), both on the system's monotonic clock; or an ``origin``, which is
+    copied within the backend instead.
     """
     with here.open() as stores:
         store = here.store_in(stores)
@@ -199,7 +204,10 @@ def race(here: Here, spec: dict[str, Any]) -> None:
 
             _sleep_until(round_["start"])
             try:
-                result = store.add(round_["id"], pieces(), content.size)
+                if round_["origin"]:
+                    result = store.copy(round_["origin"], round_["id"])
+                else:
+                    result = store.add(round_["id"], pieces(), content.size)
             except StoreError as error:
                 say(won=False, error=type(error).__name__, text=str(error))
             else:
@@ -379,12 +387,10 @@ def _be_child(
 ) -> NoReturn:
     """Do in a forked child what every process must be able to do, and end it."""
     try:
-        if _read(store, uri) != whole:
-            raise AssertionError("the child read other bytes than the parent")
+        expect_bytes(_read(store, uri), whole, "what a forked child reads of the parent's object")
         if object_id is not None:
             mine = store.add(object_id, content.pieces()).uri
-            if _read(store, mine) != content.whole():
-                raise AssertionError("the child read other bytes than it added")
+            expect_bytes(_read(store, mine), content.whole(), "what a forked child added")
             if "delete" in store.capabilities:
                 store.delete(mine)
         os._exit(0)
@@ -401,8 +407,8 @@ def _read(store: Store, uri: str) -> bytes:
 
 def _wait(pid: int, limit: float) -> int | None:
     """Return the exit status of ``pid``, or ``None`` if it had to be killed after ``limit`` s."""
-    deadline = time.monotonic() + limit
-    while time.monotonic() < deadline:
+    deadline = Deadline(limit)
+    while not deadline.passed:
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)

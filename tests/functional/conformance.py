@@ -5,12 +5,32 @@ import pathlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
+from typing import Any
 
+import pytest
+
+from store_lib.testing.pace import slowness
 from tests.servers.process import mortal
 
 
+def configurations(first: Iterable[Any], others: Iterable[Any] = ()) -> list[Any]:
+    """Return parameters (configuration, profile of the suite) for the configurations of a backend.
+
+    The first ones go through the long profile in every run; the others through the short one, and
+    through the long one too in ``make deep PARTS=kits``.
+    """
+    always, deep = pytest.mark.deep("kits", always=True), pytest.mark.deep("kits")
+    others = list(others)
+    return [
+        *(pytest.param(each, "long", marks=always, id=f"{each}-long") for each in first),
+        *(pytest.param(each, "short", id=f"{each}-short") for each in others),
+        *(pytest.param(each, "long", marks=deep, id=f"{each}-long") for each in others),
+    ]
+
+
 def run_kit(
-    directory: pathlib.Path, *arguments: str, **environment: str
+    directory: pathlib.Path, *arguments: str, profile: str = "long", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the suite in a process of its own, as anybody would.
 
@@ -21,12 +41,12 @@ def run_kit(
     command = [sys.executable, "-m", "pytest", "--pyargs", "store_lib.testing", "-q", "-W", "error"]
     return subprocess.run(
         # Several runs share the processors.
-        mortal([*command, "--store-check-timeout=300", *arguments]),
+        mortal([*command, "--store-check-timeout=300", f"--store-profile={profile}", *arguments]),
         cwd=directory,
         env={**inherited, "PYTEST_ADDOPTS": "-p no:cacheprovider", **environment},
         capture_output=True,
         text=True,
-        timeout=1800,
+        timeout=1800 * slowness(),
     )
 
 
@@ -34,6 +54,18 @@ def write_config(directory: pathlib.Path, driver: str, *lines: str) -> str:
     """Write a configuration of one store named ``it``, and return its path."""
     path = directory / "stores.conf"
     path.write_text("\n".join(["[DEFAULT]", f"enabled_backends = it:{driver}", "[it]", *lines, ""]))
+    return str(path)
+
+
+def write_inventory(directory: pathlib.Path, expression: str, *setup: str) -> str:
+    """Write a file that tells all that is in a backend by other means than the driver's.
+
+    :param expression: gives the names
+    :param setup: lines that come before
+    """
+    path = directory / "inventory.py"
+    lines = ["import glob", *setup, "def inventory():", f"    return {expression}", ""]
+    path.write_text("\n".join(lines))
     return str(path)
 
 

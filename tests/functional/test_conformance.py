@@ -11,7 +11,13 @@ from collections.abc import Iterator
 import pytest
 
 from store_lib.testing import Profile, Settings, all_checks, checks_for
-from tests.functional.conformance import passed, run_kit, write_config
+from tests.functional.conformance import (
+    configurations,
+    passed,
+    run_kit,
+    write_config,
+    write_inventory,
+)
 
 _FILE = "filesystem_store_"
 
@@ -36,15 +42,27 @@ DEPLOYMENTS = {
 }
 
 
-@pytest.mark.parametrize("deployment", DEPLOYMENTS)
-def test_the_filesystem_driver_conforms(deployment: str, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    ("deployment", "profile"), configurations(list(DEPLOYMENTS)[:1], list(DEPLOYMENTS)[1:])
+)
+def test_the_filesystem_driver_conforms(
+    deployment: str, profile: str, tmp_path: pathlib.Path
+) -> None:
     """The filesystem driver passes every check, however it is set up."""
     lines = [line.format(tmp_path) for line in DEPLOYMENTS[deployment]]
     for line in lines:
         if _FILE + "datadir" in line:
             pathlib.Path(line.partition("= ")[2].partition(":")[0]).mkdir()
     config = write_config(tmp_path, "file", *lines)
-    result = run_kit(tmp_path, "--store-config", config, "--store", "it", "--store-no-skip")
+    look = write_inventory(
+        tmp_path, f"glob.glob('{tmp_path}/[abc]/**', recursive=True, include_hidden=True)"
+    )
+    result = run_kit(
+        tmp_path,
+        *("--store-config", config, "--store", "it", "--store-no-skip"),
+        *("--store-inventory", look),
+        profile=profile,
+    )
     assert passed(result) == len(checks_for(Profile(Settings((config,), "it"))))
     left = [path for path in tmp_path.glob("[abc]/*") if not path.name.startswith(".store_lib-")]
     assert left == []
@@ -112,6 +130,7 @@ def web(tmp_path: pathlib.Path) -> Iterator[tuple[str, str]]:
     thread.join()
 
 
+@pytest.mark.deep("kits", always=True)
 def test_the_http_driver_conforms(web: tuple[str, str], tmp_path: pathlib.Path) -> None:
     """The http driver reads rightly, and refuses clearly what it does not claim."""
     uri, path = web

@@ -11,12 +11,15 @@ import sys
 
 import pytest
 
+from store_lib.testing.pace import slowness
+
 _SOURCE = pathlib.Path(__file__).parents[1] / "toy_driver"
 
 #: Drivers with one fault each, the check that must find it, and what the check must say.
 FAULTS = {
     "early": ("check_killed_adds_leave_all_or_nothing", "expected all or nothing"),
     "littering": ("check_a_wrong_size_stores_nothing", "nothing left behind, got: incomplete"),
+    "hiding": ("check_a_wrong_size_stores_nothing", "no listing of the store tells"),
     "overwriting": ("check_a_second_add_never_alters_the_first", "expected Duplicate, got no"),
     "racing": (
         "check_racing_processes_keep_the_claimed_guarantee",
@@ -45,11 +48,14 @@ import json, sys
 from store_lib.testing import Profile, Settings, all_checks, run_check
 
 checks = {check.name: check for check in all_checks()}
-for config, name in json.load(sys.stdin):
+for config, inventory, name in json.load(sys.stdin):
     limit = 2 if "hanging" in config else 60
     found = None
     try:
-        profile = Profile(Settings((config,), "it", check_timeout=limit))
+        settings = Settings(
+            (config,), "it", check_timeout=limit, inventory=inventory, patience=1, short=True
+        )
+        profile = Profile(settings)
         assert checks[name].applies(profile), "the check is not made for this driver"
         run_check(checks[name], profile)
     except BaseException as error:
@@ -82,24 +88,105 @@ def _configure(directory: pathlib.Path, driver: str) -> str:
     return str(path)
 
 
+def _look_into(config: str) -> str:
+    """Write a file that tells all that lies in the store of a configuration."""
+    path = pathlib.Path(config).with_suffix(".py")
+    root = path.with_suffix("")
+    path.write_text(f"import os\ndef inventory():\n    return os.listdir({str(root)!r})\n")
+    return str(path)
+
+
+def _run_kit(
+    environment: dict[str, str], config: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "--pyargs", "store_lib.testing", "-q"),
+            *("--store-config", config, "--store", "it", "--store-patience=1", *arguments),
+        ],
+        cwd=pathlib.Path(config).parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600 * slowness(),
+    )
+
+
 def test_the_toy_driver_conforms(environment: dict[str, str], tmp_path: pathlib.Path) -> None:
     """A driver under 100 lines, found by its entry point alone, passes the whole suite."""
     lines = [line for line in (_SOURCE / "toy_store.py").read_text().splitlines() if line.strip()]
     assert len(lines) < 100
     config = _configure(tmp_path, "toy")
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "--pyargs", "store_lib.testing", "-q"),
-            *("--store-config", config, "--store", "it", "--store-no-skip"),
-        ],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    result = _run_kit(environment, config, "--store-no-skip")
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"^\d+ passed in", result.stdout, re.MULTILINE), result.stdout
+
+
+def test_what_a_server_withholds_is_told_once(
+    environment: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    """A server without a listing that its driver claims costs one check, which says so."""
+    config = _configure(tmp_path, "broken_withholding")
+    chosen = "--store-profile=short", "-k", "listed or list or claims or wrong_size or unfinished"
+    result = _run_kit(environment, config, *chosen)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"^3 passed, 1 skipped, \d+ deselected in", result.stdout, re.MULTILINE)
+    told = "NOT CHECKED: this server cannot list incomplete uploads; sweep cannot work (got Backend"
+    assert result.stdout.count(told) == 1
+    result = _run_kit(environment, config, "--store-no-skip", *chosen)
+    assert re.search(r"^1 failed, 3 passed, ", result.stdout, re.MULTILINE)
+
+
+def test_the_kit_says_what_it_cannot_see(
+    environment: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    """Leftovers that a driver hides are found with a look of the kit's own; else it says so."""
+    config = _configure(tmp_path, "broken_hiding")
+    chosen = "--store-profile=short", "-k", "wrong_size"
+    unseen = "NOT SEEN: whether the store leaves anything in the backend"
+    result = _run_kit(environment, config, *chosen)
+    assert result.returncode == 0, result.stdout
+    assert unseen in result.stdout
+    result = _run_kit(environment, config, *chosen, "--store-inventory", _look_into(config))
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
+    assert "(--store-inventory) and no listing of the store tells" in result.stdout
+    assert unseen not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("driver", "arguments", "reason"),
+    [
+        ("broken_exploding", [], "what came was TypeError: a mistake in the driver"),
+        ("toy", ["--store-big-size=64"], "Expected --store-big-size above 64 MiB"),
+        ("toy", ["--store-inventory", "nowhere.py"], "nowhere.py"),
+    ],
+    ids=["error", "big size", "inventory"],
+)
+def test_a_set_up_that_fails_is_no_failed_check(
+    environment: dict[str, str],
+    tmp_path: pathlib.Path,
+    driver: str,
+    arguments: list[str],
+    reason: str,
+) -> None:
+    """What is wrong before any check is told once, as such, and ends the run."""
+    config = _configure(tmp_path, driver)
+    result = _run_kit(environment, config, *arguments)
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR, result.stdout
+    assert "Set-up failed, no check was made: " in result.stderr
+    assert reason in result.stderr
+
+
+def test_its_short_profile_makes_every_check(
+    environment: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    """The short profile makes every check that the long one makes."""
+    config = _configure(tmp_path, "toy")
+    counts = set()
+    for profile in ("short", "long"):
+        result = _run_kit(environment, config, f"--store-profile={profile}", "--collect-only")
+        counts.add(re.search(r"^(\d+) tests collected", result.stdout, re.MULTILINE)[1])
+    assert len(counts) == 1
 
 
 @pytest.fixture(scope="module")
@@ -108,16 +195,17 @@ def verdicts(
 ) -> dict[str, str | None]:
     """What the suite says of each faulty driver."""
     directory = tmp_path_factory.mktemp("faults")
-    cases = [
-        (_configure(directory, f"broken_{fault}"), check) for fault, (check, _) in FAULTS.items()
-    ]
+    cases = []
+    for fault, (check, _) in FAULTS.items():
+        config = _configure(directory, f"broken_{fault}")
+        cases.append((config, _look_into(config), check))
     result = subprocess.run(
         [sys.executable, "-c", _JUDGE],
         input=json.dumps(cases),
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=600 * slowness(),
     )
     assert result.returncode == 0, result.stderr
     return dict(zip(FAULTS, map(json.loads, result.stdout.splitlines()), strict=True))

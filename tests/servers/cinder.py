@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from store_lib.testing.pace import Deadline
 from tests.servers.ceph import VOLUMES, Ceph, bindings
 from tests.servers.installed import NotInstalled, debian_packages, python_environment
 from tests.servers.keystone import CHILDREN, Keystone, password, request
@@ -248,9 +249,9 @@ class Cinder:
 
 def wait_for(condition: Any, what: str, limit: float = 30) -> None:
     """Return as soon as ``condition()`` is true: what Cinder does, it does behind the answer."""
-    deadline = time.monotonic() + limit
+    deadline = Deadline(limit)
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {limit:g} s"
+        assert not deadline.passed, f"{what}: not within {limit:g} s"
         time.sleep(0.02)
 
 

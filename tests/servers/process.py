@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from store_lib.testing.pace import Deadline
+
 #: Seconds that a server gets to end by itself before it is killed.
 GRACE = 10.0
 
@@ -74,14 +76,14 @@ class ServerProcess:
 
         :raises ServerFailed: the server ended, or ``limit`` seconds went by
         """
-        deadline = time.monotonic() + limit
+        deadline = Deadline(limit)
         pause = 0.005
         while not ready():
             if self.process.poll() is not None:
                 raise ServerFailed(
                     f"{self.name} ended with status {self.process.returncode}:\n{self.tail()}"
                 )
-            if time.monotonic() > deadline:
+            if deadline.passed:
                 raise ServerFailed(f"{self.name} did not {what} within {limit:g} s:\n{self.tail()}")
             time.sleep(pause)
             pause = min(2 * pause, 0.1)

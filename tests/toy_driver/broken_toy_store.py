@@ -9,7 +9,7 @@ from oslo_config import cfg
 from toy_store import PART, ToyDriver, ToyLocation, ToyReader, ToyWriter
 
 from store_lib.driver import CreateOnly, Entry, Incomplete, Space
-from store_lib.exceptions import Duplicate, NotFound
+from store_lib.exceptions import BackendException, Duplicate, NotFound
 
 
 class _BrokenWriter(ToyDriver):
@@ -62,6 +62,47 @@ class LitteringWriter(ToyWriter):
 
 class Littering(_Inventory):
     writer = LitteringWriter
+
+
+_LIVE = set()
+
+
+class HidingWriter(LitteringWriter):
+    """Leaves what it wrote when it is aborted."""
+
+    def __init__(self, staged, final, location):
+        super().__init__(staged, final, location)
+        _LIVE.add(staged.name)
+
+    def commit(self, tokens):
+        _LIVE.discard(self.staged.name)
+        return super().commit(tokens)
+
+    def abort(self):
+        _LIVE.discard(self.staged.name)
+
+
+class Hiding(_Inventory):
+    """Tells only what is being written now as unfinished, and nothing of what is left."""
+
+    writer = HidingWriter
+
+    def list_incomplete(self, *, context):
+        return (each for each in super().list_incomplete(context=context) if each.key in _LIVE)
+
+
+class Withholding(_Inventory):
+    """Claims to tell what is unfinished, on a server that has no such request."""
+
+    def list_incomplete(self, *, context):
+        raise BackendException("501 Not Implemented: ListMultipartUploads")
+
+
+class Exploding(ToyDriver):
+    """Fails by a mistake of its own as soon as it is used."""
+
+    def create(self, object_id, size, *, nonce, context):
+        raise TypeError("a mistake in the driver")
 
 
 class OverwritingWriter(ToyWriter):

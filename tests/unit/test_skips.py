@@ -37,7 +37,7 @@ def outcome(tmp_path):
     def outcome(ci, extra=""):
         if extra:
             (tmp_path / "test_extra.py").write_text(extra)
-        environ = {**os.environ, "CI": ci}
+        environ = {**os.environ, "CI": ci, "PYTHONPATH": str(CONFTEST.parents[1])}
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
         ended = subprocess.run(
             command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False

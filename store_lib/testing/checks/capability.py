@@ -17,7 +17,7 @@ from store_lib.exceptions import (
 )
 from store_lib.testing.catalogue import check
 from store_lib.testing.content import Content
-from store_lib.testing.expect import expect, expect_bytes, expect_equal, raises
+from store_lib.testing.expect import NotApplicable, expect, expect_bytes, expect_equal, raises
 from store_lib.testing.sources import InFlight, Untouched
 from store_lib.testing.target import Target
 
@@ -32,6 +32,16 @@ def check_claims_are_told_alike(target: Target) -> None:
     expect_equal(store.writable, "add" in target.capabilities, "writable")
     expect(isinstance(store.driver.create_only, CreateOnly), "expected a CreateOnly")
     expect(store.driver.schemes, "expected at least one URI scheme")
+
+
+@check()
+def check_what_is_listed_can_be_asked_for(target: Target) -> None:
+    """The server has the listings that the driver claims; where it withholds one this is skipped.
+
+    The checks that need such a listing are then left out.
+    """
+    if target.profile.withheld:
+        raise NotApplicable("; ".join(target.profile.withheld.values()))
 
 
 @check()

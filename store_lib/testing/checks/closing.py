@@ -7,7 +7,7 @@ from typing import Any
 from store_lib.exceptions import StoreClosed, StoreError
 from store_lib.testing.catalogue import check
 from store_lib.testing.content import Content
-from store_lib.testing.expect import expect, expect_equal, raises
+from store_lib.testing.expect import expect, expect_bytes, expect_equal, raises
 from store_lib.testing.sources import InFlight, Untouched
 from store_lib.testing.target import Target
 
@@ -76,7 +76,7 @@ def check_close_with_a_reader_open(target: Target) -> None:
     stores.close()
     with contextlib.suppress(StoreError), reader:
         rest = reader.read()
-        expect(begun + rest == content.whole(), "a reader over a close: expected the right bytes")
+        expect_bytes(begun + rest, content.whole(), "a reader over a close")
     reader.close()
     stores.close()
 

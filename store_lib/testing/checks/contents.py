@@ -27,6 +27,10 @@ def _cases(target: Target) -> Iterator[tuple[str, Content]]:
     """Yield a shape's name and a content: all shapes at all sizes, or in turn when that is much."""
     sizes = _sizes(target)
     names = list(SHAPES)
+    if target.settings.short:
+        for number, size in enumerate(sizes):
+            yield names[number % len(names)], Content(size, seed=number)
+        return
     everything = sum(sizes) * len(names) <= _PLENTY and target.affords(len(sizes) * len(names))
     for number, size in enumerate(sizes):
         tried = names if everything else [names[(2 * number + k) % len(names)] for k in range(2)]
@@ -76,8 +80,9 @@ def check_zeros_come_back(target: Target) -> None:
         "zeros to the end": Content(2 * chunk, seed=2, zeros=chunk),
         "zeros that fit no chunk": Content(3 * chunk + 1, seed=3, zeros=max(1, chunk // 3 + 1)),
     }
-    for name, content in contents.items():
-        for size in (content.size, None):
+    for number, (name, content) in enumerate(contents.items()):
+        sizes = (content.size, None)
+        for size in (sizes[number % 2],) if target.settings.short else sizes:
             result = target.add(content.pieces(70_001), size=size)
             expect_equal(result.digests["sha512"], content.digest("sha512"), f"{name}: digest")
             target.expect_holds(result.uri, content, name)

@@ -18,7 +18,8 @@ def check_digests_are_of_the_stored_bytes(target: Target) -> None:
     for size in (0, 100, target.profile.long_size):
         content = Content(size, seed=size % 97)
         right = {name: content.digest(name) for name in _ALGORITHMS}
-        for names in (_ALGORITHMS, (), ("md5", "sha512"), ("sha256",)):
+        cases: tuple[tuple[str, ...], ...] = (_ALGORITHMS, (), ("md5", "sha512"), ("sha256",))
+        for names in target.some(cases, 2):
             result = target.add(content, digests=names)
             expect_equal(
                 dict(result.digests), {name: right[name] for name in names}, f"digests {names}"
@@ -40,11 +41,12 @@ def check_a_wrong_expected_digest_stores_nothing(target: Target) -> None:
         content = Content(size, seed=4)
         other = Content(size + 1, seed=4)
         for declared in (size, None):
-            for expected in (
+            wrong = (
                 {"sha512": other.digest("sha512")},
                 {"sha256": content.digest("sha256"), "md5": other.digest("md5")},
                 {"sha512": "0" * 128},
-            ):
+            )
+            for expected in wrong[1:2] if target.settings.short else wrong:
                 object_id = target.new_id()
                 what = f"an add of {size} bytes with a wrong expected digest"
                 with raises(DigestMismatch, doing=what):

@@ -11,6 +11,9 @@ from store_lib.testing.expect import expect, raises
 from store_lib.testing.sources import InFlight, Reading, Untouched
 from store_lib.testing.target import Target
 
+#: How many ids come first that a backend may take for one another.
+_PAIRS = 7
+
 
 def _ids(base: str) -> list[str]:
     """Return ids that backends and file systems are known to mangle."""
@@ -76,7 +79,9 @@ def _ids(base: str) -> list[str]:
 def check_ids_come_back_exactly_or_are_refused_at_once(target: Target) -> None:
     """Check 10: an id is kept as it stands, or refused before a byte is read; none collide."""
     kept: dict[str, tuple[str, Content]] = {}
-    for number, object_id in enumerate(_ids(target.new_id())):
+    ids = _ids(target.new_id())
+    ids = ids[:_PAIRS] + list(target.some(ids[_PAIRS:], 14))
+    for number, object_id in enumerate(ids):
         what = f"an add of id {_show(object_id)}"
         content = Content(100 + number, seed=number)
         source = Reading(content)
@@ -92,7 +97,8 @@ def check_ids_come_back_exactly_or_are_refused_at_once(target: Target) -> None:
         kept[object_id] = result.uri, content
     expect(
         len({uri for uri, _ in kept.values()}) == len(kept),
-        f"expected a URI of its own for every id, got {sorted(uri for uri, _ in kept.values())}",
+        f"expected a URI of its own for each of {len(kept)} ids, got "
+        f"{sorted(uri for uri, _ in kept.values())}",
     )
     if "list" in target.capabilities:
         target.shortly_none(

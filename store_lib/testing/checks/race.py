@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from store_lib import CreateOnly
@@ -22,24 +23,35 @@ _ROUNDS = 3
 def check_racing_processes_keep_the_claimed_guarantee(target: Target) -> None:
     """Check 3: eight processes add one id with bytes of their own, begun and ended together."""
     with contextlib.ExitStack() as stack:
-        children = [stack.enter_context(target.child("race")) for _ in range(_PROCESSES)]
+        number_of_processes = 4 if target.settings.short else _PROCESSES
+        children = [stack.enter_context(target.child("race")) for _ in range(number_of_processes)]
         for child in children:
             child.hear()
+        rounds = 2 if target.settings.short else _ROUNDS
         for size in (1000, target.profile.long_size):
-            for number in range(_ROUNDS):
+            for number in range(rounds):
                 # Bytes end at the same moment, or whenever they do.
-                _race(target, children, size, held=0.0 if number == _ROUNDS - 1 else 0.15)
+                _race(target, children, size, held=0.0 if number == rounds - 1 else 0.15)
 
 
-def _race(target: Target, children: list[Child], size: int, held: float) -> None:
+def _race(
+    target: Target,
+    children: list[Child],
+    size: int,
+    held: float = 0.0,
+    copied: Sequence[str] | None = None,
+) -> None:
+    """Let all children add, or copy what each is given, under one id."""
     object_id = target.new_id(lent=True)
     start = time.monotonic() + 0.05
     for seed, child in enumerate(children):
-        child.tell(id=object_id, size=size, seed=seed, start=start, meet=start + held)
+        origin = copied[seed] if copied else None
+        moments = {"start": start, "meet": start + held}
+        child.tell(id=object_id, size=size, seed=seed, origin=origin, **moments)
     told = [child.hear() for child in children]
     contents = [Content(size, seed) for seed in range(len(children))]
     winners = [seed for seed, each in enumerate(told) if each["won"]]
-    what = f"{len(children)} processes that add {size} bytes under one id"
+    what = f"{len(children)} processes that {'copy' if copied else 'add'} {size} bytes under one id"
     for seed in winners:
         target.watch_uri(told[seed]["uri"])
     losses = {each["error"] for each in told if not each["won"]}
@@ -73,6 +85,20 @@ def _race(target: Target, children: list[Child], size: int, held: float) -> None
         lambda: [each.key for each in target.leftovers() if each.object_id == object_id],
         f"{what}: incomplete uploads",
     )
+
+
+@check(needs="add copy")
+def check_racing_copies_keep_the_claimed_guarantee(target: Target) -> None:
+    """Check 3: processes that each copy an object within the backend to one id, all at once."""
+    with contextlib.ExitStack() as stack:
+        children = [stack.enter_context(target.child("race")) for _ in range(4)]
+        for size in (1000, target.profile.long_size):
+            origins = [target.add(Content(size, seed)).uri for seed in range(len(children))]
+            if size == 1000:
+                for child in children:
+                    child.hear()
+            for _ in range(1 if target.settings.short else _ROUNDS):
+                _race(target, children, size, copied=origins)
 
 
 @check(needs="add")

@@ -79,13 +79,19 @@ def check_dropped_readers_release_everything(target: Target) -> None:
             way(target.store, uri)
     gc.collect()
     base = Resources()
+    cycles = 12 if target.settings.short else _CYCLES
     for name, way in _WAYS.items():
         deadline = time.monotonic() + _PATIENCE / len(_WAYS)
         for number in itertools.count(1):
             way(target.store, uri)
-            if number >= _CYCLES or (number >= 8 and time.monotonic() > deadline):
+            if number >= cycles or (number >= 8 and time.monotonic() > deadline):
                 break
-        complaints = growth(base, allow_fds=_ALLOWED, allow_threads=_ALLOWED)
+        complaints = growth(
+            base,
+            allow_fds=_ALLOWED,
+            allow_threads=_ALLOWED,
+            patience=target.settings.patience / 2,
+        )
         expect(not complaints, f"after {number} readers {name}: {'; '.join(complaints)}")
 
 

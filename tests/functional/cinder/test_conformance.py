@@ -4,7 +4,7 @@ import pytest
 
 from store_lib.testing import Profile, Settings, checks_for
 from tests.functional.cinder.conftest import Deployment
-from tests.functional.conformance import passed, run_kit
+from tests.functional.conformance import configurations, passed, run_kit
 
 #: Kinds of volumes, and the options of a store on them.  All can be attached by several processes
 #: at once, as a service with several workers needs it.
@@ -15,8 +15,8 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_cinder_conforms(kind: str, deployment: Deployment) -> None:
+@pytest.mark.parametrize(("kind", "profile"), configurations(list(KINDS)[:1], list(KINDS)[1:]))
+def test_cinder_conforms(kind: str, profile: str, deployment: Deployment) -> None:
     """A store on volumes of this kind passes every check."""
     if kind not in deployment.cinder.types:
         pytest.skip("volumes in Ceph need Ceph: see the skipped tests of rbd")
@@ -25,5 +25,6 @@ def test_cinder_conforms(kind: str, deployment: Deployment) -> None:
         deployment.directory,
         *("--store-config", config, "--store", "it", "--store-no-skip"),
         *("--store-big-size", "128", "-W", "ignore:Using fork:DeprecationWarning"),
+        profile=profile,
     )
     assert passed(result) == len(checks_for(Profile(Settings((config,), "it"))))

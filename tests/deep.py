@@ -1,0 +1,57 @@
+"""The parts of the tests that take too long for each change: ``make deep PARTS=kits,...``.
+
+A test that belongs to a part is marked ``deep("part")`` and is left out of other runs; with
+``always=True`` it is made in those too.  ``--deep PARTS`` makes just the tests of some parts.
+"""
+
+import pytest
+
+#: Every part, and what it is.  A later one is added here, and its tests are marked with it.
+PARTS = {
+    "kits": "the conformance suite in its long profile, on every configuration of every backend",
+}
+
+
+def add_option(parser: pytest.Parser) -> None:
+    """Add ``--deep``."""
+    told = "; ".join(f"{name}: {what}" for name, what in PARTS.items())
+    parser.addoption(
+        "--deep",
+        metavar="PARTS",
+        help=f"make the tests of these parts alone, separated by commas, or of 'all' ({told})",
+    )
+
+
+def chosen_parts(config: pytest.Config) -> frozenset[str]:
+    """Return the parts that are to be made; none in a usual run.
+
+    :raises pytest.UsageError: there is no such part
+    """
+    told = config.getoption("deep")
+    if told is None:
+        return frozenset()
+    names = frozenset(filter(None, (each.strip() for each in told.split(","))))
+    if names <= {"all"}:
+        return frozenset(PARTS)
+    if unknown := names - PARTS.keys():
+        raise pytest.UsageError(
+            f"no such part of the deep tests: {', '.join(sorted(unknown))}; "
+            f"there are: {', '.join(sorted(PARTS))}"
+        )
+    return names
+
+
+def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that are not of the chosen parts, or those of any part."""
+    chosen = chosen_parts(config)
+    made, left_out = [], []
+    for item in items:
+        marks = list(item.iter_markers("deep"))
+        parts = {each.args[0] for each in marks}
+        if unknown := parts - PARTS.keys():
+            raise pytest.UsageError(f"{item.nodeid}: no such part of the deep tests: {unknown}")
+        usual = all(each.kwargs.get("always") for each in marks)
+        (made if parts & chosen or (usual and not chosen) else left_out).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = made
