@@ -57,8 +57,8 @@ def say(**message: Any) -> None:
 def crash(here: Here, spec: dict[str, Any]) -> None:
     """Fork a process for each plan; each adds an object and is killed; say what each said.
 
-    Once ``enough`` seconds have passed and a dozen have died, the other plans are left out.  A plan
-    has ``id``, ``size``, ``seed``, ``declared`` and one of ``at`` (dies when the source
+    Once ``enough`` seconds have passed and ``least`` have died, the other plans are left out.  A
+    plan has ``id``, ``size``, ``seed``, ``declared`` and one of ``at`` (dies when the source
     was asked for the bytes from there on) and ``commit`` (dies that share of a usual commit's time
     after the last byte was handed over).  One that lives to see its add succeed says so and then
     dies.
@@ -66,7 +66,7 @@ def crash(here: Here, spec: dict[str, Any]) -> None:
     usual: dict[tuple[int, bool], float] = {}
     end = time.monotonic() + spec["enough"]
     for number, plan in enumerate(spec["plans"]):
-        if number >= 12 and time.monotonic() > end:
+        if number >= spec["least"] and time.monotonic() > end:
             break
         kind = plan["size"], plan["declared"]
         read, write = os.pipe()

@@ -100,7 +100,7 @@ def check_a_wrong_size_stores_nothing(target: Target) -> None:
     cases = [(0, 1), (1, 0), (1, 2), (100, 99), (chunk, chunk + 1), (chunk + 1, chunk)]
     cases += [(long, long + 1), (long, long - 1), (long, 2 * long), (long, chunk), (0, long)]
     shapes = ("file-like", "odd pieces", "path", "bytearray", "short-reading file-like")
-    for number, (real, declared) in enumerate(cases):
+    for number, (real, declared) in enumerate(target.some(cases, 6)):
         content = Content(real, seed=9)
         for name in (shapes[number % len(shapes)],) if target.settings.short else shapes:
             what = f"an add of {real} bytes from a {name}, declared as {declared}"
@@ -109,7 +109,7 @@ def check_a_wrong_size_stores_nothing(target: Target) -> None:
                 target.add(SHAPES[name](content, target.directory), object_id, size=declared)
             target.expect_absent(object_id, what)
         target.expect_not_added(object_id, what)
-    for declared in (0, 1, long):
+    for declared in target.some((0, 1, long), 2):
         object_id = target.new_id()
         what = f"an add of an endless source, declared as {declared} bytes"
         with raises(SizeMismatch, doing=what):
@@ -146,7 +146,7 @@ def check_what_is_no_source_is_refused(target: Target) -> None:
             target.add(data, object_id)
         target.expect_absent(object_id, f"an add of {name}")
     sizes: tuple[Any, ...] = (-1, "100", 1.5)
-    for size in sizes:
+    for size in target.some(sizes, 2):
         object_id = target.new_id()
         source = Untouched(content)
         with raises(Invalid, doing=f"an add with size {size!r}"):

@@ -58,7 +58,7 @@ def check_stores_work_after_a_fork(target: Target) -> None:
     _fork(target, "idle", 1, target.profile.long_size)
     if adding:
         _fork(target, "standing", 1, target.profile.long_size)
-    _fork(target, "busy", 8 if target.settings.short else _FORKS, 10_000)
+    _fork(target, "busy", 4 if target.settings.short else _FORKS, 10_000)
 
 
 def _fork(target: Target, how: str, children: int, size: int) -> None:
@@ -102,7 +102,7 @@ def _fork(target: Target, how: str, children: int, size: int) -> None:
 def check_many_threads_share_a_store(target: Target) -> None:
     """Check 19: 64 threads on one store each get what they put, or what is there."""
     known, known_content = target.sample(target.chunk_size + 1)
-    number_of_threads = 16 if target.settings.short else 64
+    number_of_threads = 12 if target.settings.short else 64
     begin = threading.Barrier(number_of_threads)
     wrong: list[str] = []
 

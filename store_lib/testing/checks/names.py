@@ -80,7 +80,7 @@ def check_ids_come_back_exactly_or_are_refused_at_once(target: Target) -> None:
     """Check 10: an id is kept as it stands, or refused before a byte is read; none collide."""
     kept: dict[str, tuple[str, Content]] = {}
     ids = _ids(target.new_id())
-    ids = ids[:_PAIRS] + list(target.some(ids[_PAIRS:], 14))
+    ids = ids[:_PAIRS] + list(target.some(ids[_PAIRS:], 10))
     for number, object_id in enumerate(ids):
         what = f"an add of id {_show(object_id)}"
         content = Content(100 + number, seed=number)
