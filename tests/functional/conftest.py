@@ -1,8 +1,10 @@
 """The servers that tests share, one of each for a test session."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -20,24 +22,57 @@ from tests.servers.swift import swift as run_swift
 
 Server = TypeVar("Server")
 
+_HERE = Path(__file__).parent
+
 
 def pytest_configure() -> None:
     """Let nothing of this run outlive it, though it be killed."""
     watch_this_run()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let each worker begin with its share of the conformance runs, which take longest.
+#: Roughly how long the tests of a backend take, in seconds; to spread them over workers.
+_SECONDS = {"cinder": 900, "swift": 300, "s3": 300, "rbd": 250, "vmware": 200, "glance": 100}
+_OTHERS = 150
 
-    Each of them is given a run of neighbours at first, so that tests of one server stay together.
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each worker the tests of some backends, the conformance runs first.
+
+    A server is started by the worker that has its tests, and not by all of them.  A worker that has
+    done its share takes tests from the end of another's.
     """
+    here = [each for each in items if _HERE in each.path.parents]
+    others = [each for each in items if _HERE not in each.path.parents]
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    long = [each for each in items if each.path.name == "test_conformance.py"]
-    rest = [each for each in items if each.path.name != "test_conformance.py"]
-    share = -(-len(rest) // workers)
-    items.clear()
+    items[:] = [*others, *itertools.chain.from_iterable(_shares(here, workers))]
+
+
+def _shares(items: list[pytest.Item], workers: int) -> list[list[pytest.Item]]:
+    """Return each worker's share: as many tests for each, as pytest-xdist deals them out."""
+    backends: dict[str, list[pytest.Item]] = {}
+    for each in items:
+        backend = each.path.relative_to(_HERE).parts[0]
+        backends.setdefault(backend if backend in _SECONDS else "others", []).append(each)
+    shares: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    seconds = [0] * workers
+    for name in sorted(backends, key=lambda name: -_SECONDS.get(name, _OTHERS)):
+        least = seconds.index(min(seconds))
+        seconds[least] += _SECONDS.get(name, _OTHERS)
+        shares[least] += backends[name]
+    for share in shares:
+        share.sort(key=lambda each: each.path.name != "test_conformance.py")
+    sizes: list[int] = []
     for number in range(workers):
-        items += long[number::workers] + rest[number * share : (number + 1) * share]
+        sizes.append((len(items) - sum(sizes)) // (workers - number))
+    spare: list[pytest.Item] = []
+    for share, size in zip(shares, sizes, strict=True):
+        spare += share[size:]
+        del share[size:]
+    for share, size in zip(shares, sizes, strict=True):
+        while len(share) < size:
+            share.append(spare.pop())
+    return shares
 
 
 @contextlib.contextmanager
