@@ -26,6 +26,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, Literal, Self
 
+#: Seconds for which an interim answer is all there is, unless the client goes on.
+_MOMENT = 0.05
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -56,6 +59,11 @@ class Reply:
     #: Send only this many bytes of the body, then do as ``then``.  A chunked one is cut between
     #: two chunks; to cut within one, use ``raw``.
     cut: int | None = None
+    #: Statuses of interim answers that are sent first.  The reply then waits until the client does
+    #: something, which is wrong, and for a moment at most.
+    interim: Sequence[int] = ()
+    #: Sent right behind the reply, which has no room for it.
+    surplus: bytes = b""
     #: What follows the reply, or the cut: the next request, an orderly end, a reset, or nothing at
     #: all until the client or the server closes.
     then: Literal["keep", "fin", "rst", "stall"] = "keep"
@@ -81,6 +89,10 @@ class ScriptedServer:
         name: str = "127.0.0.1",
     ) -> None:
         self.handler = handler
+        #: What ``Expect: 100-continue`` is answered with before the body is read.
+        self.expectation = b"HTTP/1.1 100 Continue\r\n\r\n"
+        #: Asked about requests with that header: a reply is sent without the body being read.
+        self.refusal: Callable[[Request], Reply | None] = lambda request: None
         #: All requests so far, in order of arrival.
         self.requests: list[Request] = []
         #: Connections accepted so far.
@@ -146,9 +158,15 @@ class ScriptedServer:
             if isinstance(sock, ssl.SSLSocket):
                 sock.do_handshake()
             with sock.makefile("rb") as stream:
-                while (request := _read_request(stream, sock, number)) is not None:
+                while (request := _read_head(stream, number)) is not None:
+                    refusal = None
+                    if request.headers.get("expect", "").lower() == "100-continue":
+                        refusal = self.refusal(request)
+                        sock.sendall(b"" if refusal else self.expectation)
+                    if refusal is None:
+                        request = dataclasses.replace(request, body=_read_body(stream, request))
                     self.requests.append(request)
-                    if not self._answer(sock, request):
+                    if not self._answer(sock, request, refusal):
                         return
         except (OSError, ValueError):
             pass  # the client went away, or spoke no HTTP or TLS
@@ -157,21 +175,29 @@ class ScriptedServer:
                 self._open.discard(sock)
             sock.close()
 
-    def _answer(self, sock: socket.socket, request: Request) -> bool:
-        """Send the reply; return whether the connection stays."""
-        try:
-            reply = self._replies.get_nowait()
-        except queue.Empty:
-            reply = self.handler(request) if self.handler else Reply(status=404)
+    def _answer(self, sock: socket.socket, request: Request, reply: Reply | None) -> bool:
+        """Send the reply, the next one where none is given; return whether the connection stays."""
+        if reply is None:
+            try:
+                reply = self._replies.get_nowait()
+            except queue.Empty:
+                reply = self.handler(request) if self.handler else Reply(status=404)
         if reply.tunnel:
             self._relay(sock, request.target)
             return False
+        for status in reply.interim:
+            sock.sendall(b"HTTP/1.1 %d Not Yet\r\nLink: </style.css>\r\n\r\n" % status)
+        if reply.interim:
+            select.select([sock], [], [], _MOMENT)
         if reply.raw is not None:
             sock.sendall(reply.raw)
         else:
-            sock.sendall(_head(reply))
-            if request.method != "HEAD":
-                sock.sendall(_payload(reply))
+            payload = b"" if request.method == "HEAD" else _payload(reply)
+            if reply.surplus:
+                payload = _head(reply) + payload + reply.surplus  # in one packet
+            else:
+                sock.sendall(_head(reply))
+            sock.sendall(payload)
         if reply.then == "rst":
             # Closing with no time to linger sends a reset.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -200,26 +226,28 @@ class ScriptedServer:
                     self._open.discard(other)
 
 
-def _read_request(stream: BinaryIO, sock: socket.socket, number: int) -> Request | None:
-    """Read one request with its body; ``None`` at the end of the connection."""
+def _read_head(stream: BinaryIO, number: int) -> Request | None:
+    """Read one request up to its body; ``None`` at the end of the connection."""
     line = stream.readline().decode("latin-1").split()
     if not line:
         return None
     method, target, _ = line
     fields = http.client.parse_headers(stream)
     headers = {name.lower(): value for name, value in fields.items()}
-    if headers.get("expect", "").lower() == "100-continue":
-        sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return Request(method, target, headers, b"", number)
+
+
+def _read_body(stream: BinaryIO, request: Request) -> bytes:
     body = b""
-    if headers.get("transfer-encoding", "").lower() == "chunked":
+    if request.headers.get("transfer-encoding", "").lower() == "chunked":
         while size := int(stream.readline().partition(b";")[0], 16):
             body += stream.read(size)
             stream.readline()
         while stream.readline().strip():
             pass  # trailers
-    elif "content-length" in headers:
-        body = stream.read(int(headers["content-length"]))
-    return Request(method, target, headers, body, number)
+    elif "content-length" in request.headers:
+        body = stream.read(int(request.headers["content-length"]))
+    return body
 
 
 def _head(reply: Reply) -> bytes:

@@ -1,14 +1,11 @@
-"""urllib3's connections and pools: whole heads only, and no secrets in their logs."""
+"""urllib3's connections and pools: final answers only, and no secrets in their logs."""
 
 import contextlib
-import http.client
-import io
 import os
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
-from email.errors import FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect
 from typing import Any, TypeAlias
 
 import urllib3
@@ -18,6 +15,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.connection import create_connection
 
+from store_lib.clients._urllib3 import Response
 from store_lib.exceptions import Forbidden
 from store_lib.redaction import HIDDEN
 
@@ -57,47 +55,6 @@ class Chunks:
         yield from ()
 
 
-class _Lines:
-    """A stream of which the last line read is remembered."""
-
-    def __init__(self, stream: io.BufferedReader) -> None:
-        self.stream = stream
-        self.last = b""
-
-    def readline(self, limit: int = -1) -> bytes:
-        self.last = self.stream.readline(limit)
-        return self.last
-
-    def close(self) -> None:
-        self.stream.close()
-
-
-class _Response(http.client.HTTPResponse):
-    """An answer whose head is whole.
-
-    http.client takes the head of a cut connection for a short one, and leaves out all that
-    follows a malformed line.  Without its Content-Length a cut object would look complete.
-    """
-
-    def begin(self) -> None:
-        """Read the head."""
-        stream: Any = self.fp
-        lines: Any = _Lines(stream)
-        self.fp = lines
-        try:
-            super().begin()
-        finally:
-            if self.fp is lines:
-                self.fp = stream
-        if not lines.last:
-            raise http.client.RemoteDisconnected("The connection ended within the head.")
-        if any(isinstance(defect, _BAD_HEADS) for defect in self.msg.defects):
-            raise http.client.HTTPException("The head has a line that is no header.")
-
-
-_BAD_HEADS = (MissingHeaderBodySeparatorDefect, FirstHeaderLineIsContinuationDefect)
-
-
 class _Connection(HTTPConnection):
     """A connection that is made only to addresses that are admitted.
 
@@ -108,7 +65,7 @@ class _Connection(HTTPConnection):
         not wake the other side each
     """
 
-    response_class = _Response
+    response_class = Response
     #: The request target to send in place of the one in ``putrequest``, which has no query.
     target: str | None = None
     #: The socket, even where http.client has let go of it.

@@ -89,11 +89,11 @@ class _Held:
     """A process's own session and plugin."""
 
     def __init__(self, credentials: Credentials, how: Connecting) -> None:
-        from keystoneauth1.session import Session
+        from store_lib.clients.sessions import open_session
 
         self.plugin = credentials.plugin()
         self.plugin.MIN_TOKEN_LIFE_SECONDS = how.renew_before
-        self.session = Session(auth=self.plugin, verify=how.verify, timeout=how.timeout)
+        self.session = open_session(auth=self.plugin, verify=how.verify, timeout=how.timeout)
         self.lock = threading.Lock()
 
 

@@ -16,6 +16,7 @@ from urllib3.exceptions import (
 )
 from urllib3.response import BaseHTTPResponse
 
+from store_lib.clients._urllib3 import BadAnswer
 from store_lib.exceptions import (
     BackendException,
     ErrorStatus,
@@ -114,6 +115,8 @@ def _reason(causes: list[BaseException], server: Server) -> str:
         if isinstance(cause, OSError) and not isinstance(cause, HTTPError) and cause.strerror:
             return cause.strerror
     for cause in causes:
+        if isinstance(cause, BadAnswer):
+            return f"its answer is not good HTTP, as {cause}"
         if isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError):
             return "its answer is not good HTTP"
     return "the connection ended early"

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from keystoneauth1.session import Session
 from keystoneauth1.token_endpoint import Token
 
 from store_lib.clients.keystone import Connecting, ContextLogin, Credentials, KeystoneLogin
 from store_lib.clients.process import PerProcess
+from store_lib.clients.sessions import open_session
 from store_lib.clients.tls import verifying
 from store_lib.drivers.cinder.api import Cinder
 from store_lib.exceptions import BadStoreConfiguration
@@ -46,7 +46,7 @@ class Access:
         credentials = _credentials(options)
         self._login = None if credentials is None else KeystoneLogin(credentials, how)
         self._session: PerProcess[Any] = PerProcess(
-            lambda: Session(verify=how.verify, timeout=how.timeout)
+            lambda: open_session(verify=how.verify, timeout=how.timeout)
         )
 
     @property

@@ -40,6 +40,8 @@ class Client:
     def __init__(self, options: StoreOptions, settings: Settings) -> None:
         from botocore.config import Config
 
+        from store_lib.drivers.s3.connections import settle
+
         protected = options.s3_store_enable_data_integrity_protection
         checksums = {
             name: options[f"s3_store_{name}"] if protected else "when_required"
@@ -80,6 +82,7 @@ class Client:
                 verify=options.s3_store_cacert or None,
                 config=config,
             )
+            settle(client)
             client.meta.events.register(
                 "before-parameter-build.s3", functools.partial(_read_once, streamed)
             )

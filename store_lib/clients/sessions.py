@@ -1,0 +1,33 @@
+"""keystoneauth's sessions on connections of ours; imported where keystoneauth is needed."""
+
+from typing import Any
+
+from keystoneauth1.session import Session, TCPKeepAliveAdapter
+
+from store_lib.clients.connections import POOLS
+
+
+class _Adapter(TCPKeepAliveAdapter):
+    """Reads answers to their end, whether the server is reached through a proxy or not."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = POOLS
+        return manager
+
+
+def open_session(*, verify: bool | str, timeout: float, auth: Any = None) -> Session:
+    """Return a session.
+
+    :param verify: ``True``, ``False``, or a file with the authorities' certificates
+    :param timeout: seconds for a connection to be made, and for which no byte may come
+    :param auth: keystoneauth's plugin for a login
+    """
+    session = Session(auth=auth, verify=verify, timeout=timeout)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter())
+    return session

@@ -1,0 +1,73 @@
+"""botocore's connections, with answers that are read to their end; imported at configure time."""
+
+from typing import Any
+
+from botocore.awsrequest import (
+    AWSHTTPConnection,
+    AWSHTTPConnectionPool,
+    AWSHTTPSConnection,
+    AWSHTTPSConnectionPool,
+)
+from urllib3.response import BaseHTTPResponse
+
+from store_lib.clients._urllib3 import Response
+
+#: Seconds for which a server may be silent before a body is sent that it was asked about.
+_PATIENCE = 1.0
+#: Bytes of a body that is sent at once: asking first costs a round trip, and a second where the
+#: server, or a proxy, does not say to go on.
+_SMALL = 1024 * 1024
+
+
+class _Connection(AWSHTTPConnection):  # type: ignore[misc]
+    response_class: Any = Response
+
+    def _handle_expect_response(self, message_body: Any) -> None:
+        # botocore's own takes any interim answer but 100 for the final one, and loses what came
+        # in one packet with it.
+        response = Response(self.sock, method=self._method)
+        self.response_class = lambda *_, **__: response
+        try:
+            goes_on = response.continues(_PATIENCE)
+        except BaseException:
+            response.close()
+            raise
+        if goes_on:
+            self._send_message_body(message_body)
+        else:
+            self._response_received = True  # nothing more is sent
+
+
+class _TlsConnection(_Connection, AWSHTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class _Pool(AWSHTTPConnectionPool):  # type: ignore[misc]
+    ConnectionCls = _Connection
+
+    def urlopen(self, *args: Any, **kwargs: Any) -> BaseHTTPResponse:
+        """Send a request; an answer that ends early is an error, where botocore believes it."""
+        kwargs["enforce_content_length"] = True
+        response: BaseHTTPResponse = super().urlopen(*args, **kwargs)
+        return response
+
+
+class _TlsPool(_Pool, AWSHTTPSConnectionPool):  # type: ignore[misc]
+    ConnectionCls = _TlsConnection
+
+
+def settle(client: Any) -> None:
+    """Give a client, which has made no request yet, these connections."""
+    session = client._endpoint.http_session
+    # Its managers of connections, direct and through proxies, all share this one.
+    session._pool_classes_by_scheme.update(http=_Pool, https=_TlsPool)
+    assert session._manager.pool_classes_by_scheme["https"] is _TlsPool
+    client.meta.events.register_last("before-call.s3", _send_small_at_once)
+
+
+def _send_small_at_once(params: Any, **_: Any) -> None:
+    """Leave out the question that botocore asks before it sends any file, whatever its size."""
+    headers = params["headers"]
+    length = str(headers.get("Content-Length", ""))
+    if length.isdecimal() and int(length) <= _SMALL:
+        headers.pop("Expect", None)
