@@ -60,6 +60,7 @@ class Response(http.client.HTTPResponse):
         if any(isinstance(defect, _BAD_HEADS) for defect in self.msg.defects):
             # http.client leaves out all that follows such a line.
             raise BadAnswer("its head has a line that is no header field")
+        self._strip()
         self._measure()
         if early:
             self.will_close = True  # the server may wait for the body that was not sent
@@ -112,6 +113,15 @@ class Response(http.client.HTTPResponse):
             if line in (b"\r\n", b"\n"):
                 return
         raise BadAnswer("it gave an interim answer of too many or too long header fields")
+
+    def _strip(self) -> None:
+        """Take away the blanks behind values, which are no part of them."""
+        fields = self.headers.items()
+        if any(value.endswith((" ", "\t")) for _, value in fields):
+            for name, _ in fields:
+                del self.headers[name]
+            for name, value in fields:
+                self.headers[name] = value.strip(" \t")
 
     def _measure(self) -> None:
         """Decide how long the body is, where http.client is too easily content."""

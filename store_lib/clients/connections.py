@@ -187,11 +187,11 @@ class _Connection(HTTPConnection):
             raise BrokenPipeError(str(error)) from error
 
 
-class _TlsConnection(_Connection, HTTPSConnection):
-    pass
+class TlsConnection(_Connection, HTTPSConnection):
+    """Such a connection by TLS."""
 
 
-class _Pool(HTTPConnectionPool):
+class Pool(HTTPConnectionPool):
     """A pool whose debug lines and errors do not show the query, which may be a credential."""
 
     ConnectionCls = _Connection
@@ -209,8 +209,8 @@ class _Pool(HTTPConnectionPool):
             raise
 
 
-class _TlsPool(_Pool, HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
+class _TlsPool(Pool, HTTPSConnectionPool):
+    ConnectionCls = TlsConnection
 
     def _validate_conn(self, conn: Any) -> None:
         # As in urllib3, but for a warning at each request made without verification: the driver
@@ -220,7 +220,7 @@ class _TlsPool(_Pool, HTTPSConnectionPool):
 
 
 #: The pools that every manager of a driver is to use, by scheme.
-POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _TlsPool}
+POOLS: dict[str, type[HTTPConnectionPool]] = {"http": Pool, "https": _TlsPool}
 
 
 class DirectManager(urllib3.PoolManager):

@@ -29,6 +29,9 @@ _READ = 256 * 1024
 #: Seconds for which a piece is gathered; then it goes out as it is, so that progress shows.
 _PATIENCE = 0.5
 
+#: Statuses that a further request for an object gets when it is no longer there, or is another.
+_GONE = frozenset({404, 410, 412})
+
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.I)
 
 
@@ -83,6 +86,8 @@ def ask(
             headers["If-Range"] = same_as.validator
     response = source.get(headers)
     try:
+        if same_as is not None and response.status in _GONE:
+            raise _changed(source)
         answer = _judge(response, source, offset, length, bool(headers))
         if same_as is not None:
             whole = bool(headers) and response.status == 200
@@ -94,6 +99,11 @@ def ask(
         if answer.response is None:
             response.close()
         return answer
+    except InvalidRange as error:
+        response.close()
+        if same_as is None or (same_as.size is not None and offset > same_as.size):
+            raise
+        raise _changed(source) from error  # it is shorter now
     except BaseException:
         response.close()
         raise
@@ -151,19 +161,31 @@ def _judge(
 
 
 def _check_same(answer: Answer, before: Answer, source: Source, whole: bool) -> None:
-    pairs = [
-        (answer.size, before.size),
-        (answer.tag, before.tag),
-        (answer.modified, before.modified),
-    ]
-    differ = any(None not in pair and pair[0] != pair[1] for pair in pairs)
+    """Hold an answer against the first one: If-Range is a request that a server may ignore."""
+    marks = [(answer.tag, before.tag), (answer.modified, before.modified)]
+    pairs = [(answer.size, before.size), *marks]
+    if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        raise _changed(source)
+    if answer.response is None:
+        return  # of no bytes
     # The whole object in place of a range says that If-Range no longer holds, unless the same
     # validator says that it does: then the server has no ranges.
-    if differ or (whole and (answer.validator is None or answer.validator != before.validator)):
+    if whole and (answer.validator is None or answer.validator != before.validator):
+        raise _changed(source)
+    if any(mark is not None for _, mark in marks) and not any(
+        mark is not None and mark == mark_before for mark, mark_before in marks
+    ):
         raise ObjectChanged(
-            f"The object at {source.shown} changed while it was being read. Read it again from "
-            "the start."
+            f"Expected the ETag or the Last-Modified time of {source.shown} with every range of "
+            "it, got a range without. Whether the object is still the same cannot be told."
         )
+
+
+def _changed(source: Source) -> ObjectChanged:
+    return ObjectChanged(
+        f"The object at {source.shown} changed while it was being read. Read it again from the "
+        "start."
+    )
 
 
 def _content_range(
@@ -192,20 +214,23 @@ def _told(value: int | None) -> object:
 class RangedReader(Reader):
     """An object on a web server, opened."""
 
+    # In the class, as an object that could not be made is closed too, when it is collected.
+    _closed = False
+    _current: BaseHTTPResponse | None = None
+    _unread: Answer | None = None
+
     def __init__(
         self,
         source: Source,
         offset: int,
         length: int | None,
     ) -> None:
-        self._closed = False
         #: Whether the last piece came so fast that the next can be waited for whole.
         self._fast = False
-        self._current: BaseHTTPResponse | None = None
         self._source = source
         self._asked = (offset, length)
         self._first = ask(source, offset, length)
-        self._unread: Answer | None = self._first
+        self._unread = self._first
         self._current = self._first.response
         self.size = self._first.size
         self.validator = self._first.validator

@@ -3,8 +3,18 @@
 from typing import Any
 
 from keystoneauth1.session import Session, TCPKeepAliveAdapter
+from urllib3.connectionpool import HTTPSConnectionPool
 
-from store_lib.clients.connections import POOLS
+from store_lib.clients.connections import Pool, TlsConnection
+
+
+class _TlsPool(Pool, HTTPSConnectionPool):
+    """Warns at each request that is made without verification, as nobody else does."""
+
+    ConnectionCls = TlsConnection
+
+
+_POOLS = {"http": Pool, "https": _TlsPool}
 
 
 class _Adapter(TCPKeepAliveAdapter):
@@ -12,11 +22,11 @@ class _Adapter(TCPKeepAliveAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = POOLS
+        self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = POOLS
+        manager.pool_classes_by_scheme = _POOLS
         return manager
 
 

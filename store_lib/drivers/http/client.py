@@ -103,7 +103,7 @@ class WebObject:
 
 def _redirected(place: HttpLocation, response: BaseHTTPResponse) -> HttpLocation:
     """Return where a redirect from ``place`` leads, if one may lead there."""
-    given = response.headers.get("Location")
+    given = response.headers.get("Location", "").strip(" \t")
     if not given:
         raise BackendException(f"{place.shown} redirects ({response.status}) to nowhere.")
     with contextlib.suppress(UnicodeError):  # neither ASCII nor UTF-8: stays as it came

@@ -1,5 +1,6 @@
 """The http driver: its options, opening an object, and asking for its size."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -7,6 +8,7 @@ from oslo_config import cfg
 from urllib3.util import Timeout
 
 from store_lib.clients.answers import check_encoding, content_length, modified
+from store_lib.clients.network_errors import BUSY
 from store_lib.clients.ranged import RangedReader, ask
 from store_lib.clients.tls import Tls
 from store_lib.driver import Driver, Reader, Stat
@@ -15,12 +17,11 @@ from store_lib.drivers.http.client import Client, WebObject
 from store_lib.drivers.http.connection import Connections, Proxy
 from store_lib.drivers.http.errors import refused
 from store_lib.drivers.http.location import HttpLocation
-from store_lib.exceptions import BadStoreConfiguration
+from store_lib.exceptions import BackendException, BadStoreConfiguration
 from store_lib.location import Location
 
-#: Statuses of a HEAD after which a GET may do better: some servers have no HEAD, and a presigned
-#: URL is signed for GET alone.
-_NO_HEAD = frozenset({403, 405, 501})
+#: Statuses of a HEAD after which a GET of a byte would do no better.
+_FINAL = frozenset({401, 407, 416}) | BUSY
 
 
 class HttpDriver(Driver):
@@ -131,24 +132,33 @@ class HttpDriver(Driver):
         return RangedReader(WebObject(self._client, _checked(location)), offset, length)
 
     def stat(self, location: Location, *, context: Any) -> Stat:
-        """Ask for size and time by a HEAD; where that is refused, by a GET of the first byte."""
+        """Ask for size and time by a HEAD; where that does not tell, by a GET of the first byte."""
         place = _checked(location)
-        response = self._client.send("HEAD", place, {})
-        try:
-            if response.status == 200:
-                check_encoding(response, place.shown)
-                found = Stat(content_length(response), modified(response))
-                response.read(decode_content=False)  # of nothing: gives the connection back
-                return found
-            if response.status not in _NO_HEAD:
-                raise refused(response, place)
-        finally:
-            response.close()
-        return self._stat_by_get(place)
+        return self._stat_by_head(place) or self._stat_by_get(place)
 
     def close(self) -> None:
         """Close the idle connections of this process."""
         self._client.connections.close()
+
+    def _stat_by_head(self, place: HttpLocation) -> Stat | None:
+        """Return what a HEAD tells; ``None`` where a GET may tell another thing.
+
+        Some servers have no HEAD, or answer it by another program than a GET: with 404, with a
+        length of 0, or of another encoding.  A presigned URL is signed for GET alone.
+        """
+        try:
+            with contextlib.closing(self._client.send("HEAD", place, {})) as response:
+                if response.status == 200:
+                    check_encoding(response, place.shown)
+                    found = Stat(content_length(response), modified(response))
+                    response.read(decode_content=False)  # of nothing: gives the connection back
+                    return found if found.size else None
+                told = refused(response, place)
+        except BackendException:  # an encoding, or a length that is none
+            return None
+        if response.status in _FINAL:
+            raise told
+        return None
 
     def _stat_by_get(self, place: HttpLocation) -> Stat:
         answer = ask(WebObject(self._client, place), 0, 0)

@@ -52,6 +52,14 @@ def test_a_head_has_one_time_limit(
         ask(manager, server)
 
 
+def test_blanks_are_no_part_of_a_value(manager: DirectManager, server: ScriptedServer) -> None:
+    """Whatever blanks stand around a value are taken away, and repeated fields stay."""
+    server.reply(raw('ETag: \t"a" \t \r\nA: one \r\nA: two\r\nContent-Length: 4 ', b"body"))
+    response = manager.request("GET", server.url, retries=False, timeout=5)
+    assert (response.headers["ETag"], response.data) == ('"a"', b"body")
+    assert response.headers.getlist("A") == ["one", "two"]
+
+
 @pytest.mark.parametrize(
     ("head", "kept"),
     [

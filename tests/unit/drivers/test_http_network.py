@@ -114,6 +114,7 @@ def test_redirects_are_followed(
     [
         ("next", "/a/next"),
         ("/next?q", "/next?q"),
+        (" \t/next \t ", "/next"),
         ("?q", "/a/b?q"),
         ("../../../next", "/next"),
         ("/\u00e9".encode().decode("latin-1"), "/%C3%A9"),
