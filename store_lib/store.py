@@ -343,7 +343,7 @@ class Store:
                 offset=offset,
                 length=length,
                 ranges=driver.ranges,
-                width=width,
+                width=width if reader.parallel else 1,
                 read_size=driver.read_size,
                 sequential_rate=driver.sequential_rate,
                 bounded=bool(self._guard.timeout),

@@ -7,6 +7,8 @@ from urllib3.response import BaseHTTPResponse
 
 from store_lib.exceptions import BackendException
 
+_CONTENT_RANGE = re.compile(r"bytes\s+(?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.I)
+
 _TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 
 
@@ -23,6 +25,18 @@ def content_length(response: BaseHTTPResponse) -> int | None:
     if values or not re.fullmatch(r"[0-9]{1,19}", value):
         raise BackendException(f"Expected a Content-Length in bytes, got {text[:40]!r}")
     return int(value)
+
+
+def content_range(text: str) -> tuple[int, int, int | None] | None:
+    """Take a Content-Range apart: first byte, last byte, bytes of the whole object where told.
+
+    :returns: ``None`` where it is none; the last byte is before the first where there are no bytes
+    """
+    match = _CONTENT_RANGE.fullmatch(text.strip())
+    if match is None:
+        return None
+    first, last = (0, -1) if match[1] is None else (int(match[1]), int(match[2]))
+    return first, last, None if match[3] == "*" else int(match[3])
 
 
 def check_encoding(response: BaseHTTPResponse, shown: str) -> None:

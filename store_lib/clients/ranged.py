@@ -2,7 +2,6 @@
 
 import dataclasses
 import http.client
-import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -10,7 +9,13 @@ from typing import Protocol
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients.answers import check_encoding, content_length, modified, validator
+from store_lib.clients.answers import (
+    check_encoding,
+    content_length,
+    content_range,
+    modified,
+    validator,
+)
 from store_lib.clients.connections import end
 from store_lib.clients.network_errors import Server, cut
 from store_lib.driver import Reader
@@ -31,8 +36,6 @@ _PATIENCE = 0.5
 
 #: Statuses that a further request for an object gets when it is no longer there, or is another.
 _GONE = frozenset({404, 410, 412})
-
-_CONTENT_RANGE = re.compile(r"bytes\s+(?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.I)
 
 
 class Source(Protocol):
@@ -124,7 +127,8 @@ def _judge(
         modified(response),
     )
     if response.status == 416 and ranged:
-        _, _, answer.size = _content_range(response, source, needed=False)
+        found = content_range(response.headers.get("Content-Range", ""))
+        answer.size = found[2] if found is not None else None
         # An empty object has no range at all; not every server tells the size then.
         if offset == (answer.size or 0):
             answer.size, answer.response = offset, None
@@ -144,7 +148,13 @@ def _judge(
         answer.limit = _least(length, body)
         answer.needed = None if body is None else answer.limit
         return answer
-    start, end, answer.size = _content_range(response, source)
+    found = content_range(response.headers.get("Content-Range", ""))
+    if found is None:
+        raise BackendException(
+            f"Expected a Content-Range with the bytes of {source.shown}, got "
+            f"{response.headers.get('Content-Range', '')[:80]!r}"
+        )
+    start, end, answer.size = found
     span = end - start + 1
     asked = None if length is None else offset + max(length, 1) - 1
     good = start == offset and start <= end and (answer.size is None or end < answer.size)
@@ -186,21 +196,6 @@ def _changed(source: Source) -> ObjectChanged:
         f"The object at {source.shown} changed while it was being read. Read it again from the "
         "start."
     )
-
-
-def _content_range(
-    response: BaseHTTPResponse, source: Source, *, needed: bool = True
-) -> tuple[int, int, int | None]:
-    text = response.headers.get("Content-Range", "")
-    match = _CONTENT_RANGE.fullmatch(text.strip())
-    if match is None or (needed and match[1] is None):
-        if needed:
-            raise BackendException(
-                f"Expected a Content-Range with the bytes of {source.shown}, got {text[:80]!r}"
-            )
-        return 0, 0, None
-    total = None if match[3] == "*" else int(match[3])
-    return int(match[1] or 0), int(match[2] or 0), total
 
 
 def _least(*values: int | None) -> int | None:

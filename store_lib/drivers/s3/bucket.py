@@ -1,11 +1,11 @@
 """The requests that the driver makes about an object, and what their answers say of it."""
 
 import dataclasses
-import email.utils
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from store_lib.clients.answers import content_range, seconds_of
 from store_lib.drivers.s3.client import Client
 from store_lib.drivers.s3.errors import NoSuchBucket
 from store_lib.exceptions import BackendException, Forbidden, InvalidRange, NotFound
@@ -16,15 +16,15 @@ NONCE = "store-lib-nonce"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Head:
-    """What a bucket tells of an object."""
+    """What a bucket tells of an object; ``None`` where it does not."""
 
-    size: int
+    size: int | None
     #: What identifies these very bytes.
-    etag: str
+    etag: str | None
     #: Seconds since the epoch.
-    modified: float
+    modified: float | None
     #: Seconds since then, by the server's own clock.
-    age: float
+    age: float | None
     metadata: Mapping[str, str]
 
     @property
@@ -107,15 +107,18 @@ class Bucket:
 
 
 def _head(answer: dict[str, Any]) -> Head:
-    span = answer.get("ContentRange")
-    modified = answer["LastModified"].timestamp()
-    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    now = email.utils.parsedate_to_datetime(date).timestamp() if date else time.time()
+    size = answer.get("ContentLength")
+    if span := answer.get("ContentRange"):
+        found = content_range(span)
+        size = None if found is None else found[2]
+    told = answer.get("LastModified")
+    modified = None if told is None else told.timestamp()
+    now = seconds_of(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
     return Head(
-        size=int(span.rpartition("/")[2]) if span else answer["ContentLength"],
-        etag=answer["ETag"],
+        size=size,
+        etag=answer.get("ETag"),
         modified=modified,
-        age=now - modified,
+        age=None if modified is None else (time.time() if now is None else now) - modified,
         # Several servers, and what is made with Go's net/http, give names in a case of their own.
         metadata={name.lower(): value for name, value in answer.get("Metadata", {}).items()},
     )

@@ -28,7 +28,7 @@ _RELEASES = 3
 
 def lives(claim: Head) -> bool:
     """Whether somebody may still rely on a claim."""
-    return claim.age <= _life(claim)
+    return claim.age is None or claim.age <= _life(claim)
 
 
 def _life(claim: Head) -> float:
@@ -76,7 +76,8 @@ class Claim:
                 continue
             if found.nonce != self._nonce and lives(found):
                 break
-            if found.nonce == self._nonce and found.age <= life / 2:
+            age = time.monotonic() - began if found.age is None else found.age
+            if found.nonce == self._nonce and age <= life / 2:
                 self._sure_until = began + life / 2
                 return
             self._bucket.delete(self._key)

@@ -9,21 +9,18 @@ from typing import Any
 from store_lib.clients.process import PerProcess
 from store_lib.drivers.s3.errors import translate
 from store_lib.drivers.s3.options import Settings
-from store_lib.exceptions import RemoteServiceUnavailable
+from store_lib.exceptions import BackendException, RemoteServiceUnavailable
 from store_lib.options import StoreOptions
 from store_lib.redaction import HIDDEN
 
-_OBJECT = ("ETag", "ContentLength", "LastModified")
-#: What a whole answer has, by operation.
-_PROMISED: Mapping[str, tuple[str, ...]] = {
-    "put_object": ("ETag",),
-    "upload_part": ("ETag",),
-    "create_multipart_upload": ("UploadId",),
-    "complete_multipart_upload": ("ETag",),
-    "copy_object": ("CopyObjectResult",),
-    "upload_part_copy": ("CopyPartResult",),
-    "get_object": _OBJECT,
-    "head_object": _OBJECT,
+#: What an answer has without which it is none, by operation: in its head, or in its body, which
+#: may be cut where only the connection's end ends it.
+_NEEDED_HEADS: Mapping[str, str] = {"upload_part": "ETag"}
+_NEEDED_BODIES: Mapping[str, str] = {
+    "create_multipart_upload": "UploadId",
+    "complete_multipart_upload": "ETag",
+    "copy_object": "CopyObjectResult",
+    "upload_part_copy": "CopyPartResult",
 }
 
 #: Idle connections that are kept at least: several transfers may be at work at once.
@@ -109,13 +106,15 @@ class Client:
             answer: dict[str, Any] = getattr(self.open(), operation)(**arguments)
         except Exception as error:
             raise translate(error, self.endpoint, _asked(operation, arguments)) from error
-        missing = [name for name in _PROMISED.get(operation, ()) if name not in answer]
-        if missing:
-            # http.client takes the head of a cut connection for a short one.
-            raise RemoteServiceUnavailable(
-                f"{_asked(operation, arguments)}: the answer of {self.endpoint} ended before "
-                f"{' and '.join(missing)}."
-            )
+        for needed, kind in (
+            (_NEEDED_HEADS.get(operation), BackendException),
+            (_NEEDED_BODIES.get(operation), RemoteServiceUnavailable),
+        ):
+            if needed is not None and needed not in answer:
+                raise kind(
+                    f"{_asked(operation, arguments)}: expected {needed} in the answer of "
+                    f"{self.endpoint}, got none. Check that it is an S3 server."
+                )
         return answer
 
     def pages(self, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from botocore.awsrequest import (
     AWSHTTPSConnection,
     AWSHTTPSConnectionPool,
 )
+from botocore.utils import parse_timestamp
 from urllib3.response import BaseHTTPResponse
 
 from store_lib.clients._urllib3 import Response
@@ -63,6 +64,7 @@ def settle(client: Any) -> None:
     session._pool_classes_by_scheme.update(http=_Pool, https=_TlsPool)
     assert session._manager.pool_classes_by_scheme["https"] is _TlsPool
     client.meta.events.register_last("before-call.s3", _send_small_at_once)
+    client.meta.events.register_first("before-parse.s3", _leave_out_nonsense)
 
 
 def _send_small_at_once(params: Any, **_: Any) -> None:
@@ -71,3 +73,15 @@ def _send_small_at_once(params: Any, **_: Any) -> None:
     length = str(headers.get("Content-Length", ""))
     if length.isdecimal() and int(length) <= _SMALL:
         headers.pop("Expect", None)
+
+
+def _leave_out_nonsense(response_dict: Any, **_: Any) -> None:
+    """Take fields that say nothing for fields that are missing, where botocore would fail."""
+    headers = response_dict["headers"]
+    length = headers.get("Content-Length", "0")
+    if not length.isascii() or not length.isdecimal() or "Transfer-Encoding" in headers:
+        headers.pop("Content-Length", None)
+    try:
+        parse_timestamp(headers.get("Last-Modified", "0"))
+    except (ValueError, OverflowError):
+        del headers["Last-Modified"]

@@ -11,7 +11,13 @@ from store_lib.drivers.s3.location import S3Location
 from store_lib.drivers.s3.parts import part_of_known
 from store_lib.drivers.s3.publishing import Make, Publication
 from store_lib.drivers.s3.writer import SLOW_JOIN, abort_upload
-from store_lib.exceptions import ErrorStatus, NotFound, ObjectChanged, StoreError
+from store_lib.exceptions import (
+    BackendException,
+    ErrorStatus,
+    NotFound,
+    ObjectChanged,
+    StoreError,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -65,12 +71,11 @@ class Copy:
         if head is None:
             raise NotFound(f"There is no object {self._source} to copy from.")
         self._publication.check()
-        if head.size > self._limit:
-            self._make_of_parts(head)
+        size = head.size or 0
+        if size > self._limit:
+            self._make_of_parts(head, size)
         else:
-            self._publish(
-                lambda condition: self._copy_whole(head, condition), head.size / _SLOW_COPY
-            )
+            self._publish(lambda condition: self._copy_whole(head, condition), size / _SLOW_COPY)
 
     def _publish(self, make: Make, seconds: float) -> None:
         try:
@@ -86,7 +91,12 @@ class Copy:
             "copy_object", head, Metadata=self._metadata, MetadataDirective="REPLACE", **condition
         )
 
-    def _make_of_parts(self, head: Head) -> None:
+    def _make_of_parts(self, head: Head, total: int) -> None:
+        if head.etag is None:
+            raise BackendException(
+                f"Expected an ETag of {self._source}, which is copied in parts, got none: whether "
+                "all parts are of one object could not be told. Copy it through this machine."
+            )
         begun = self._bucket.call("create_multipart_upload", self._key, Metadata=self._metadata)
         upload = begun["UploadId"]
 
@@ -100,7 +110,7 @@ class Copy:
             )
 
         try:
-            parts = list(self._copied_parts(head, upload))
+            parts = list(self._copied_parts(head, total, upload))
             self._publish(complete, len(parts) / SLOW_JOIN)
         except BaseException:
             self._give_up(upload)
@@ -124,26 +134,27 @@ class Copy:
                     return
             time.sleep(pause)
 
-    def _copied_parts(self, head: Head, upload: str) -> Iterator[dict[str, Any]]:
-        size = part_of_known(head.size, self._part)
-        for number, start in enumerate(range(0, head.size, size), 1):
+    def _copied_parts(self, head: Head, total: int, upload: str) -> Iterator[dict[str, Any]]:
+        size = part_of_known(total, self._part)
+        for number, start in enumerate(range(0, total, size), 1):
             answer = self._copy(
                 "upload_part_copy",
                 head,
                 UploadId=upload,
                 PartNumber=number,
-                CopySourceRange=f"bytes={start}-{min(start + size, head.size) - 1}",
+                CopySourceRange=f"bytes={start}-{min(start + size, total) - 1}",
             )
             yield {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
 
     def _copy(self, operation: str, head: Head, **arguments: Any) -> dict[str, Any]:
         """Make a request that copies, from the very object that was looked at."""
+        if head.etag is not None:
+            arguments["CopySourceIfMatch"] = head.etag
         try:
             return self._bucket.call(
                 operation,
                 self._key,
                 CopySource={"Bucket": self._source.bucket, "Key": self._source.key},
-                CopySourceIfMatch=head.etag,
                 **arguments,
             )
         except ConditionFailed:

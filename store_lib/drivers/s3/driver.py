@@ -135,7 +135,8 @@ class S3Driver(Driver):
         found = Bucket(self._client, place.bucket).head(place.key)
         if found is None:
             raise _missing(place)
-        return Stat(found.size, found.modified, {**found.metadata, "etag": found.etag.strip('"')})
+        told = {} if found.etag is None else {"etag": found.etag.strip('"')}
+        return Stat(found.size, found.modified, {**found.metadata, **told})
 
     def delete(self, location: Location, *, context: Any) -> None:
         """Remove an object.
@@ -156,8 +157,8 @@ class S3Driver(Driver):
                     yield Entry(
                         each["Key"],
                         self._location(each["Key"]),
-                        each["Size"],
-                        each["LastModified"].timestamp(),
+                        each.get("Size"),
+                        each["LastModified"].timestamp() if "LastModified" in each else None,
                     )
 
     def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:

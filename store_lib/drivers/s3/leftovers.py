@@ -57,5 +57,5 @@ def _claim(bucket: Bucket, key: str) -> Incomplete | None:
     if found is None:
         return None
     # By this machine's clock, as who sweeps by age reckons with that.
-    modified = time.time() - found.age
+    modified = time.time() - (found.age or 0.0)
     return Incomplete(key, key.removeprefix(PREFIX), 0, modified, lives(found))

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from store_lib.clients.answers import content_range
 from store_lib.driver import Reader
 from store_lib.drivers.s3.bucket import Bucket
 from store_lib.drivers.s3.errors import ConditionFailed, translate
@@ -26,11 +27,13 @@ class Answer:
 
     #: The bytes, as urllib3 gives them; ``None`` when there are none.
     body: Any
-    #: Bytes of the whole object.
-    size: int
-    etag: str
-    #: Bytes that are wanted of this answer.
-    length: int
+    #: Bytes of the whole object; ``None`` where the server does not tell.
+    size: int | None
+    etag: str | None
+    #: Bytes that are wanted of this answer; ``None``: all that come.
+    length: int | None
+    #: Whether it has these, as far as the server tells; else fewer may be all that there are.
+    certain: bool = True
 
     def close(self) -> None:
         """Let go of the connection: it is used again if all was read, else closed."""
@@ -41,16 +44,16 @@ class Answer:
 class S3Reader(Reader):
     """An object in a bucket, opened."""
 
-    parallel = True
-
     def __init__(self, bucket: Bucket, key: str, offset: int, length: int | None) -> None:
         self._unread: Answer | None = None
         self._bucket = bucket
         self._key = key
         self._asked = (offset, length)
         self._unread = self._ask(offset, length)
-        self.size: int = self._unread.size
+        self.size: int | None = self._unread.size
         self.validator: str | None = self._unread.etag
+        # Without it, nothing would show that two answers are of one object.
+        self.parallel = self.validator is not None
 
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
         """Yield the bytes from ``offset`` on; the first call reads the answer that is open.
@@ -76,19 +79,23 @@ class S3Reader(Reader):
         return offset == first and (asked is None or (length is not None and length <= asked))
 
     def _pieces(self, answer: Answer, length: int | None) -> Iterator[bytes]:
-        left = answer.length if length is None else min(length, answer.length)
-        while left:
+        left = answer.length
+        if length is not None:
+            left = length if left is None else min(length, left)
+        while left is None or left:
             try:
                 # What has come, and no waiting for more: a cut would lose it.
-                piece = answer.body.read1(min(left, _PIECE))
+                piece = answer.body.read1(_PIECE if left is None else min(left, _PIECE))
             except Exception as error:
                 raise translate(error, self._bucket.client.endpoint, self._shown()) from error
             if not piece:
+                if left is None or not answer.certain:
+                    return
                 raise BackendException(
                     f"{self._shown()} was cut {left} bytes before its end.",
                     status=ErrorStatus.TEMPORARY,
                 )
-            left -= len(piece)
+            left = None if left is None else left - len(piece)
             yield piece
 
     def _shown(self) -> str:
@@ -130,7 +137,7 @@ class S3Reader(Reader):
         found = self._bucket.head(self._key)
         if found is None:
             raise NotFound(f"There is no object {self._bucket.name}/{self._key}.")
-        if offset > found.size:
+        if found.size is not None and offset > found.size:
             raise InvalidRange(size=found.size, offset=offset, length=length)
         return Answer(None, found.size, found.etag, 0)
 
@@ -146,23 +153,29 @@ class S3Reader(Reader):
 
 def _judge(answer: dict[str, Any], offset: int, length: int | None) -> Answer:
     """Hold what the server says of its answer against what was asked."""
-    count, size, start = answer["ContentLength"], answer["ContentLength"], 0
+    count: int | None = answer.get("ContentLength")
+    start, size = 0, count
     if span := answer.get("ContentRange"):
-        ends, _, total = span.removeprefix("bytes ").partition("/")
-        size, start = int(total), int(ends.partition("-")[0])
+        start, last, size = content_range(span) or (-1, -1, None)
+        count = last - start + 1 if count is None else count
     elif offset:
         raise StoreRandomGetNotSupported(offset=offset, chunk_size=length)
-    wanted = size - offset if length is None else min(length, size - offset)
-    if start != offset or count < wanted:
+    there = count if size is None else size - offset
+    wanted = min((each for each in (length, there) if each is not None), default=None)
+    if start != offset or (count is not None and wanted is not None and count < wanted):
         raise BackendException(
-            f"Expected {wanted} bytes from {offset}, got {count} from {start}.",
+            f"Expected {_told(wanted)} bytes from {offset}, got {_told(count)} from {start}.",
             status=ErrorStatus.TEMPORARY,
         )
     body = answer["Body"]
     stream = body._raw_stream
     if hasattr(body, "checksum"):  # what boto3 gives when there is one to be verified
         stream = _Verified(body, count)
-    return Answer(stream, size, answer["ETag"], wanted)
+    return Answer(stream, size, answer.get("ETag"), wanted, there is not None)
+
+
+def _told(value: int | None) -> object:
+    return "(not told)" if value is None else value
 
 
 class _Verified:
@@ -171,15 +184,16 @@ class _Verified:
     Not by reading it as boto3 means it: that waits until a piece is full, and a cut would lose it.
     """
 
-    def __init__(self, body: Any, size: int) -> None:
+    def __init__(self, body: Any, size: int | None) -> None:
         self._body = body
         self._left = size
 
     def read1(self, amount: int) -> bytes:
         piece: bytes = self._body._raw_stream.read1(amount)
         self._body.checksum.update(piece)
-        self._left -= len(piece)
-        if not self._left:
+        if self._left is not None:
+            self._left -= len(piece)
+        if not piece or self._left == 0:
             self._body._validate_checksum()
         return piece
 
