@@ -1,7 +1,9 @@
-"""What the head of a web server's answer says of an object: its size, its time, its identity."""
+"""What the head of a web server's answer says: of an object its size, its time, its identity."""
 
 import email.utils
 import re
+import time
+from collections.abc import Mapping
 
 from urllib3.response import BaseHTTPResponse
 
@@ -82,3 +84,18 @@ def seconds_of(date: str | None) -> float | None:
         return None if date is None else email.utils.parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):
         return None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds after which a server asks to be tried again, where it does.
+
+    :param headers: of its answer, whose names are looked up in any case
+    """
+    text = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return float(text)
+    then = seconds_of(text)
+    if then is None:
+        return None
+    now = seconds_of(headers.get("Date"))
+    return max(0.0, then - (time.time() if now is None else now))

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from store_lib.clients.answers import retry_after
 from store_lib.clients.process import PerProcess
 from store_lib.exceptions import (
     AuthorizationFailure,
@@ -203,7 +204,10 @@ def _translated(error: Any, credentials: Credentials) -> StoreError:
         )
     if isinstance(error, exceptions.ConnectionError) or status in (408, 429) or (status or 0) > 499:
         told = f"it answered {status}" if status else type(error).__name__
-        return RemoteServiceUnavailable(f"{where} cannot be used now: {told}.")
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        return RemoteServiceUnavailable(
+            f"{where} cannot be used now: {told}.", retry_after=retry_after(headers)
+        )
     if isinstance(error, exceptions.Unauthorized):
         return AuthorizationFailure(
             f"{where} refuses the login of {credentials.who} (401). Check user, password, project "

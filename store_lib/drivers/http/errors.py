@@ -5,6 +5,7 @@ import re
 from urllib3.response import BaseHTTPResponse
 
 from store_lib.clients import network_errors
+from store_lib.clients.answers import retry_after
 from store_lib.clients.network_errors import BUSY, Server, causes_of, quoted
 from store_lib.drivers.http.location import HttpLocation
 from store_lib.exceptions import (
@@ -51,7 +52,10 @@ def refused(response: BaseHTTPResponse, location: HttpLocation) -> StoreError:
     if status == 403:
         return Forbidden(f"The server refuses to give {shown} (403).")
     if status in BUSY:
-        return RemoteServiceUnavailable(f"{location.base} cannot serve now: it answered {status}.")
+        return RemoteServiceUnavailable(
+            f"{location.base} cannot serve now: it answered {status}.",
+            retry_after=retry_after(response.headers),
+        )
     return BackendException(
         f"Expected an object from {shown}, got status {status}{quoted(response)}."
     )

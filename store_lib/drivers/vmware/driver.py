@@ -1,8 +1,8 @@
 """The vmware driver: its configuration, and what it does with objects."""
 
+import functools
 import logging
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from store_lib.clients.hosts import join_host, split_host
@@ -16,7 +16,7 @@ from store_lib.drivers.vmware.location import HTTPS, VmwareLocation
 from store_lib.drivers.vmware.options import OPTIONS, Place, parse_datastores, parse_directory
 from store_lib.drivers.vmware.reader import FolderFile
 from store_lib.drivers.vmware.session import Session
-from store_lib.drivers.vmware.tasks import Files, Patience
+from store_lib.drivers.vmware.tasks import File, Files, Patience
 from store_lib.drivers.vmware.wire import Wire
 from store_lib.drivers.vmware.writer import Upload, duplicate
 from store_lib.exceptions import (
@@ -214,7 +214,7 @@ class VmwareDriver(Driver):
     def list(self, *, context: Any) -> Iterator[Entry]:
         """Yield the objects on the configured datastores."""
         for place in self._inventory.places:
-            for file in self._files.search(place, "*"):
+            for file in self._found(place, "*"):
                 if names.refusal(file.name) is None:
                     location = self._location(place, file.name)
                     yield Entry(file.name, location, file.size, file.modified)
@@ -222,13 +222,18 @@ class VmwareDriver(Driver):
     def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
         """Yield the files of uploads; what is still at work cannot be told from what is not."""
         for place in self._inventory.places:
-            for file in self._files.search(place, f"{names.UPLOAD_PREFIX}*"):
+            for file in self._found(place, f"{names.UPLOAD_PREFIX}*"):
                 object_id = names.uploaded_object_id(file.name)
                 if object_id is not None:
-                    key = self._location(place, file.name).uri
+                    key, now = self._location(place, file.name).uri, self._session.now
                     # What has no time is taken for alive.
-                    modified = time.time() if file.modified is None else file.modified
-                    yield Incomplete(key, object_id, file.size, modified)
+                    modified, live = (
+                        (now, True) if file.modified is None else (file.modified, False)
+                    )
+                    yield Incomplete(key, object_id, file.size, modified, live, now)
+
+    def _found(self, place: Place, pattern: str) -> Sequence[File]:
+        return self.retry(functools.partial(self._files.search, place, pattern))
 
     def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
         """Delete an upload's file, which has another name once it is published."""

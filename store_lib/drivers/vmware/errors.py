@@ -4,6 +4,7 @@ from typing import Any
 
 from urllib3.response import BaseHTTPResponse
 
+from store_lib.clients.answers import retry_after
 from store_lib.clients.network_errors import BUSY, Server, quoted
 from store_lib.exceptions import (
     AuthorizationFailure,
@@ -92,7 +93,9 @@ def data_error(response: BaseHTTPResponse, doing: str, server: Server) -> StoreE
             "Name the server that serves the data in vmware_server_host."
         )
     if status in BUSY:
-        return RemoteServiceUnavailable(f"{text}{quoted(response)}.")
+        return RemoteServiceUnavailable(
+            f"{text}{quoted(response)}.", retry_after=retry_after(response.headers)
+        )
     return BackendException(f"{text}{quoted(response)}.")
 
 

@@ -31,7 +31,7 @@ class Folder:
         try:
             if response.status == 200:
                 found = Stat(content_length(response), modified(response))
-                response.read(decode_content=False)  # of nothing: gives the connection back
+                self._wire.read(response)  # nothing: gives the connection back
                 return found
             error = self.error(response, "the size of", target)
         finally:
@@ -54,7 +54,7 @@ class Folder:
         try:
             if response.status not in (200, 201, 204):
                 raise self.error(response, "to store", target)
-            response.read(decode_content=False)
+            self._wire.read(response)
         finally:
             response.close()
 

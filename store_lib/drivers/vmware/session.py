@@ -5,19 +5,21 @@ import copy
 import http.cookies
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from urllib3.response import BaseHTTPResponse
 
+from store_lib.clients.answers import seconds_of
 from store_lib.clients.process import PerProcess
 from store_lib.drivers.vmware.errors import fault_error, soap_error
 from store_lib.drivers.vmware.wire import Wire
 from store_lib.exceptions import NotAuthenticated, StoreError
 
 if TYPE_CHECKING:
-    from store_lib.drivers.vmware.soap import Api
+    from store_lib.drivers.vmware.soap import Api, Post
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ class _Login:
         self.cookie: str | None = None
         #: What tells this session from an earlier one; ``None`` without one.
         self.mark: object | None = None
+        #: What the server's clock, at its last answer that had a Date, was ahead of ours.
+        self.clock: float | None = None
         #: Logins begun so far, and what the last of them failed with.
         self.begun = 0
         self.failure: StoreError | None = None
@@ -58,7 +62,7 @@ class Session:
         wire: Wire,
         user: str,
         password: str,
-        api: Callable[[Callable[[bytes, dict[str, str]], tuple[int, bytes]]], "Api"],
+        api: Callable[["Post"], "Api"],
     ) -> None:
         self._wire = wire
         self._user = user
@@ -152,6 +156,12 @@ class Session:
 
         return f'vmware_cgi_ticket="{self.call("a service ticket", acquire).id}"'
 
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch by the server's clock, once it was asked for something."""
+        ahead = self._logins.get().clock
+        return time.time() if ahead is None else time.monotonic() + ahead
+
     def _log_in(self, api: "Api") -> None:
         api.Login(
             api.service_content.sessionManager,
@@ -171,7 +181,7 @@ class Session:
         except Exception as error:
             raise soap_error(error, doing, self._wire.server) from None
 
-    def _post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    def _post(self, body: bytes, headers: Mapping[str, str]) -> tuple[BaseHTTPResponse, bytes]:
         """Send a call with the session's cookie, and keep the cookie that comes back."""
         login = self._logins.get()
         sent = dict(headers)
@@ -185,7 +195,10 @@ class Session:
         given = _cookie_of(response)
         if given is not None:
             login.cookie = given
-        return response.status, text
+        date = seconds_of(response.headers.get("Date"))
+        if date is not None:
+            login.clock = date - time.monotonic()
+        return response, text
 
     def fault(self, fault: Any, doing: str) -> StoreError:
         """Return the error for the fault that a task ended with."""

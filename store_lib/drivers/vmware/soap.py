@@ -17,10 +17,12 @@ from oslo_vmware import exceptions, service, vim, vim_util
 from suds.cache import NoCache
 from suds.client import Client
 from suds.transport import Reply, Request, Transport, TransportError
+from urllib3.response import BaseHTTPResponse
 
+from store_lib.clients.answers import retry_after
 from store_lib.clients.network_errors import BUSY
 from store_lib.drivers.vmware.wire import Wire
-from store_lib.exceptions import BackendException, RemoteServiceUnavailable
+from store_lib.exceptions import BackendException, RemoteServiceUnavailable, StoreError
 
 #: Where the API is on the server.
 _PATH = "/sdk"
@@ -28,8 +30,8 @@ _PATH = "/sdk"
 #: What calls of oslo.vmware raise: these two have no class in common above the library's own.
 CallFailed: type[Exception] = exceptions.VMwareDriverException
 
-#: Sends a call, given its body and headers, and returns the answer's status and body.
-Post = Callable[[bytes, dict[str, str]], tuple[int, bytes]]
+#: Sends a call, given its body and headers, and returns the answer and its body.
+Post = Callable[[bytes, dict[str, str]], tuple[BaseHTTPResponse, bytes]]
 
 
 def _no_messages(record: logging.LogRecord) -> bool:
@@ -61,22 +63,24 @@ class _Transport(Transport):  # type: ignore[misc]
             )
         response, text = self._wire.fetch("GET", url.path, {})
         if response.status != 200:
-            kind = RemoteServiceUnavailable if response.status in BUSY else BackendException
-            raise kind(
+            raise _refused(
+                response,
                 f"Expected the API's description at {request.url}, got status {response.status}. "
-                "Check vmware_server_host, or give the description in vmware_wsdl_location."
+                "Check vmware_server_host, or give the description in vmware_wsdl_location.",
             )
         return io.BytesIO(text)
 
     def send(self, request: Request) -> Reply:
         """Send a call."""
         headers = {_text(name): _text(value) for name, value in request.headers.items()}
-        status, text = self._post(request.message, headers)
+        response, text = self._post(request.message, headers)
+        status = response.status
         if status == 500:  # a fault, which stands in the body
             raise TransportError("fault", status, io.BytesIO(text))
         if status != 200:
-            kind = RemoteServiceUnavailable if status in BUSY else BackendException
-            raise kind(f"{self._wire.server.base} answered {status} to a call of the API.")
+            raise _refused(
+                response, f"{self._wire.server.base} answered {status} to a call of the API."
+            )
         return Reply(status, {}, text)
 
 
@@ -131,6 +135,12 @@ class Api(vim.Vim):  # type: ignore[misc]
     def key(reference: Any) -> str:
         """Return what tells an object of the API from others of its kind."""
         return str(vim_util.get_moref_value(reference))
+
+
+def _refused(response: BaseHTTPResponse, text: str) -> StoreError:
+    if response.status in BUSY:
+        return RemoteServiceUnavailable(text, retry_after=retry_after(response.headers))
+    return BackendException(text)
 
 
 def _text(value: str | bytes) -> str:

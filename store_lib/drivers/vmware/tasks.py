@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from store_lib.drivers.vmware import names
@@ -114,8 +114,8 @@ class Files:
             ),
         )
 
-    def search(self, place: Place, pattern: str) -> Iterator[File]:
-        """Yield the files whose names match ``pattern``, in which ``*`` stands for any text."""
+    def search(self, place: Place, pattern: str) -> list[File]:
+        """Return the files whose names match ``pattern``, in which ``*`` stands for any text."""
         browser = self._inventory.browser(place)
         path = names.datastore_path(place.datastore, self._directory)
 
@@ -129,17 +129,12 @@ class Files:
         try:
             found = self._run(f"listing {path}", begin)
         except NotFound:
-            return  # there is no such directory yet
-        for each in getattr(found, "file", ()):
-            if type(each).__name__ != "FolderFileInfo":
-                size, modified = (
-                    getattr(each, name, None) for name in ("fileSize", "modification")
-                )
-                yield File(
-                    str(each.path),
-                    None if size is None else int(size),
-                    None if modified is None else modified.timestamp(),
-                )
+            return []  # there is no such directory yet
+        return [
+            _file(each)
+            for each in getattr(found, "file", ())
+            if type(each).__name__ != "FolderFileInfo"
+        ]
 
     def _run(self, doing: str, begin: Callable[["Api"], Any]) -> Any:
         """Begin a task, wait for its end, and return its result."""
@@ -177,3 +172,12 @@ class Files:
         )
         (properties,) = found.values()
         return properties["info"]
+
+
+def _file(told: Any) -> File:
+    size, modified = (getattr(told, name, None) for name in ("fileSize", "modification"))
+    return File(
+        str(told.path),
+        None if size is None else int(size),
+        None if modified is None else modified.timestamp(),
+    )

@@ -89,8 +89,15 @@ class Wire:
         :raises RemoteServiceUnavailable: the server did not answer, or not to the end
         """
         response = self.send(method, target, headers, body)
+        return response, self.read(response)
+
+    def read(self, response: BaseHTTPResponse) -> bytes:
+        """Read the rest of an answer, and let go of its connection.
+
+        :raises RemoteServiceUnavailable: it was cut
+        """
         try:
-            return response, response.read(decode_content=False)
+            return response.read(decode_content=False)
         except (HTTPError, OSError, http.client.HTTPException) as error:
             raise unreachable(error, self.server) from error
         finally:

@@ -145,7 +145,11 @@ def test_what_each_login_sends(server: ScriptedServer) -> None:
         (Reply(200, b"<html>"), BackendException, ErrorStatus.PERMANENT),
         (Reply(429), RemoteServiceUnavailable, ErrorStatus.TEMPORARY),
         (Reply(500), RemoteServiceUnavailable, ErrorStatus.TEMPORARY),
-        (Reply(503), RemoteServiceUnavailable, ErrorStatus.TEMPORARY),
+        (
+            Reply(503, headers={"Retry-After": "7"}),
+            RemoteServiceUnavailable,
+            ErrorStatus.TEMPORARY,
+        ),
         (Reply(raw=b"", then="rst"), RemoteServiceUnavailable, ErrorStatus.TEMPORARY),
     ],
 )
@@ -162,6 +166,7 @@ def test_refusals_become_the_librarys_errors(
         login.token()
     assert type(caught.value) is error
     assert caught.value.status is status
+    assert caught.value.retry_after == (7 if "Retry-After" in reply.headers else None)
     assert "key-5eCr" not in str(caught.value) + repr(login.credentials)
 
 

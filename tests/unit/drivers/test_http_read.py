@@ -280,6 +280,14 @@ def test_statuses(
         assert (caught.value.status is ErrorStatus.TEMPORARY) is temporary
 
 
+def test_when_to_come_again(driver: HttpDriver, server: ScriptedServer) -> None:
+    """A busy server's Retry-After comes with the error."""
+    server.reply(Reply(503, headers={"Retry-After": "7"}))
+    with pytest.raises(RemoteServiceUnavailable) as caught:
+        driver.read(place(server), 0, None, context=None)
+    assert caught.value.retry_after == 7
+
+
 def test_a_piece_of_an_error_body(driver: HttpDriver, server: ScriptedServer) -> None:
     """The message quotes the beginning of the body, printable and redacted, and no more."""
     body = b"Teapot\x1b[1m\r\nhttp://u:canary@h/?token=canary " + b"x" * 1_000_000

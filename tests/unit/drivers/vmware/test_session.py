@@ -1,5 +1,8 @@
 """oslo.vmware's client on our own connections: replies, secrets, logins, and bodies cut short."""
 
+import contextlib
+import email.utils
+import io
 import json
 import logging
 import re
@@ -17,7 +20,8 @@ import pytest
 import trustme
 from oslo_vmware import vim_util
 
-from store_lib.drivers.vmware import VmwareDriver, session
+from store_lib.drivers.vmware import VmwareDriver, names, session
+from store_lib.drivers.vmware.tasks import File
 from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
@@ -233,6 +237,83 @@ def test_a_server_that_tells_of_few_objects_at_a_time_is_asked_on(
 
     found = driver._session.call("it", ask)
     assert found == {f"datastore-{number}": {"name": f"ds-{number}"} for number in range(5)}
+
+
+def test_when_to_come_again(driver: VmwareDriver, vcenter: VCenter) -> None:
+    """A busy server's Retry-After comes with the error, from the API and from the data server."""
+    driver.configure()
+    vcenter.further = lambda *_: Reply(503, headers={"Retry-After": "7"})
+    for call in (
+        lambda: driver._session.call("it", lambda api: api.Logout("manager")),
+        lambda: driver._folder.stat("/folder/it"),
+    ):
+        with pytest.raises(RemoteServiceUnavailable) as caught:
+            call()
+        assert caught.value.retry_after == 7
+
+
+def test_an_answer_to_a_put_that_is_cut(driver: VmwareDriver, vcenter: VCenter) -> None:
+    """Where the server's words about what it stored end early, another attempt may do better."""
+    driver.configure()
+    vcenter.further = lambda *_: Reply(201, b"stored", {"Content-Length": "100"}, then="fin")
+    with pytest.raises(RemoteServiceUnavailable):
+        driver._folder.put("/folder/it", Small(b"data"))
+
+
+class Small(io.BytesIO):
+    """A body in memory."""
+
+    size = 4
+    rewindable = True
+
+    def views(self) -> Iterator[memoryview]:
+        yield memoryview(self.getvalue())
+
+
+def test_ages_go_by_the_servers_clock(
+    driver: VmwareDriver, vcenter: VCenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload is as old as the server says, whatever this machine takes for the time."""
+    ahead = time.time() + 3 * 3600
+
+    def further(operation: str, request: Request) -> None:
+        vcenter.login.headers["Date"] = email.utils.formatdate(ahead, usegmt=True)
+
+    vcenter.further = further
+    driver.configure()
+    files = [
+        File(names.upload_name("an-id", "0" * 32), 1, ahead - 10),
+        File(names.upload_name("other", "1" * 32), 1, None),
+    ]
+    monkeypatch.setattr(driver._files, "search", lambda *_: files)
+    known, unknown = driver.list_incomplete(context=None)
+    assert known.age == pytest.approx(10, abs=60)
+    assert unknown.live
+
+
+def test_a_listing_is_asked_for_again(
+    driver: VmwareDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy moment of the server ends neither a listing nor a look for leftovers."""
+    driver.configure()
+    failing = [RemoteServiceUnavailable("busy"), RemoteServiceUnavailable("busy")]
+
+    def search(*_: object) -> list[File]:
+        if failing:
+            raise failing.pop()
+        return [File("an-id", 1, 1.0), File(names.upload_name("an-id", "0" * 32), 1, 1.0)]
+
+    def retry(call: Any) -> Any:
+        while True:
+            with contextlib.suppress(RemoteServiceUnavailable):
+                return call()
+
+    monkeypatch.setattr(driver._files, "search", search)
+    driver.retry = retry
+    assert [each.object_id for each in driver.list(context=None)] == ["an-id"]
+    failing.append(RemoteServiceUnavailable("busy"))
+    assert [each.object_id for each in driver.list_incomplete(context=None)] == ["an-id"]
+    assert not failing
 
 
 def test_no_secret_is_logged(

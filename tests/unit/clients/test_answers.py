@@ -1,0 +1,54 @@
+"""What heads of answers say: when to come again, and which bytes they are about."""
+
+import pytest
+
+from store_lib.clients import answers
+from store_lib.clients.answers import content_range, retry_after
+
+NOON, LATER = "Mon, 02 Nov 2026 12:00:00 GMT", "Mon, 02 Nov 2026 12:00:30 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": " 0 "}, 0.0),
+        ({"Retry-After": LATER, "Date": NOON}, 30.0),
+        ({"Retry-After": NOON, "Date": LATER}, 0.0),
+        ({"Retry-After": LATER, "Date": "noon"}, 25.0),
+        ({"Retry-After": LATER}, 25.0),
+        ({"Retry-After": "-7"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "9" * 5000}, None),
+        ({"Retry-After": "Mon, 02 Nov 99999999 10:00:01 GMT"}, None),
+    ],
+)
+def test_retry_after(
+    headers: dict[str, str], seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds, or a date by the server's clock, by ours where it does not tell its own."""
+    noon = answers.seconds_of(NOON)
+    assert noon is not None
+    monkeypatch.setattr(answers.time, "time", lambda: noon + 5)
+    assert retry_after(headers) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("bytes 0-9/10", (0, 9, 10)),
+        (" Bytes  5-9/* ", (5, 9, None)),
+        ("bytes */10", (0, -1, 10)),
+        ("bytes */*", (0, -1, None)),
+        ("bytes 0-9", None),
+        ("bytes 0-/10", None),
+        ("bytes -1-9/10", None),
+        ("items 0-9/10", None),
+        (f"bytes 0-{'9' * 5000}/10", None),
+        ("", None),
+    ],
+)
+def test_content_range(text: str, found: tuple[int, int, int | None] | None) -> None:
+    """First and last byte, and the size where it is told; nothing else is one."""
+    assert content_range(text) == found
