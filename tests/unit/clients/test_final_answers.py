@@ -9,21 +9,19 @@ import functools
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trustme
-from urllib3.util import Timeout
 
-from store_lib.clients.connections import DirectManager, close_manager
 from store_lib.clients.keystone import Connecting, Credentials, KeystoneLogin
-from store_lib.clients.process import PerProcess
 from store_lib.clients.sessions import open_session
 from store_lib.clients.tls import Tls
 from store_lib.drivers.cinder.api import Cinder
 from store_lib.drivers.http import HttpDriver
 from store_lib.drivers.s3 import S3Driver
-from store_lib.drivers.swift.account import Account
+from store_lib.drivers.swift import SwiftDriver
 from store_lib.drivers.vmware.options import OPTIONS as VMWARE
 from store_lib.drivers.vmware.wire import Wire
 from store_lib.exceptions import RemoteServiceUnavailable, StoreError
@@ -77,32 +75,24 @@ def s3(url: str, authorities: str) -> Iterator[Ask]:
     driver.close()
 
 
-class _Token:
-    """A login to Swift that needs no server."""
-
-    def __init__(self, url: str) -> None:
-        self.storage_url = lambda: url
-
-    def token(self) -> str:
-        return "t"
-
-    def renew(self, stale: str) -> None:
-        raise AssertionError(stale)
-
-
 @contextlib.contextmanager
 def swift(url: str, authorities: str) -> Iterator[Ask]:
     """Requests to an account of Swift."""
-    context = ssl.create_default_context(cafile=authorities)
-    manager = DirectManager(context=context)
-    account = Account(_Token(url), PerProcess(lambda: manager), Timeout(5, 5), lambda *_: None)
+    options = {
+        "swift_store_multi_tenant": True,
+        "swift_store_endpoint": url,
+        "swift_store_cacert": authorities,
+    }
+    driver = SwiftDriver("it", StoreOptions.of(SwiftDriver.options, **options))
+    driver.configure()
+    account = driver._tenancy.own(SimpleNamespace(auth_token="t", service_catalog=[]))
 
     def ask(name: str, method: str = "GET") -> str:
         answer = account.ask(method, f"/{name}")
         return answer.headers["Content-Length"] if method == "HEAD" else _name(answer.body)
 
     yield ask
-    close_manager(manager)
+    driver.close()
 
 
 @contextlib.contextmanager
