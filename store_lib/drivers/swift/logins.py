@@ -1,15 +1,23 @@
 """How a store comes by a token and a storage URL: Keystone, the old login, a request's context."""
 
+import contextlib
+import http.client
 import threading
 from typing import Any, Protocol
 
+import urllib3
+from urllib3.exceptions import HTTPError
+from urllib3.util import Timeout
+
+from store_lib.clients.answers import retry_after
 from store_lib.clients.keystone import ContextLogin, KeystoneLogin
+from store_lib.clients.network_errors import BUSY, unreachable
 from store_lib.clients.process import PerProcess
+from store_lib.drivers.swift.errors import server_of
 from store_lib.drivers.swift.references import AccountSettings
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
-    ErrorStatus,
     RemoteServiceUnavailable,
     StoreError,
 )
@@ -64,9 +72,17 @@ class _State:
 class OldLogin:
     """The login of version 1: one request gives token and storage URL."""
 
-    def __init__(self, settings: AccountSettings, options: StoreOptions) -> None:
+    def __init__(
+        self,
+        settings: AccountSettings,
+        options: StoreOptions,
+        connections: PerProcess[urllib3.PoolManager],
+        timeout: Timeout,
+    ) -> None:
         self._settings = settings
         self._options = options
+        self._connections = connections
+        self._timeout = timeout
         self._state = PerProcess(_State)
 
     def token(self) -> str:
@@ -95,56 +111,59 @@ class OldLogin:
         return self._state.get().url.rstrip("/")
 
     def _log_in(self) -> tuple[str, str]:
-        from requests.exceptions import RequestException, SSLError
-        from swiftclient.client import get_auth
-        from swiftclient.exceptions import ClientException
-
-        options, credentials = self._options, self._settings.credentials
+        credentials = self._settings.credentials
+        sent = {
+            "X-Auth-User": (credentials.username or "").encode(),
+            "X-Auth-Key": (credentials.password or "").encode(),
+        }
         try:
-            url, token = get_auth(
+            response = self._connections.get().request(
+                "GET",
                 credentials.auth_url,
-                credentials.username,
-                credentials.password,
-                auth_version="1",
-                cacert=options.swift_store_cacert,
-                insecure=options.swift_store_auth_insecure and not options.swift_store_cacert,
-                timeout=(options.swift_store_connect_timeout, options.swift_store_read_timeout),
+                headers=sent,  # type: ignore[arg-type] # bytes, which go as they are
+                redirect=False,  # the login is for this server alone
+                retries=False,
+                timeout=self._timeout,
             )
-        except ClientException as error:
-            raise _refused(error.http_status, credentials.auth_url) from None
-        except SSLError as error:
-            raise RemoteServiceUnavailable(
-                f"No verified TLS connection to {credentials.auth_url}. Give its authority in "
-                "swift_store_cacert, or mend its certificate.",
-                status=ErrorStatus.PERMANENT,
-            ) from error
-        except (RequestException, OSError) as error:
-            raise RemoteServiceUnavailable(
-                f"No answer from {credentials.auth_url}: {type(error).__name__}."
-            ) from error
-        if not url or not token:
-            raise _refused(200, credentials.auth_url)
-        return str(url), str(token)
+        except (HTTPError, OSError, http.client.HTTPException) as error:
+            raise unreachable(error, server_of(credentials.auth_url)) from error
+        headers = response.headers
+        url = headers.get("X-Storage-Url", "")
+        token = headers.get("X-Storage-Token") or headers.get("X-Auth-Token")
+        if not 200 <= response.status < 300 or not url or not token:
+            raise _refused(response.status, credentials.auth_url, retry_after(headers))
+        with contextlib.suppress(UnicodeError):  # neither ASCII nor UTF-8: stays as it came
+            url = url.encode("latin-1").decode()
+        return url, token
 
 
-def _refused(status: int | None, where: str) -> StoreError:
+def _refused(status: int, where: str, later: float | None) -> StoreError:
     if status in (401, 403):
         return AuthorizationFailure(
             f"{where} refuses the login ({status}). Check user and key of the store."
         )
-    if status in (408, 429) or (status or 0) >= 500:
-        return RemoteServiceUnavailable(f"{where} cannot be used now: it answered {status}.")
+    if status in BUSY:
+        return RemoteServiceUnavailable(
+            f"{where} cannot be used now: it answered {status}.", retry_after=later
+        )
     return BackendException(
         f"Expected a token and a storage URL from {where}, got status {status}. Check the address, "
         "and that auth_version 1 is what is spoken there."
     )
 
 
-def login_of(settings: AccountSettings, keystone: Any, options: StoreOptions) -> Login:
+def login_of(
+    settings: AccountSettings,
+    keystone: Any,
+    options: StoreOptions,
+    connections: PerProcess[urllib3.PoolManager],
+    timeout: Timeout,
+) -> Login:
     """Return the login of an account of the configuration.
 
     :param keystone: makes a :class:`KeystoneLogin` of credentials
+    :param connections: what the old login goes over
     """
     if settings.version == 1:
-        return OldLogin(settings, options)
+        return OldLogin(settings, options, connections, timeout)
     return KeystoneAccount(keystone(settings.credentials), options)

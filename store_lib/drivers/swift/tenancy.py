@@ -3,7 +3,7 @@
 import abc
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,6 +63,9 @@ class Tenancy(abc.ABC):
     def account(self, login: Login, url: str | None = None) -> Account:
         """Return an account."""
         return Account(login, self._connections, self._timeout, self._together, url)
+
+    def _login(self, settings: AccountSettings, keystone: Callable[..., KeystoneLogin]) -> Login:
+        return login_of(settings, keystone, self.options, self._connections, self._timeout)
 
     def keystone(self, credentials: Credentials) -> KeystoneLogin:
         """Return the one login that these credentials have."""
@@ -209,13 +212,13 @@ class SingleTenant(Tenancy):
             )
             # Not kept: anybody can make up as many as he likes.
             make = functools.partial(KeystoneLogin, how=self.how)
-            return self.account(login_of(settings, make, self.options))
+            return self.account(self._login(settings, make))
         return self._account(settings)
 
     def _account(self, settings: AccountSettings) -> Account:
         found = self._accounts.get(settings)
         if found is None:
-            login = login_of(settings, self.keystone, self.options)
+            login = self._login(settings, self.keystone)
             found = self._accounts.setdefault(settings, self.account(login))
         return found
 
