@@ -1,8 +1,11 @@
-"""A file descriptor that is never closed under the feet of a call that is using it."""
+"""A file descriptor that is never closed under the feet of a call that is using it, nor lost."""
 
+import contextlib
 import logging
 import os
 import threading
+import weakref
+from collections.abc import Iterator
 from types import TracebackType
 
 from store_lib.exceptions import StoreClosed
@@ -18,20 +21,37 @@ class Descriptor:
     the rest of the given-up call would go to that file.  So the last user closes.
 
     ``with descriptor as fd`` uses it; after :meth:`close` that raises ``StoreClosed``.
+
+    It is made before the file is opened, so that an interrupt (an exception from a signal's
+    handler) finds it and no bare number is lost.  After a fork the child closes its copies: a
+    lock would otherwise outlive the parent.
+
+    :param fd: a descriptor that is open already; -1 for none yet
     """
 
-    __slots__ = ("_closing", "_fd", "_lock", "_users")
+    __slots__ = ("__weakref__", "_closing", "_fd", "_lock", "_users")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int = -1) -> None:
         self._fd = fd
         self._lock = threading.Lock()
         self._users = 0
         self._closing = False
+        _ALL.add(self)
+
+    def open(self, path: str, flags: int, mode: int = 0o666) -> None:
+        """Open a file; once.
+
+        :raises OSError: it cannot be opened
+        """
+        self._fd = os.open(path, flags, mode)
 
     def __enter__(self) -> int:
         with self._lock:
             if self._closing:
-                raise StoreClosed("The file is closed: its upload or download has ended.")
+                raise StoreClosed(
+                    "The file is closed: its upload or download has ended, or was begun by the "
+                    "parent of this process."
+                )
             self._users += 1
         return self._fd
 
@@ -45,7 +65,7 @@ class Descriptor:
             self._users -= 1
             last = self._closing and not self._users
         if last:
-            _close(self._fd)
+            self._close()
 
     @property
     def closed(self) -> bool:
@@ -60,16 +80,52 @@ class Descriptor:
             self._closing = True
             last = not self._users
         if last:
-            _close(self._fd)
+            self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        try:
+            os.close(fd)
+        except OSError as error:
+            # No harm: a writer asks for errors held back until close before it publishes.
+            LOG.debug("Closing a file: %s", error)
 
     def __del__(self) -> None:
-        if not getattr(self, "_closing", True):
-            self.close()
+        # Whatever happened to close(): nobody can use it any more.
+        if getattr(self, "_fd", -1) >= 0:
+            self._closing = True
+            self._close()
+
+    def _after_fork(self) -> None:
+        """In the child: close its copy, whoever of the parent was using the file."""
+        self._lock = threading.Lock()
+        self._closing = True
+        self._close()
 
 
-def _close(fd: int) -> None:
+@contextlib.contextmanager
+def opened(path: str, flags: int) -> Iterator[int]:
+    """Open a file for the length of a block.
+
+    :raises OSError: it cannot be opened
+    """
+    file = Descriptor()
     try:
-        os.close(fd)
-    except OSError as error:
-        # No harm: a writer asks for errors held back until close before it publishes.
-        LOG.debug("Closing a file: %s", error)
+        file.open(path, flags)
+        with file as fd:
+            yield fd
+    finally:
+        file.close()
+
+
+_ALL: "weakref.WeakSet[Descriptor]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for each in list(_ALL):
+        each._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,6 +1,8 @@
 """The filesystem driver: each object is one file in a directory, named by the object's id."""
 
+import contextlib
 import dataclasses
+import functools
 import os
 import stat
 from collections.abc import Iterator
@@ -140,13 +142,11 @@ class FilesystemDriver(Driver):
 
     def copy(self, location: Location, object_id: str, *, nonce: str, context: Any) -> FileLocation:
         source, status = open_object(self._path(location))
-        try:
-            # A clone takes no room, so the size says nothing of what is needed.
-            with self.create(object_id, None, nonce=nonce, context=context) as writer:
-                writer.copy_from(source, status)
-                return writer.commit(status.st_size)
-        finally:
-            os.close(source)
+        # A clone takes no room, so the size says nothing of what is needed.
+        create = functools.partial(self.create, object_id, None, nonce=nonce, context=context)
+        with contextlib.closing(source), source as fd, create() as writer:
+            writer.copy_from(fd, status)
+            return writer.commit(status.st_size)
 
     def space(self, *, context: Any) -> Space:
         return self._directories.space()

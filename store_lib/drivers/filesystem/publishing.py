@@ -10,11 +10,14 @@ import secrets
 from collections.abc import Iterator
 
 from store_lib.drivers.filesystem import names, syscalls
+from store_lib.drivers.filesystem.descriptor import Descriptor
 from store_lib.drivers.filesystem.errors import FULL
 from store_lib.drivers.filesystem.staging import stage
-from store_lib.exceptions import BackendException
+from store_lib.exceptions import BackendException, StoreClosed
 
 LOG = logging.getLogger(__name__)
+
+_LOCK_FILE = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Publishing(enum.Enum):
@@ -74,14 +77,15 @@ def _try(how: Publishing, directory: str) -> tuple[bool, bool]:
     with contextlib.ExitStack() as undo:
         paths = []
         for _ in range(2):
-            fd, path = stage(directory, "probe", secrets.token_hex(16))
-            undo.callback(os.close, fd)
+            file, path = stage(directory, "probe", secrets.token_hex(16))
+            undo.callback(file.close)
             undo.callback(_remove, path)
             paths.append(path)
         source, taken = paths
         free = f"{directory}/{names.staged_name('probe', secrets.token_hex(16))}"
         undo.callback(_remove, free)
-        locks = syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is True
+        with file as fd:
+            locks = syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is True
         try:
             publish(how, source, taken)
         except FileExistsError:
@@ -123,19 +127,34 @@ def sole_publisher(directory: str, object_id: str) -> Iterator[None]:
     # The digest is only a short name for an id of any length.
     digest = hashlib.sha256(os.fsencode(object_id), usedforsecurity=False).hexdigest()
     path = f"{directory}/{names.lock_name(digest)}"
-    while True:
-        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        try:
-            syscalls.lock(fd, fcntl.LOCK_EX)
-            if syscalls.same_file(path, os.fstat(fd)):
-                break
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
+    file = Descriptor()
     try:
+        file.open(path, _LOCK_FILE)
+        while not _wait_for_lock(file, path):
+            file.close()
+            file = Descriptor()
+            file.open(path, _LOCK_FILE)
         yield
     finally:
-        with contextlib.suppress(OSError):
+        _release_lock(file, path)
+
+
+def _wait_for_lock(file: Descriptor, path: str) -> bool:
+    """Lock a lock file, and return whether it still has its name."""
+    with file as fd:
+        syscalls.lock(fd, fcntl.LOCK_EX)
+        return syscalls.same_file(path, os.fstat(fd))
+
+
+def _release_lock(file: Descriptor, path: str) -> None:
+    """Remove a lock file and let go of the lock, if it is ours.
+
+    An interrupt may have come while it was waited for; whoever has a lock gets it once more.
+    """
+    with contextlib.suppress(OSError, StoreClosed), file as fd:
+        held = syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is not False
+        if held and syscalls.same_file(path, os.fstat(fd)):
             os.unlink(path)
-        os.close(fd)
+        # Closing is not enough: a child forked at this moment still has the file open.
+        syscalls.lock(fd, fcntl.LOCK_UN)
+    file.close()

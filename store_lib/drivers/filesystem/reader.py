@@ -17,27 +17,26 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTT
 _LARGE = 8 * 1024 * 1024
 
 
-def open_object(path: str) -> tuple[int, os.stat_result]:
+def open_object(path: str) -> tuple[Descriptor, os.stat_result]:
     """Open the file at ``path`` and return its descriptor and status.
 
     :raises NotFound: there is none, or something else than a file
     :raises Forbidden: it is a symbolic link, or may not be read
     """
+    file = Descriptor()
     try:
-        fd = os.open(path, _FLAGS)
-    except OSError as error:
-        raise translate(error, Action.READ, path) from error
-    try:
-        status = os.fstat(fd)
+        file.open(path, _FLAGS)
+        with file as fd:
+            status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise NotFound(image=path)
+        return file, status
     except OSError as error:
-        os.close(fd)
+        file.close()
         raise translate(error, Action.READ, path) from error
     except BaseException:
-        os.close(fd)
+        file.close()
         raise
-    return fd, status
 
 
 class FileReader(Reader):
@@ -49,8 +48,7 @@ class FileReader(Reader):
     parallel = True
 
     def __init__(self, path: str, offset: int, length: int | None, chunk_size: int) -> None:
-        fd, status = open_object(path)
-        self._file = Descriptor(fd)
+        self._file, status = open_object(path)
         self._path = path
         self._chunk_size = chunk_size
         self._status = status
@@ -63,7 +61,7 @@ class FileReader(Reader):
             raise InvalidRange(size=self.size, offset=offset, length=length)
         expected = self.size - offset if length is None else min(length, self.size - offset)
         if expected > _LARGE:
-            with contextlib.suppress(OSError):  # a hint
+            with contextlib.suppress(OSError), self._file as fd:  # a hint
                 os.posix_fadvise(fd, offset, expected, os.POSIX_FADV_SEQUENTIAL)
 
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:

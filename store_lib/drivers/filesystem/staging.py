@@ -34,6 +34,7 @@ from collections.abc import Iterator
 
 from store_lib.driver import Incomplete
 from store_lib.drivers.filesystem import names, syscalls
+from store_lib.drivers.filesystem.descriptor import Descriptor, opened
 from store_lib.drivers.filesystem.errors import Action, translate
 from store_lib.exceptions import BackendException, ErrorStatus
 
@@ -45,7 +46,7 @@ _ATTEMPTS = 20
 
 def stage(
     directory: str, object_id: str, nonce: str, name_max: int = names.NAME_MAX
-) -> tuple[int, str]:
+) -> tuple[Descriptor, str]:
     """Make and lock a staged file, and return its descriptor and path.
 
     :raises OSError: it cannot be made; nothing is left
@@ -54,21 +55,20 @@ def stage(
         if attempt:
             nonce = secrets.token_hex(16)
         path = f"{directory}/{names.staged_name(object_id, nonce, name_max)}"
+        file = Descriptor()
         try:
-            fd = os.open(path, _CREATE, 0o666)
+            file.open(path, _CREATE)
+            if _lock(file, path):
+                return file, path
+            _remove(path)
         except FileExistsError:
             continue
-        try:
-            if syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is not False:
-                opened = os.fstat(fd)
-                if opened.st_nlink or syscalls.same_file(path, opened):
-                    return fd, path
-            _remove(path)
         except BaseException:
+            # The name is ours even where the interrupt came before the descriptor was kept.
             _remove(path)
-            os.close(fd)
+            file.close()
             raise
-        os.close(fd)
+        file.close()
     raise BackendException(
         f"Cannot lock a new file in {directory}: something locks each one first. Find what does "
         "(a backup, a scanner, a sweep that never ends) and keep it out of the directory.",
@@ -76,8 +76,17 @@ def stage(
     )
 
 
+def _lock(file: Descriptor, path: str) -> bool:
+    """Lock a new staged file; return whether that was possible and it still has its name."""
+    with file as fd:
+        if syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is False:
+            return False
+        status = os.fstat(fd)
+        return bool(status.st_nlink) or syscalls.same_file(path, status)
+
+
 def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # a sweep removes it one day
         os.unlink(path)
 
 
@@ -112,13 +121,10 @@ def leftovers(directory: str) -> Iterator[Incomplete]:
 def _is_locked(path: str) -> bool:
     """Whether an upload holds its lock on the file; ``False`` where that cannot be told."""
     try:
-        fd = os.open(path, _LOOK)
+        with opened(path, _LOOK) as fd:
+            return syscalls.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB) is False
     except PermissionError:
         return False
-    try:
-        return syscalls.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB) is False
-    finally:
-        os.close(fd)
 
 
 def discard(path: str, modified: float) -> bool:
@@ -128,24 +134,17 @@ def discard(path: str, modified: float) -> bool:
     :raises StoreError: it may not be opened or removed
     """
     try:
-        fd = os.open(path, _LOOK)
+        with opened(path, _LOOK) as fd:
+            if syscalls.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB) is False:
+                return False
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_mtime > modified:
+                return False
+            if not syscalls.same_file(path, status):
+                return False
+            os.unlink(path)
+            return True
     except FileNotFoundError:
         return False
     except OSError as error:
         raise translate(error, Action.DELETE, path) from error
-    try:
-        if syscalls.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB) is False:
-            return False
-        opened = os.fstat(fd)
-        if not stat.S_ISREG(opened.st_mode) or opened.st_mtime > modified:
-            return False
-        if not syscalls.same_file(path, opened):
-            return False
-        os.unlink(path)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise translate(error, Action.DELETE, path) from error
-    finally:
-        os.close(fd)
-    return True

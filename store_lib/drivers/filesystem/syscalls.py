@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from store_lib.drivers.filesystem.descriptor import opened
+
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2
@@ -147,11 +149,8 @@ def fsync(fd: int) -> None:
 
 def fsync_directory(path: str) -> None:
     """Wait until the names in a directory are on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as fd:
         fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def clone(source: int, target: int) -> bool:

@@ -15,7 +15,7 @@ from store_lib.drivers.filesystem.errors import Action, translate
 from store_lib.drivers.filesystem.location import FileLocation
 from store_lib.drivers.filesystem.publishing import publish, sole_publisher
 from store_lib.drivers.filesystem.staging import stage
-from store_lib.exceptions import Duplicate, ErrorStatus, StoreClosed
+from store_lib.exceptions import Duplicate, ErrorStatus, StoreClosed, StoreError
 
 LOG = logging.getLogger(__name__)
 
@@ -65,18 +65,24 @@ class FileWriter(PositionWriter):
         #: Whether a write failed: then only fsync tells whether earlier ones are sound.
         self._doubtful = False
         self._aborted = False
-        fd, self._staged = stage(directory.path, object_id, nonce, directory.name_max)
-        self._file = Descriptor(fd)
-        if size is not None and size > SMALL:
-            try:
-                if settings.thin:
-                    # Told the size, XFS does not allocate ahead of each write into the holes.
-                    os.ftruncate(fd, size)
-                elif directory.preallocates:
-                    self._resize = syscalls.preallocate(fd, size)
-            except BaseException:
+        self._staged = ""
+        self._file = Descriptor()
+        try:
+            self._file, self._staged = stage(directory.path, object_id, nonce, directory.name_max)
+            if size is not None and size > SMALL:
+                self._make_room(size, directory.preallocates)
+        except BaseException:
+            if self._staged:
                 self.abort()
-                raise
+            raise
+
+    def _make_room(self, size: int, preallocates: bool) -> None:
+        with self._file as fd:
+            if self._settings.thin:
+                # Told the size, XFS does not allocate ahead of each write into the holes.
+                os.ftruncate(fd, size)
+            elif preallocates:
+                self._resize = syscalls.preallocate(fd, size)
 
     def write_at(self, offset: int, data: Chunk) -> None:
         with self._file as fd:
@@ -181,6 +187,13 @@ class FileWriter(PositionWriter):
             raise translate(error, Action.DELETE, self._staged) from error
         finally:
             self._file.close()
+
+    def __del__(self) -> None:
+        # An interrupt may lose a writer between its making and whoever would abort it.  In a
+        # child the file is closed, so the parent's stays.
+        if getattr(self, "_staged", "") and not self._file.closed:
+            with contextlib.suppress(StoreError):
+                self.abort()
 
     def _withdraw(self) -> None:
         """Take back what a commit published before it failed."""

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from store_lib.driver import Incomplete
 from store_lib.drivers.filesystem import FilesystemDriver, publishing, staging, syscalls
+from store_lib.drivers.filesystem.descriptor import Descriptor
 from store_lib.drivers.filesystem.publishing import Publishing, sole_publisher
 from store_lib.exceptions import BackendException, ErrorStatus, Forbidden, Invalid, StoreError
 
@@ -111,10 +113,11 @@ def test_ids_that_were_cut(driver, begin) -> None:
 def test_all_directories_are_looked_through(make, begin, tmp_path: Path) -> None:
     """Leftovers of every data directory are listed."""
     x, y = f"{tmp_path}/x", f"{tmp_path}/y"
+    kept = []
     for first in (x, y):
         second = y if first == x else x
         driver = make(filesystem_store_datadirs=[f"{first}:1", second])
-        begin(driver, "a")  # dropped
+        kept.append(begin(driver, "a"))
     assert sorted(Path(found.key).parent.name for found in incomplete(driver)) == ["x", "y"]
 
 
@@ -423,4 +426,89 @@ def test_probing_leaves_nothing_when_it_fails(tmp_path: Path, monkeypatch) -> No
     monkeypatch.setattr(publishing, "publish", fail)
     with pytest.raises(KeyboardInterrupt):
         publishing.probe(str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+# Forks and interrupts
+
+
+@contextlib.contextmanager
+def child_forked_here() -> Iterator[None]:
+    """Fork a child that does nothing, and end it with the block."""
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def waiter(path: Path) -> tuple[threading.Thread, int]:
+    """Return a thread that waits for the lock on a file, and its descriptor."""
+    fd = os.open(path, os.O_RDWR)
+    thread = threading.Thread(target=fcntl.flock, args=(fd, fcntl.LOCK_EX), daemon=True)
+    thread.start()
+    return thread, fd
+
+
+def test_a_child_keeps_no_lock_on_an_id(tmp_path: Path, monkeypatch: Any) -> None:
+    """A child that was forked while an id was published does not hold the id's lock."""
+    # Even a child that does not close its copy.
+    monkeypatch.setattr(Descriptor, "_after_fork", lambda _: None)
+    with contextlib.ExitStack() as stack:
+        with sole_publisher(str(tmp_path), "a"):
+            (path,) = tmp_path.iterdir()
+            stack.enter_context(child_forked_here())
+            thread, fd = waiter(path)
+            stack.callback(os.close, fd)
+        thread.join(10)
+        assert not thread.is_alive()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_child_keeps_nothing_of_an_upload_alive(make: Any, begin: Any) -> None:
+    """A child closes its copy of a staged file, so that it does not look like an upload at work."""
+    driver = make()
+    writer = begin(driver, "a")
+    writer.write_at(0, b"x")
+    with child_forked_here():
+        deadline = time.monotonic() + 10
+        writer._file.close()  # as the system does when the parent is killed
+        while incomplete(driver)[0].live:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    writer.abort()
+
+
+def test_a_child_that_drops_an_upload_leaves_the_file(make: Any, begin: Any) -> None:
+    """The staged file is its parent's: a child that forgets the writer does not remove it."""
+    driver = make()
+    writer = begin(driver, "a")
+    child = os.fork()
+    if child == 0:
+        del writer
+        os._exit(0 if len(incomplete(driver)) == 1 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert incomplete(driver)[0].live
+    writer.abort()
+
+
+def test_an_interrupt_while_the_lock_is_waited_for(tmp_path: Path, monkeypatch: Any) -> None:
+    """Whoever does not have the lock leaves the lock file to its holder."""
+    real = syscalls.lock
+
+    def lock(fd: int, how: int) -> bool | None:
+        if how == fcntl.LOCK_EX:
+            raise KeyboardInterrupt
+        return real(fd, how)
+
+    with sole_publisher(str(tmp_path), "a"):
+        with monkeypatch.context() as patch:
+            patch.setattr(syscalls, "lock", lock)
+            with pytest.raises(KeyboardInterrupt), sole_publisher(str(tmp_path), "a"):
+                pass
+        assert len(os.listdir(tmp_path)) == 1
     assert os.listdir(tmp_path) == []
