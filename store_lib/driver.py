@@ -323,6 +323,12 @@ class Reader(abc.ABC):
     validator: str | None = None
     #: Whether :meth:`stream` may be called several times at once.
     parallel: bool = False
+    #: Bytes of a piece of :meth:`stream` that suits the backend.  The engine sets it on the object
+    #: to what the next piece should have at most: less when memory is short.
+    piece_size: int = 1024 * 1024
+    #: Whether a small piece costs little more than its share of a large one (a local file).
+    #: Then :attr:`piece_size` becomes just what the caller wants.
+    exact: bool = False
 
     @abc.abstractmethod
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
@@ -332,8 +338,9 @@ class Reader(abc.ABC):
         length clipped to the object's end, and has got its first bytes before there is a second
         call; so the answer that is open already serves it.
         Where the driver has ``ranges``, further calls may ask for any range within the object.
-        Pieces may have any size.  A connection cut in the middle is raised as a temporary error; an
-        object that is no longer the same one as
+        Pieces may have any size; one that is given is not to be held any longer, since a caller
+        may take its time before it asks for the next.  A connection cut in the middle is raised
+        as a temporary error; an object that is no longer the same one as
         :class:`~store_lib.exceptions.ObjectChanged`; never a short end without a word.
         """
 

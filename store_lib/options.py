@@ -43,8 +43,9 @@ SET_OPTIONS: tuple[cfg.Opt, ...] = (
         default=256,
         min=1,
         help="Memory in MiB that all transfers of the process may hold in buffers together. "
-        "A transfer waits until its minimum is free; more window is taken only when it can be "
-        "had at once. When several sets of stores in one process ask for different limits, the "
+        "An upload waits until its minimum is free, for transfer_stall_timeout at most; small "
+        "objects have a share of their own, and more window is taken only when it can be had at "
+        "once. When several sets of stores in one process ask for different limits, the "
         "largest holds.",
     ),
 )

@@ -2,26 +2,52 @@
 
 import os
 import threading
+import time
+import weakref
 from collections import deque
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
+from store_lib.exceptions import TransferStalled
 from store_lib.transfer.limits import Watch
 
 MIB = 1024 * 1024
 DEFAULT_LIMIT = 256 * MIB
+#: Bytes of a piece that a reader fetches when memory is short, and the fewest.
+SHORT_PIECE = 64 * 1024
+LEAST_PIECE = 4 * 1024
+#: Seconds that a transfer without a stall limit waits for memory.
+LONGEST_WAIT = 300.0
+
+
+class Lender(Protocol):
+    """A transfer that holds more than it cannot do without."""
+
+    def give_back(self) -> None:
+        """Give back what can be done without; called by a thread that waits for memory."""
 
 
 class Budget:
-    """A number of bytes, handed out so that transfers cannot dead-lock over it.
+    """A number of bytes, handed out so that no transfer has to wait for a slow client's.
 
-    The rule: a transfer reserves its minimum in one piece, before it reads, and waits for that
-    in the order of arrival; everything further it takes only when it can be had at once.  So
-    nobody holds some memory while waiting for more.  A minimum larger than the whole budget is
-    granted when nobody else holds anything.  A thread that holds a reservation already (its
-    source is itself a transfer) is not made to wait for itself.  What was read ahead is given
-    back only once its caller comes for it, who may be that very thread, or a client that
-    sleeps: where nothing else is held a minimum is granted beside it.
+    What a transfer cannot do without (its minimum) it reserves in one piece, before it reads, and
+    waits for in the order of arrival.  Everything further (a wider window, what is read ahead) it
+    takes only when that can be had at once, and gives back as soon as somebody waits.  So nobody
+    holds some memory while waiting for more, and who waits does so for minimums only.
+
+    How far each may go:
+
+    * further memory up to three quarters of the limit, so that room for minimums is left;
+    * minimums up to seven eighths; one that is larger is granted when no other is held;
+    * the last eighth is for small amounts: each takes a quarter of what is left of it at most, so
+      that there is always room for a smaller one.  They overtake whoever waits for more.
+
+    A thread that holds a reservation already (its source is itself a transfer) is not made to
+    wait for itself.  No wait is without end: after the transfer's stall limit, or
+    :data:`LONGEST_WAIT`, it is given up.
+
+    Every change of the numbers is one assignment, and a reservation that is dropped gives back
+    what it held, so that an interrupt (an exception from a signal's handler) loses nothing.
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
@@ -32,10 +58,14 @@ class Budget:
     def _reset(self) -> None:
         """Forget everything: at the start, and in the child after a fork."""
         self._used = 0
-        #: Bytes of those that hold what was read ahead.
-        self._ahead = 0
-        self._queue: deque[object] = deque()
+        #: Bytes of those that were granted out of the last eighth.
+        self._small = 0
+        #: Who waits for a minimum, in the order of arrival.
+        self._queue: deque[weakref.ref[Reservation]] = deque()
+        #: How many minimums each thread holds.
         self._holders: dict[int, int] = {}
+        #: The transfers that are open, and can give back some of what they hold.
+        self._open: dict[int, weakref.ref[Lender]] = {}
         # Re-entrant: a reader that is collected while its thread is in here gives memory back.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -50,6 +80,17 @@ class Budget:
         """Bytes held now."""
         return self._used
 
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits."""
+        queue = self._queue
+        if not queue:
+            return False
+        with self._lock:
+            while queue and queue[0]() is None:  # lost by an interrupt
+                queue.popleft()
+        return bool(queue)
+
     def ask(self, limit: int) -> None:
         """Set the limit; when several ask, the largest of what they ask for holds."""
         with self._lock:
@@ -60,52 +101,139 @@ class Budget:
     def reserve(self, amount: int, watch: Watch | None = None) -> "Reservation":
         """Wait until ``amount`` bytes are free and take them.
 
-        :param watch: its deadline bounds the wait; waiting one's turn is no stall
-        :raises DeadlineExceeded: it ran out
+        :param watch: its limits bound the wait
+        :raises TransferStalled: too long
+        :raises DeadlineExceeded: the transfer's deadline ran out
         """
-        me = threading.get_ident()
-        with self._lock:
-            if self._holders.get(me):
-                return self._grant(amount, me)
-            if not self._queue and self._fits(amount):
-                return self._grant(amount, me)
-            ticket = object()
-            self._queue.append(ticket)
-            try:
-                while self._queue[0] is not ticket or not self._fits(amount):
-                    self._changed.wait(watch.patience(stall=False) if watch else None)
-                    if watch:
-                        watch.check(stall=False)
-                return self._grant(amount, me)
-            finally:
-                self._queue.remove(ticket)
-                self._changed.notify_all()
+        reservation = Reservation(self)
+        reservation.take(amount, watch)
+        reservation.hold()
+        return reservation
+
+    def open(self, lender: "Lender") -> "Reservation":
+        """Return a reservation of nothing yet, for a transfer that is not made to wait.
+
+        :param lender: is asked to give back what it can when somebody waits; until :meth:`close`
+        """
+        self._open[id(lender)] = weakref.ref(lender)
+        return Reservation(self)
+
+    def close(self, lender: "Lender") -> None:
+        """Forget a transfer."""
+        self._open.pop(id(lender), None)
+
+    @property
+    def piece(self) -> int:
+        """Bytes of a piece of which the caller of every open reader may hold one at a time."""
+        return max(SHORT_PIECE, self._limit // 4 // (len(self._open) or 1))
 
     def _fits(self, amount: int) -> bool:
-        return self._used == self._ahead or self._used + amount <= self._limit
+        """Whether a minimum can be granted to who came first."""
+        most = self._limit - self._limit // 8
+        held = self._used - self._small
+        return not held or held + amount <= most
 
-    def _grant(self, amount: int, holder: int) -> "Reservation":
-        self._used += amount
-        self._holders[holder] = self._holders.get(holder, 0) + 1
-        return Reservation(self, amount, holder)
+    def _is_small(self, amount: int) -> bool:
+        """Whether a minimum can be granted out of the last eighth."""
+        return 4 * amount <= self._limit // 8 - self._small
 
-    def open(self) -> "Reservation":
-        """Return a reservation of nothing yet, that can grow, for what is read ahead.
+    def _grant(self, reservation: "Reservation", amount: int, first: bool) -> bool:
+        """Grant a minimum if that can be; say whether."""
+        if (first and self._fits(amount)) or self._holders.get(threading.get_ident()):
+            reservation.add(amount)
+        elif self._is_small(amount):
+            reservation.add(amount, small=True)
+        else:
+            return False
+        return True
 
-        Its thread counts as no holder.
+    def _wait(self, reservation: "Reservation", amount: int, watch: Watch | None) -> None:
+        patience = (watch.limits.stall if watch else 0) or LONGEST_WAIT
+        end = time.monotonic() + patience
+        me = weakref.ref(reservation)
+        try:
+            with self._lock:
+                self._queue.append(me)
+            self._call_in(amount)
+            with self._lock:
+                while not self._grant(reservation, amount, self.wanted and self._queue[0] is me):
+                    left = end - time.monotonic()
+                    if left <= 0:
+                        raise self._starved(patience, amount)
+                    ends = watch.patience(stall=False) if watch else None
+                    self._changed.wait(left if ends is None else min(left, ends))
+                    if watch:
+                        watch.check(stall=False)
+        finally:
+            with self._lock:
+                if me in self._queue:
+                    self._queue.remove(me)
+                self._changed.notify_all()
+
+    def _call_in(self, amount: int) -> None:
+        """Let others give back what they can do without, until ``amount`` bytes are free.
+
+        Not under the lock, as each has a lock of its own.
         """
-        return Reservation(self, 0, None)
+        for each in list(self._open.values()):
+            with self._lock:
+                if self._fits(amount):
+                    return
+            lender = each()
+            if lender is not None:
+                lender.give_back()
+
+    def _starved(self, patience: float, amount: int) -> TransferStalled:
+        return TransferStalled(
+            f"No memory for {patience:g} s: a transfer needs {amount} bytes, and others hold "
+            f"{self._used} of {self._limit} (transfer_memory_limit). Raise it, or find out which "
+            "clients or stores are so slow."
+        )
 
 
 class Reservation:
     """Bytes that one transfer holds; a context manager that gives them back."""
 
-    def __init__(self, budget: Budget, amount: int, holder: int | None) -> None:
+    def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self.amount = amount
-        self._holder = holder
-        self._ahead = holder is None
+        self.amount = 0
+        self._small = 0
+        self._holder: int | None = None
         self._generation = budget._lock
+
+    @property
+    def inherited(self) -> bool:
+        """Whether it was made before a fork, by the parent: then it neither grows nor shrinks."""
+        return self._generation is not self.budget._lock
+
+    def take(self, amount: int, watch: Watch | None = None) -> None:
+        """Take ``amount`` bytes, as :meth:`Budget.reserve` does."""
+        budget = self.budget
+        with budget._lock:
+            if budget._grant(self, amount, not budget.wanted):
+                return
+        budget._wait(self, amount, watch)
+
+    def take_piece(self, wanted: int, watch: Watch) -> int:
+        """Take memory for the next piece of a reader, and return how much.
+
+        It is all that is wanted if that can be had at once, or else out of the last eighth, so
+        that no reader waits for a slow client either.
+        """
+        if self.grow(wanted):
+            return wanted
+        budget = self.budget
+        with budget._lock:
+            share = budget._limit // 8 - budget._small
+            amount = min(wanted, max(LEAST_PIECE, min(SHORT_PIECE, share // 4)))
+        self.take(amount, watch)
+        return amount
+
+    def hold(self) -> None:
+        """Say that this thread holds a minimum."""
+        me, holders = threading.get_ident(), self.budget._holders
+        with self.budget._lock:
+            self._holder, holders[me] = me, holders.get(me, 0) + 1
 
     def grow(self, amount: int) -> bool:
         """Take ``amount`` more bytes if they are free and nobody waits; say whether."""
@@ -113,41 +241,46 @@ class Reservation:
         if self._generation is not budget._lock:
             return False  # what was taken before a fork is not given back after it either
         with budget._lock:
-            if budget._queue or budget._used + amount > budget._limit:
+            used = budget._used + amount
+            if budget.wanted or used > budget._limit - budget._limit // 4:
                 return False
-            self._take(amount)
+            self.amount, budget._used = self.amount + amount, used
             return True
 
     def shrink(self, amount: int) -> None:
         """Give ``amount`` bytes back."""
         budget = self.budget
         if self._generation is not budget._lock:
-            return  # taken before a fork; the child's budget never knew of it
+            return  # the child's budget never knew of it
         with budget._lock:
-            self._take(-min(amount, self.amount))
+            amount = min(amount, self.amount)
+            if self._small:
+                self.add(-amount)
+            else:
+                self.amount, budget._used = self.amount - amount, budget._used - amount
             if budget._queue:
                 budget._changed.notify_all()
 
     def release(self) -> None:
         """Give everything back; further calls do nothing."""
         budget = self.budget
-        if self._generation is not budget._lock:
+        if self.inherited:
             return
         with budget._lock:
-            holder, self._holder = self._holder, None
+            holder, holders = self._holder, budget._holders
             if holder is not None:
-                left = budget._holders.pop(holder) - 1
-                if left:
-                    budget._holders[holder] = left
-            self._take(-self.amount)
-            if budget._queue:
-                budget._changed.notify_all()
+                self._holder, holders[holder] = None, holders[holder] - 1
+                if not holders[holder]:
+                    del holders[holder]
+            self.shrink(self.amount)
 
-    def _take(self, amount: int) -> None:
-        self.amount += amount
-        self.budget._used += amount
-        if self._ahead:
-            self.budget._ahead += amount
+    def add(self, amount: int, *, small: bool = False) -> None:
+        """Count ``amount`` more bytes, or less where it is negative; under the budget's lock."""
+        budget = self.budget
+        mine, used = self.amount + amount, budget._used + amount
+        ours = self._small + amount if small else min(self._small, mine)
+        least = budget._small + ours - self._small
+        self.amount, self._small, budget._used, budget._small = mine, ours, used, least
 
     def __enter__(self) -> Self:
         return self
@@ -159,6 +292,10 @@ class Reservation:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+    def __del__(self) -> None:
+        if getattr(self, "amount", 0) or getattr(self, "_holder", None) is not None:
+            self.release()
 
 
 #: The one budget that every transfer of the process draws on.

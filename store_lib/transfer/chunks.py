@@ -77,6 +77,8 @@ class Slot:
                 self.data = b""
                 pool.free.append(self)
                 pool.changed.notify()
+        if pool.budget.wanted:
+            pool.give_back()
         pool.watch.progress()
 
 
@@ -102,12 +104,14 @@ class Pool:
         self.watch = watch
         self.free: list[Slot] = []
         self.changed = threading.Condition()
+        self.budget = reservation.budget
         self._reservation = reservation
-        self._covered = minimum
+        self._covered = self._least = minimum
         self._maximum = max(minimum, maximum)
         self._slots: list[Slot] = []
         self._failure = failure
         self._meter = meter
+        self.budget.open(self)
 
     def take(self) -> Slot:
         """Wait for a free slot and return it; raise what any thread of the transfer raised.
@@ -137,6 +141,24 @@ class Pool:
             finally:
                 self._meter.wait += waited
 
+    def give_back(self) -> None:
+        """Let go of slots that nobody uses, down to those without which the transfer cannot go on.
+
+        Called by whoever waits for memory, and by whoever frees a slot while somebody does.
+        """
+        with self.changed:
+            spare = self._covered - self._least
+            idle = self._covered - len(self._slots)
+            while spare > idle and self.free:
+                slot = self.free.pop()
+                self._slots.remove(slot)
+                slot.drop()
+                idle += 1
+            count = min(spare, idle)
+            if count > 0:
+                self._covered -= count
+                self._reservation.shrink(count * self.chunk_size)
+
     def hold(self, number: int, maximum: int) -> bool:
         """Make sure that ``number`` slots can be held at once; say whether they can.
 
@@ -145,6 +167,7 @@ class Pool:
         with self.changed:
             if not self._cover(number):
                 return False
+            self._least = max(number, self._least)
             self._maximum = max(self._maximum, number, maximum)
             return True
 
@@ -159,6 +182,7 @@ class Pool:
 
     def close(self) -> None:
         """Let go of all memory now: slots and pool refer to each other, and would linger."""
+        self.budget.close(self)
         with self.changed:
             slots, self._slots = self._slots, []
             self.free.clear()

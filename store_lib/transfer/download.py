@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Self
 
 from store_lib.driver import Reader
-from store_lib.exceptions import BackendException, ErrorStatus, StoreError
+from store_lib.exceptions import BackendException, ErrorStatus, StoreClosed, StoreError
 from store_lib.transfer.budget import Budget, Reservation
 from store_lib.transfer.digest import compare, new_digest
 from store_lib.transfer.limits import Watch
@@ -35,8 +35,10 @@ class Cursor:
     ) -> None:
         self.reader = reader
         self.end = end
+        #: Whether reading can go on at any position, on the very same bytes.
+        self.resumable = ranges and reader.validator is not None
         #: What is resumed on no sure identity could be another object's bytes.
-        self._retry = retry if ranges and reader.validator is not None else retry.once()
+        self._retry = retry if self.resumable else retry.once()
         #: Whether the bytes up to ``end`` are known to be there; else it is only a bound.
         self._certain = reader.size is not None
         self._meter = meter
@@ -60,7 +62,9 @@ class Cursor:
                     position += len(piece)
                     if end is not None and position > end:
                         raise BackendException(f"Expected {length} bytes, got more from the store.")
-                    yield piece
+                    hand = [piece]
+                    del piece  # a generator that waits is to hold nothing of what it gave
+                    yield hand.pop()
                 if self._certain and end is not None and position < end:
                     raise BackendException(
                         f"Expected bytes up to {end}, got a clean end at {position}.",
@@ -78,21 +82,27 @@ class Cursor:
 class _Range:
     """A range that a thread reads into memory, ahead of the caller.
 
-    :param reserved: bytes of memory taken for it; 0 when it may only hold a few pieces
+    :param reserved: bytes of memory taken for it; 0: its thread reads a piece only while the
+        caller waits for one
     """
 
     def __init__(self, offset: int, end: int | None, reserved: int) -> None:
+        #: Of the next byte that the caller gets.
         self.offset = offset
         self.end = end
         self.reserved = reserved
         self.pieces: deque[bytes] = deque()
+        #: Whether the caller waits for a piece.
+        self.wanted = False
+        #: Whether nobody will come for what is left of it.
+        self.dropped = False
         self.done = False
         self.error: BaseException | None = None
         self.changed = threading.Condition()
 
 
-class ReadAhead:
-    """Reads some ranges ahead of the caller, each by a thread, as memory allows.
+class Feed:
+    """Gives the pieces of an object in order, and reads some ranges ahead, as memory allows.
 
     Holds no reference to the object that the caller reads from, so that dropping that one ends
     the threads.  The range that the caller is at needs no memory of the budget.
@@ -101,10 +111,24 @@ class ReadAhead:
     :param size: bytes of a range
     :param sequential_rate: bytes per second; while the store gives as many, one stream is read
     :param bounded: the caller's range too is read by a thread, so that waiting for it can end
+    :param reservation: memory for what is read ahead
     """
 
-    #: Pieces that a range without reserved memory may be ahead of the caller.
-    FEW = 2
+    # What most readers of small objects never need is made later.
+    _over = False
+    #: What the caller's own thread reads.
+    _stream: Generator[bytes, None, None] | None = None
+    #: What a thread reads at the place where the caller is.
+    _current: _Range | None = None
+    #: Taken from by the caller at the left, and by who waits for memory at the right.
+    _ahead: deque[_Range] | None = None
+    _got, _waited = 0, 0.0
+    #: Ends the threads.
+    _stop: threading.Event | None = None
+    #: What threads are at work on, under the lock.
+    _running: set[_Range]
+    _lock: Any
+    _at_end: Callable[[], object] | None = None
 
     def __init__(
         self,
@@ -120,113 +144,123 @@ class ReadAhead:
     ) -> None:
         self._cursor = cursor
         self._watch = watch
-        self._sequential_rate = sequential_rate
+        self._sequential_rate = sequential_rate if width > 1 and not bounded else 0
         self._size = size
         self._width = width
         self._bounded = bounded
-        self._next: int | None = offset
+        #: Of the next byte that the caller gets.
+        self._position = offset
+        #: After what the caller's own thread reads.
+        self._stream_end: int | None = offset
         self._reservation = reservation
-        self._stop = threading.Event()
-        self._ahead: deque[_Range] = deque()
-        self._lock = threading.Lock()
-        self._running = 0
-        self._at_end: Callable[[], object] | None = None
 
-    def pieces(self) -> Generator[bytes, None, None]:
-        """Yield all the bytes, in order."""
-        if self._sequential_rate and not self._bounded:
-            yield from self._sequence()
+    def next(self) -> bytes:
+        """Return the next piece, empty at the end."""
         while True:
-            if self._ahead:
-                current = self._ahead.popleft()
-            elif (span := self._advance()) is None:
-                return
-            elif self._bounded:
-                current = self._start(*span, reserved=0)
+            stream = self._stream
+            if stream is not None:
+                began = time.perf_counter()
+                piece = next(stream, b"")
+                if not piece:
+                    self._stream = None
+                    self._over = self._stream_end is None or self._position < self._stream_end
+                elif self._sequential_rate:
+                    self._judge(time.perf_counter() - began, len(piece))
+            elif self._current is not None:
+                piece = self._follow(self._current)
+            elif self._over or (
+                self._cursor.end is not None and self._position >= self._cursor.end
+            ):
+                return b""
             else:
-                for piece in self._cursor.pieces(*span):
-                    self._fill()
-                    yield piece
+                self._begin()
                 continue
-            for piece in self._follow(current):
-                self._fill()
-                yield piece
-            self._reservation.shrink(current.reserved)
+            if piece:
+                self._position += len(piece)
+                if self._width > 1:
+                    self._fill()
+                return piece
 
-    def _sequence(self) -> Generator[bytes, None, None]:
-        """Yield the bytes of one stream, to the end, or until it turns out to be slow.
+    def _begin(self) -> None:
+        """Go on with what was read ahead, or else read from here."""
+        while self._ahead:
+            with contextlib.suppress(IndexError):  # given back just now
+                ahead = self._ahead.popleft()
+                if ahead.offset == self._position and not ahead.dropped:
+                    self._current = ahead
+                    return
+                self._drop(ahead)
+        end = self._cursor.end
+        if end is not None and self._width > 1 and not self._sequential_rate:
+            end = min(end, self._position + self._size)
+        if self._bounded:
+            self._current = _Range(self._position, end, 0)
+            self._start(self._current)
+        else:
+            self._stream_end = end
+            self._stream = self._cursor.pieces(self._position, end)
+
+    def _judge(self, waited: float, got: int) -> None:
+        """Find out whether one stream is enough, or has turned out to be slow.
 
         What is asked is how long the store keeps the caller waiting, over as many bytes as would
         be read at once; how fast the caller takes them says nothing.
         """
-        position = self._next
-        assert position is not None
         window = self._width * self._size
-        patience = window / self._sequential_rate
-        got, waited = 0, 0.0
-        with contextlib.closing(self._cursor.pieces(position, self._cursor.end)) as stream:
-            while waited <= patience:
-                began = time.perf_counter()
-                piece = next(stream, b"")
-                waited += time.perf_counter() - began
-                got += len(piece)
-                if not piece:
-                    self._next = None
-                    return
-                position += len(piece)
-                self._next = position
-                yield piece
-                if got >= window:
-                    got, waited = 0, 0.0
-
-    def _advance(self) -> tuple[int, int | None] | None:
-        """Return the next range that nobody reads yet."""
-        offset, end = self._next, self._cursor.end
-        if offset is None or (end is not None and offset >= end):
-            return None
-        if end is None or self._width == 1:
-            self._next = None
-            return offset, end
-        self._next = min(end, offset + self._size)
-        return offset, self._next
+        self._got += got
+        self._waited += waited
+        if self._waited > window / self._sequential_rate:
+            assert self._stream is not None
+            self._stream.close()
+            self._stream, self._sequential_rate = None, 0
+        elif self._got >= window:
+            self._got, self._waited = 0, 0.0
 
     def _fill(self) -> None:
         """Start as many threads as there is room for; only once the first byte has come."""
         end = self._cursor.end
-        while len(self._ahead) < self._width - 1 and self._next is not None and end is not None:
-            cost = min(self._size, end - self._next)
-            if cost <= 0 or not self._reservation.grow(cost):
+        if end is None or self._sequential_rate:
+            return
+        if self._ahead is None:
+            self._ahead = deque()
+        while len(self._ahead) < self._width - 1:
+            try:
+                begin = self._ahead[-1].end
+            except IndexError:
+                begin = self._stream_end if self._current is None else self._current.end
+            if begin is None or begin >= end:
                 return
-            span = self._advance()
-            assert span is not None
-            self._ahead.append(self._start(*span, reserved=cost))
+            cost = min(self._size, end - begin)
+            if not self._reservation.grow(cost):
+                return
+            span = _Range(begin, begin + cost, cost)
+            self._ahead.append(span)
+            self._start(span)
 
-    def _start(self, offset: int, end: int | None, *, reserved: int) -> _Range:
-        span = _Range(offset, end, reserved)
-        with self._lock:
-            self._running += 1
-        threading.Thread(
+    def _start(self, span: _Range) -> None:
+        """Start the thread that reads a range, which :meth:`close` knows of by now."""
+        if self._stop is None:
+            self._running, self._lock = set(), threading.RLock()
+            self._stop = threading.Event()
+        thread = threading.Thread(
             target=self._read, args=(span,), name="store_lib-read-ahead", daemon=True
-        ).start()
-        return span
+        )
+        self._running.add(span)
+        try:
+            thread.start()
+        except BaseException:
+            if not thread.is_alive():
+                self._running.discard(span)
+            raise
 
     def _read(self, span: _Range) -> None:
         """Read a range; the body of a thread."""
         error: BaseException | None = None
         try:
-            for piece in self._cursor.pieces(span.offset, span.end, self._stop):
-                with span.changed:
-                    while (
-                        not span.reserved
-                        and len(span.pieces) >= self.FEW
-                        and not self._stop.is_set()
-                    ):
-                        span.changed.wait(1.0)
-                    if self._stop.is_set():
-                        break
-                    span.pieces.append(piece)
-                    span.changed.notify_all()
+            stream = self._cursor.pieces(span.offset, span.end, self._stop)
+            while self._goes_on(span) and self._hand_over(span, next(stream, b"")):
                 self._watch.progress()
+            stream.close()
         except BaseException as trouble:
             error = trouble
         finally:
@@ -235,41 +269,104 @@ class ReadAhead:
                 span.done = True
                 span.changed.notify_all()
             with self._lock:
-                self._running -= 1
+                self._running.discard(span)
                 last = None if self._running else self._at_end
             if last is not None:
                 last()
 
-    def _follow(self, current: _Range) -> Iterator[bytes]:
-        while True:
-            with current.changed:
-                while not current.pieces and not current.done:
-                    current.changed.wait(self._watch.patience())
-                    if not current.pieces and not current.done:
-                        self._watch.check()
-                if not current.pieces:
-                    if current.error is not None:
-                        raise current.error
-                    return
-                piece = current.pieces.popleft()
+    def _goes_on(self, span: _Range) -> bool:
+        """Wait until a piece of the range may be read; say whether any more is."""
+        with span.changed:
+            while not (span.reserved or span.wanted or span.dropped or self._is_stopped()):
+                span.changed.wait()
+            return not (span.dropped or self._is_stopped())
+
+    def _is_stopped(self) -> bool:
+        return self._stop is not None and self._stop.is_set()
+
+    def _hand_over(self, span: _Range, piece: bytes) -> bool:
+        with span.changed:
+            if not piece or span.dropped:
+                return False
+            span.pieces.append(piece)
+            span.wanted = False
+            span.changed.notify_all()
+        return True
+
+    def _follow(self, current: _Range) -> bytes:
+        """Return the next piece of a range that a thread reads, empty at its end."""
+        with current.changed:
+            if not current.pieces and not current.done:
+                current.wanted = True
                 current.changed.notify_all()
-            yield piece
+            while not (current.pieces or current.done or current.dropped):
+                current.changed.wait(self._watch.patience())
+                if not (current.pieces or current.done or current.dropped):
+                    self._watch.check()
+            current.wanted = False
+            if current.pieces:
+                piece = current.pieces.popleft()
+                current.offset += len(piece)
+                return piece
+            if current.error is not None and not current.dropped:
+                raise current.error
+        self._current = None
+        if not current.dropped:
+            self._over = current.end is None or current.offset < current.end
+        self._drop(current)
+        return b""
+
+    def _drop(self, span: _Range) -> None:
+        """Forget a range, and give its memory back."""
+        with span.changed:
+            span.dropped = True
+            span.pieces.clear()
+            reserved, span.reserved = span.reserved, 0
+            span.changed.notify_all()
+        self._reservation.shrink(reserved)
+
+    def give_back(self) -> None:
+        """Drop what was read ahead and the caller does not wait for; another thread's call."""
+        while self._ahead:
+            with contextlib.suppress(IndexError):
+                self._drop(self._ahead.pop())
+        current = self._current
+        if current is not None and current.reserved and not current.wanted:
+            self._drop(current)
+
+    def go_to(self, position: int) -> None:
+        """Go on at another position."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        current, self._current = self._current, None
+        if current is not None:
+            self._drop(current)
+        self._position = position
+        self._over = False
 
     def close(self, at_end: Callable[[], object]) -> None:
-        """End the threads without waiting for them, and give the memory back.
+        """End the threads without waiting for them, and give the memory back; idempotent.
 
         :param at_end: called once no thread is at work any more
         """
+        if self._stream is not None:
+            # Another thread may be in it; what it holds goes with the reader.
+            with contextlib.suppress(ValueError):
+                self._stream.close()
+        if self._stop is None:
+            self._reservation.release()
+            at_end()
+            return
         self._stop.set()
-        for ahead in self._ahead:
-            with ahead.changed:
-                ahead.changed.notify_all()
-        self._ahead.clear()
+        for span in (*(self._ahead or ()), self._current):
+            if span is not None:
+                self._drop(span)
         self._reservation.release()
         with self._lock:
             self._at_end = at_end
-            running = self._running
-        if not running:
+            last = not self._running
+        if last:
             at_end()
 
 
@@ -278,7 +375,15 @@ class ObjectReader:
 
     A context manager.  However the reading ends (at the end, by ``close``, by an error, by
     dropping the object) everything it held is released.  For one thread at a time.
+
+    Between two reads it holds a piece at most, which counts against the memory limit; what is
+    read ahead does too.  Both are given back when an upload waits for memory, and are read again.
     """
+
+    # For __del__, wherever an interrupt ends __init__.
+    _closed = True
+    _freed = True
+    _ended: TransferReport | None = None
 
     def __init__(
         self,
@@ -297,7 +402,6 @@ class ObjectReader:
         digests: Mapping[str, str] | None,
         released: Callable[[], object],
     ) -> None:
-        self._closed = False
         self._released = released
         self._reader = reader
         self._meter = Meter()
@@ -316,79 +420,129 @@ class ObjectReader:
             self.length = max(0, end - offset)
         self._expected = dict(digests or {})
         self._hashes = {name: new_digest(name) for name in self._expected}
-        self._done = 0
-        self._rest = memoryview(b"")
         self._digest_seconds = 0.0
-        self._ended: TransferReport | None = None
+        #: Bytes that came from the store, that the digests have seen, and that the caller got.
+        self._done = self._digested = self._given = 0
+        #: What is left of the last piece, and whether it counts in the budget; whoever takes it
+        #: out owns it: the caller's next read, or a thread that waits for memory.
+        self._hand: list[tuple[memoryview, bool]] = []
+        self._offset = offset
         cursor = Cursor(reader, end, retry, ranges, self._meter, watch)
-        self._ahead: ReadAhead | None = None
-        self._pieces: Generator[bytes, None, None]
-        if bounded or width > 1:
-            self._ahead = ReadAhead(
-                cursor,
-                offset,
-                width=width,
-                size=read_size,
-                sequential_rate=sequential_rate,
-                bounded=bounded,
-                watch=self._watch,
-                reservation=budget.open(),
-            )
-            self._pieces = self._ahead.pieces()
-        else:
-            self._pieces = cursor.pieces(offset, end)
+        self._resumable = cursor.resumable
+        self._piece_size = reader.piece_size
+        self._exact = reader.exact and not bounded
+        #: For the piece that is fetched, what is in hand, and what is read ahead.
+        self._budget = budget
+        self._memory = budget.open(self)
+        self._feed = Feed(
+            cursor,
+            offset,
+            width=width,
+            size=read_size,
+            sequential_rate=sequential_rate,
+            bounded=bounded,
+            watch=self._watch,
+            reservation=self._memory,
+        )
         self._left_at = time.perf_counter()
+        self._freed = False
+        self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        if len(self._rest):
-            rest = bytes(self._rest)
-            self._rest = memoryview(b"")
-            return rest
-        piece = self._fetch()
-        if not piece:
+        piece = self._take(None)
+        if not len(piece):
             raise StopIteration
-        return piece
+        self._given += len(piece)
+        return piece if isinstance(piece, bytes) else bytes(piece)
 
-    def _fetch(self) -> bytes:
+    def _take(self, most: int | None) -> memoryview | bytes:
+        """Return what is left of the last piece, or the next one, empty at the end.
+
+        :param most: how many bytes the caller wants
+        """
+        if self._closed:
+            raise ValueError("read from a closed object reader")
+        rest = self._from_hand() if self._hand else None
+        if rest is not None:
+            return rest
+        return b"" if self._freed else self._fetch(most)
+
+    def _from_hand(self) -> memoryview | None:
+        """Take out what is in hand, if nobody else has."""
+        try:
+            rest, counted = self._hand.pop()
+        except IndexError:
+            return None
+        if counted:
+            self._memory.shrink(len(rest))
+        return rest
+
+    def _keep(self, rest: memoryview) -> None:
+        """Keep what the caller did not want yet, if there is memory for it."""
+        if not len(rest):
+            return
+        counted = self._memory.grow(len(rest))
+        if counted or not self._resumable:
+            self._hand.append((rest, counted))
+
+    def give_back(self) -> None:
+        """Give up what is held for the caller; for a thread that waits for memory."""
+        self._feed.give_back()
+        if self._resumable:
+            self._from_hand()
+
+    def _fetch(self, most: int | None) -> bytes:
         """Return the next piece from the store, empty at the end.
 
         The end is told only once what was expected is verified.
         """
-        if self._closed:
-            if self._ended is None or self._ended.bytes != self.length:
-                raise ValueError("read from a closed object reader")
-            return b""
+        if self._memory.inherited:
+            raise StoreClosed("This reader belongs to the process that this one was forked from.")
         began = time.perf_counter()
         self._meter.source += began - self._left_at
         self._watch.progress()
+        taken = 0
         try:
+            if self._given != self._done:  # what was held has been given back
+                self._feed.go_to(self._offset + self._given)
+                self._done = self._given
+            if self._done != self.length:
+                wanted = min(self._piece_size, self._budget.piece)
+                if self._exact and most is not None and most < wanted:
+                    wanted = most
+                self._reader.piece_size = taken = self._memory.take_piece(wanted, self._watch)
             piece = self._next_piece()
         except BaseException:
             self.close()
             raise
+        finally:
+            if taken:
+                self._memory.shrink(taken)
         self._left_at = time.perf_counter()
         return piece
 
     def _next_piece(self) -> bytes:
         began = time.perf_counter()
         try:
-            while not (piece := next(self._pieces)):
-                pass
-        except StopIteration:
-            self._finish()
-            return b""
+            piece = self._feed.next()
         finally:
             self._meter.store += time.perf_counter() - began
+        if not piece:
+            self._finish()
+            return b""
         self._watch.check()
+        known = self._digested - self._done
         self._done += len(piece)
         self._watch.done = self._done
-        if self._hashes:
+        if self._hashes and known < len(piece):
             began = time.perf_counter()
+            new = memoryview(piece)[known:] if known else piece
             for digest in self._hashes.values():
-                digest.update(piece)
+                digest.update(new)
+            self._digested = self._done
             self._digest_seconds += time.perf_counter() - began
         return piece
 
@@ -396,7 +550,7 @@ class ObjectReader:
         if self.length is None:
             self.length = self._done
         compare({name: each.hexdigest() for name, each in self._hashes.items()}, self._expected)
-        self.close()
+        self._free()
 
     def read(self, amount: int | None = -1, /) -> bytes:
         """Return ``amount`` bytes, fewer only at the end; all that is left for -1 or ``None``."""
@@ -404,25 +558,20 @@ class ObjectReader:
             return b"".join(self)
         if not amount:
             return b""
-        if not len(self._rest):
-            piece = self._fetch()
-            if len(piece) in (0, amount):
-                return piece
-            self._rest = memoryview(piece)
-        if len(self._rest) >= amount:
-            found = bytes(self._rest[:amount])
-            self._rest = self._rest[amount:]
-            return found
+        piece = self._take(amount)
+        if isinstance(piece, bytes) and len(piece) in (0, amount):
+            self._given += len(piece)
+            return piece
         gathered = bytearray()
-        while len(gathered) < amount:
-            if not len(self._rest):
-                piece = self._fetch()
-                if not piece:
-                    break
-                self._rest = memoryview(piece)
-            part = self._rest[: amount - len(gathered)]
+        while len(piece):
+            view = memoryview(piece)
+            part = view[: amount - len(gathered)]
+            self._given += len(part)
             gathered += part
-            self._rest = self._rest[len(part) :]
+            if len(gathered) == amount:
+                self._keep(view[len(part) :])
+                break
+            piece = self._take(amount - len(gathered))
         return bytes(gathered)
 
     def readinto(self, buffer: Any, /) -> int:
@@ -430,24 +579,34 @@ class ObjectReader:
         view = memoryview(buffer).cast("B")
         done = 0
         while done < len(view):
-            if not len(self._rest):
-                piece = self._fetch()
-                if not piece:
-                    break
-                self._rest = memoryview(piece)
-            part = self._rest[: len(view) - done]
+            piece = memoryview(self._take(len(view) - done))
+            if not len(piece):
+                break
+            part = piece[: len(view) - done]
             view[done : done + len(part)] = part
             done += len(part)
-            self._rest = self._rest[len(part) :]
+            self._given += len(part)
+            self._keep(piece[len(part) :])
         return done
 
     def readable(self) -> bool:
         """Return true."""
         return True
 
+    def writable(self) -> bool:
+        """Return false."""
+        return False
+
+    def seekable(self) -> bool:
+        """Return false: get the range that is wanted instead."""
+        return False
+
+    def flush(self) -> None:
+        """Do nothing, as any file that is only read."""
+
     @property
     def closed(self) -> bool:
-        """Whether everything is released."""
+        """Whether it was closed, by the caller or by an error: then nothing can be read."""
         return self._closed
 
     @property
@@ -459,17 +618,20 @@ class ObjectReader:
 
     def close(self) -> None:
         """Release everything; further calls do nothing."""
-        if self._closed:
-            return
-        self._ended = self.report
         self._closed = True
-        # Another thread may be in it; what it holds goes with the reader.
-        with contextlib.suppress(ValueError):
-            self._pieces.close()
-        if self._ahead is not None:
-            self._ahead.close(functools.partial(_release, self._reader, self._released))
-        else:
-            _release(self._reader, self._released)
+        self._hand.clear()
+        self._free()
+
+    def _free(self) -> None:
+        """Release everything but what is in hand; further calls do nothing."""
+        if self._freed:
+            return
+        if not self._memory.inherited:  # else it is the parent's to release
+            if self._ended is None:
+                self._ended = self.report
+            self._budget.close(self)
+            self._feed.close(functools.partial(_release, self._reader, self._released))
+        self._freed = True
 
     def __enter__(self) -> Self:
         return self
@@ -478,7 +640,7 @@ class ObjectReader:
         self.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
+        if not self._freed:
             self.close()
 
 
@@ -504,4 +666,4 @@ class LocalFileReader(ObjectReader):
 
     def tell(self) -> int:
         """Return the number of bytes read so far; mod_wsgi asks before it sends the file."""
-        return self._done
+        return self._given

@@ -194,9 +194,8 @@ class MemoryReader(Reader):
         end = len(self.data) if length is None else min(len(self.data), offset + length)
         while offset < end:
             self.driver.faults("piece", offset)
-            piece = self.data[offset : min(end, offset + self.driver.piece_size)]
-            yield piece
-            offset += len(piece)
+            start, offset = offset, min(end, offset + min(self.driver.piece_size, self.piece_size))
+            yield self.data[start:offset]
 
     def close(self) -> None:
         self.closed += 1

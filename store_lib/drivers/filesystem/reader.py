@@ -46,11 +46,12 @@ class FileReader(Reader):
     """
 
     parallel = True
+    exact = True
 
     def __init__(self, path: str, offset: int, length: int | None, chunk_size: int) -> None:
         self._file, status = open_object(path)
         self._path = path
-        self._chunk_size = chunk_size
+        self.piece_size = chunk_size
         self._status = status
         self.size: int = status.st_size
         self.validator = (
@@ -74,7 +75,7 @@ class FileReader(Reader):
         while position < end:
             with self._file as fd:
                 try:
-                    piece = os.pread(fd, min(self._chunk_size, end - position), position)
+                    piece = os.pread(fd, min(self.piece_size, end - position), position)
                     last = position + len(piece) >= end
                     changed = last and not syscalls.unchanged(self._status, os.fstat(fd))
                 except OSError as error:
@@ -90,7 +91,9 @@ class FileReader(Reader):
                     "to it. Find out what writes there, and read it again."
                 )
             position += len(piece)
-            yield piece
+            hand = [piece]
+            del piece
+            yield hand.pop()
 
     def fileno(self) -> int | None:
         if self._file.closed:

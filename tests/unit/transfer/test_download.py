@@ -1,8 +1,12 @@
 """Tests of the way out: ranges, resume, reading ahead, verification and release."""
 
+import csv
 import gc
 import hashlib
+import io
+import os
 import random
+import sys
 import threading
 import time
 from typing import Any
@@ -19,10 +23,11 @@ from store_lib.exceptions import (
     NotFound,
     ObjectChanged,
     RemoteServiceUnavailable,
+    StoreClosed,
     StoreRandomGetNotSupported,
     TransferStalled,
 )
-from store_lib.transfer.budget import Budget
+from store_lib.transfer.budget import PROCESS_BUDGET, Budget
 from store_lib.transfer.download import LocalFileReader
 from tests.unit.memory_driver import CHUNK, MemoryReader, memory_store
 
@@ -287,8 +292,10 @@ def test_memory_is_taken_only_when_free(monkeypatch: pytest.MonkeyPatch) -> None
     store, driver = rebuilt({"read_concurrency": 4, "read_size": CHUNK})
     with budget.reserve(3 * CHUNK):
         first, second = store.get(URI), store.get(URI)
-        assert next(first) == next(second) == DATA[:CHUNK]
-        assert first.read() == second.read() == DATA[CHUNK:]
+        for reader in (first, second):
+            piece = next(reader)
+            assert len(piece) < CHUNK
+            assert piece + reader.read() == DATA
     assert store.get(URI).read() == DATA
     wait_closed(driver)
     assert budget.used == 0
@@ -374,3 +381,122 @@ def test_report() -> None:
         reader.read()
     assert reader.report.bytes == len(DATA)
     assert reader.report.seconds > 0
+
+
+def test_nothing_is_held_between_two_reads(way: dict[str, Any]) -> None:
+    """A piece that was handed over is the caller's alone."""
+    store, _ = rebuilt(way)
+    with store.get(URI) as reader:
+        for _ in range(3):
+            piece = next(reader)
+            assert sys.getrefcount(piece) == 2
+
+
+def test_a_store_of_small_pieces_is_asked_for_what_is_wanted() -> None:
+    """Where small pieces cost nothing, a reader fetches just what its caller takes."""
+    store, _ = make()
+    reader = store.get(URI)
+    reader._exact = True
+    sizes = [reader.read(7), reader.read(CHUNK // 2)]
+    buffer = bytearray(11)
+    assert reader.readinto(buffer) == 11
+    assert b"".join(sizes) + buffer == DATA[: 7 + CHUNK // 2 + 11]
+    assert reader._hand == []
+    assert PROCESS_BUDGET.used == 0
+    reader.close()
+
+
+def test_what_is_held_is_given_back(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a reader holds for its caller goes when an upload waits, and is read again."""
+    from store_lib import store as module
+
+    budget = Budget(64 * CHUNK)
+    monkeypatch.setattr(module, "PROCESS_BUDGET", budget)
+    store, driver = rebuilt(way)
+    good = {"md5": hashlib.md5(DATA).hexdigest()}
+    with store.get(URI, expected=good) as reader:
+        found = reader.read(10)
+        for _ in range(5):
+            reader.give_back()
+            assert budget.used == 0
+            found += reader.read(CHUNK - 3)
+        assert budget.used > 0
+        assert found + reader.read() == DATA
+    assert reader.report.bytes == len(DATA)
+    wait_closed(driver)
+
+
+def test_only_a_reader_of_the_same_bytes_starts_again() -> None:
+    """Where nothing identifies the object, what is in hand stays in hand."""
+    store, _ = make(validator=None)
+    with store.get(URI) as reader:
+        assert reader.read(10) == DATA[:10]
+        reader.give_back()
+        assert reader.read() == DATA[10:]
+
+
+def test_many_readers_get_smaller_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pieces that the callers of many readers hold stay within a quarter of the memory."""
+    from store_lib import store as module
+
+    budget = Budget(16 * 1024 * 1024)
+    monkeypatch.setattr(module, "PROCESS_BUDGET", budget)
+    store, driver = make(piece_size=1 << 30)
+    data = bytes(2 * 1024 * 1024)
+    driver.objects["large"] = (data, "nonce")
+    readers = [store.get("memory://mem/large") for _ in range(32)]
+    assert sum(len(next(each)) for each in readers) == budget.limit // 4
+    for each in readers[1:]:
+        each.close()
+    assert len(next(readers[0])) == 1024 * 1024
+    readers[0].close()
+
+
+def test_a_closed_reader_gives_nothing(way: dict[str, Any]) -> None:
+    """After close there are no bytes, not even of the piece that was begun."""
+    store, driver = rebuilt(way)
+    reader = store.get(URI)
+    assert reader.read(10) == DATA[:10]
+    reader.close()
+    assert reader.closed
+    for read in (reader.read, lambda: reader.readinto(bytearray(3)), lambda: next(reader)):
+        with pytest.raises(ValueError, match="closed"):
+            read()
+    wait_closed(driver)
+
+
+def test_a_reader_is_a_file(way: dict[str, Any]) -> None:
+    """The classes of io take it for an open file that can only be read."""
+    store, driver = rebuilt(way)
+    with io.BufferedReader(store.get(URI)) as file:
+        assert file.read(5) == DATA[:5]
+        assert not file.seekable()
+        assert not file.writable()
+        assert file.peek(1)[:1] == DATA[5:6]
+        assert file.read() == DATA[5:]
+        assert file.read() == b""
+    driver.objects["it"] = ("größer\n".encode() * CHUNK, "nonce")
+    for make_file in (io.BufferedReader, lambda reader: reader):
+        with io.TextIOWrapper(make_file(store.get(URI)), encoding="utf-8") as text:
+            assert sum(line == "größer\n" for line in text) == CHUNK
+    with io.TextIOWrapper(store.get(URI), encoding="utf-8") as text:
+        assert next(csv.reader(text)) == ["größer"]
+    wait_closed(driver)
+
+
+def test_a_child_leaves_its_parents_reader_alone(way: dict[str, Any]) -> None:
+    """After a fork a reader of the parent gives nothing, and is not closed in the backend."""
+    store, driver = rebuilt(way)
+    with store.get(URI) as reader:
+        found = reader.read(10)
+        child = os.fork()
+        if not child:
+            try:
+                reader.read(1_000_000)
+            except StoreClosed:
+                reader.close()
+                os._exit(driver.readers[0].closed)
+            os._exit(99)
+        assert os.waitpid(child, 0)[1] == 0
+        assert found + reader.read() == DATA
+    wait_closed(driver)
