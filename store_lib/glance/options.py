@@ -1,7 +1,7 @@
 """The options that a service registers, and their listings for oslo-config-generator."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -26,7 +26,8 @@ def options_of(store_type: str) -> Sequence[cfg.Opt]:
     name = canonical(store_type)
     ours = driver_class(name)
     if ours is not None:
-        return ours.options
+        # glance_store adds to file systems that do not keep a name to one file, too.
+        return _with_defaults(ours.options, {"filesystem_store_checked_publish": True})
     old = old_class(name)
     return (old.OPTIONS or ()) if old is not None else ()
 
@@ -58,12 +59,19 @@ def register_reserved(conf: Any, store_id: str, store_type: str) -> None:
         "filesystem_store_datadir": RESERVED_DATADIR.format(store_id),
         "filesystem_store_durable": False,
     }
-    options = list(options_of(store_type))
-    for number, option in enumerate(options):
-        if option.dest in defaults:
-            options[number] = copy.copy(option)
-            options[number].default = defaults[option.dest]
+    options = _with_defaults(options_of(store_type), defaults)
     register(conf, (*STORE_OPTIONS, *options), store_id)
+
+
+def _with_defaults(options: Sequence[cfg.Opt], defaults: Mapping[str, Any]) -> list[cfg.Opt]:
+    """Return options, copies of those that have a default of their own here."""
+    changed = []
+    for option in options:
+        if option.dest in defaults:
+            option = copy.copy(option)
+            option.default = defaults[option.dest]
+        changed.append(option)
+    return changed
 
 
 def list_single() -> list[tuple[str, list[cfg.Opt]]]:

@@ -1,6 +1,5 @@
 """The filesystem driver on a disk that is really full: a small tmpfs, mounted for the test."""
 
-import contextlib
 import os
 import secrets
 import subprocess
@@ -14,6 +13,7 @@ from store_lib.drivers.filesystem import FilesystemDriver
 from store_lib.drivers.filesystem.location import FileLocation
 from store_lib.exceptions import BadStoreConfiguration, ErrorStatus, StorageFull, StorageWriteDenied
 from store_lib.options import StoreOptions
+from tests.servers.mounts import tmpfs
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0,
@@ -21,19 +21,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 MIB = 1024 * 1024
-
-
-@contextlib.contextmanager
-def tmpfs(path: Path, *options: str) -> Iterator[Path]:
-    """Mount a tmpfs at ``path``, made for it."""
-    path.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(path)], check=True
-    )
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from store_lib.driver import do_nothing
 from store_lib.drivers.filesystem import syscalls
 from store_lib.exceptions import ObjectChanged
 
@@ -17,24 +18,34 @@ _ZEROS = bytes(_HOLE)
 _NOT_BETWEEN = syscalls.UNSUPPORTED | {errno.EXDEV, errno.EBADF, errno.EPERM, errno.EACCES}
 
 
-def copy_contents(source: int, target: int, status: os.stat_result, *, durable: bool) -> None:
+def copy_contents(
+    source: int,
+    target: int,
+    status: os.stat_result,
+    *,
+    durable: bool,
+    step: Callable[[], None] = do_nothing,
+) -> None:
     """Copy all of one file to another, empty one, holes as holes.
 
     :param status: the source's, as it was when it was opened
     :param durable: set the disk to work on what has been copied at once
+    :param step: called between the pieces
     :raises ObjectChanged: the source is not what it was
     :raises OSError: reading or writing failed
     """
     if not syscalls.clone(source, target):
         os.ftruncate(target, status.st_size)
-        _copy_data(source, target, status, durable)
+        _copy_data(source, target, status, durable, step)
     elif os.fstat(target).st_size != status.st_size:
         raise ObjectChanged
     if not syscalls.unchanged(status, os.fstat(source)):
         raise ObjectChanged
 
 
-def _copy_data(source: int, target: int, status: os.stat_result, durable: bool) -> None:
+def _copy_data(
+    source: int, target: int, status: os.stat_result, durable: bool, step: Callable[[], None]
+) -> None:
     look = _hides_holes(source, status)
     in_kernel = not look
     for start, end in _data(source, status.st_size):
@@ -47,6 +58,7 @@ def _copy_data(source: int, target: int, status: os.stat_result, durable: bool) 
             if durable:
                 syscalls.pace_writeback(target, start, start + copied)
             start += copied
+            step()
 
 
 def _hides_holes(fd: int, status: os.stat_result) -> bool:

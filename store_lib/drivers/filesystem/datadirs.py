@@ -2,23 +2,34 @@
 
 import contextlib
 import dataclasses
+import functools
+import itertools
 import logging
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
-from store_lib.driver import Entry, Space
+from store_lib.driver import Entry, Repeater, Space
 from store_lib.drivers.filesystem import names, syscalls
 from store_lib.drivers.filesystem.errors import FULL, Action, bad_configuration, translate
+from store_lib.drivers.filesystem.exclusion import sole_publisher
 from store_lib.drivers.filesystem.location import FileLocation
 from store_lib.drivers.filesystem.publishing import CannotPublish, Publishing, probe
-from store_lib.exceptions import BadStoreUri, StorageFull
+from store_lib.exceptions import (
+    BadStoreConfiguration,
+    BadStoreUri,
+    ErrorStatus,
+    StorageFull,
+)
 
 LOG = logging.getLogger(__name__)
 
 #: Objects up to this size go without a look at the free space when there is no choice anyway.
 SMALL = 1024 * 1024
+#: Files of a listing that are looked at in one call, which is given up or repeated as a whole.
+_PAGE = 1000
 
 
 @dataclasses.dataclass
@@ -32,8 +43,12 @@ class DataDir:
     priority: int = 0
     #: With no symbolic link in it.
     real: str = ""
+    #: Whether :attr:`Publishing.CHECKED` may be used.
+    checked: bool = False
     #: ``None`` until it could be tried out.
     publishing: Publishing | None = None
+    #: Whether files can be locked.
+    locks: bool = True
     name_max: int = names.NAME_MAX
     #: Whether reserving a file's blocks beforehand is worth it: not in memory, where it would
     #: only clear every page that is then written.
@@ -50,19 +65,35 @@ class DataDir:
         :raises CannotPublish: there is no way
         :raises OSError: files cannot be made here
         """
-        how = self.publishing
-        if how is None:
-            how = self.publishing = probe(self.path)[0]
-        return how
+        if self.publishing is None:
+            self.examine()
+        assert self.publishing is not None
+        return self.publishing
 
-    def try_publishing(self) -> bool:
-        """Find out how to publish here, and return whether files can be locked.
+    def examine(self) -> None:
+        """Find out what the file system can do.
 
-        :raises CannotPublish: there is no way
+        :raises CannotPublish: it cannot keep a name to one file
         :raises OSError: files cannot be made here
         """
-        self.publishing, locks = probe(self.path)
-        return locks
+        self.name_max = min(names.NAME_MAX, os.pathconf(self.path, "PC_NAME_MAX"))
+        self.preallocates = not syscalls.in_memory(self.path)
+        self.tells_late = syscalls.tells_late(self.path)
+        publishing, self.locks = probe(self.path, checked=self.checked)
+        if publishing is Publishing.CHECKED:
+            LOG.warning(
+                "The file system under %s has neither renameat2(RENAME_NOREPLACE) nor hard links: "
+                "that an id is used once holds only among processes of this library that share "
+                "its locks",
+                self.path,
+            )
+        if not self.locks:
+            LOG.warning(
+                "Files in %s cannot be locked: a sweep cannot tell an upload at work from a "
+                "leftover and goes by age alone",
+                self.path,
+            )
+        self.publishing = publishing
 
 
 class DataDirs:
@@ -78,52 +109,50 @@ class DataDirs:
             for each in self._all
             for spelling in (each.path, each.spelling, each.real)
         )
-        #: Where the lock lies under which an id is published; the same for every process.
-        self.lock_directory = min(self.paths, default="")
 
     def prepare(
         self, store_id: str, dir_perm: int | None, file_perm: int | None, durable: bool
-    ) -> bool:
+    ) -> None:
         """Make the directories that are missing and try out that objects can be added.
+
+        Of several, those that cannot be used are warned of and tried again by each add.
 
         :param dir_perm: mode of directories that are made; ``None`` leaves it to the umask
         :param file_perm: mode of the files; where there is no ``dir_perm``, whoever is to reach
             the files may search the directories
-        :returns: whether files can be locked in each
-        :raises BadStoreConfiguration: readable if any of the directories is there
+        :raises BadStoreConfiguration: none can be used; readable if any of them is there
         """
-        locks = True
+        reasons = []
         for each in self._all:
             try:
                 _make(each.path, dir_perm)
-                if not os.path.isdir(each.path):
+                if not stat.S_ISDIR(os.stat(each.path).st_mode):
                     reason = f"{each.path} is not a directory. Remove it, or name another."
-                    break
+                    raise self._bad(store_id, reason)
                 if file_perm is not None and dir_perm is None:
                     _open_for(file_perm, each.path)
                 if durable:
                     _sync_with_parents(each.path)
-                each.name_max = min(names.NAME_MAX, os.pathconf(each.path, "PC_NAME_MAX"))
-                each.preallocates = not syscalls.in_memory(each.path)
-                each.tells_late = syscalls.tells_late(each.path)
-                can_lock = _try_publishing(each)
+                _examine(each)
             except CannotPublish as error:
-                reason = str(error)
-                break
+                reasons.append(str(error))
             except OSError as error:
-                reason = str(translate(error, Action.ADD, error.filename or each.path))
-                break
-            if not can_lock:
-                LOG.warning(
-                    "Files in %s cannot be locked: a sweep cannot tell an upload at work from a "
-                    "leftover and goes by age alone",
-                    each.path,
-                )
-            locks = locks and can_lock
-        else:
-            return locks
+                reasons.append(str(translate(error, Action.ADD, error.filename or each.path)))
+        if len(reasons) == len(self._all):
+            raise self._bad(store_id, reasons[0])
+        for reason in reasons:
+            LOG.warning("Store %s goes on without one of its directories. %s", store_id, reason)
+
+    def _bad(self, store_id: str, reason: str) -> BadStoreConfiguration:
         readable = any(os.path.isdir(path) for path in self.paths)
-        raise bad_configuration(store_id, reason, readable=readable)
+        return bad_configuration(store_id, reason, readable=readable)
+
+    @property
+    def atomic(self) -> bool:
+        """Whether one of several adds of an id wins whatever they do."""
+        if any(each.publishing is Publishing.CHECKED for each in self._all):
+            return False
+        return len(self._all) == 1 or all(each.locks for each in self._all)
 
     def path_of(self, location: FileLocation) -> str:
         """Return the path under which to open what ``location`` names.
@@ -153,54 +182,87 @@ class DataDirs:
         parent, _, name = path.rpartition("/")
         return names.is_private(name) and parent in self._parents
 
-    def holder_of(self, object_id: str) -> str | None:
+    def holder_of(self, object_id: str, *, other_than: str | None = None) -> str | None:
         """Return the path of whatever has this object's name in any of the directories.
 
-        :raises OSError: that cannot be looked up
+        One of several that cannot be looked at is passed over.
+
+        :param other_than: a directory that is left out
+        :raises OSError: that cannot be looked up in the only one
         """
         for each in self._all:
+            if each.path == other_than:
+                continue
             path = f"{each.path}/{object_id}"
             try:
                 os.stat(path, follow_symlinks=False)
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                if len(self._all) == 1:
+                    raise
+                LOG.warning("Passing over data directory %s: %s", each.path, error)
+                continue
             return path
         return None
 
-    def choose(self, size: int | None, *, thin: bool = False) -> DataDir:
-        """Return the directory for a new object: highest priority, then most free space.
+    @contextlib.contextmanager
+    def sole_publisher(
+        self, directory: DataDir, object_id: str
+    ) -> Iterator[Callable[[], None] | None]:
+        """Keep every other process from publishing this id, where the file system does not.
+
+        The block gets a function to call just before it publishes, ``None`` where none is needed.
+
+        :param directory: the one to publish in
+        :raises Duplicate: another process is publishing the id; temporary
+        :raises OSError: the id cannot be locked
+        """
+        checked = directory.publishing is Publishing.CHECKED
+        if len(self._all) == 1 and not checked:
+            yield None
+            return
+        needed = directory.path if checked else None
+        with sole_publisher(self.paths, object_id, needed) as check:
+            yield check
+
+    def candidates(self, size: int | None, *, at_most: bool = False) -> Iterator[DataDir]:
+        """Yield the directories to try for a new object: by priority, then by free space.
 
         :param size: bytes that it needs; ``None`` when unknown
-        :param thin: ``size`` is the most that it can need, and it may well turn out smaller
+        :param at_most: it may well turn out smaller, so those without room follow at the end
         :raises StorageFull: ``size`` fits in none of them
         """
-        if len(self._ranked) == 1 and (thin or size is None or size <= SMALL):
-            return self._ranked[0]
+        if len(self._all) == 1 and (at_most or size is None or size <= SMALL):
+            yield self._all[0]
+            return
         needed = max(size or 0, 1)
-        roomiest, most, last_error = None, 0, None
-        best: DataDir | None = None
-        best_free = 0
-        for each in self._ranked:
-            if best is not None and each.priority != best.priority:
-                break
-            try:
-                free = _room(each.path)[1]
-            except OSError as error:
-                LOG.warning("Passing over data directory %s: %s", each.path, error)
-                last_error = translate(error, Action.ADD, each.path)
-                continue
-            if free is None:
-                free = sys.maxsize
-            if free > most:
-                roomiest, most = each, free
-            if free >= needed and free > best_free:
-                best, best_free = each, free
-        if best is None and thin:
-            best = roomiest
-        if best is not None:
-            return best
-        if last_error is not None and roomiest is None:
+        short: list[tuple[int, DataDir]] = []
+        last_error = None
+        found = False
+        for _, group in itertools.groupby(self._ranked, key=lambda each: each.priority):
+            roomy: list[tuple[int, DataDir]] = []
+            for each in group:
+                try:
+                    free = _free(each.path)
+                except OSError as error:
+                    LOG.warning("Passing over data directory %s: %s", each.path, error)
+                    last_error = translate(error, Action.ADD, each.path)
+                    continue
+                (roomy if free >= needed else short).append((free, each))
+            for _, each in sorted(roomy, key=_by_room):
+                found = True
+                yield each
+        short.sort(key=_by_room)
+        if at_most:
+            for _, each in short:
+                found = True
+                yield each
+        if found:
+            return
+        if last_error is not None and not short:
             raise last_error
+        most = short[0][0] if short else 0
         raise StorageFull(
             f"Expected room for {needed} bytes in {', '.join(self.paths)}, got at most {most}. "
             "Free some space, or add to another store."
@@ -226,40 +288,78 @@ class DataDirs:
                 frees.append(free)
         return Space(_sum(totals), _sum(frees))
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, retry: Repeater) -> Iterator[Entry]:
         """Yield every complete object.
 
+        :param retry: makes each call to the file system, and repeats it
         :raises StoreError: a directory cannot be read
         """
         for each in self._all:
-            try:
-                with os.scandir(each.path) as found:
-                    for entry in found:
-                        if names.refusal(entry.name) or not entry.is_file(follow_symlinks=False):
-                            continue
-                        try:
-                            status = entry.stat(follow_symlinks=False)
-                        except FileNotFoundError:
-                            continue  # deleted just now
-                        if stat.S_ISREG(status.st_mode):
-                            location = FileLocation(f"{each.path}/{entry.name}")
-                            yield Entry(entry.name, location, status.st_size, status.st_mtime)
-            except OSError as error:
-                raise translate(error, Action.SURVEY, each.path) from error
+            with retry(functools.partial(_scan, each.path)) as found:
+                while page := retry(functools.partial(_page, found, each.path)):
+                    yield from retry(functools.partial(_entries, page, each.path))
 
 
-def _try_publishing(directory: DataDir) -> bool:
-    """Find out how to publish there, unless the disk is full; return whether files can be locked.
+_Scan: TypeAlias = "contextlib.AbstractContextManager[Iterator[os.DirEntry[str]]]"
+
+
+def _scan(path: str) -> _Scan:
+    try:
+        return os.scandir(path)
+    except OSError as error:
+        raise translate(error, Action.SURVEY, path) from error
+
+
+def _page(found: Iterator[os.DirEntry[str]], path: str) -> list[os.DirEntry[str]]:
+    """Return what comes next in a directory, nothing at its end."""
+    try:
+        return list(itertools.islice(found, _PAGE))
+    except OSError as error:
+        # Once it has failed, the iterator is at its end: another try would cut the listing.
+        raise translate(error, Action.SURVEY, path, status=ErrorStatus.PERMANENT) from error
+
+
+def _entries(page: Sequence[os.DirEntry[str]], path: str) -> list[Entry]:
+    """Return the objects among what lies in a directory."""
+    seen = []
+    for entry in page:
+        try:
+            if names.refusal(entry.name) or not entry.is_file(follow_symlinks=False):
+                continue
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # deleted just now
+        except OSError as error:
+            raise translate(error, Action.SURVEY, path) from error
+        if stat.S_ISREG(status.st_mode):
+            location = FileLocation(f"{path}/{entry.name}")
+            seen.append(Entry(entry.name, location, status.st_size, status.st_mtime))
+    return seen
+
+
+def _examine(directory: DataDir) -> None:
+    """Find out what the file system can do, unless the disk is full.
 
     Deleting must stay possible on a full disk, so that alone is no error; the next add tries.
     """
     try:
-        return directory.try_publishing()
+        directory.examine()
     except OSError as error:
         if error.errno not in FULL:
             raise
         LOG.warning("%s is full: how to publish there will be tried later", directory.path)
-        return True
+
+
+def _free(path: str) -> int:
+    """Return the bytes that one more file can have there, 0 where no file can be made."""
+    found = os.statvfs(path)
+    if found.f_files and not found.f_favail:
+        return 0
+    return found.f_frsize * found.f_bavail if found.f_blocks else sys.maxsize
+
+
+def _by_room(each: tuple[int, DataDir]) -> int:
+    return -each[0]
 
 
 def _room(path: str) -> tuple[int | None, int | None]:

@@ -20,7 +20,8 @@ class Descriptor:
     Were the number free at once, the next file opened anywhere in the process could get it, and
     the rest of the given-up call would go to that file.  So the last user closes.
 
-    ``with descriptor as fd`` uses it; after :meth:`close` that raises ``StoreClosed``.
+    ``with descriptor as fd`` uses it; before it is open and after :meth:`close` that raises
+    ``StoreClosed``.
 
     It is made before the file is opened, so that an interrupt (an exception from a signal's
     handler) finds it and no bare number is lost.  After a fork the child closes its copies: a
@@ -47,7 +48,7 @@ class Descriptor:
 
     def __enter__(self) -> int:
         with self._lock:
-            if self._closing:
+            if self._closing or self._fd < 0:
                 raise StoreClosed(
                     "The file is closed: its upload or download has ended, or was begun by the "
                     "parent of this process."

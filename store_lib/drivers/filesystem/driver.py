@@ -3,14 +3,15 @@
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import stat
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat
 from store_lib.drivers.filesystem import names
-from store_lib.drivers.filesystem.datadirs import DataDirs
+from store_lib.drivers.filesystem.datadirs import DataDir, DataDirs
 from store_lib.drivers.filesystem.errors import Action, symbolic_link, translate
 from store_lib.drivers.filesystem.location import FileLocation
 from store_lib.drivers.filesystem.options import (
@@ -22,9 +23,22 @@ from store_lib.drivers.filesystem.options import (
 from store_lib.drivers.filesystem.reader import FileReader, open_object
 from store_lib.drivers.filesystem.staging import discard, leftovers
 from store_lib.drivers.filesystem.writer import HOLE_SIZE, FileWriter, Settings
-from store_lib.exceptions import BadStoreUri, Duplicate, Invalid, InvalidObjectId, NotFound
+from store_lib.exceptions import (
+    BackendException,
+    BadStoreUri,
+    Duplicate,
+    Invalid,
+    InvalidObjectId,
+    NotFound,
+    StorageFull,
+    StorageWriteDenied,
+    StoreError,
+)
 from store_lib.location import Location
 from store_lib.options import StoreOptions
+
+LOG = logging.getLogger(__name__)
+R = TypeVar("R")
 
 
 class FilesystemDriver(Driver):
@@ -59,11 +73,9 @@ class FilesystemDriver(Driver):
         dir_perm = permissions(conf, "filesystem_store_dir_perm", stat.S_IRWXU, self.store_id)
         self._settings = dataclasses.replace(self._settings, file_perm=file_perm)
         self._metadata = MountMetadata(conf, self.store_id)
-        locks = self._directories.prepare(
-            self.store_id, dir_perm, file_perm, self._settings.durable
-        )
-        if not locks and len(self._directories.paths) > 1:
-            self.create_only = CreateOnly.CHECKED  # see sole_publisher
+        self._directories.prepare(self.store_id, dir_perm, file_perm, self._settings.durable)
+        if not self._directories.atomic:
+            self.create_only = CreateOnly.CHECKED
 
     @property
     def url_prefix(self) -> str:
@@ -92,18 +104,53 @@ class FilesystemDriver(Driver):
         return self._directories.path_of(location)
 
     def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> FileWriter:
-        thin = self._settings.thin
-        path = object_id
+        self._refuse_if_taken(object_id)
+        begin = functools.partial(self._begin, object_id=object_id, size=size, nonce=nonce)
+        return self._in_a_directory(begin, size, at_most=self._settings.thin)
+
+    def _refuse_if_taken(self, object_id: str) -> None:
         try:
-            if self._directories.holder_of(object_id) is not None:
-                raise Duplicate(image=object_id)
-            directory = self._directories.choose(size, thin=thin)
-            path = f"{directory.path}/{object_id}"
-            return FileWriter(self._directories, directory, self._settings, object_id, size, nonce)
+            holder = self._directories.holder_of(object_id)
         except OSError as error:
-            raise translate(
-                error, Action.ADD, str(error.filename or path), object_id=object_id
-            ) from error
+            path = str(error.filename or object_id)
+            raise translate(error, Action.ADD, path, object_id=object_id) from error
+        if holder is not None:
+            raise Duplicate(image=object_id)
+
+    def _begin(
+        self, directory: DataDir, *, object_id: str, size: int | None, nonce: str
+    ) -> FileWriter:
+        try:
+            return FileWriter(
+                self._directories,
+                directory,
+                self._settings,
+                object_id,
+                size,
+                nonce,
+                checkpoint=self.checkpoint,
+            )
+        except OSError as error:
+            path = str(error.filename or f"{directory.path}/{object_id}")
+            raise translate(error, Action.ADD, path, object_id=object_id) from error
+
+    def _in_a_directory(
+        self, attempt: Callable[[DataDir], R], size: int | None, *, at_most: bool
+    ) -> R:
+        """Make an attempt in the best directory, and in the next where that one fails.
+
+        What is free is only a forecast: quotas do not show in it, and a disk may be broken.
+        """
+        problem: StoreError | None = None
+        for directory in self._directories.candidates(size, at_most=at_most):
+            try:
+                return attempt(directory)
+            except (BackendException, InvalidObjectId, StorageFull, StorageWriteDenied) as error:
+                if len(self._directories.paths) > 1:
+                    LOG.warning("Passing over data directory %s: %s", directory.path, error)
+                problem = problem or error
+        assert problem is not None  # there is one candidate at least
+        raise problem
 
     def read(
         self, location: Location, offset: int, length: int | None, *, context: Any
@@ -120,17 +167,18 @@ class FilesystemDriver(Driver):
     def delete(self, location: Location, *, context: Any) -> None:
         path = self._path(location)
         _status(path, Action.DELETE)
+        self.checkpoint()  # what has the name after a long time may be another object
         try:
             os.unlink(path)
         except OSError as error:
             raise translate(error, Action.DELETE, path) from error
 
     def list(self, *, context: Any) -> Iterator[Entry]:
-        return self._directories.entries()
+        return self._directories.entries(self.retry)
 
     def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
         for directory in self._directories.paths:
-            yield from leftovers(directory)
+            yield from leftovers(directory, self.retry)
 
     def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
         if not self._directories.may_be_leftover(incomplete.key):
@@ -138,15 +186,21 @@ class FilesystemDriver(Driver):
                 f"Expected the key of a leftover in {', '.join(self._directories.paths)}, got "
                 f"{incomplete.key!a}. Take it from a listing of this store."
             )
-        return discard(incomplete.key, incomplete.modified)
+        return discard(incomplete.key, incomplete.modified, self.checkpoint)
 
     def copy(self, location: Location, object_id: str, *, nonce: str, context: Any) -> FileLocation:
         source, status = open_object(self._path(location))
-        # A clone takes no room, so the size says nothing of what is needed.
-        create = functools.partial(self.create, object_id, None, nonce=nonce, context=context)
-        with contextlib.closing(source), source as fd, create() as writer:
-            writer.copy_from(fd, status)
-            return writer.commit(status.st_size)
+        with contextlib.closing(source), source as fd:
+            self._refuse_if_taken(object_id)
+
+            def attempt(directory: DataDir) -> FileLocation:
+                with self._begin(directory, object_id=object_id, size=None, nonce=nonce) as writer:
+                    writer.copy_from(fd, status)
+                    return writer.commit(status.st_size)
+
+            # Holes take no room; and a clone takes none at all, so a full directory is tried too.
+            needed = min(status.st_size, status.st_blocks * 512)
+            return self._in_a_directory(attempt, needed, at_most=True)
 
     def space(self, *, context: Any) -> Space:
         return self._directories.space()

@@ -19,6 +19,8 @@ from store_lib.exceptions import (
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+#: Limits of this process or machine: they say nothing of the file system that was asked.
+OWN_LIMITS = frozenset({errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 #: A file that is there, but none that an object could be: a directory, a socket, a device.
 _NO_FILE = frozenset({errno.EISDIR, errno.ENXIO, errno.ENODEV})

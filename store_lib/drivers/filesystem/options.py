@@ -68,6 +68,15 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "outlives a power failure. Off, the system writes them when it sees fit, and an object "
         "that was added shortly before a power failure may be missing, empty or full of zeros.",
     ),
+    cfg.BoolOpt(
+        "filesystem_store_checked_publish",
+        default=False,
+        help="Accept a file system that has neither renameat2(RENAME_NOREPLACE) nor hard links, "
+        "such as exFAT by FUSE. It cannot keep a name to one file by itself; there the store's "
+        "processes keep each other from adding an id twice by locks, which therefore have to work "
+        "between all machines that share the directory. In Glance's interface it is on unless it "
+        "is set.",
+    ),
     cfg.IntOpt(
         "filesystem_store_timeout",
         default=0,
@@ -123,7 +132,8 @@ def data_directories(options: StoreOptions, store_id: str) -> list[DataDir]:
             )
         if not path.startswith("/") or "\0" in path:
             raise bad(f"Expected the absolute path of a data directory, got {path!r}.")
-        new = DataDir(_normalised(path), path, priority)
+        checked = options.filesystem_store_checked_publish
+        new = DataDir(_normalised(path), path, priority, checked=checked)
         if any(new.real == known.real for known in found):
             raise bad(
                 f"The directory {path} is named more than once in filesystem_store_datadirs. "

@@ -27,21 +27,27 @@ since it was listed is left alone.
 
 import contextlib
 import fcntl
+import functools
+import logging
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from store_lib.driver import Incomplete
+from store_lib.driver import Incomplete, Repeater, do_nothing
 from store_lib.drivers.filesystem import names, syscalls
 from store_lib.drivers.filesystem.descriptor import Descriptor, opened
 from store_lib.drivers.filesystem.errors import Action, translate
 from store_lib.exceptions import BackendException, ErrorStatus
 
+LOG = logging.getLogger(__name__)
+
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 #: Not to wait at a pipe that somebody named like a staged file.
 _LOOK = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _ATTEMPTS = 20
+#: Files that are looked at in one call, which is given up or repeated as a whole.
+_PAGE = 100
 
 
 def stage(
@@ -81,8 +87,24 @@ def _lock(file: Descriptor, path: str) -> bool:
     with file as fd:
         if syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is False:
             return False
-        status = os.fstat(fd)
-        return bool(status.st_nlink) or syscalls.same_file(path, status)
+        # Not by the number of links: an NFS client keeps a file that a sweep here removed.
+        return syscalls.same_file(path, os.fstat(fd))
+
+
+def clock(directory: str) -> float:
+    """Return the time by the clock of the file system, which may be a server's.
+
+    :raises OSError: no file can be made there
+    """
+    file, path = stage(directory, "clock", secrets.token_hex(16))
+    try:
+        with file as fd:
+            os.write(fd, b"x")  # some clients ask the server for the time only then
+            syscalls.fsync(fd)
+            return os.fstat(fd).st_mtime
+    finally:
+        file.close()
+        _remove(path)
 
 
 def _remove(path: str) -> None:
@@ -90,17 +112,38 @@ def _remove(path: str) -> None:
         os.unlink(path)
 
 
-def leftovers(directory: str) -> Iterator[Incomplete]:
+def leftovers(directory: str, retry: Repeater) -> Iterator[Incomplete]:
     """Yield what uploads at work or long dead have in ``directory``.
 
+    :param retry: makes each call to the file system, and repeats it
     :raises StoreError: the directory cannot be read
     """
+    found = retry(functools.partial(_private_paths, directory))
+    now = retry(functools.partial(_now, directory)) if found else None
+    for start in range(0, len(found), _PAGE):
+        yield from retry(functools.partial(_look_at, found[start : start + _PAGE], now))
+
+
+def _private_paths(directory: str) -> list[str]:
     try:
         with os.scandir(directory) as entries:
-            found = [entry.path for entry in entries if names.is_private(entry.name)]
+            return [entry.path for entry in entries if names.is_private(entry.name)]
     except OSError as error:
         raise translate(error, Action.SURVEY, directory) from error
-    for path in found:
+
+
+def _now(directory: str) -> float | None:
+    """Return the time by the file system's clock, ``None`` where no file can be made there."""
+    try:
+        return clock(directory)
+    except OSError as error:
+        LOG.debug("Ages in %s go by this machine's clock: %s", directory, error)
+        return None
+
+
+def _look_at(paths: Sequence[str], now: float | None) -> list[Incomplete]:
+    seen = []
+    for path in paths:
         try:
             status = os.stat(path, follow_symlinks=False)
             live = stat.S_ISREG(status.st_mode) and _is_locked(path)
@@ -109,13 +152,16 @@ def leftovers(directory: str) -> Iterator[Incomplete]:
         except OSError as error:
             raise translate(error, Action.SURVEY, path) from error
         if stat.S_ISREG(status.st_mode):
-            yield Incomplete(
+            found = Incomplete(
                 key=path,
                 object_id=names.staged_object_id(path.rpartition("/")[2]),
                 size=status.st_blocks * 512,
                 modified=status.st_mtime,
                 live=live,
+                now=now,
             )
+            seen.append(found)
+    return seen
 
 
 def _is_locked(path: str) -> bool:
@@ -127,10 +173,11 @@ def _is_locked(path: str) -> bool:
         return False
 
 
-def discard(path: str, modified: float) -> bool:
+def discard(path: str, modified: float, checkpoint: Callable[[], None] = do_nothing) -> bool:
     """Remove a leftover, unless an upload is at work on it; return whether it was removed.
 
     :param modified: when it was last changed, as it was listed
+    :param checkpoint: called before it is removed
     :raises StoreError: it may not be opened or removed
     """
     try:
@@ -142,6 +189,7 @@ def discard(path: str, modified: float) -> bool:
                 return False
             if not syscalls.same_file(path, status):
                 return False
+            checkpoint()
             os.unlink(path)
             return True
     except FileNotFoundError:

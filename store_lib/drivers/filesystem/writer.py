@@ -5,15 +5,16 @@ import dataclasses
 import logging
 import os
 import sys
+from collections.abc import Callable
 
-from store_lib.driver import Chunk, PositionWriter
+from store_lib.driver import Chunk, PositionWriter, do_nothing
 from store_lib.drivers.filesystem import syscalls
 from store_lib.drivers.filesystem.copying import copy_contents
 from store_lib.drivers.filesystem.datadirs import SMALL, DataDir, DataDirs
 from store_lib.drivers.filesystem.descriptor import Descriptor
 from store_lib.drivers.filesystem.errors import Action, translate
 from store_lib.drivers.filesystem.location import FileLocation
-from store_lib.drivers.filesystem.publishing import publish, sole_publisher
+from store_lib.drivers.filesystem.publishing import Publishing, publish
 from store_lib.drivers.filesystem.staging import stage
 from store_lib.exceptions import Duplicate, ErrorStatus, StoreClosed, StoreError
 
@@ -21,6 +22,8 @@ LOG = logging.getLogger(__name__)
 
 #: Smallest hole worth making: smaller ones would break a file into crumbs and save little.
 HOLE_SIZE = 64 * 1024
+
+_GIVEN_UP = "The upload was given up."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class FileWriter(PositionWriter):
     """Fills a staged file and publishes it.
 
     :param size: bytes to come; ``None`` when unknown
+    :param checkpoint: called between two steps that may hang; see :attr:`Driver.checkpoint`
     :raises OSError: the staged file cannot be made or has no room; nothing is left
     """
 
@@ -51,6 +55,8 @@ class FileWriter(PositionWriter):
         object_id: str,
         size: int | None,
         nonce: str,
+        *,
+        checkpoint: Callable[[], None] = do_nothing,
     ) -> None:
         self.chunk_size = settings.chunk_size
         self.hole_size = HOLE_SIZE if settings.thin else None
@@ -64,12 +70,16 @@ class FileWriter(PositionWriter):
         self._resize = settings.thin
         #: Whether a write failed: then only fsync tells whether earlier ones are sound.
         self._doubtful = False
+        self._checkpoint = checkpoint
         self._aborted = False
+        #: What the file was when it was last looked at; whether the final name is ours is told by
+        #: it, since the file may be closed by then.
+        self._status: os.stat_result | None = None
         self._staged = ""
         self._file = Descriptor()
         try:
             self._file, self._staged = stage(directory.path, object_id, nonce, directory.name_max)
-            if size is not None and size > SMALL:
+            if size and (size > SMALL or len(directories.paths) > 1):
                 self._make_room(size, directory.preallocates)
         except BaseException:
             if self._staged:
@@ -106,23 +116,30 @@ class FileWriter(PositionWriter):
         self._resize = True
         with self._file as fd:
             try:
-                copy_contents(source, fd, status, durable=self._settings.durable)
+                copy_contents(
+                    source, fd, status, durable=self._settings.durable, step=self._checkpoint
+                )
             except OSError as error:
                 raise translate(error, Action.ADD, self._staged) from error
 
     def commit(self, size: int) -> FileLocation:
         with self._file as fd:
             self._settle(fd, size)
+            self._checkpoint()
             try:
-                self._publish(fd)
-                if self._settings.durable:
-                    syscalls.fsync_directory(self._directory.path)
+                self._status = os.fstat(fd)
+                self._publish()
             except OSError as error:
-                raise translate(
-                    error, Action.ADD, self._final, object_id=self._object_id
-                ) from error
-        self._file.close()
+                raise self._translated(error) from error
+        self._checkpoint()
+        try:
+            self._finish()
+        except OSError as error:
+            raise self._translated(error) from error
         return FileLocation(self._final)
+
+    def _translated(self, error: OSError) -> StoreError:
+        return translate(error, Action.ADD, self._final, object_id=self._object_id)
 
     def _settle(self, fd: int, size: int) -> None:
         """Make the staged file what the object is to be, and know that its bytes are safe."""
@@ -153,36 +170,81 @@ class FileWriter(PositionWriter):
                 error, Action.ADD, self._staged, status=ErrorStatus.PERMANENT
             ) from error
 
-    def _publish(self, fd: int) -> None:
-        if len(self._directories.paths) == 1:
-            self._give_name(fd)
-            return
-        with sole_publisher(self._directories.lock_directory, self._object_id):
-            if self._directories.holder_of(self._object_id) not in (None, self._final):
-                raise Duplicate(image=self._object_id)
-            self._give_name(fd)
+    def _publish(self) -> None:
+        """Give the file its final name, if no other has it.
 
-    def _give_name(self, fd: int) -> None:
+        :raises Duplicate: another one has it, or is about to get it (then temporary)
+        """
+        directories = self._directories
+        with directories.sole_publisher(self._directory, self._object_id) as check:
+            if check is not None:
+                holder = directories.holder_of(self._object_id)
+                if holder is not None and not (holder == self._final and self._is_ours()):
+                    raise Duplicate(image=self._object_id)
+                check()
+            self._give_name()
+            if check is not None:
+                self._look_again()
+        if self._aborted:  # while the call hung
+            self._withdraw()
+            raise StoreClosed(_GIVEN_UP)
+
+    def _give_name(self) -> None:
         if self._aborted:  # this call hung, was given up, and has come back to life
-            raise StoreClosed("The upload was given up.")
+            raise StoreClosed(_GIVEN_UP)
         try:
             publish(self._publishing, self._staged, self._final)
         except (FileExistsError, FileNotFoundError) as error:
             # A network file system repeats a request whose answer was lost, and then finds
             # that the name is taken, or that the staged one is gone: by this very file.
-            if not syscalls.same_file(self._final, os.fstat(fd)):
-                if isinstance(error, FileExistsError):
-                    raise Duplicate(image=self._object_id) from error
-                raise
-            _unlink(self._staged)
+            if self._is_ours():
+                return
+            if isinstance(error, FileExistsError):
+                raise Duplicate(image=self._object_id) from error
+            raise
+
+    def _look_again(self) -> None:
+        """Take back what was published beside another one.
+
+        Two processes that see different directories may have locked the id in different ones.
+        """
+        other = self._directories.holder_of(self._object_id, other_than=self._directory.path)
+        if other is None and self._publishing is Publishing.CHECKED and not self._is_ours():
+            other = self._directories.holder_of(self._object_id)
+        if other is not None:
+            self._withdraw()
+            raise Duplicate(image=self._object_id)
+
+    def _is_ours(self) -> bool:
+        """Whether the file of the final name is this upload's."""
+        return self._status is not None and syscalls.same_file(self._final, self._status)
+
+    def _finish(self) -> None:
+        """Do what is left to do once the file has its final name.
+
+        It is closed first: NFS and FUSE would rename a name that is removed while it is open.
+        """
+        self._file.close()
+        if self._publishing is Publishing.LINK:
+            try:
+                _unlink(self._staged)
+            except OSError as error:
+                # The object is there and whole.  A sweep removes the other name one day.
+                LOG.warning(
+                    "Cannot remove %s after publishing %s: %s", self._staged, self._final, error
+                )
+        if self._settings.durable:
+            syscalls.fsync_directory(self._directory.path)
 
     def abort(self) -> None:
-        # In this order: once the staged name is gone, no commit that was given up can publish.
+        # First of all: a commit that was given up looks at it after it has published.
         self._aborted = True
         try:
-            _unlink(self._staged)
-            if not self._file.closed:
+            try:
                 self._withdraw()
+            finally:
+                self._file.close()  # see _finish
+                _unlink(self._staged)
         except OSError as error:
             raise translate(error, Action.DELETE, self._staged) from error
         finally:
@@ -196,22 +258,23 @@ class FileWriter(PositionWriter):
                 self.abort()
 
     def _withdraw(self) -> None:
-        """Take back what a commit published before it failed."""
-        with self._file as fd:
-            if syscalls.same_file(self._final, os.fstat(fd)):
-                _unlink(self._final)
+        """Take back what a commit has published."""
+        if not self._is_ours():
+            return
+        if self._file.closed:
+            # Its inode may have been freed, and become another object's.
+            assert self._status is not None
+            if not syscalls.unchanged(self._status, os.stat(self._final, follow_symlinks=False)):
+                return
+        _unlink(self._final)
 
     def resolve(self) -> FileLocation | None:
         try:
-            with self._file as fd:
-                if not syscalls.same_file(self._final, os.fstat(fd)):
-                    return None
-            if self._settings.durable:
-                syscalls.fsync_directory(self._directory.path)
-            _unlink(self._staged)
+            if not self._is_ours():
+                return None
+            self._finish()
         except OSError as error:
             raise translate(error, Action.ADD, self._final) from error
-        self._file.close()
         return FileLocation(self._final)
 
 

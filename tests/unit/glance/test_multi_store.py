@@ -219,6 +219,32 @@ def test_reserved_stores_are_shown_and_survive_new_options(service, tmp_path):
     assert glance_store.get_store_from_store_identifier("os_glance_tasks_store")
 
 
+@pytest.mark.parametrize(
+    ("lines", "durable", "checked"),
+    [
+        ("", [True, False, False], [True] * 3),
+        ("filesystem_store_durable = true\n", [True] * 3, [True] * 3),
+        ("filesystem_store_checked_publish = false\n", [True, False, False], [False] * 3),
+    ],
+    ids=["not set", "durable", "not checked"],
+)
+def test_what_a_service_expects_of_file_stores(service, tmp_path, lines, durable, checked):
+    """Reserved stores sync nothing, and no store insists on links, unless an option is set."""
+    reserved = "".join(f"[{name}]\nfilesystem_store_datadir = DIR/{name}\n" for name in RESERVED)
+    service.start(
+        "[DEFAULT]\nenabled_backends = fast:file\n"
+        "[fast]\nfilesystem_store_datadir = DIR/fast\n"
+        f"[backend_defaults]\n{lines}{reserved}",
+        RESERVED,
+    )
+    stores = [
+        glance_store.get_store_from_store_identifier(name).store_conf
+        for name in ("fast", *RESERVED)
+    ]
+    assert [each.filesystem_store_durable for each in stores] == durable
+    assert [each.filesystem_store_checked_publish for each in stores] == checked
+
+
 def test_default_directory_of_reserved_stores(service):
     """The directory that Glance expects is the default."""
     conf = service.configure("[DEFAULT]\nenabled_backends = fast:file\n")

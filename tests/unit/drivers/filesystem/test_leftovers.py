@@ -17,7 +17,8 @@ import pytest
 from store_lib.driver import Incomplete
 from store_lib.drivers.filesystem import FilesystemDriver, publishing, staging, syscalls
 from store_lib.drivers.filesystem.descriptor import Descriptor
-from store_lib.drivers.filesystem.publishing import Publishing, sole_publisher
+from store_lib.drivers.filesystem.exclusion import sole_publisher
+from store_lib.drivers.filesystem.publishing import Publishing
 from store_lib.exceptions import BackendException, ErrorStatus, Forbidden, Invalid, StoreError
 
 #: From Python 3.12 on, forking beside pytest-xdist's thread warns; the children here take no locks.
@@ -99,6 +100,33 @@ def test_uploads_at_work_here(driver, begin, data: Path) -> None:
     assert incomplete(driver) == []
     assert not driver.discard(found, context=None)
     assert (data / "a").read_bytes() == b"x"
+
+
+def test_ages_are_told_by_the_file_system(driver, data: Path, monkeypatch) -> None:
+    """How old a leftover is is told by the clock that gave its time, which may be a server's."""
+    path = leftover(data)
+    os.utime(path, (path.stat().st_mtime - 1000,) * 2)
+    real = staging.clock
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    (found,) = incomplete(driver)
+    assert found.age == pytest.approx(1000, abs=60)
+    monkeypatch.setattr(staging, "clock", lambda directory: real(directory) + 10_000)
+    (found,) = incomplete(driver)
+    assert found.age == pytest.approx(11_000, abs=60)
+    assert os.listdir(data) == [path.name]
+
+
+def test_ages_where_no_file_can_be_made(driver, data: Path, monkeypatch) -> None:
+    """On a file system that is full or read-only this machine's clock has to do."""
+    path = leftover(data)
+
+    def fail(directory: str) -> float:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(staging, "clock", fail)
+    monkeypatch.setattr(time, "time", lambda: path.stat().st_mtime + 7)
+    (found,) = incomplete(driver)
+    assert found.age == 7
 
 
 def test_ids_that_were_cut(driver, begin) -> None:
@@ -366,7 +394,7 @@ def test_a_lock_that_was_left(make, put, tmp_path: Path) -> None:
     driver = make(filesystem_store_datadirs=[x, y])
 
     def publish() -> object:
-        lock = sole_publisher(x, "a")
+        lock = sole_publisher([x], "a")
         lock.__enter__()
         return lock
 
@@ -396,7 +424,7 @@ def test_a_lock_that_was_removed_meanwhile(tmp_path: Path, monkeypatch) -> None:
         return result
 
     monkeypatch.setattr(syscalls, "lock", lock)
-    with sole_publisher(str(tmp_path), "a"):
+    with sole_publisher([str(tmp_path)], "a"):
         assert os.listdir(tmp_path) == taken
     assert os.listdir(tmp_path) == []
 
@@ -425,7 +453,7 @@ def test_probing_leaves_nothing_when_it_fails(tmp_path: Path, monkeypatch) -> No
 
     monkeypatch.setattr(publishing, "publish", fail)
     with pytest.raises(KeyboardInterrupt):
-        publishing.probe(str(tmp_path))
+        publishing.probe(str(tmp_path), checked=False)
     assert os.listdir(tmp_path) == []
 
 
@@ -459,7 +487,7 @@ def test_a_child_keeps_no_lock_on_an_id(tmp_path: Path, monkeypatch: Any) -> Non
     # Even a child that does not close its copy.
     monkeypatch.setattr(Descriptor, "_after_fork", lambda _: None)
     with contextlib.ExitStack() as stack:
-        with sole_publisher(str(tmp_path), "a"):
+        with sole_publisher([str(tmp_path)], "a"):
             (path,) = tmp_path.iterdir()
             stack.enter_context(child_forked_here())
             thread, fd = waiter(path)
@@ -505,10 +533,10 @@ def test_an_interrupt_while_the_lock_is_waited_for(tmp_path: Path, monkeypatch: 
             raise KeyboardInterrupt
         return real(fd, how)
 
-    with sole_publisher(str(tmp_path), "a"):
+    with sole_publisher([str(tmp_path)], "a"):
         with monkeypatch.context() as patch:
             patch.setattr(syscalls, "lock", lock)
-            with pytest.raises(KeyboardInterrupt), sole_publisher(str(tmp_path), "a"):
+            with pytest.raises(KeyboardInterrupt), sole_publisher([str(tmp_path)], "a"):
                 pass
         assert len(os.listdir(tmp_path)) == 1
     assert os.listdir(tmp_path) == []

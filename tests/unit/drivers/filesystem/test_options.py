@@ -40,6 +40,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "filesystem_store_chunk_size": 1024 * 1024,
         "filesystem_thin_provisioning": False,
         "filesystem_store_durable": True,
+        "filesystem_store_checked_publish": False,
         "filesystem_store_timeout": 0,
         "filesystem_store_thread_pool_size": 10,
         "filesystem_store_threadpool_threshold": 75,
@@ -367,9 +368,37 @@ def test_no_way_to_publish(make, data: Path, monkeypatch) -> None:
     """A file system that cannot keep a name to one file is refused, readable, nothing left."""
     monkeypatch.setattr(syscalls, "rename_noreplace", not_there)
     monkeypatch.setattr(os, "link", not_there)
-    with pytest.raises(BadStoreConfiguration, match="hard links") as caught:
+    with pytest.raises(BadStoreConfiguration, match="filesystem_store_checked_publish") as caught:
         make()
     assert caught.value.readable
+    assert os.listdir(data) == []
+
+
+def test_publishing_that_is_checked(make, put, data: Path, monkeypatch, caplog) -> None:
+    """Where the operator accepts such a file system, one warning is logged, and less claimed."""
+    monkeypatch.setattr(syscalls, "rename_noreplace", not_there)
+    monkeypatch.setattr(os, "link", not_there)
+    driver = make(filesystem_store_checked_publish=True)
+    assert len(caplog.records) == 1
+    assert "renameat2(RENAME_NOREPLACE) nor hard links" in caplog.text
+    assert driver.create_only is CreateOnly.CHECKED
+    put(driver, "a", b"x")
+    assert os.listdir(data) == ["a"]
+
+
+def test_checked_publishing_only_where_it_is_needed(make, caplog) -> None:
+    """The option changes nothing on a file system that keeps a name to one file."""
+    assert make(filesystem_store_checked_publish=True).create_only is CreateOnly.ATOMIC
+    assert caplog.text == ""
+
+
+def test_a_disk_that_renames_nothing(make, data: Path, monkeypatch) -> None:
+    """Checked publishing is no way out where renaming fails too."""
+    monkeypatch.setattr(syscalls, "rename_noreplace", not_there)
+    monkeypatch.setattr(os, "link", not_there)
+    monkeypatch.setattr(os, "rename", not_there)
+    with REFUSED:
+        make(filesystem_store_checked_publish=True)
     assert os.listdir(data) == []
 
 

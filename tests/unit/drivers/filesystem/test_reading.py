@@ -26,6 +26,7 @@ from store_lib.exceptions import (
     ObjectChanged,
     StorageFull,
     StoreClosed,
+    TimeoutError,
 )
 
 NONCE = "0123456789abcdef" * 2
@@ -370,12 +371,90 @@ def test_deleted_while_listing(driver, put, monkeypatch) -> None:
     """An object that is deleted while the listing is made is left out of it."""
     for object_id in ("a", "b", "c"):
         put(driver, object_id, b"x")
-    listing = driver.list(context=None)
-    seen = [next(listing)]
-    for object_id in {"a", "b", "c"} - {seen[0].object_id}:
-        driver.delete(driver.parse(f"{driver.url_prefix}/{object_id}"), context=None)
-    seen.extend(listing)
-    assert len(seen) == 1
+    real = datadirs._page
+
+    def page(*arguments: Any) -> Any:
+        found = real(*arguments)
+        if found:
+            driver.delete(driver.parse(f"{driver.url_prefix}/b"), context=None)
+        return found
+
+    monkeypatch.setattr(datadirs, "_page", page)
+    assert {entry.object_id for entry in driver.list(context=None)} == {"a", "c"}
+
+
+def test_a_long_listing(make, data: Path) -> None:
+    """A listing of several pages has every object once; each page is a call of its own."""
+    driver = make()
+    calls: list[int] = []
+
+    def retry(call: Any) -> Any:
+        result = call()
+        calls.append(len(result) if isinstance(result, list) else 0)
+        return result
+
+    driver.retry = retry
+    expected = {f"id-{number}" for number in range(2 * datadirs._PAGE + 3)}
+    for name in expected:
+        (data / name).touch()
+    found = [entry.object_id for entry in driver.list(context=None)]
+    assert len(found) == len(expected)
+    assert set(found) == expected
+    assert max(calls) == datadirs._PAGE
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
+def test_a_listing_that_breaks(make, data: Path, monkeypatch, number: int) -> None:
+    """A directory that cannot be read to its end is an error, never a shorter listing."""
+    driver = make()
+    (data / "a").touch()
+
+    def islice(found: Any, length: int) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(datadirs.itertools, "islice", islice)
+    with pytest.raises(BackendException) as caught:
+        list(driver.list(context=None))
+    assert caught.value.status is ErrorStatus.PERMANENT
+
+
+@pytest.mark.parametrize("call", ["delete", "copy", "discard"])
+def test_calls_that_come_back_to_life(driver, put, begin, data: Path, call: str) -> None:
+    """A call that hung and was given up deletes nothing and publishes nothing any more."""
+    location = put(driver, "a", DATA)
+    (data / f".store_lib-{NONCE}-left").touch()
+    (left,) = driver.list_incomplete(context=None)
+    before = sorted(os.listdir(data))
+
+    def given_up() -> None:
+        raise TimeoutError(timeout=5)
+
+    driver.checkpoint = given_up
+    calls = {
+        "delete": lambda: driver.delete(location, context=None),
+        "copy": lambda: copy(driver, location, "b"),
+        "discard": lambda: driver.discard(left, context=None),
+    }
+    with pytest.raises(TimeoutError):
+        calls[call]()
+    assert sorted(os.listdir(data)) == before
+
+
+def test_a_copy_that_comes_back_to_life_at_its_end(driver, put, data: Path) -> None:
+    """A copy that has published when it learns that it was given up takes that back."""
+    location = put(driver, "a", DATA)
+    calls = []
+
+    def given_up() -> None:
+        calls.append(sorted(os.listdir(data)))
+        if "b" in calls[-1]:
+            raise TimeoutError(timeout=5)
+
+    driver.checkpoint = given_up
+    with pytest.raises(TimeoutError):
+        copy(driver, location, "b")
+    assert calls[-1] == ["a", "b"]
+    assert os.listdir(data) == ["a"]
 
 
 def test_list_without_the_directory(driver, data: Path) -> None:
@@ -388,7 +467,7 @@ def test_list_without_the_directory(driver, data: Path) -> None:
         driver.space(context=None)
 
 
-Room = namedtuple("Room", "f_frsize f_blocks f_bavail")
+Room = namedtuple("Room", "f_frsize f_blocks f_bavail f_files f_favail", defaults=(0, 0))
 
 
 def test_space(make, tmp_path: Path, monkeypatch) -> None:
@@ -461,6 +540,31 @@ def test_no_room(choose, tmp_path: Path) -> None:
         ):
             choose(directories, size)
         assert all(os.listdir(each) == [] for each in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("files", "chosen"), [((0, 0), "x"), ((9, 1), "x"), ((9, 0), "y")])
+def test_no_room_for_one_more_file(make, put, tmp_path: Path, monkeypatch, files, chosen) -> None:
+    """A file system that can take no further file is passed over, whatever bytes are free."""
+    driver = make(filesystem_store_datadirs=[f"{tmp_path}/x:1", f"{tmp_path}/y"])
+    rooms = {f"{tmp_path}/x": Room(1, 10**9, 10**9, *files), f"{tmp_path}/y": Room(1, 10**9, 10**6)}
+    monkeypatch.setattr(os, "statvfs", rooms.__getitem__)
+    location = put(driver, "a", b"x")
+    assert location.path == f"{tmp_path}/{chosen}/a"
+    assert copy(driver, location, "b").path == f"{tmp_path}/{chosen}/b"
+
+
+def test_a_quota_that_does_not_show(make, put, tmp_path: Path, monkeypatch) -> None:
+    """Where an object's blocks cannot be had, small ones too, the next directory is tried."""
+    driver = make(filesystem_store_datadirs=[f"{tmp_path}/x:1", f"{tmp_path}/y"])
+
+    def preallocate(fd: int, size: int) -> bool:
+        if os.readlink(f"/proc/self/fd/{fd}").startswith(f"{tmp_path}/x/"):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        return False
+
+    monkeypatch.setattr(syscalls, "preallocate", preallocate)
+    assert put(driver, "a", b"x").path == f"{tmp_path}/y/a"
+    assert os.listdir(tmp_path / "x") == []
 
 
 def test_room_for_thin_objects(choose) -> None:
@@ -566,6 +670,49 @@ def test_holes_that_do_not_show(driver, begin, contents, monkeypatch) -> None:
     copied = copy(driver, source, "b")
     assert contents(driver, copied) == contents(driver, source)
     assert os.stat(copied.path).st_blocks * 512 <= 4 * 65536
+
+
+@pytest.mark.parametrize(
+    ("written", "room", "chosen"),
+    [(3 * MIB, 2 * MIB, "y"), (3 * MIB, 4 * MIB, "x"), (MIB, 2 * MIB, "x"), (0, 1, "x")],
+)
+def test_copy_goes_where_it_fits(
+    make, begin, tmp_path: Path, monkeypatch, written: int, room: int, chosen: str
+) -> None:
+    """A copy's directory is chosen by what its source takes on the disk."""
+    driver = make(filesystem_store_datadirs=[f"{tmp_path}/x:1", f"{tmp_path}/y"])
+    writer = begin(driver, "a")
+    if written:
+        writer.write_at(0, os.urandom(written))
+    location = writer.commit(8 * MIB)
+    rooms = {f"{tmp_path}/x": Room(1, 10**9, room), f"{tmp_path}/y": Room(1, 10**9, 10**8)}
+    monkeypatch.setattr(os, "statvfs", rooms.__getitem__)
+    assert copy(driver, location, "b").path == f"{tmp_path}/{chosen}/b"
+
+
+def test_copy_tries_the_next_directory(make, put, tmp_path: Path, monkeypatch) -> None:
+    """A copy that finds its directory full goes on in the next, and leaves nothing behind."""
+    driver = make(filesystem_store_datadirs=[f"{tmp_path}/x:1", f"{tmp_path}/y"])
+    location = put(driver, "a", DATA)
+    real = syscalls.clone
+
+    def clone(source: int, target: int) -> bool:
+        if os.readlink(f"/proc/self/fd/{target}").startswith(f"{tmp_path}/x/"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(source, target)
+
+    monkeypatch.setattr(syscalls, "clone", clone)
+    assert copy(driver, location, "b").path == f"{tmp_path}/y/b"
+    assert os.listdir(tmp_path / "x") == ["a"]
+
+
+def test_copy_to_a_disk_that_seems_full(make, put, data: Path, monkeypatch) -> None:
+    """A clone takes no room, so a copy is tried where its bytes would not fit."""
+    driver = make()
+    location = put(driver, "a", DATA)
+    monkeypatch.setattr(os, "statvfs", lambda path: Room(1, 10**9, 0))
+    copy(driver, location, "b")
+    assert sorted(os.listdir(data)) == ["a", "b"]
 
 
 def test_copy_really_clones_or_not(driver, put, contents) -> None:

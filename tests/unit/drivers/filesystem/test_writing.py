@@ -1,6 +1,8 @@
 """Uploads: what they write, when it shows, how it is made durable, and what goes wrong."""
 
+import contextlib
 import errno
+import functools
 import os
 import stat
 import subprocess
@@ -11,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from store_lib.drivers.filesystem import FilesystemDriver, publishing, syscalls
+from store_lib.drivers.filesystem import FilesystemDriver, datadirs, publishing, syscalls
 from store_lib.drivers.filesystem.publishing import Publishing
+from store_lib.drivers.filesystem.writer import FileWriter
 from store_lib.exceptions import (
     BackendException,
     Duplicate,
@@ -45,8 +48,12 @@ def raising(number: int, *, after: Any = None):
 @pytest.fixture(params=Publishing)
 def publishes(request, monkeypatch) -> Publishing:
     """Run the test with each way to publish; drivers must be made afterwards."""
-    if request.param is Publishing.LINK:
+    if request.param is not Publishing.RENAME:
         monkeypatch.setattr(syscalls, "rename_noreplace", raising(errno.EINVAL))
+    if request.param is Publishing.CHECKED:
+        monkeypatch.setattr(os, "link", raising(errno.EPERM))
+        probe = functools.partial(publishing.probe, checked=True)
+        monkeypatch.setattr(datadirs, "probe", lambda directory, *, checked: probe(directory))
     return request.param
 
 
@@ -203,6 +210,7 @@ def calls(monkeypatch) -> list[str]:
     wrap(os, "ftruncate", "truncate")
     wrap(os, "fchmod", "chmod")
     wrap(os, "link", "publish")
+    wrap(os, "rename", "publish")
     wrap(syscalls, "start_writeback", "writeback")
     wrap(syscalls, "fsync", "fsync")
     wrap(syscalls, "fsync_directory", "fsync directory")
@@ -484,31 +492,160 @@ def test_a_dropped_writer_cleans_up(driver, begin) -> None:
     assert list(driver.list_incomplete(context=None)) == []
 
 
+class Hanging:
+    """A call that hangs until it is let go on, and a thread that makes it."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+        self.hangs, self.goes_on = threading.Event(), threading.Event()
+        self.raised: list[BaseException] = []
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.hangs.set()
+        self.goes_on.wait()
+        return self.real(*arguments)
+
+    def commit(self, writer: FileWriter) -> None:
+        """Commit in a thread, until the call hangs."""
+
+        def run() -> None:
+            try:
+                writer.commit(0)
+            except StoreError as error:
+                self.raised.append(error)
+
+        self.thread = threading.Thread(target=run)
+        self.thread.start()
+        self.hangs.wait()
+
+    def go_on(self) -> None:
+        """Let the call go on, and wait for the thread's end."""
+        self.goes_on.set()
+        self.thread.join()
+
+
 def test_a_commit_that_comes_back_to_life(publishes, make, begin, data: Path, monkeypatch) -> None:
     """A commit that hung, was given up and then goes on publishes nothing."""
     writer = begin(make(filesystem_store_durable=True), "a")
-    hangs, goes_on = threading.Event(), threading.Event()
-    raised: list[BaseException] = []
-
-    def hang(fd: int) -> None:
-        hangs.set()
-        goes_on.wait()
-
-    def commit() -> None:
-        try:
-            writer.commit(0)
-        except StoreError as error:
-            raised.append(error)
-
-    monkeypatch.setattr(syscalls, "fsync", hang)
-    thread = threading.Thread(target=commit)
-    thread.start()
-    hangs.wait()
+    hanging = Hanging(lambda fd: None)
+    monkeypatch.setattr(syscalls, "fsync", hanging)
+    hanging.commit(writer)
     writer.abort()
-    goes_on.set()
-    thread.join()
-    assert [type(error) for error in raised] == [StoreClosed]
+    hanging.go_on()
+    assert [type(error) for error in hanging.raised] == [StoreClosed]
     assert os.listdir(data) == []
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("moment", ["abort", "withdrawn", "unlink"])
+def test_publishing_that_comes_back_to_life(
+    publishes, make, begin, data: Path, monkeypatch, durable: bool, moment: str
+) -> None:
+    """Publishing that hung and then succeeds is taken back, whenever abort comes between."""
+    writer = begin(make(filesystem_store_durable=durable), "a")
+    module, name = {
+        Publishing.RENAME: (syscalls, "rename_noreplace"),
+        Publishing.LINK: (os, "link"),
+        Publishing.CHECKED: (os, "rename"),
+    }[publishes]
+    hanging = Hanging(getattr(module, name))
+    monkeypatch.setattr(module, name, hanging)
+    hanging.commit(writer)
+    if moment == "abort":
+        # Abort has said that it is there, and hangs itself.
+        monkeypatch.setattr(FileWriter, "_withdraw", after(hanging, FileWriter._withdraw))
+    elif moment == "withdrawn":
+        monkeypatch.setattr(FileWriter, "_withdraw", before(hanging, FileWriter._withdraw))
+    else:
+        monkeypatch.setattr(os, "unlink", after(hanging, os.unlink))
+    writer.abort()
+    assert [type(error) for error in hanging.raised] == [StoreClosed]
+    assert os.listdir(data) == []
+
+
+def after(hanging: Hanging, real: Any) -> Any:
+    """Return a function that first lets what hangs come to its end, once."""
+
+    def function(*arguments: Any) -> Any:
+        if not hanging.goes_on.is_set():
+            hanging.go_on()
+        return real(*arguments)
+
+    return function
+
+
+def before(hanging: Hanging, real: Any) -> Any:
+    """Return a function that lets what hangs come to its end after it, once."""
+
+    def function(*arguments: Any) -> Any:
+        result = real(*arguments)
+        if not hanging.goes_on.is_set():
+            hanging.go_on()
+        return result
+
+    return function
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_commit_that_was_given_up_at_its_end(
+    publishes, make, begin, data: Path, durable: bool
+) -> None:
+    """What a commit published, and nobody heard of, is taken back though its file is closed."""
+    writer = begin(make(filesystem_store_durable=durable), "a")
+    writer.commit(0)
+    writer.abort()
+    assert os.listdir(data) == []
+
+
+def test_taking_back_spares_another_object(driver, begin, data: Path, monkeypatch) -> None:
+    """An object that got the number of the inode that a given-up add had freed stays."""
+    writer = begin(driver, "a")
+    writer.commit(0)
+    (data / "a").write_bytes(b"another")  # as good as a new file with the same inode
+    writer.abort()
+    assert (data / "a").read_bytes() == b"another"
+
+
+def is_open(found: os.stat_result) -> bool:
+    """Whether this process has the file open."""
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(int(fd)), found):
+                return True
+    return False
+
+
+@pytest.fixture
+def removed(monkeypatch) -> list[str]:
+    """Record what is removed, and hold each removal to having closed the file before."""
+    record: list[str] = []
+    real = os.unlink
+
+    def unlink(path: str) -> None:
+        if "-lock-" not in path:
+            if os.path.lexists(path):
+                assert not is_open(os.stat(path))
+            record.append(path)
+        real(path)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    return record
+
+
+@pytest.mark.parametrize("ending", ["commit", "abort", "abort after commit"])
+def test_files_are_closed_before_they_are_removed(
+    publishes, make, begin, data: Path, removed: list[str], ending: str
+) -> None:
+    """No name of a file of ours that is open is removed: NFS and FUSE would rename it."""
+    writer = begin(make(filesystem_store_durable=True), "a")
+    assert removed  # the probes
+    removed.clear()
+    if "commit" in ending:
+        writer.commit(0)
+    if "abort" in ending:
+        writer.abort()
+        assert removed
+    assert os.listdir(data) == (["a"] if ending == "commit" else [])
 
 
 # One object for one id
@@ -594,9 +731,14 @@ def race(drivers: list[FilesystemDriver], object_id: str) -> list[int]:
     return ends
 
 
+@pytest.mark.parametrize("locks", [True, False])
 @pytest.mark.parametrize("several", [False, True])
-def test_processes_adding_one_id(publishes, make, tmp_path: Path, several: bool) -> None:
+def test_processes_adding_one_id(
+    publishes, make, tmp_path: Path, monkeypatch, several: bool, locks: bool
+) -> None:
     """Processes that commit one id at the same moment have exactly one winner, each time."""
+    if not locks:
+        monkeypatch.setattr(syscalls, "lock", lambda fd, how: None)
     racers = 3
     if several:  # each prefers another directory
         choices = [
@@ -639,7 +781,8 @@ def test_a_repeated_publish(publishes, make, begin, data: Path, monkeypatch, num
         real = syscalls.rename_noreplace
         monkeypatch.setattr(syscalls, "rename_noreplace", raising(number, after=real))
     else:
-        monkeypatch.setattr(os, "link", raising(number, after=os.link))
+        name = "link" if publishes is Publishing.LINK else "rename"
+        monkeypatch.setattr(os, name, raising(number, after=getattr(os, name)))
     writer = begin(driver, "a")
     writer.write_at(0, b"x")
     writer.commit(1)
@@ -720,6 +863,9 @@ def test_resolve_that_fails(driver, begin, monkeypatch) -> None:
     writer = begin(driver, "a")
     with monkeypatch.context() as patch:
         patch.setattr(os, "stat", raising(errno.ESTALE))
+        patch.setattr(syscalls, "rename_noreplace", raising(errno.ETIMEDOUT))
+        with pytest.raises(BackendException):
+            writer.commit(0)
         with pytest.raises(BackendException) as caught:
             writer.resolve()
     assert caught.value.status is ErrorStatus.TEMPORARY
