@@ -66,15 +66,15 @@ class ReadingInto:
 
 
 class Untouched:
-    """A source that notes whether anybody asked it for a byte, in whichever way."""
+    """A source that counts how often anybody asked it for bytes."""
 
     def __init__(self, content: Content) -> None:
         self._source = Reading(content)
 
     @property
-    def touched(self) -> bool:
-        """Whether it was asked."""
-        return bool(self._source.reads)
+    def reads(self) -> int:
+        """How often it was asked."""
+        return self._source.reads
 
     def read(self, amount: int = -1) -> bytes:
         """Note it and give the next bytes."""

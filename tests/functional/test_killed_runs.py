@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from store_lib.testing.pace import Deadline
+
 _ROOT = Path(__file__).parents[2]
 
 #: A run that makes one of everything, says so and stands still.
@@ -42,9 +44,9 @@ def _loops(below: Path) -> list[str]:
 
 
 def _wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = Deadline(60)
     while not condition():
-        assert time.monotonic() < deadline, what
+        assert not deadline.passed, what
         time.sleep(0.01)
 
 

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from store_lib.testing.pace import Deadline
 from tests.servers.ceph_conf import ceph_conf
 from tests.servers.installed import CACHE, NotInstalled, debian_packages
 from tests.servers.leftovers import remove_afterwards
@@ -376,8 +377,8 @@ def _write_keyring(path: Path, keys: Mapping[str, str]) -> None:
 
 def eventually(check: Callable[[], object], what: str, limit: float = 60) -> None:
     """Wait until ``check()`` is true: a cluster tells of some things only after a while."""
-    deadline = time.monotonic() + limit
+    deadline = Deadline(limit)
     while not check():
-        if time.monotonic() > deadline:
+        if deadline.passed:
             raise AssertionError(f"not within {limit:g} s: {what}")
         time.sleep(0.1)

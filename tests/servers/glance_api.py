@@ -10,6 +10,8 @@ from typing import IO, Any, TypeVar
 
 import urllib3
 
+from store_lib.testing.pace import Deadline
+
 #: Who Glance is told that we are; its pipeline believes it.
 IDENTITY: Mapping[str, str] = {
     "X-Identity-Status": "Confirmed",
@@ -181,9 +183,9 @@ class ImageApi:
 
     def wait_for(self, ready: Callable[[], Answer | None], what: str, limit: float = 60) -> Answer:
         """Ask until there is an answer that is true, and return it."""
-        deadline = time.monotonic() + limit
+        deadline = Deadline(limit)
         while not (answer := ready()):
-            if time.monotonic() > deadline:
+            if deadline.passed:
                 raise TimeoutError(f"{what} did not come within {limit:g} s")
             time.sleep(0.05)
         return answer

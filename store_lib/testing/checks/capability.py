@@ -28,10 +28,11 @@ def check_claims_are_told_alike(target: Target) -> None:
     store = target.store
     assert store.driver is not None
     expect_equal(store.capabilities, capabilities(store.driver), "capabilities of the store")
-    expect(store.readable, "expected a readable store")
+    expect_equal(store.readable, True, "readable")
     expect_equal(store.writable, "add" in target.capabilities, "writable")
-    expect(isinstance(store.driver.create_only, CreateOnly), "expected a CreateOnly")
-    expect(store.driver.schemes, "expected at least one URI scheme")
+    claim, schemes = store.driver.create_only, store.driver.schemes
+    expect(isinstance(claim, CreateOnly), f"create_only: expected a CreateOnly, got {claim!r}")
+    expect(schemes, f"schemes: expected at least one URI scheme, got {schemes!r}")
 
 
 @check()
@@ -52,7 +53,11 @@ def check_a_known_object_is_found_by_its_uri_alone(target: Target) -> None:
     expect(
         scheme in target.profile.schemes, f"expected one of {target.profile.schemes}, got {scheme}"
     )
-    expect(target.stores.stat(uri).size in (content.size, None), "stat without a store: its size")
+    size = target.stores.stat(uri).size
+    expect(
+        size in (content.size, None),
+        f"stat without a store: expected a size of {content.size}, got {size}",
+    )
     with target.stores.get(uri) as reader:
         expect_bytes(reader.read(), content.whole(), "get without a store")
 
@@ -90,7 +95,7 @@ def check_add_is_refused_where_not_claimed(target: Target) -> None:
             target.store.add(target.new_id(), source, size)
         with raises(StoreAddDisabled, doing="an add to a store that cannot, by the set"):
             target.stores.add(target.new_id(), source, size, target.store_id)
-    expect(not source.touched, "expected the source of a refused add unread")
+    expect_equal(source.reads, 0, "a refused add: reads of its source")
     with raises(StoreAddDisabled, doing="a copy into a store that cannot"):
         target.stores.copy(target.sample()[0], target.new_id(), to=target.store_id)
 
@@ -117,7 +122,10 @@ def check_list_tells_every_complete_object_once(target: Target) -> None:
             f"object {object_id} once in the listing, with its URI",
         )
         (entry,) = [each for each in target.store.list() if each.object_id == object_id]
-        expect(entry.size in (content.size, None), f"size in the listing: got {entry.size}")
+        expect(
+            entry.size in (content.size, None),
+            f"size in the listing: expected {content.size}, got {entry.size}",
+        )
         target.expect_holds(entry.location.uri, content, "an object by its listed location")
     with InFlight(target.store, unfinished, long, at=long.size // 2):
         expect_equal(target.listed(unfinished), [], "listed while its add is at work")
@@ -189,7 +197,7 @@ def check_copy_makes_an_object_of_its_own(target: Target) -> None:
         object_id = target.new_id()
         copied = target.stores.copy(uri, object_id, to=target.store_id)
         target.watch_uri(copied.uri)
-        expect(copied.uri != uri, "expected a copy to have a URI of its own")
+        expect(copied.uri != uri, f"a copy: expected a URI of its own, got its origin's, {uri}")
         expect_equal(copied.size, size, "size of a copy")
         target.expect_holds(copied.uri, content, "a copy")
         if target.create_only is not CreateOnly.NEW_LOCATION:
@@ -253,7 +261,7 @@ def check_urls_read_the_object(target: Target) -> None:
     """A temporary URL shows no configured secret, and reads the object where it is http."""
     uri, content = target.sample(100)
     url = target.store.url(uri, expires=300)
-    expect(isinstance(url, str) and "://" in url, "expected a URL as a str")
+    expect(isinstance(url, str) and "://" in url, f"expected a URL as a str, got {type(url)}")
     # A URL signed for S3 names the key that it is signed with, by its id; never the key itself.
     shown = re.sub(r"([?&]X-Amz-Credential=)[^&/%]+", r"\1", url)
     for secret in target.profile.secrets:

@@ -147,9 +147,11 @@ def _sweep(target: Target, own: set[str]) -> None:
         else:
             removed = target.store.sweep(0)
             # More than the dry run told, if the last sign of a killed one's life went meanwhile.
+            others = {each.key for each in removed} - {each.key for each in before}
             expect(
-                {each.key for each in removed} <= {each.key for each in before},
-                "a sweep: expected it to remove leftovers that were listed before, got others",
+                not others,
+                f"a sweep: expected it to remove only what was listed before, got {len(others)} "
+                f"others: {sorted(others)}",
             )
         return not of_ours()
 
@@ -175,13 +177,11 @@ def check_sweeps_leave_live_and_young_uploads_alone(target: Target) -> None:
         with target.open() as others:
             store = others[target.store_id]
             young = {each.key for each in store.sweep(24 * 3600)}
-            expect(
-                not young & {each.key for each in mine},
-                "a sweep of what is older than a day: expected it to leave what is young",
-            )
+            taken = young & {each.key for each in mine}
+            expect_equal(taken, set(), "young uploads that a sweep of those older than a day took")
             live = {each.key for each in mine if each.live}
             would = {each.key for each in store.sweep(0, dry_run=True)}
-            expect(not live & would, "a sweep: expected it to leave what shows life")
+            expect_equal(live & would, set(), "live uploads that a sweep would take")
             driver = store.driver
             assert driver is not None
             for each in mine:

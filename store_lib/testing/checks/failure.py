@@ -15,7 +15,7 @@ from store_lib.exceptions import (
 )
 from store_lib.testing.catalogue import check
 from store_lib.testing.content import Content
-from store_lib.testing.expect import expect, raises
+from store_lib.testing.expect import expect, expect_equal, raises
 from store_lib.testing.sources import (
     SHAPES,
     Reading,
@@ -84,7 +84,7 @@ def _fail(
         str(error) == text and vars(error) == {**state, **_notes(error)},
         f"{what}: expected the error unaltered, got {error!r} with {vars(error)}",
     )
-    expect(reading.raised <= 1, f"{what}: expected no read after the error, got more")
+    expect(reading.raised <= 1, f"{what}: expected no read after the error, got {reading.raised}")
     target.expect_absent(object_id, what)
 
 
@@ -151,7 +151,7 @@ def check_what_is_no_source_is_refused(target: Target) -> None:
         source = Untouched(content)
         with raises(Invalid, doing=f"an add with size {size!r}"):
             target.add(source, object_id, size=size)
-        expect(not source.touched, f"an add with size {size!r}: expected its source unread")
+        expect_equal(source.reads, 0, f"an add with size {size!r}: reads of its source")
         target.expect_not_added(object_id, f"an add with size {size!r}")
 
 

@@ -7,7 +7,7 @@ from store_lib import CreateOnly
 from store_lib.exceptions import Duplicate, InvalidObjectId
 from store_lib.testing.catalogue import check
 from store_lib.testing.content import Content
-from store_lib.testing.expect import expect, raises
+from store_lib.testing.expect import expect, expect_equal, raises
 from store_lib.testing.sources import InFlight, Reading, Untouched
 from store_lib.testing.target import Target
 
@@ -89,7 +89,7 @@ def check_ids_come_back_exactly_or_are_refused_at_once(target: Target) -> None:
         try:
             result = target.add(source, object_id, size=content.size)
         except InvalidObjectId as error:
-            expect(not source.reads, f"{what}: expected a refusal before a byte is read")
+            expect_equal(source.reads, 0, f"{what}, which was refused: reads of its source")
             expect(str(error).isprintable(), f"{what}: expected a printable message, got {error!r}")
             _expect_nothing_listed(target, object_id, what)
             continue
@@ -119,7 +119,7 @@ def _unlisted(target: Target, kept: dict[str, tuple[str, Content]]) -> list[str]
 
 
 def _expect_nothing_listed(target: Target, object_id: str, what: str) -> None:
-    expect(not target.listed(object_id), f"{what}: expected nothing stored, but it is listed")
+    expect_equal(target.listed(object_id), [], f"{what}, which was refused: listed objects")
     left = [each.key for each in target.leftovers() if each.object_id == object_id]
     expect(not left, f"{what}: expected nothing left, got {left}")
 
@@ -152,7 +152,7 @@ def check_what_is_no_id_is_refused(target: Target) -> None:
         wrong: Any = object_id
         with raises(InvalidObjectId, doing=f"an add of id {object_id!r}"):
             target.store.add(wrong, source, 10)
-        expect(not source.touched, f"an add of id {object_id!r}: expected its source unread")
+        expect_equal(source.reads, 0, f"an add of id {object_id!r}: reads of its source")
 
 
 @check(needs="add list_incomplete")
@@ -174,7 +174,9 @@ def check_ids_like_the_stores_own_names_do_no_harm(target: Target) -> None:
                 try:
                     uri = target.add(source, name, size=50).uri
                 except InvalidObjectId:
-                    expect(not source.reads, f"id {name!r}: expected a refusal before any read")
+                    expect_equal(
+                        source.reads, 0, f"an add of id {name!r}, refused: reads of its source"
+                    )
                     continue
                 target.expect_holds(uri, other, f"the object of id {name!r}")
         result = add.finish()

@@ -53,7 +53,11 @@ def _follow(
     # A path tells its size by itself.
     allowed = {declared} if declared is not None or name != "path" else {None, content.size}
     expect(totals <= allowed, f"{what}: expected a total of {declared}, got {totals}")
-    expect(threads <= {threading.get_ident()}, f"{what}: expected it in the caller's thread")
+    strangers = threads - {threading.get_ident()}
+    expect(
+        not strangers,
+        f"{what}: expected calls in the caller's thread alone, got some in {len(strangers)} others",
+    )
     return what, told, calls
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from store_lib import Stores
+from store_lib.testing.pace import slowness
 from tests.functional.cinder.conftest import Deployment
 
 Open = Callable[..., Stores]
@@ -78,7 +79,7 @@ def _run(script: str, config: str, uri: str, *users: int) -> "subprocess.Complet
         [sys.executable, "-c", script, json.dumps([config, uri, *users])],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=120 * slowness(),
     )
 
 

@@ -18,6 +18,7 @@ from store_lib.exceptions import (
     InvalidRange,
     NotFound,
 )
+from store_lib.testing.pace import slowness
 from tests.functional.rbd.behind import Behind, MakeStore, content, read
 from tests.servers.ceph import IMAGES, VOLUMES, Ceph
 
@@ -85,7 +86,7 @@ def test_adds_of_unknown_size_at_once_keep_apart(
 ) -> None:
     """Two adds of unknown size on one store object at the same time store the right bytes."""
     contents = {f"{object_id}-{number}": content(20 * MIB + number, number) for number in (1, 2)}
-    meeting = threading.Barrier(2, timeout=60)
+    meeting = threading.Barrier(2, timeout=60 * slowness())
     uris: dict[str, str] = {}
 
     def pieces(data: bytes) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from store_lib import Store
+from store_lib.testing.pace import slowness
 from tests.functional.rbd.behind import Behind, content, no_watcher
 
 MIB = 1024 * 1024
@@ -92,7 +93,7 @@ def test_nothing_crashes(
             [sys.executable, "-X", "faulthandler", "-c", source, config, uri],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=120 * slowness(),
         )
         assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
         assert no_watcher(behind, object_id)

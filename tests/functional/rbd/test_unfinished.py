@@ -13,6 +13,7 @@ import pytest
 
 from store_lib import Incomplete, Store
 from store_lib.exceptions import Duplicate, Invalid, NotFound, StoreError
+from store_lib.testing.pace import slowness
 from tests.functional.rbd.behind import Behind, MakeStore, content, no_watcher, read
 from tests.servers.ceph import Ceph, eventually
 
@@ -53,7 +54,7 @@ class Adder:
 
     def finish(self) -> str:
         """Let it go on, and return what it came to."""
-        output, _ = self.process.communicate("go on\n", timeout=60)
+        output, _ = self.process.communicate("go on\n", timeout=60 * slowness())
         return output.strip()
 
     def kill(self) -> None:
@@ -284,7 +285,7 @@ def test_racing_to_take_over(
     eventually(lambda: no_watcher(behind, object_id), "the dead process's watcher is gone")
     contents = [content(9 * MIB, seed) for seed in range(4)]
     stores = [make_store() for _ in contents]
-    start = threading.Barrier(len(stores), timeout=60)
+    start = threading.Barrier(len(stores), timeout=60 * slowness())
     uris: dict[int, str] = {}
     errors: list[BaseException] = []
 

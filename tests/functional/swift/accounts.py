@@ -1,7 +1,6 @@
 """Options of stores on the real Swift, in each of the three ways to log in; and contexts."""
 
 import dataclasses
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +8,7 @@ from typing import Any
 
 import urllib3
 
+from store_lib.testing.pace import Deadline
 from tests.servers.keystone import Keystone, Login, password
 from tests.servers.swift import TEMPAUTH_USERS, Swift
 
@@ -127,9 +127,9 @@ class Raw:
 
 def wait_until(look: Callable[[], object]) -> None:
     """Return once ``look()`` is true, and fail when that takes far too long."""
-    deadline = time.monotonic() + 60
+    deadline = Deadline(60)
     while not look():
-        assert time.monotonic() < deadline, "Expected to see it within a minute."
+        assert not deadline.passed, "Expected to see it within a minute."
 
 
 def raw_v1(swift: Swift) -> Raw:
