@@ -1,6 +1,7 @@
 """The s3 driver passes the conformance suite on real servers of two makes."""
 
 import pathlib
+import re
 import uuid
 
 import pytest
@@ -14,7 +15,10 @@ from tests.functional.conformance import (
     write_inventory,
 )
 from tests.functional.s3.places import LOOK_UP, SMALL_PARTS, find_place
+from tests.s3_faults import refusal
+from tests.scripted_server import ScriptedServer
 from tests.servers.ceph import Ceph
+from tests.unit.drivers.s3.server import S3Server
 
 #: What Swift is put to: all in which it differs from Ceph.
 _ON_SWIFT = "racing or second_add or ids_ or list_ or copy_ or ranges_ or delete_ or unfinished"
@@ -96,3 +100,29 @@ def test_the_s3_driver_conforms_on_swift(
     """The checks pass in which Swift's S3 interface differs from Ceph's."""
     found, wanted = _run("Swift", profile, tmp_path, request, "-k", _ON_SWIFT)
     assert 10 < found < wanted
+
+
+def test_a_server_without_a_listing_of_uploads(tmp_path: pathlib.Path) -> None:
+    """Where ListMultipartUploads is missing one check says so, and the others pass."""
+    with ScriptedServer() as server:
+        there = S3Server(server)
+        there.before.append(
+            lambda request: (
+                refusal(501, "NotImplemented")
+                if request.method == "GET" and "?uploads" in request.target
+                else None
+            )
+        )
+        lines = [f"s3_store_host = {server.url}", "s3_store_bucket = box"]
+        lines += ["s3_store_access_key = access-key", "s3_store_secret_key = secret-key"]
+        lines += ["s3_store_bucket_url_format = path"]
+        config = write_config(tmp_path, "s3", *lines)
+        result = run_kit(
+            tmp_path,
+            *("--store-config", config, "--store", "it", "--store-settle=0"),
+            *("-k", "listed or list_ or second_add or sweeps or unfinished or delete_is"),
+            profile="short",
+        )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"^4 passed, 1 skipped, \d+ deselected in", result.stdout, re.MULTILINE)
+    assert "this server cannot list incomplete uploads; sweep cannot work" in result.stdout
