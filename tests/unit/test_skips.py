@@ -38,7 +38,8 @@ def outcome(tmp_path):
         if extra:
             (tmp_path / "test_extra.py").write_text(extra)
         environ = {**os.environ, "CI": ci, "PYTHONPATH": str(CONFTEST.parents[1])}
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they take most of the time
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
         ended = subprocess.run(
             command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
         )

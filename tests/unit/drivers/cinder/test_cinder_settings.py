@@ -35,31 +35,42 @@ _LOGIN = {
 #: What Cinder says to who asks too often.
 _LATER = Reply(413, b'{"overLimit": {"message": "Slow down"}}', {"Retry-After": "7"})
 
-#: Configures a store in a process of its own, without a package where one is named.
+#: Configures stores in a process of their own, without a package where one is named.
 _CONFIGURE = """
 import json, sys
-values, lock_path, missing = json.loads(sys.argv[1])
+sections, lock_path, missing = json.loads(sys.argv[1])
 if missing:
     sys.modules[missing] = None
 from store_lib.config import Configuration
 from store_lib.stores import Stores
-values = {"DEFAULT": {"enabled_backends": {"it": "cinder"}}, "it": values}
+values = {"DEFAULT": {"enabled_backends": dict.fromkeys(sections, "cinder")}, **sections}
 if lock_path:
     values["oslo_concurrency"] = {"lock_path": lock_path}
 with Stores(Configuration(values=values)) as stores:
-    print(repr(str(stores["it"].error)))
+    print(json.dumps([str(stores[name].error) for name in sections]))
 """
 
 
 def _configure(lock_path: str | None = None, missing: str | None = None, **values: Any) -> str:
+    """Return what is wrong with a store with these options."""
+    [told] = _configure_all({"it": values}, lock_path, missing)
+    return told
+
+
+def _configure_all(
+    sections: dict[str, dict[str, Any]], lock_path: str | None = None, missing: str | None = None
+) -> list[str]:
+    """Return what is wrong with each of some stores: a process for each takes long."""
+    asked = json.dumps([sections, lock_path, missing])
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", _CONFIGURE, json.dumps([values, lock_path, missing])],
+        [sys.executable, "-W", "error", "-c", _CONFIGURE, asked],
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert result.returncode == 0, result.stderr
-    return result.stdout
+    told: list[str] = json.loads(result.stdout)
+    return told
 
 
 @pytest.mark.parametrize("missing", ["os_brick", "cinderclient", "keystoneauth1"])
@@ -152,19 +163,21 @@ def test_a_context_without_a_project_is_told() -> None:
         Access("it", options).cinder(SimpleNamespace(auth_token="token"))
 
 
-@pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_file_of_authorities_that_cannot_be_used_is_told(
-    content: str | None, tmp_path: pathlib.Path
-) -> None:
+def test_a_file_of_authorities_that_cannot_be_used_is_told(tmp_path: pathlib.Path) -> None:
     """The store says so, whether it asks Cinder for its volume type or not; others are there."""
-    file = tmp_path / "authorities.pem"
-    if content is not None:
-        file.write_text(content)
+    files = [tmp_path / "absent.pem", tmp_path / "nonsense.pem"]
+    files[1].write_text("no certificate")
     login = {**_LOGIN, "cinder_store_auth_address": "https://127.0.0.1:9/v3"}
-    for more in ({}, {"cinder_volume_type": "fast"}):
-        told = _configure(str(tmp_path), cinder_ca_certificates_file=str(file), **login, **more)
+    sections = {
+        f"{file.stem}{number}": {"cinder_ca_certificates_file": str(file), **login, **more}
+        for file in files
+        for number, more in enumerate([{}, {"cinder_volume_type": "fast"}])
+    }
+    for section, told in zip(
+        sections.values(), _configure_all(sections, str(tmp_path)), strict=True
+    ):
         assert "cinder_ca_certificates_file" in told
-        assert str(file) in told
+        assert section["cinder_ca_certificates_file"] in told
 
 
 def test_certificates_are_verified(tmp_path: pathlib.Path) -> None:
