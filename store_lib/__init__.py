@@ -8,6 +8,7 @@ from store_lib.store import AddResult, Store
 from store_lib.stores import Stores
 from store_lib.transfer.download import ObjectReader
 from store_lib.transfer.report import TransferReport
+from store_lib.transfer.retry import retry_at_most
 from store_lib.version import VERSION as __version__
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "capabilities",
     "exceptions",
     "install_as_glance_store",
+    "retry_at_most",
 ]

@@ -17,11 +17,16 @@ LOG = logging.getLogger(__name__)
 
 _EVERY = "One store; every one that can when left out."
 
+#: Seconds for which a command repeats requests whose user waits for a table.
+SOON = 3.0
+
 _LEFTOVER = ("store", "key", "id", "size", "modified", "live")
 
 
 class ListObjects(StoreCommand, Lister):
     """List the objects in the stores."""
+
+    retry_seconds = SOON
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -49,6 +54,8 @@ class ListObjects(StoreCommand, Lister):
 class ListStores(StoreCommand, Lister):
     """Show the configured stores: what each can do, its free space, and what is wrong with it."""
 
+    retry_seconds = SOON
+
     def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
         return (
             "id",
@@ -69,6 +76,8 @@ class ListStores(StoreCommand, Lister):
 
 class ListIncomplete(StoreCommand, Lister):
     """List what unfinished adds have left in the stores, and what running ones have so far."""
+
+    retry_seconds = SOON
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

@@ -3,17 +3,19 @@
 import argparse
 import contextlib
 import logging
+import math
 import os
 import traceback
 from argparse import ArgumentParser
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from cliff import help as cliff_help
 from cliff.app import App
 from cliff.command import Command
 from cliff.commandmanager import CommandManager
+from tqdm import tqdm
 
-from store_lib import Stores
+from store_lib import Stores, retry_at_most
 from store_lib.cli.app import Interrupted
 from store_lib.cli.setting import open_reserved_stores, open_stores
 from store_lib.cli.status import ExitStatus, status_of
@@ -35,6 +37,14 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         record.level = record.levelname.lower()
         return redact_uri(super().format(record))
+
+
+class _Console(logging.StreamHandler[Any]):
+    """Writes a record above a progress bar, where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 class Shell(App):
@@ -137,7 +147,7 @@ class Shell(App):
         return bool(options.verbose_level > 0 and not options.no_progress and self.stderr.isatty())
 
     def configure_logging(self) -> None:
-        console = logging.StreamHandler(self.stderr)
+        console = _Console(self.stderr)
         console.setFormatter(_Formatter(f"{NAME}: %(level)s: %(message)s"))
         self._handlers.append(console)
         if self.options.log_file:
@@ -243,6 +253,8 @@ class StoreCommand(Command):
     """What all commands of the library share: their errors end in one line and a status."""
 
     app: Shell
+    #: Seconds for which requests are repeated, where less than ``transfer_retry_seconds``.
+    retry_seconds: ClassVar[float] = math.inf
 
     def get_parser(self, prog_name: str) -> ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -259,7 +271,8 @@ class StoreCommand(Command):
     def run(self, parsed_args: argparse.Namespace) -> int:
         try:
             self._check_columns(parsed_args)
-            return super().run(parsed_args)
+            with retry_at_most(self.retry_seconds):
+                return super().run(parsed_args)
         except BrokenPipeError:
             raise
         except Exception as error:

@@ -1,5 +1,6 @@
 """How long: the two time limits of a transfer, and calls that may hang."""
 
+import contextvars
 import dataclasses
 import functools
 import logging
@@ -18,6 +19,21 @@ LONGEST = 1e9
 
 #: How much of a listing one guarded call fetches at most.
 BATCH = 1000
+
+
+class Clock:
+    """The time that limits and repeats go by; a test puts one of its own into :data:`CLOCK`."""
+
+    def now(self) -> float:
+        """Return seconds that only grow."""
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait for ``seconds``, or until ``event`` is set; say whether it is."""
+        return event.wait(seconds)
+
+
+CLOCK = Clock()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,16 +57,16 @@ class Watch:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.started = self._last = time.monotonic()
+        self.started = self._last = CLOCK.now()
         self.done = 0
 
     def progress(self) -> None:
         """Something moved."""
-        self._last = time.monotonic()
+        self._last = CLOCK.now()
 
     def patience(self, *, stall: bool = True) -> float | None:
         """Return how many seconds a wait may last now, ``None`` for as long as it takes."""
-        now = time.monotonic()
+        now = CLOCK.now()
         ends = []
         if stall and self.limits.stall:
             ends.append(self._last + self.limits.stall)
@@ -64,7 +80,7 @@ class Watch:
         :raises TransferStalled: no progress for too long
         :raises DeadlineExceeded: the whole takes too long
         """
-        now = time.monotonic()
+        now = CLOCK.now()
         limits = self.limits
         if limits.deadline and now >= self.started + limits.deadline:
             raise DeadlineExceeded(timeout=limits.deadline, done=self.done)
@@ -73,7 +89,7 @@ class Watch:
 
     def elapsed(self) -> float:
         """Return the seconds since the start."""
-        return time.monotonic() - self.started
+        return CLOCK.now() - self.started
 
 
 class _Call:
@@ -139,7 +155,10 @@ class Guard:
         call = _Call()
         patience = self.timeout if timeout is None else timeout
         thread = threading.Thread(
-            target=self._run, args=(call, function, late), name="store_lib-guard", daemon=True
+            target=contextvars.copy_context().run,
+            args=(self._run, call, function, late),
+            name="store_lib-guard",
+            daemon=True,
         )
         try:
             thread.start()

@@ -7,13 +7,13 @@ import logging
 import math
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from store_lib.exceptions import ErrorStatus, StoreError
 from store_lib.options import StoreOptions
-from store_lib.transfer.limits import Watch, checkpoint
+from store_lib.transfer import limits
+from store_lib.transfer.limits import Clock, Watch, checkpoint
 
 LOG = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -23,21 +23,6 @@ R = TypeVar("R")
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 
-
-class Clock:
-    """The time that repeats go by; a test puts one of its own into :data:`CLOCK`."""
-
-    def now(self) -> float:
-        """Return seconds that only grow."""
-        return time.monotonic()
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Wait for ``seconds``, or until ``event`` is set; say whether it is."""
-        return event.wait(seconds)
-
-
-#: The clock of every :class:`Retry` that has none of its own.
-CLOCK = Clock()
 
 _at_most: contextvars.ContextVar[float] = contextvars.ContextVar(
     "store_lib_retry_at_most", default=math.inf
@@ -81,6 +66,7 @@ class Retry:
     #: What the requests are for, for the log: an operation, and what it is about.
     operation: str = ""
     subject: object = None
+    #: ``None`` for the one of all.
     clock: Clock | None = None
     #: When the time began; ``None``: each request has its own, from its first try.
     began: float | None = None
@@ -102,7 +88,7 @@ class Retry:
 
     def begin(self) -> "Retry":
         """Return the same with the time begun now: requests that belong together share it."""
-        return dataclasses.replace(self, began=(self.clock or CLOCK).now())
+        return dataclasses.replace(self, began=(self.clock or limits.CLOCK).now())
 
     def once(self) -> "Retry":
         """Return one that repeats nothing, for what cannot be sent again."""
@@ -152,7 +138,7 @@ class Tries:
         self._retry = retry
         self._request = request
         self._stop = stop
-        self._clock = retry.clock or CLOCK
+        self._clock = retry.clock or limits.CLOCK
         self._seconds = min(retry.seconds, _at_most.get())
         self._began = self._clock.now() if retry.began is None else retry.began
         self._made = 1
@@ -195,7 +181,7 @@ class Tries:
         pause = longest * random.uniform(0.5, 1.0)
         if error.retry_after is not None:
             pause = max(pause, error.retry_after)
-        return min(pause, max(left, FIRST_PAUSE))
+        return min(pause, left if left > 0 else FIRST_PAUSE)
 
     def _log(self, error: StoreError, pause: float, left: float) -> None:
         retry = self._retry

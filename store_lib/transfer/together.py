@@ -1,5 +1,6 @@
 """Many short calls made side by side: the deletes of an object's segments, and the like."""
 
+import contextvars
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,8 +17,8 @@ def together(calls: Sequence[Callable[[], object]], at_once: int) -> None:
     failure, turn, waiting = Failure(), threading.Lock(), iter(calls)
     others = [
         threading.Thread(
-            target=_work,
-            args=(waiting, turn, failure),
+            target=contextvars.copy_context().run,
+            args=(_work, waiting, turn, failure),
             name=f"store_lib-call-{number}",
             daemon=True,
         )

@@ -2,13 +2,13 @@
 
 import pytest
 
-from store_lib.transfer import retry
+from store_lib.transfer import limits
 from tests.clock import SkippingClock
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> SkippingClock:
-    """The clock of all repeats, which skips the pauses."""
+    """The clock of all limits and repeats, which skips the pauses."""
     skipping = SkippingClock()
-    monkeypatch.setattr(retry, "CLOCK", skipping)
+    monkeypatch.setattr(limits, "CLOCK", skipping)
     return skipping

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from tests.scripted_server import Reply, ScriptedServer
+
 
 @pytest.fixture
 def four(tmp_path):
@@ -179,3 +181,24 @@ def test_looking_for_leftovers_creates_nothing(run, tmp_path):
     assert run("--config-file", conf, "incomplete", "-f", "json").json == []
     assert not (tmp_path / "staging").exists()
     assert run("--config-file", conf, "incomplete", "--store", STAGING).status == 5
+
+
+def test_a_store_that_is_away_is_not_waited_for_long(run, tmp_path, clock):
+    """stores repeats for three seconds, and shows each repeat; get goes by the configuration."""
+    with ScriptedServer(lambda request: Reply(503)) as server:
+        conf = tmp_path / "away.conf"
+        conf.write_text(
+            "[DEFAULT]\nenabled_backends = box:s3, web:http\n"
+            f"[box]\ns3_store_host = {server.url}\ns3_store_access_key = a\n"
+            "s3_store_secret_key = b\ns3_store_bucket = box\n"
+        )
+        outcome = run("--config-file", conf, "list", "--store", "box")
+        assert outcome.status == 9
+        assert sum(clock.pauses) < 4
+        clock.pauses.clear()
+        outcome = run("--config-file", conf, "get", f"{server.url}/x")
+        assert outcome.status == 9
+        assert sum(clock.pauses) == pytest.approx(20, abs=1)
+        first = outcome.err.splitlines()[0]
+    assert first.startswith("store-lib: warning: Store web: get of ")
+    assert "trying again in 0.1 s (try 2, for 20 s more)" in first

@@ -1,5 +1,6 @@
 """Reading from a web server: ranges, sizes, statuses, cut bodies and resuming, on real sockets."""
 
+import dataclasses
 import gc
 import hashlib
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from store_lib import Stores
 from store_lib.driver import capabilities
 from store_lib.drivers.http import HttpDriver, HttpLocation
 from store_lib.exceptions import (
@@ -29,6 +31,7 @@ from store_lib.exceptions import (
     StoreRandomGetNotSupported,
 )
 from store_lib.options import StoreOptions
+from tests.clock import SkippingClock
 from tests.scripted_server import Reply, Request, ScriptedServer, script, serve
 
 DATA = hashlib.shake_128(b"an object").digest(3_000_000)
@@ -745,3 +748,24 @@ def test_many_threads(driver: HttpDriver, server: ScriptedServer) -> None:
         thread.join()
     assert not wrong
     assert server.connections <= 12
+
+
+def test_a_server_that_is_busy_for_a_second(server: ScriptedServer, clock: SkippingClock) -> None:
+    """An object is read whole though each try for a second meets 503 or is cut half-way."""
+    stores = Stores.from_mapping({"DEFAULT": {"enabled_backends": "web:http"}}, strict=True)
+    began: list[float] = []
+
+    def handler(request: Request) -> Reply:
+        began.append(clock.now())
+        if clock.now() - began[0] < 1:
+            return Reply(503)
+        reply = serve(request, DATA)
+        if clock.now() - began[0] < 2:
+            return dataclasses.replace(reply, cut=len(reply.body) // 2)
+        return reply
+
+    server.handler = handler
+    with stores, stores.get(server.url + "/object") as reader:
+        assert reader.read() == DATA
+    assert len(began) > 3
+    assert max(clock.pauses) < 2

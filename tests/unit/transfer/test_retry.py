@@ -7,9 +7,17 @@ from collections.abc import Callable
 
 import pytest
 
-from store_lib.exceptions import ErrorStatus, NotFound, RemoteServiceUnavailable
+from store_lib.exceptions import (
+    DeadlineExceeded,
+    ErrorStatus,
+    NotFound,
+    RemoteServiceUnavailable,
+    TransferStalled,
+)
 from store_lib.options import STORE_OPTIONS, StoreOptions
+from store_lib.transfer.limits import Guard
 from store_lib.transfer.retry import Retry, Tries, retry_at_most
+from store_lib.transfer.together import together
 from tests.clock import SetClock
 from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryParts, memory_store
 
@@ -40,7 +48,7 @@ def failing() -> None:
 def test_a_server_that_is_busy_for_less_than_the_time(time: SetClock, seconds: float) -> None:
     """A call succeeds however long within the time the server is busy."""
     assert Retry(20, clock=time).call(busy_until(time, seconds)) == "done"
-    assert len(time.pauses) < 12
+    assert len(time.pauses) < 16
 
 
 def test_a_server_that_is_busy_for_longer(time: SetClock) -> None:
@@ -143,6 +151,20 @@ def test_what_must_answer_soon(time: SetClock) -> None:
     assert retry.call(busy_until(time, time.now() + 3)) == "done"
 
 
+def test_what_must_answer_soon_in_other_threads(time: SetClock) -> None:
+    """The shorter time holds in the threads of guarded calls and of calls side by side too."""
+    retry = Retry(20, clock=time)
+
+    def fail() -> None:
+        with pytest.raises(RemoteServiceUnavailable):
+            retry.call(failing)
+
+    with retry_at_most(0):
+        Guard(60, 9, 100).call(fail)
+        together([fail] * 3, 3)
+    assert time.pauses == []
+
+
 def test_requests_that_share_a_time(time: SetClock) -> None:
     """Requests that belong together are repeated for the time of one."""
     retry = Retry(20, clock=time).begin()
@@ -205,7 +227,7 @@ def test_every_request_outlasts_a_busy_second(
     hook: str, time: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An object is stored and read though the store is busy for a second at any request."""
-    monkeypatch.setattr("store_lib.transfer.retry.CLOCK", time)
+    monkeypatch.setattr("store_lib.transfer.limits.CLOCK", time)
     store, driver = memory_store(transfer_attempts=None)
     driver.writer_settings["reserved"] = 0
     began: list[float] = []
@@ -226,7 +248,7 @@ def test_publishing_and_looking_share_one_time(
     time: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that is away while an upload is published is given up after one time, not two."""
-    monkeypatch.setattr("store_lib.transfer.retry.CLOCK", time)
+    monkeypatch.setattr("store_lib.transfer.limits.CLOCK", time)
     store, driver = memory_store(transfer_attempts=None)
     driver.writer_class = MemoryParts
     for hook in ("commit", "write_once", "resolve"):
@@ -236,11 +258,35 @@ def test_publishing_and_looking_share_one_time(
     assert time.now() < 22
 
 
+@pytest.mark.parametrize(
+    ("limit", "kind"),
+    [("transfer_deadline", DeadlineExceeded), ("transfer_stall_timeout", TransferStalled)],
+)
+@pytest.mark.parametrize("hook", ["create", "reserve", "write_at", "commit", "read", "piece"])
+def test_the_limits_of_a_transfer_end_its_repeats(
+    limit: str,
+    kind: type[Exception],
+    hook: str,
+    time: SetClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A transfer whose store is away ends with its own limit, however long it could repeat."""
+    monkeypatch.setattr("store_lib.transfer.limits.CLOCK", time)
+    store, driver = memory_store(transfer_attempts=None, **{limit: 3})
+    driver.writer_settings["reserved"] = 0
+    uri = store.add("there", b"x").uri
+    driver.faults.hooks[hook] = lambda *_: failing()
+    reading = hook in ("read", "piece")
+    with pytest.raises(kind):
+        store.get(uri).read() if reading else store.add("it", b"x")
+    assert time.now() == pytest.approx(3)
+
+
 def test_a_driver_repeats_by_the_store_s_options(
     time: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a driver hands to ``retry`` is repeated as the store's options say."""
-    monkeypatch.setattr("store_lib.transfer.retry.CLOCK", time)
+    monkeypatch.setattr("store_lib.transfer.limits.CLOCK", time)
     _, driver = memory_store(transfer_retry_seconds=3, transfer_attempts=None)
     with pytest.raises(RemoteServiceUnavailable):
         driver.retry(failing)
