@@ -7,7 +7,8 @@ thread, never sleeps to retry and never logs a secret: the transfer engine does 
 
 What the engine guarantees to every driver:
 
-* ``object_id`` is a non-empty ``str`` without NUL that :meth:`Driver.check_object_id` let pass.
+* ``object_id`` is a ``str`` that :func:`check_portable` and :meth:`Driver.check_object_id` let
+  pass.
 * ``offset`` is 0 or more; ``length`` is ``None`` (to the end) or 0 or more.
 * In one process no two writers are at work for one id of one store.
 * Every writer and every reader it was given ends in exactly one ``commit`` or ``abort``, or in
@@ -31,6 +32,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 from oslo_config import cfg
 
 from store_lib.exceptions import (
+    InvalidObjectId,
     NotSupported,
     StoreAddDisabled,
     StoreDeleteNotSupported,
@@ -54,6 +56,47 @@ def one_by_one(calls: Sequence[Callable[[], object]], at_once: int) -> None:
     """Make calls one after the other."""
     for call in calls:
         call()
+
+
+#: Bytes of the longest object id.
+LONGEST_ID = 255
+#: What no object id begins with: some backend or file system has such names for itself.
+RESERVED = (".store_lib", ".segments", ".fuse_hidden", ".nfs", "store_lib-upload-")
+
+_PORTABLE = (
+    f"Expected 1 to {LONGEST_ID} bytes in UTF-8 of printable characters without '/', neither '.' "
+    f"nor '..', and not beginning with {', '.join(RESERVED)}: every kind of store must be able to "
+    "hold a copy under the same id."
+)
+
+
+def check_portable(object_id: str) -> None:
+    """Refuse an id that not every kind of store can hold; the engine asks this for all of them.
+
+    :raises InvalidObjectId: with the reason
+    """
+    reason = None
+    if not object_id or object_id in (".", ".."):
+        reason = "it is empty, '.' or '..'."
+    elif "/" in object_id or not object_id.isprintable():
+        reason = "it has a '/' or a character that cannot be printed."
+    elif len(object_id) > LONGEST_ID or len(object_id.encode()) > LONGEST_ID:
+        reason = "it is too long."
+    elif object_id.startswith(RESERVED):
+        reason = "names with this beginning are not for objects."
+    if reason is not None:
+        raise invalid_id(object_id, f"{reason} {_PORTABLE}")
+
+
+def invalid_id(object_id: str, reason: str) -> InvalidObjectId:
+    """Return the error for an id that cannot be used, which shows no more of it than one can read.
+
+    For :meth:`Driver.check_object_id`.
+    """
+    shown = ascii(object_id[:100])
+    return InvalidObjectId(
+        object_id_repr=shown if len(shown) <= 80 else f"{shown[:80]}...", reason=reason
+    )
 
 
 class Repeater(Protocol):
@@ -431,7 +474,9 @@ class Driver(abc.ABC):
     def check_object_id(self, object_id: str) -> None:  # noqa: B027 - any id will do
         """Refuse an id that the backend cannot hold as it stands, before any byte moves.
 
-        :raises InvalidObjectId: with the reason
+        Only for limits of the backend's own: the engine has refused what :func:`check_portable`
+        refuses for every kind of store.
+        :raises InvalidObjectId: with the reason; see :func:`invalid_id`
         """
 
     def parse(self, uri: str) -> Location:

@@ -134,6 +134,15 @@ class StoreOptions(Mapping[str, Any]):
                 resolved[name] = opt.type(value)
         return cls(resolved, frozenset(values))
 
+    def silence(self, name: str) -> float:
+        """Return a time-out for an answer that sends no byte, no longer than the stall limit.
+
+        A client that waits in a call cannot be told to stop: it has to end by itself.
+        :param name: the option that has the time-out
+        """
+        timeout, stall = float(self[name]), float(self["transfer_stall_timeout"])
+        return min(timeout, stall) if stall else timeout
+
     def is_set(self, name: str) -> bool:
         """Whether the operator set the option, in whichever place."""
         return name in self._explicit

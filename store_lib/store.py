@@ -10,7 +10,16 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from store_lib.driver import Driver, Entry, Incomplete, Reader, Space, Stat, capabilities
+from store_lib.driver import (
+    Driver,
+    Entry,
+    Incomplete,
+    Reader,
+    Space,
+    Stat,
+    capabilities,
+    check_portable,
+)
 from store_lib.exceptions import (
     BadStoreConfiguration,
     Duplicate,
@@ -564,15 +573,12 @@ class Store:
         return self.driver
 
     def _check_id(self, driver: Driver, object_id: Any) -> None:
-        reason = None
         if not isinstance(object_id, str):
-            reason = f"a str was expected, got {type(object_id).__name__}."
-        elif not object_id:
-            reason = "it is empty."
-        elif "\0" in object_id:
-            reason = "it holds a NUL character."
-        if reason is not None:
-            raise InvalidObjectId(object_id_repr=repr(object_id)[:100], reason=reason)
+            raise InvalidObjectId(
+                object_id_repr=ascii(object_id)[:80],
+                reason=f"a str was expected, got {type(object_id).__name__}.",
+            )
+        check_portable(object_id)
         driver.check_object_id(object_id)
 
     def _locate(self, driver: Driver, uri: str, operation: str) -> Location:

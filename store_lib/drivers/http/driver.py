@@ -119,7 +119,9 @@ class HttpDriver(Driver):
             Connections(rules, proxies, tls),
             rules,
             self.conf.http_max_redirects,
-            Timeout(connect=self.conf.http_connect_timeout, read=self.conf.http_read_timeout),
+            Timeout(
+                connect=self.conf.http_connect_timeout, read=self.conf.silence("http_read_timeout")
+            ),
         )
 
     def read(self, location: Location, offset: int, length: int | None, *, context: Any) -> Reader:

@@ -49,7 +49,7 @@ class Client:
             # The engine repeats requests, and knows when not to.
             retries={"mode": "standard", "total_max_attempts": 1},
             connect_timeout=options.s3_store_connect_timeout,
-            read_timeout=options.s3_store_read_timeout,
+            read_timeout=options.silence("s3_store_read_timeout"),
             max_pool_connections=max(_CONNECTIONS, 2 * settings.threads),
             tcp_keepalive=True,
             user_agent_extra="store_lib",

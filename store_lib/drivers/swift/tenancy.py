@@ -53,7 +53,7 @@ class Tenancy(abc.ABC):
             timeout=options.swift_store_read_timeout,
             renew_before=options.swift_store_expire_soon_interval,
         )
-        silence = options.swift_store_read_timeout
+        silence = options.silence("swift_store_read_timeout")
         self._timeout = Timeout(connect=options.swift_store_connect_timeout, read=silence)
         self._connections: PerProcess[urllib3.PoolManager] = PerProcess(
             lambda: DirectManager(context=tls.context, send_timeout=silence)

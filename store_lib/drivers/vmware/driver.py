@@ -127,7 +127,7 @@ class VmwareDriver(Driver):
                 peers="the vSphere server",
             ),
             connect_timeout=self.conf.vmware_connect_timeout,
-            read_timeout=self.conf.vmware_read_timeout,
+            read_timeout=self.conf.silence("vmware_read_timeout"),
         )
         return places
 

@@ -29,6 +29,7 @@ from store_lib.exceptions import (
     StoreDeleteNotSupported,
     StoreError,
     StoreRandomGetNotSupported,
+    TransferStalled,
 )
 from store_lib.options import StoreOptions
 from tests.clock import SkippingClock
@@ -769,3 +770,19 @@ def test_a_server_that_is_busy_for_a_second(server: ScriptedServer, clock: Skipp
         assert reader.read() == DATA
     assert len(began) > 3
     assert max(clock.pauses) < 2
+
+
+def test_a_stream_that_hangs_ends_with_the_stall_limit(server: ScriptedServer) -> None:
+    """The stall limit ends a get whose only stream hangs, before the client's own time-out does."""
+    server.handler = lambda request: dataclasses.replace(
+        serve(request, DATA), cut=1000, then="stall"
+    )
+    values = {"transfer_stall_timeout": 1, "http_read_timeout": 30}
+    stores = Stores.from_mapping(
+        {"DEFAULT": {"enabled_backends": "web:http"}, "web": values}, strict=True
+    )
+    with stores, stores.get(server.url + "/object") as reader:
+        began = time.monotonic()
+        with pytest.raises(TransferStalled):
+            reader.read()
+    assert time.monotonic() - began < 20
