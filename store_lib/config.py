@@ -27,6 +27,9 @@ RESERVED_DATADIR = "/var/lib/glance/{}"
 _DATADIRS = ("filesystem_store_datadir", "filesystem_store_datadirs")
 _LEGACY_NAME = re.compile(r"glance\.store\.(\w+)\.Store")
 _UNREGISTERED = (cfg.NoSuchOptError, cfg.NoSuchGroupError)
+#: What a ``$`` in a value that names no option raises.
+_BAD_REFERENCE = (*_UNREGISTERED, cfg.TemplateSubstitutionError)
+_LINE = re.compile(r":(\d+), ")
 _BAD_VALUE = (cfg.ConfigFileValueError, cfg.ConfigSourceValueError, ValueError)
 
 
@@ -77,6 +80,11 @@ class Configuration:
         for path in directories:
             if not os.path.isdir(path):
                 raise BadStoreConfiguration(f"Configuration directory {path} does not exist.")
+        for folder in directories:
+            for name in sorted(os.listdir(folder)):
+                path = os.path.join(folder, name)
+                if name.endswith(".conf") and os.path.exists(path) and not os.path.isfile(path):
+                    raise BadStoreConfiguration(f"Expected {path} to be a file.")
         try:
             self._private(
                 args=[],
@@ -84,6 +92,18 @@ class Configuration:
                 default_config_files=list(files),
                 default_config_dirs=list(directories),
             )
+        except cfg.ConfigFileParseError as error:
+            # Not what the line says: it may be a password.
+            where = _LINE.search(str(error))
+            line = f", line {where[1]}" if where else ""
+            raise BadStoreConfiguration(
+                f"The configuration cannot be read: {error.config_file}{line}: expected a "
+                "[section], or name = value."
+            ) from None
+        except UnicodeDecodeError as error:
+            raise BadStoreConfiguration(
+                f"The configuration cannot be read: it is not UTF-8 (byte {error.start} of a file)."
+            ) from None
         except cfg.Error as error:
             raise BadStoreConfiguration(f"The configuration cannot be read: {error}") from error
 
@@ -92,7 +112,7 @@ class Configuration:
         for name in caller:
             try:
                 value = caller[name]
-            except (cfg.Error, ValueError):
+            except (cfg.Error, ValueError, RecursionError):
                 continue  # the caller's own trouble, and none of a store's
             if isinstance(value, str) and name not in self._private:
                 self._private.register_opt(cfg.StrOpt(name, default=value))
@@ -114,17 +134,20 @@ class Configuration:
 
         :raises BadStoreConfiguration: the value is not of the option's type
         """
+        where = f"Option {name} in section [{section or 'DEFAULT'}]"
+        conf = self._private
+        if self._caller is not None and _has(self._caller, name, section):
+            conf = self._caller
         try:
-            if self._caller is not None:
-                try:
-                    return _read(self._caller, name, section)
-                except _UNREGISTERED:
-                    pass
-            return _read(self._private, name, section)
-        except _BAD_VALUE as error:
+            return _read(conf, name, section)
+        except (*_BAD_REFERENCE, RecursionError):
+            # Not which one: a password with a $ in it would show a part of itself.
             raise BadStoreConfiguration(
-                f"Option {name} in section [{section or 'DEFAULT'}] is not valid: {error}"
-            ) from error
+                f"{where} is not valid: a $ in it refers to an option that is not there, or to "
+                "itself. Write $$ for a $."
+            ) from None
+        except _BAD_VALUE as error:
+            raise BadStoreConfiguration(f"{where} is not valid: {error}") from error
 
     def sections(self) -> list[StoreSection]:
         """Return the configured stores, in the order of the configuration.
@@ -179,6 +202,11 @@ class Configuration:
                 shared, shared_set = self.value(opt.dest, "backend_defaults")
                 if shared_set:
                     value, is_set = shared, True
+            if value is None and is_set and opt.default is not None:
+                raise BadStoreConfiguration(
+                    f"Option {opt.dest} of section [{section}] is empty. Give it a value, or leave "
+                    "the line out."
+                )
             values[opt.dest] = value
             if is_set:
                 explicit.add(opt.dest)
@@ -222,6 +250,28 @@ class Selection(Configuration):
             return None, False  # the default may be a store that is none of these
         value, given = super().value(name, section)
         return value, given or (section in self._reserved and name in _DATADIRS)
+
+
+def _has(conf: cfg.ConfigOpts, name: str, section: str | None) -> bool:
+    """Whether an option is registered; what its value refers to may not be."""
+    if section is None:
+        return name in conf
+    try:
+        group = conf[section]
+    except _UNREGISTERED:
+        return False
+    return isinstance(group, cfg.ConfigOpts.GroupAttr) and name in group
+
+
+def literal(value: Any) -> Any:
+    """Return what a configuration has to say for a value to come out as it is."""
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, list):
+        return [literal(each) for each in value]
+    if isinstance(value, dict):
+        return {name: literal(each) for name, each in value.items()}
+    return value
 
 
 def _sources(caller: cfg.ConfigOpts) -> tuple[list[str], list[str]]:

@@ -10,6 +10,14 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from store_lib.arguments import (
+    check_expiry,
+    check_id,
+    check_range,
+    check_seconds,
+    check_size,
+    check_tenants,
+)
 from store_lib.driver import (
     Driver,
     Entry,
@@ -18,14 +26,11 @@ from store_lib.driver import (
     Space,
     Stat,
     capabilities,
-    check_portable,
 )
 from store_lib.exceptions import (
     BadStoreConfiguration,
     Duplicate,
     Invalid,
-    InvalidObjectId,
-    InvalidRange,
     NotFound,
     NotSupported,
     StoreAddDisabled,
@@ -240,8 +245,9 @@ class Store:
         try:
             driver = self._usable("add")
             names = check_names(digests, expected)
-            _check_size(size)
-            self._check_id(driver, object_id)
+            check_size(size)
+            check_id(object_id)
+            driver.check_object_id(object_id)
             watch = Watch(self._limits)
             order = Order(
                 size=size,
@@ -301,7 +307,7 @@ class Store:
         :raises StoreRandomGetNotSupported: a range of a store that cannot do ranges
         """
         driver = self._usable("get")
-        whole = _check_range(offset, length)
+        whole, length = check_range(offset, length)
         if not whole and not driver.ranges:
             raise self._at(StoreRandomGetNotSupported(offset=offset, chunk_size=length), "get")
         if expected:
@@ -433,10 +439,7 @@ class Store:
         :raises NotSupported: the store cannot tell
         :raises StoreError: the first reason why one could not be removed; the others were
         """
-        if older_than < 0:
-            raise self._at(
-                Invalid(f"Expected older_than as 0 or more seconds, got {older_than!r}."), "sweep"
-            )
+        self._check("sweep", check_seconds, older_than)
         driver = self._usable("discard")
         removed = []
         problem: StoreError | None = None
@@ -474,7 +477,8 @@ class Store:
         driver = self._usable("copy")
         began = time.perf_counter()
         try:
-            self._check_id(driver, object_id)
+            check_id(object_id)
+            driver.check_object_id(object_id)
             location = driver.parse(uri)
             copy = functools.partial(
                 driver.copy, location, object_id, nonce=os.urandom(16).hex(), context=context
@@ -519,6 +523,7 @@ class Store:
 
         :raises NotSupported: the store has no access control lists
         """
+        self._check("set_acls", check_tenants, (*read_tenants, *write_tenants))
         driver = self._usable("set_acls")
         location = self._locate(driver, uri, "set_acls")
         self._do(
@@ -538,6 +543,7 @@ class Store:
         :param expires: seconds that it is good for
         :raises NotSupported: the store has no such URLs
         """
+        self._check("url", check_expiry, expires)
         driver = self._usable("url")
         location = self._locate(driver, uri, "url")
         return self._do("url", lambda: driver.url(location, expires=expires, context=context))
@@ -572,14 +578,12 @@ class Store:
             )
         return self.driver
 
-    def _check_id(self, driver: Driver, object_id: Any) -> None:
-        if not isinstance(object_id, str):
-            raise InvalidObjectId(
-                object_id_repr=ascii(object_id)[:80],
-                reason=f"a str was expected, got {type(object_id).__name__}.",
-            )
-        check_portable(object_id)
-        driver.check_object_id(object_id)
+    def _check(self, operation: str, check: Callable[[Any], object], value: Any) -> None:
+        try:
+            check(value)
+        except StoreError as error:
+            self._at(error, operation)
+            raise
 
     def _locate(self, driver: Driver, uri: str, operation: str) -> Location:
         try:
@@ -658,24 +662,6 @@ def _delete(driver: Driver, context: Any, location: Location) -> None:
 
 def _printable(object_id: Any) -> str | None:
     return object_id[:255] if isinstance(object_id, str) else None
-
-
-def _check_size(size: Any) -> None:
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
-        raise Invalid(f"Expected size as an int of 0 or more, or None; got {size!r}.")
-
-
-def _check_range(offset: Any, length: Any) -> bool:
-    """Say whether a range is the whole object.
-
-    :raises InvalidRange: it is not made of whole numbers of 0 or more
-    """
-    for name, value in (("offset", offset), ("length", length)):
-        if value is None and name == "length":
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise InvalidRange(f"Expected {name} as an int of 0 or more, got {value!r}.")
-    return offset == 0 and length is None
 
 
 _ALL: "weakref.WeakSet[Store]" = weakref.WeakSet()

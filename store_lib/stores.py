@@ -11,7 +11,7 @@ from oslo_config import cfg
 from stevedore import DriverManager
 from stevedore.exception import MultipleMatches, NoMatches
 
-from store_lib.config import Configuration, StoreSection
+from store_lib.config import Configuration, StoreSection, literal
 from store_lib.driver import Driver, Stat
 from store_lib.exceptions import (
     BadStoreConfiguration,
@@ -129,7 +129,10 @@ class Stores:
                     f"{store.error}"
                 )
             options = store.options
-            sections[store.id] = {name: options[name] for name in options if options.is_set(name)}
+            # The values are resolved: a $ in one is a $.
+            sections[store.id] = {
+                name: literal(options[name]) for name in options if options.is_set(name)
+            }
         enabled = {store.id: store.driver_name for store in self}
         default = self.default.id if self.default is not None else None
         values = {

@@ -17,6 +17,10 @@ def check_names(digests: Iterable[str], expected: Mapping[str, str] | None) -> t
     """
     if isinstance(digests, str):
         raise Invalid(f"Expected digests as a sequence of names, got the str {digests!r}.")
+    if expected is not None and not isinstance(expected, Mapping):
+        raise Invalid(
+            f"Expected the digests in a mapping by algorithm, got a {type(expected).__name__}."
+        )
     try:
         names = _known((*digests, *(expected or ())))
     except TypeError as error:

@@ -1,10 +1,14 @@
 """Tests of reading the configuration: whose option counts, and nothing of the caller's altered."""
 
+import os
+import pickle
+import traceback
 from pathlib import Path
 
 import pytest
 from oslo_config import cfg
 
+from store_lib import Stores
 from store_lib.config import Configuration
 from store_lib.exceptions import BadStoreConfiguration
 from store_lib.options import StoreOptions, list_opts
@@ -195,3 +199,84 @@ def test_listing_for_the_generator() -> None:
     assert "filesystem" not in groups
     assert any(opt.name == "filesystem_store_datadir" for opt in groups["file"])
     assert all(opt.help for opts in groups.values() for opt in opts)
+
+
+@pytest.mark.parametrize("value", ["pa$CANARY", "${CANARY}x", "$bad.password", "$password"])
+@pytest.mark.parametrize("through", ["service", "files"])
+def test_a_dollar_stops_one_store_only(tmp_path: Path, value: str, through: str) -> None:
+    """A value with a $ that names nothing, or itself, makes one store bad, and is not shown."""
+    path = write(
+        tmp_path / "a.conf",
+        "[DEFAULT]\nenabled_backends = bad:file, good:file\n"
+        f"[bad]\nfilesystem_store_datadir = {tmp_path}/{value}\npassword = {value}\n"
+        f"[good]\nfilesystem_store_datadir = {tmp_path}/x$$y\n",
+    )
+    conf = service(path)
+    conf.register_opts(OPTS, group="bad")  # as a service that has the store's options too
+    made = Stores.from_config(conf) if through == "service" else Stores.from_files(path)
+    with made as stores:
+        error = stores["bad"].error
+        assert error is not None
+        assert "Option filesystem_store_datadir in section [bad]" in str(error)
+        assert "Write $$ for a $" in str(error)
+        assert "CANARY" not in "".join(traceback.format_exception(error))
+        uri = stores.add("id", b"x", store="good").uri
+    assert uri == f"file://{tmp_path}/x$y/id"
+
+
+def test_values_are_resolved_once(tmp_path: Path) -> None:
+    """A copy of a configuration has the values that the first one had, a $ as a $."""
+    values = {
+        "DEFAULT": {"enabled_backends": "a:file"},
+        "a": {"filesystem_store_datadir": f"{tmp_path}/x$$y$$$$z", "description": "$$s $$1"},
+    }
+    with Stores.from_mapping(values) as stores:
+        copy = stores
+        for _ in range(3):
+            copy = pickle.loads(pickle.dumps(copy))
+            assert copy["a"].options.filesystem_store_datadir == f"{tmp_path}/x$y$$z"
+            assert copy["a"].description == "$s $1"
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("weight =", "weight"),
+        ("filesystem_store_chunk_size =", "filesystem_store_chunk_size"),
+        ("transfer_retry_seconds =", "transfer_retry_seconds"),
+    ],
+)
+def test_an_empty_value_is_said(tmp_path: Path, line: str, name: str) -> None:
+    """An option that has a line and no value makes its store bad, by name."""
+    path = write(
+        tmp_path / "a.conf",
+        "[DEFAULT]\nenabled_backends = bad:file, good:file\n"
+        f"[bad]\nfilesystem_store_datadir = {tmp_path}/a\n{line}\n"
+        f"[good]\nfilesystem_store_datadir = {tmp_path}/b\n",
+    )
+    with Stores.from_files(path) as stores:
+        assert f"Option {name} of section [bad] is empty" in str(stores["bad"].error)
+        stores.add("id", b"x", store="good")
+
+
+@pytest.mark.parametrize("text", [b"[a]\ns3_store_secret_key CANARY\n", b"  CANARY\n[a]\n"])
+def test_a_line_that_cannot_be_read_is_not_shown(tmp_path: Path, text: bytes) -> None:
+    """A line without = is named by file and number, and nothing of it is shown."""
+    path = tmp_path / "a.conf"
+    path.write_bytes(text)
+    number = 1 + text[: text.index(b"CANARY")].count(b"\n")
+    with pytest.raises(BadStoreConfiguration, match=rf"a\.conf, line {number}: ") as caught:
+        Stores.from_files(path)
+    assert "CANARY" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8, or a pipe among the files, are refused, and hang nothing."""
+    path = tmp_path / "a.conf"
+    path.write_bytes(b"# \xe9\n")
+    with pytest.raises(BadStoreConfiguration, match="not UTF-8"):
+        Stores.from_files(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(BadStoreConfiguration, match="to be a file"):
+        Stores.from_files(directories=[tmp_path])

@@ -1,0 +1,89 @@
+"""What callers may hand in: numbers, ranges, ids and tenants are checked before all else."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from store_lib.driver import check_portable
+from store_lib.exceptions import Invalid, InvalidObjectId, InvalidRange
+
+#: The largest object, in bytes, and so the largest offset.
+LARGEST = 2**63 - 1
+
+
+def _is_number(value: Any, *kinds: type) -> bool:
+    return isinstance(value, (int, *kinds)) and not isinstance(value, bool)
+
+
+def shown(value: Any) -> str:
+    """Return what a message shows of a value that was handed in, which may be anything."""
+    try:
+        text = ascii(value)
+    except Exception:  # an int of very many digits; a __repr__ that fails
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def check_id(object_id: Any) -> None:
+    """Refuse what no store takes as an object id.
+
+    :raises InvalidObjectId: with the reason
+    """
+    if not isinstance(object_id, str):
+        raise InvalidObjectId(
+            object_id_repr=shown(object_id),
+            reason=f"a str was expected, got {type(object_id).__name__}.",
+        )
+    check_portable(object_id)
+
+
+def check_size(size: Any) -> None:
+    """Refuse what is no size.
+
+    :raises Invalid: it is not ``None`` or an int that a size can be
+    """
+    if size is not None and not (_is_number(size) and 0 <= size <= LARGEST):
+        raise Invalid(f"Expected size as an int from 0 to {LARGEST}, or None; got {shown(size)}.")
+
+
+def check_range(offset: Any, length: Any) -> tuple[bool, int | None]:
+    """Say whether a range is the whole object, and return its length, no longer than objects are.
+
+    :raises InvalidRange: it is not made of whole numbers of 0 or more
+    """
+    for name, value in (("offset", offset), ("length", length)):
+        if value is None and name == "length":
+            continue
+        if not _is_number(value) or value < 0 or (value > LARGEST and name == "offset"):
+            raise InvalidRange(
+                f"Expected {name} as an int of 0 or more, within the object; got {shown(value)}."
+            )
+    return offset == 0 and length is None, None if length is None else min(length, LARGEST - offset)
+
+
+def check_seconds(older_than: Any) -> None:
+    """Refuse what is no age.
+
+    :raises Invalid: it is not a number of 0 or more
+    """
+    if not _is_number(older_than, float) or not 0 <= older_than < math.inf:
+        raise Invalid(f"Expected older_than as 0 or more seconds, got {shown(older_than)}.")
+
+
+def check_expiry(expires: Any) -> None:
+    """Refuse what is no time that a URL can be good for.
+
+    :raises Invalid: it is not an int of 1 or more
+    """
+    if not (_is_number(expires) and 0 < expires <= LARGEST):
+        raise Invalid(f"Expected expires as an int of 1 or more seconds, got {shown(expires)}.")
+
+
+def check_tenants(tenants: Iterable[Any]) -> None:
+    """Refuse what is no tenant: backends write lists of them as text, with commas.
+
+    :raises Invalid: one has a comma, or another character that would let it be more than one
+    """
+    for tenant in tenants:
+        if not isinstance(tenant, str) or not tenant.isprintable() or set(tenant) & set(", "):
+            raise Invalid(f"Expected a tenant without commas and blanks, got {shown(tenant)}.")
