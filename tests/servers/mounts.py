@@ -60,7 +60,7 @@ def exfat(path: Path) -> Iterator[Path]:
     image = path.with_suffix(".img")
     with (
         _loop_device(image, 512, "mkfs.exfat") as device,
-        mounted(path, "mount.exfat-fuse", device),
+        mounted(path, "mount.exfat-fuse", "-o", "umask=022", device),
     ):
         yield path
 

@@ -15,8 +15,9 @@ from store_lib.driver import Entry, Repeater, Space
 from store_lib.drivers.filesystem import names, syscalls
 from store_lib.drivers.filesystem.errors import FULL, Action, bad_configuration, translate
 from store_lib.drivers.filesystem.exclusion import sole_publisher
-from store_lib.drivers.filesystem.location import FileLocation
+from store_lib.drivers.filesystem.location import FileLocation, Place
 from store_lib.drivers.filesystem.publishing import CannotPublish, Publishing, probe
+from store_lib.drivers.filesystem.staging import usual_mode
 from store_lib.exceptions import (
     BadStoreConfiguration,
     BadStoreUri,
@@ -30,6 +31,8 @@ LOG = logging.getLogger(__name__)
 SMALL = 1024 * 1024
 #: Files of a listing that are looked at in one call, which is given up or repeated as a whole.
 _PAGE = 1000
+#: Bytes of the longest path that the system takes.
+_PATH_MAX = 4096
 
 
 @dataclasses.dataclass
@@ -49,6 +52,8 @@ class DataDir:
     publishing: Publishing | None = None
     #: Whether files can be locked.
     locks: bool = True
+    #: Permissions that a new file gets here by itself.
+    file_mode: int = 0o600
     name_max: int = names.NAME_MAX
     #: Whether reserving a file's blocks beforehand is worth it: not in memory, where it would
     #: only clear every page that is then written.
@@ -79,6 +84,7 @@ class DataDir:
         self.name_max = min(names.NAME_MAX, os.pathconf(self.path, "PC_NAME_MAX"))
         self.preallocates = not syscalls.in_memory(self.path)
         self.tells_late = syscalls.tells_late(self.path)
+        self.file_mode = usual_mode(self.path)
         publishing, self.locks = probe(self.path, checked=self.checked)
         if publishing is Publishing.CHECKED:
             LOG.warning(
@@ -126,9 +132,16 @@ class DataDirs:
         for each in self._all:
             try:
                 _make(each.path, dir_perm)
-                if not stat.S_ISDIR(os.stat(each.path).st_mode):
+                mode = os.stat(each.path).st_mode
+                if not stat.S_ISDIR(mode):
                     reason = f"{each.path} is not a directory. Remove it, or name another."
                     raise self._bad(store_id, reason)
+                if mode & stat.S_IWOTH:
+                    LOG.warning(
+                        "Every user of this machine may write in %s and so alter what the store "
+                        "has there. Take that permission away (chmod o-w).",
+                        each.path,
+                    )
                 if file_perm is not None and dir_perm is None:
                     _open_for(file_perm, each.path)
                 if durable:
@@ -154,10 +167,9 @@ class DataDirs:
             return False
         return len(self._all) == 1 or all(each.locks for each in self._all)
 
-    def path_of(self, location: FileLocation) -> str:
-        """Return the path under which to open what ``location`` names.
+    def place_of(self, location: FileLocation) -> Place:
+        """Return where what ``location`` names lies.
 
-        The last component is never resolved: who opens it does not follow a symbolic link.
         :raises BadStoreUri: it lies in none of the directories, or is no object's name
         """
         path = location.path
@@ -167,11 +179,13 @@ class DataDirs:
                 "%(uri)s names the file of an upload under way, not an object.", uri=location.uri
             )
         if parent in self._parents:
-            return path
-        real = os.path.realpath(parent or "/")
+            return Place(path)
+        real = _real(parent)
         for each in self._all:
-            if real == each.real or real.startswith(each.real.rstrip("/") + "/"):
-                return f"{real}/{name}"
+            if real == each.real:
+                return Place(f"{real}/{name}")
+            if real is not None and real.startswith(each.real.rstrip("/") + "/"):
+                return Place(f"{real}/{name}", each.real)
         raise BadStoreUri(
             "%(uri)s lies outside this store's directories: " + ", ".join(self.paths),
             uri=location.uri,
@@ -180,7 +194,7 @@ class DataDirs:
     def may_be_leftover(self, path: str) -> bool:
         """Whether an upload may have left a file of this path."""
         parent, _, name = path.rpartition("/")
-        return names.is_private(name) and parent in self._parents
+        return names.is_leftover(name) and parent in self._parents
 
     def holder_of(self, object_id: str, *, other_than: str | None = None) -> str | None:
         """Return the path of whatever has this object's name in any of the directories.
@@ -300,6 +314,16 @@ class DataDirs:
                     yield from retry(functools.partial(_entries, page, each.path))
 
 
+def _real(path: str) -> str | None:
+    """Return a directory's path without symbolic links; ``None`` where that cannot be told."""
+    if len(path) > _PATH_MAX:
+        return None  # the system would not open it, and resolving it takes long
+    try:
+        return os.path.realpath(path or "/")
+    except OSError:
+        return None  # it changes while it is looked at
+
+
 _Scan: TypeAlias = "contextlib.AbstractContextManager[Iterator[os.DirEntry[str]]]"
 
 
@@ -383,11 +407,11 @@ def _make(path: str, dir_perm: int | None) -> None:
     if parent != path:
         _make(parent, dir_perm)
     try:
-        os.mkdir(path)
+        os.mkdir(path, 0o777 if dir_perm is None else dir_perm & 0o700)
     except FileExistsError:
         return
     if dir_perm is not None:
-        os.chmod(path, dir_perm)
+        os.chmod(path, dir_perm)  # the umask and the set-group-id bit have no say in it
 
 
 def _sync_with_parents(path: str) -> None:

@@ -39,12 +39,13 @@ class Descriptor:
         self._closing = False
         _ALL.add(self)
 
-    def open(self, path: str, flags: int, mode: int = 0o666) -> None:
-        """Open a file; once.
+    def open(self, path: str, flags: int, *, directory: int | None = None) -> None:
+        """Open a file, or make one that only this user may open; once.
 
+        :param directory: descriptor of the directory that a relative ``path`` starts from
         :raises OSError: it cannot be opened
         """
-        self._fd = os.open(path, flags, mode)
+        self._fd = os.open(path, flags, 0o600, dir_fd=directory)
 
     def __enter__(self) -> int:
         with self._lock:
@@ -107,14 +108,15 @@ class Descriptor:
 
 
 @contextlib.contextmanager
-def opened(path: str, flags: int) -> Iterator[int]:
+def opened(path: str, flags: int, *, directory: int | None = None) -> Iterator[int]:
     """Open a file for the length of a block.
 
+    :param directory: descriptor of the directory that a relative ``path`` starts from
     :raises OSError: it cannot be opened
     """
     file = Descriptor()
     try:
-        file.open(path, flags)
+        file.open(path, flags, directory=directory)
         with file as fd:
             yield fd
     finally:

@@ -13,7 +13,7 @@ from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat
 from store_lib.drivers.filesystem import names
 from store_lib.drivers.filesystem.datadirs import DataDir, DataDirs
 from store_lib.drivers.filesystem.errors import Action, symbolic_link, translate
-from store_lib.drivers.filesystem.location import FileLocation
+from store_lib.drivers.filesystem.location import FileLocation, Place
 from store_lib.drivers.filesystem.options import (
     OPTIONS,
     MountMetadata,
@@ -93,15 +93,15 @@ class FilesystemDriver(Driver):
 
     def holds(self, location: Location) -> bool:
         try:
-            self._path(location)
+            self._place(location)
         except BadStoreUri:
             return False
         return True
 
-    def _path(self, location: Location) -> str:
+    def _place(self, location: Location) -> Place:
         if not isinstance(location, FileLocation):
             raise BadStoreUri("Expected a file:// URI, got %(uri)s", uri=location.uri)
-        return self._directories.path_of(location)
+        return self._directories.place_of(location)
 
     def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> FileWriter:
         self._refuse_if_taken(object_id)
@@ -155,23 +155,29 @@ class FilesystemDriver(Driver):
     def read(
         self, location: Location, offset: int, length: int | None, *, context: Any
     ) -> FileReader:
-        return FileReader(self._path(location), offset, length, self._settings.chunk_size)
+        return FileReader(self._place(location), offset, length, self._settings.chunk_size)
 
     def stat(self, location: Location, *, context: Any) -> Stat:
-        status = _status(self._path(location), Action.READ)
+        place = self._place(location)
+        try:
+            with place.reached() as (name, directory):
+                status = _status(place, name, directory)
+        except OSError as error:
+            raise translate(error, Action.READ, place.path) from error
         return Stat(status.st_size, status.st_mtime)
 
     def metadata(self, location: Location) -> dict[str, Any]:
-        return self._metadata.of(self._path(location)) if self._metadata else {}
+        return self._metadata.of(self._place(location).path) if self._metadata else {}
 
     def delete(self, location: Location, *, context: Any) -> None:
-        path = self._path(location)
-        _status(path, Action.DELETE)
-        self.checkpoint()  # what has the name after a long time may be another object
+        place = self._place(location)
         try:
-            os.unlink(path)
+            with place.reached() as (name, directory):
+                _status(place, name, directory)
+                self.checkpoint()  # what has the name after a long time may be another object
+                os.unlink(name, dir_fd=directory)
         except OSError as error:
-            raise translate(error, Action.DELETE, path) from error
+            raise translate(error, Action.DELETE, place.path) from error
 
     def list(self, *, context: Any) -> Iterator[Entry]:
         return self._directories.entries(self.retry)
@@ -189,7 +195,7 @@ class FilesystemDriver(Driver):
         return discard(incomplete.key, incomplete.modified, self.checkpoint)
 
     def copy(self, location: Location, object_id: str, *, nonce: str, context: Any) -> FileLocation:
-        source, status = open_object(self._path(location))
+        source, status = open_object(self._place(location))
         with contextlib.closing(source), source as fd:
             self._refuse_if_taken(object_id)
 
@@ -206,18 +212,16 @@ class FilesystemDriver(Driver):
         return self._directories.space()
 
 
-def _status(path: str, action: Action) -> os.stat_result:
+def _status(place: Place, name: str, directory: int | None) -> os.stat_result:
     """Return the status of an object's file.
 
-    :raises NotFound: there is none, or something else than a file
-    :raises Forbidden: it is a symbolic link, or may not be looked at
+    :raises NotFound: it is something else than a file
+    :raises Forbidden: it is a symbolic link
+    :raises OSError: it cannot be looked at
     """
-    try:
-        status = os.stat(path, follow_symlinks=False)
-    except OSError as error:
-        raise translate(error, action, path) from error
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if stat.S_ISLNK(status.st_mode):
-        raise symbolic_link(path)
+        raise symbolic_link(place.path)
     if not stat.S_ISREG(status.st_mode):
-        raise NotFound(image=path)
+        raise NotFound(image=place.path)
     return status

@@ -32,6 +32,8 @@ LOG = logging.getLogger(__name__)
 
 #: Seconds after which a claim counts as that of a dead process.  Publishing takes milliseconds.
 CLAIM_LIFE = 60.0
+#: What a claim holds once it is given back; until then it is empty.
+_DONE = b"done"
 
 _LOCK_FILE = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _CLAIM_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -161,30 +163,53 @@ def _claimed(directory: str, digest: str, object_id: str) -> Iterator[Callable[[
         check()
         yield check
     finally:
-        ours = False
-        with contextlib.suppress(OSError, StoreClosed):
-            ours = is_ours()
-        file.close()
-        if ours:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        _give_back(file, directory, path)
+
+
+def _give_back(file: Descriptor, directory: str, path: str) -> None:
+    """Remove a claim, if it is ours.
+
+    It is marked first: where another process has just renamed it, and puts it back when it sees
+    that it is a living one's, the next one takes it for what it is by then.
+    """
+    with contextlib.suppress(OSError, StoreClosed):
+        with file as fd:
+            os.pwrite(fd, _DONE, 0)
+            spare = _rename_away(directory, path, os.fstat(fd))
+        file.close()  # before it is removed: NFS and FUSE would rename it
+        if spare is not None:
+            os.unlink(spare)
+    file.close()
 
 
 def _take_away(directory: str, path: str) -> bool:
     """Move a dead process's claim out of the way; return whether there is none any more."""
-    spare = f"{directory}/{names.staged_name('claim', secrets.token_hex(16))}"
     try:
         with opened(path, _LOOK) as fd:
             found = os.fstat(fd)
             age = clock(directory) - found.st_mtime
-            if age < CLAIM_LIFE:
+            if not found.st_size and age < CLAIM_LIFE:
                 return False
-            os.rename(path, spare)
-            if not syscalls.same_file(spare, found):
-                os.rename(spare, path)  # somebody was faster, and it was his
-                return False
-        LOG.warning("Took away the claim %s, which is %d s old: its add has died", path, age)
+            spare = _rename_away(directory, path, found)
+        if spare is None:
+            return False
         os.unlink(spare)
+        if not found.st_size:
+            LOG.warning("Took away the claim %s, which is %d s old: its add has died", path, age)
     except FileNotFoundError:
         pass
     return True
+
+
+def _rename_away(directory: str, path: str, wanted: os.stat_result) -> str | None:
+    """Rename a claim to a name of our own, and return that.
+
+    :returns: ``None`` where it has become another one, which got its name back
+    :raises FileNotFoundError: there is none any more
+    """
+    spare = f"{directory}/{names.staged_name('claim', secrets.token_hex(16))}"
+    os.rename(path, spare)
+    if syscalls.same_file(spare, wanted):
+        return spare
+    os.rename(spare, path)
+    return None

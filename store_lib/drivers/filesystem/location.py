@@ -1,9 +1,12 @@
-"""Where an object of the filesystem driver lies: an absolute path, written as a file URI."""
+"""Where an object of the filesystem driver lies: a path, as a file URI and as it is opened."""
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from typing import ClassVar, Self
 
+from store_lib.drivers.filesystem.descriptor import Descriptor
 from store_lib.exceptions import BadStoreUri
 from store_lib.location import Location, scheme_of
 
@@ -47,3 +50,44 @@ class FileLocation(Location):
     @property
     def uri(self) -> str:
         return f"file://{self.path}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """A file of a data directory, and how to reach it without being led out of there.
+
+    The last component is never resolved: who opens it does not follow a symbolic link.
+    """
+
+    #: The absolute path.
+    path: str
+    #: The data directory that it lies somewhere below; ``None`` where it lies directly in one.
+    root: str | None = None
+
+    @contextlib.contextmanager
+    def reached(self) -> Iterator[tuple[str, int | None]]:
+        """Yield what to open, and the descriptor of the directory that it starts from, if any.
+
+        The directories on the way are opened one by one.  Whoever exchanges one of them for a
+        symbolic link, after it was looked where the path leads, gets an error.
+
+        :raises OSError: there is no such directory on the way, or it is a symbolic link by now
+        """
+        if self.root is None:
+            yield self.path, None
+            return
+        *folders, name = self.path[len(self.root.rstrip("/")) + 1 :].split("/")
+        with contextlib.ExitStack() as stack:
+            directory = _directory(stack, self.root, None, 0)
+            for folder in folders:
+                with contextlib.ExitStack() as above:
+                    above.push(stack.pop_all())
+                    directory = _directory(stack, folder, directory, os.O_NOFOLLOW)
+            yield name, directory
+
+
+def _directory(stack: contextlib.ExitStack, path: str, start: int | None, flags: int) -> int:
+    file = Descriptor()
+    stack.callback(file.close)
+    file.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | flags, directory=start)
+    return stack.enter_context(file)

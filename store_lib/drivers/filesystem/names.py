@@ -15,6 +15,7 @@ HIDDEN_PREFIXES = (".fuse_hidden", ".nfs")
 _LOCK_PREFIX = f"{PRIVATE_PREFIX}lock-"
 _CLAIM_PREFIX = f"{PRIVATE_PREFIX}claim-"
 _STAGED = re.compile(rf"{re.escape(PRIVATE_PREFIX)}[0-9a-fA-F]{{32}}(?P<kind>[-~])(?P<id>.*)", re.S)
+_EXCLUSIVE = re.compile(rf"({re.escape(_LOCK_PREFIX)}|{re.escape(_CLAIM_PREFIX)})[0-9a-f]{{64}}")
 
 _ALLOWED = (
     f"Expected 1 to {NAME_MAX} bytes in UTF-8 without '/' and NUL, neither '.' nor '..', and not "
@@ -85,3 +86,8 @@ def claim_name(digest: str) -> str:
 def is_private(name: str) -> bool:
     """Whether ``name`` is that of a staged upload, lock, claim or probe, and so no object's."""
     return name.startswith(PRIVATE_PREFIX)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether ``name`` has the full form of what an upload may leave: what a sweep may remove."""
+    return bool(_STAGED.fullmatch(name) or _EXCLUSIVE.fullmatch(name))

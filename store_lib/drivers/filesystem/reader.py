@@ -9,6 +9,7 @@ from store_lib.driver import Reader
 from store_lib.drivers.filesystem import syscalls
 from store_lib.drivers.filesystem.descriptor import Descriptor
 from store_lib.drivers.filesystem.errors import Action, translate
+from store_lib.drivers.filesystem.location import Place
 from store_lib.exceptions import InvalidRange, NotFound, ObjectChanged
 
 #: O_NONBLOCK because opening a pipe would wait for a writer; it means nothing to a file.
@@ -17,23 +18,24 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTT
 _LARGE = 8 * 1024 * 1024
 
 
-def open_object(path: str) -> tuple[Descriptor, os.stat_result]:
-    """Open the file at ``path`` and return its descriptor and status.
+def open_object(place: Place) -> tuple[Descriptor, os.stat_result]:
+    """Open a file and return its descriptor and status.
 
     :raises NotFound: there is none, or something else than a file
     :raises Forbidden: it is a symbolic link, or may not be read
     """
     file = Descriptor()
     try:
-        file.open(path, _FLAGS)
+        with place.reached() as (name, directory):
+            file.open(name, _FLAGS, directory=directory)
         with file as fd:
             status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise NotFound(image=path)
+            raise NotFound(image=place.path)
         return file, status
     except OSError as error:
         file.close()
-        raise translate(error, Action.READ, path) from error
+        raise translate(error, Action.READ, place.path) from error
     except BaseException:
         file.close()
         raise
@@ -48,9 +50,9 @@ class FileReader(Reader):
     parallel = True
     exact = True
 
-    def __init__(self, path: str, offset: int, length: int | None, chunk_size: int) -> None:
-        self._file, status = open_object(path)
-        self._path = path
+    def __init__(self, place: Place, offset: int, length: int | None, chunk_size: int) -> None:
+        self._file, status = open_object(place)
+        self._path = place.path
         self.piece_size = chunk_size
         self._status = status
         self.size: int = status.st_size

@@ -55,6 +55,7 @@ def stage(
 ) -> tuple[Descriptor, str]:
     """Make and lock a staged file, and return its descriptor and path.
 
+    Nobody else may open it: whoever could would keep a descriptor of the object to be.
     :raises OSError: it cannot be made; nothing is left
     """
     for attempt in range(_ATTEMPTS):
@@ -107,6 +108,20 @@ def clock(directory: str) -> float:
         _remove(path)
 
 
+def usual_mode(directory: str) -> int:
+    """Return the permissions that a new file gets there by itself: by umask, list or mount.
+
+    :raises OSError: no file can be made there
+    """
+    path = f"{directory}/{names.staged_name('mode', secrets.token_hex(16))}"
+    fd = os.open(path, _CREATE, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)
+        _remove(path)
+
+
 def _remove(path: str) -> None:
     with contextlib.suppress(OSError):  # a sweep removes it one day
         os.unlink(path)
@@ -118,16 +133,16 @@ def leftovers(directory: str, retry: Repeater) -> Iterator[Incomplete]:
     :param retry: makes each call to the file system, and repeats it
     :raises StoreError: the directory cannot be read
     """
-    found = retry(functools.partial(_private_paths, directory))
+    found = retry(functools.partial(_paths, directory))
     now = retry(functools.partial(_now, directory)) if found else None
     for start in range(0, len(found), _PAGE):
         yield from retry(functools.partial(_look_at, found[start : start + _PAGE], now))
 
 
-def _private_paths(directory: str) -> list[str]:
+def _paths(directory: str) -> list[str]:
     try:
         with os.scandir(directory) as entries:
-            return [entry.path for entry in entries if names.is_private(entry.name)]
+            return [entry.path for entry in entries if names.is_leftover(entry.name)]
     except OSError as error:
         raise translate(error, Action.SURVEY, directory) from error
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import stat
 import sys
 from collections.abc import Callable
 
@@ -147,16 +148,7 @@ class FileWriter(PositionWriter):
         try:
             if self._resize:
                 os.ftruncate(fd, size)
-            if settings.file_perm is not None:
-                try:
-                    os.fchmod(fd, settings.file_perm)
-                except OSError as error:
-                    LOG.warning(
-                        "Cannot set the permissions of %s to %o, keeping what they are: %s",
-                        self._final,
-                        settings.file_perm,
-                        error,
-                    )
+            self._set_permissions(fd)
             if settings.durable or self._doubtful:
                 syscalls.fsync(fd)
             elif self._directory.tells_late:
@@ -169,6 +161,23 @@ class FileWriter(PositionWriter):
             raise translate(
                 error, Action.ADD, self._staged, status=ErrorStatus.PERMANENT
             ) from error
+
+    def _set_permissions(self, fd: int) -> None:
+        """Open the file to whom it is for; until now it was this user's alone."""
+        wanted = self._settings.file_perm
+        if wanted is None:
+            wanted = self._directory.file_mode
+        if stat.S_IMODE(os.fstat(fd).st_mode) == wanted:
+            return
+        try:
+            os.fchmod(fd, wanted)
+        except OSError as error:
+            LOG.warning(
+                "Cannot set the permissions of %s to %o, keeping what they are: %s",
+                self._final,
+                wanted,
+                error,
+            )
 
     def _publish(self) -> None:
         """Give the file its final name, if no other has it.

@@ -26,7 +26,8 @@ class Store(BackedStore):
     """Files in one or several directories.
 
     In the old single-store form Glance deletes through this store what it keeps in its own
-    directories for staging and for tasks; files in these belong to the store too then.
+    directories for staging and for tasks.  It never reads that through a store, and nobody else
+    may: what lies there is other people's uploads.
     """
 
     DRIVER = "file"
@@ -57,11 +58,16 @@ class Store(BackedStore):
 
     def delete(self, location: Any, context: Any = None) -> None:
         """Remove a file; of a store that the service reserves also what broken uploads left."""
+        uri = location.get_store_uri()
+        own = self._own_store(uri)
+        if own is not None:
+            own.delete(uri, context=context)
+            return
         try:
             super().delete(location, context=context)
         finally:
             if self.reserved:
-                self._discard_leftovers(location.get_store_uri().rpartition("/")[2])
+                self._discard_leftovers(uri.rpartition("/")[2])
 
     def _discard_leftovers(self, image_id: str) -> None:
         """Remove what uploads of an image that were killed have left.
@@ -73,13 +79,17 @@ class Store(BackedStore):
         except StoreError as error:
             LOG.warning("What uploads of image %s left could not be removed: %s", image_id, error)
 
-    def holding(self, uri: str) -> Backing:
+    def _own_store(self, uri: str) -> Backing | None:
+        """Return a store over the service's own directory that a file lies in, if it does."""
         if self.backend_group is None and scheme_of(uri) in ("file", "filesystem"):
             folder = os.path.dirname(uri.partition("://")[2])
             if folder in self._own_directories():
                 if not os.path.isdir(folder):
                     raise NotFound(image=uri)
                 return _store_of(folder)
+        return None
+
+    def holding(self, uri: str) -> Backing:
         prefix = self.url_prefix
         if self.backend_group is not None and prefix is not None and uri.startswith(prefix):
             # Glance finds the store of an image by what the URI begins with, and so takes what
@@ -109,7 +119,11 @@ def _file_stores() -> Iterator[BackedStore]:
 @functools.lru_cache(maxsize=8)
 def _store_of(folder: str) -> Backing:
     """Return a store over one directory and nothing else."""
-    section = {"filesystem_store_datadir": folder}
+    section = {
+        "filesystem_store_datadir": folder,
+        "filesystem_store_durable": "false",
+        "filesystem_store_checked_publish": "true",
+    }
     return Stores.from_mapping(
         {"DEFAULT": {"enabled_backends": {"own": "file"}}, "own": section}, strict=True
     )["own"]

@@ -263,6 +263,18 @@ def test_a_claim_that_was_lost(no_locks: None, tmp_path: Path, replaced: bool) -
     assert os.listdir(tmp_path) == ([path.name] if replaced else [])
 
 
+def test_a_claim_that_comes_back_too_late(no_locks: None, tmp_path: Path, caplog) -> None:
+    """A claim that another process held for a moment, when its owner was done, keeps nobody."""
+    with sole_publisher([str(tmp_path)], "a"):
+        (path,) = claims(tmp_path)
+        path.rename(tmp_path / "away")
+    (tmp_path / "away").rename(path)
+    with sole_publisher([str(tmp_path)], "a") as check:
+        check()
+    assert os.listdir(tmp_path) == []
+    assert caplog.text == ""
+
+
 def test_claims_are_leftovers(make, no_locks: None, data: Path) -> None:
     """A claim that was left is listed, and swept by its age."""
     driver: FilesystemDriver = make()

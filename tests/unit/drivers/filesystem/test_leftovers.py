@@ -159,6 +159,19 @@ def test_only_private_files_are_listed(driver, put, data: Path) -> None:
     assert incomplete(driver) == []
 
 
+@pytest.mark.parametrize(
+    "name",
+    [".store_lib-notours", ".store_lib-", f".store_lib-{'0' * 31}-a", ".store_lib-lock-a"],
+)
+def test_files_that_no_upload_made(driver, data: Path, name: str) -> None:
+    """A file that only begins like an upload's is neither listed nor removed."""
+    (data / name).touch()
+    assert incomplete(driver) == []
+    with pytest.raises(Invalid, match="listing"):
+        driver.discard(Incomplete(str(data / name), None, 0, time.time() + 9), context=None)
+    assert os.listdir(data) == [name]
+
+
 def test_a_crash_between_link_and_unlink(driver, put, contents, data: Path) -> None:
     """A staged name of a finished object is removed without harm to the object."""
     location = put(driver, "a", b"x")
@@ -208,11 +221,11 @@ def test_links_and_directories(driver, data: Path) -> None:
     """A symbolic link or a directory of such a name is not discarded."""
     victim = data / "victim"
     victim.write_bytes(b"x")
-    link = data / ".store_lib-link"
+    link = data / f".store_lib-{'1' * 32}-link"
     link.symlink_to(victim)
     with pytest.raises(Forbidden, match="symbolic link"):
         driver.discard(Incomplete(str(link), None, 0, time.time() + 9), context=None)
-    directory = data / ".store_lib-directory"
+    directory = data / f".store_lib-{'1' * 32}-directory"
     directory.mkdir()
     assert not driver.discard(Incomplete(str(directory), None, 0, time.time() + 9), context=None)
     assert victim.exists()

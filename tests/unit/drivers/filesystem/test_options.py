@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from store_lib.driver import CreateOnly, capabilities
 from store_lib.drivers.filesystem import FilesystemDriver, syscalls
+from store_lib.drivers.filesystem.exclusion import sole_publisher
 from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
@@ -150,6 +152,70 @@ def test_no_file_permissions(make, put, data: Path, perm: int) -> None:
     finally:
         os.umask(previous)
     assert mode(data / "a") == 0o640
+
+
+@pytest.fixture
+def no_umask() -> Iterator[None]:
+    """Let new files have every permission that they are made with."""
+    previous = os.umask(0)
+    yield
+    os.umask(previous)
+
+
+@pytest.mark.parametrize(("perm", "got"), [(0, 0o666), (644, 0o644), (600, 0o600)])
+def test_files_under_way_are_private(make, begin, data, no_umask, perm: int, got: int) -> None:
+    """Until it is published a file is its owner's alone, so nobody keeps a descriptor of it."""
+    driver = make(filesystem_store_file_perm=perm)
+    writer = begin(driver, "a")
+    (staged,) = data.iterdir()
+    assert mode(staged) == 0o600
+    writer.commit(0)
+    assert mode(data / "a") == got
+
+
+def test_copies_have_the_permissions_too(make, put, data: Path, no_umask) -> None:
+    """A copy has the permissions of a new object, whatever its source has."""
+    driver = make(filesystem_store_file_perm=640)
+    location = put(driver, "a", b"x")
+    (data / "a").chmod(0o600)
+    driver.copy(location, "b", nonce="0" * 32, context=None)
+    assert mode(data / "b") == 0o640
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_locks_and_claims_are_private(tmp_path: Path, no_umask, monkeypatch, locks: bool) -> None:
+    """Nobody else can hold the lock of an id, or alter its claim."""
+    if not locks:
+        monkeypatch.setattr(syscalls, "lock", lambda fd, how: None)
+    with sole_publisher([str(tmp_path)], "a"):
+        (path,) = tmp_path.iterdir()
+        assert mode(path) == 0o600
+
+
+def test_directories_are_never_wider(make, data: Path, no_umask, monkeypatch) -> None:
+    """A directory that is made is at no time open to more than it is to be in the end."""
+    seen: list[int] = []
+    real = os.chmod
+
+    def chmod(path: str, to: int) -> None:
+        seen.append(mode(Path(path)))
+        real(path, to)
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    make(filesystem_store_datadir=str(data / "deep"), filesystem_store_dir_perm=750)
+    assert seen == [0o700, 0o700]
+    assert mode(data) == mode(data / "deep") == 0o750
+
+
+def test_a_directory_that_all_may_write_in(make, data: Path, no_umask, caplog) -> None:
+    """Such a directory is warned of, at each start."""
+    make()
+    assert mode(data) == 0o777
+    assert "chmod o-w" in caplog.text
+    data.chmod(0o775)
+    caplog.clear()
+    make()
+    assert caplog.text == ""
 
 
 def test_directory_permissions(make, data: Path) -> None:

@@ -236,6 +236,57 @@ def test_directories_in_the_directory(driver, contents, data: Path) -> None:
     assert (data / "sub" / "old").exists()
 
 
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_directory_exchanged_meanwhile(
+    driver, contents, tmp_path: Path, data: Path, monkeypatch, depth: int
+) -> None:
+    """A directory exchanged for a symbolic link, after a look where it leads, leads nowhere."""
+    outside = tmp_path / "outside"
+    for place in (outside, data / "sub"):
+        deep = place.joinpath(*"xy"[: depth - 1])
+        deep.mkdir(parents=True)
+        (deep / "old").write_bytes(b"secret" if place is outside else b"old")
+    uri = f"file://{data}/{'/'.join(['sub', *'xy'[: depth - 1]])}/old"
+    assert contents(driver, driver.parse(uri)) == b"old"
+    real = os.path.realpath
+
+    def realpath(path: str) -> str:
+        found = real(path)
+        if (data / "sub").exists() and not (data / "sub").is_symlink():
+            (data / "sub").rename(tmp_path / "away")
+            (data / "sub").symlink_to(outside)
+        return found
+
+    for call in ("read", "stat", "delete", "copy"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os.path, "realpath", realpath)
+            arguments = {"read": (0, None), "copy": ("copied",)}.get(call, ())
+            nonce = {"nonce": NONCE} if call == "copy" else {}
+            with pytest.raises(NotFound):
+                getattr(driver, call)(driver.parse(uri), *arguments, context=None, **nonce)
+        (data / "sub").unlink()
+        (tmp_path / "away").rename(data / "sub")
+    assert (outside.joinpath(*"xy"[: depth - 1]) / "old").read_bytes() == b"secret"
+    driver.delete(driver.parse(uri), context=None)
+    assert not data.joinpath("sub", *"xy"[: depth - 1], "old").exists()
+
+
+def test_a_path_that_changes_while_it_is_resolved(driver, data: Path, monkeypatch) -> None:
+    """An error of resolving a path is a URI that is refused, never a raw error."""
+
+    def realpath(path: str) -> str:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os.path, "realpath", realpath)
+    everything_refuses(driver, f"file://{data}/sub/old", BadStoreUri)
+
+
+def test_endless_paths(driver, data: Path, monkeypatch) -> None:
+    """A path that the system would not open is refused before it is resolved."""
+    monkeypatch.setattr(os.path, "realpath", None)
+    everything_refuses(driver, f"file://{data}/{'a/' * 5000}x", BadStoreUri)
+
+
 def test_things_that_are_no_files(driver, data: Path) -> None:
     """A pipe neither blocks nor is an object."""
     os.mkfifo(data / "pipe")

@@ -329,7 +329,7 @@ def test_errors_of_deleting(driver, put, monkeypatch, number: int, error) -> Non
     """What the system says while deleting becomes one documented error."""
     location = put(driver, "a", b"x")
 
-    def fail(path: str) -> None:
+    def fail(path: str, **keywords: Any) -> None:
         raise OSError(number, os.strerror(number), path)
 
     with monkeypatch.context() as patch:
