@@ -140,6 +140,12 @@ class Ceph:
         _write_keyring(self.keyring(user), {user: made[0]["key"]})
         return self.keyring(user)
 
+    def allow(self, user: str, *pools: str) -> None:
+        """Let a user work with images in these pools and in no others."""
+        osd = ", ".join(f"profile rbd pool={pool}" for pool in pools)
+        caps = ["mon", "profile rbd", "osd", osd, "mgr", osd]
+        self.command("auth caps", entity=user, caps=caps)
+
     @contextlib.contextmanager
     def frozen(self, name: str = "osd") -> Iterator[None]:
         """Stop a daemon (SIGSTOP) for a while: it neither answers nor closes connections."""

@@ -6,8 +6,10 @@ import errno
 import json
 import logging
 import os
+import struct
 import threading
 import time
+import uuid
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +30,13 @@ LOG = logging.getLogger(__name__)
 
 #: What librados says where the configuration has no fsid.
 _NO_FSID = "00000000-0000-0000-0000-000000000000"
+
+#: Ceph's option that names a separate pool for data; pools may have it too, in their metadata.
+_DATA_POOL = "rbd_default_data_pool"
+
+#: What makes the header of an image without content: its size, order, features, and the names of
+#: its objects, as Ceph's class ``rbd`` takes them.
+_HEADER = struct.pack("<QBQI1s", 0, 22, 0, 1, b"-")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,6 +125,33 @@ class Cluster:
         """
         with self.calling(doing, image), bindings.using(native):
             yield
+
+    def data_pool(self, pool: str) -> str:
+        """Return the pool that the data of new images in ``pool`` goes to, as librbd chooses it."""
+        ioctx = self.pool(pool)
+        with self.calling("ask for a pool's settings"):
+            with contextlib.suppress(KeyError):
+                chosen: str = bindings.rbd.RBD().pool_metadata_get(ioctx, f"conf_{_DATA_POOL}")
+                return chosen or pool
+            return str(self._connected().conf_get(_DATA_POOL) or pool)
+
+    def now(self, pool: str) -> float:
+        """Return the time by the clock that gives images their timestamps: an OSD's.
+
+        The time of a fresh RADOS object would not do: it is the client's.  So it is made as the
+        header of an image, and asked when that was.
+        """
+        ioctx = self.pool(pool)
+        name = f"store_lib-clock-{uuid.uuid4().hex}"
+        with self.calling("ask for the time"):
+            try:
+                ioctx.execute(name, "rbd", "create", _HEADER)
+                _, stamp = ioctx.execute(name, "rbd", "get_create_timestamp", b"")
+            finally:
+                with contextlib.suppress(bindings.rados.Error):
+                    ioctx.remove_object(name)
+        seconds, nanoseconds = struct.unpack_from("<II", stamp)
+        return float(seconds) + nanoseconds / 1e9
 
     def space(self, pool: str) -> Space:
         """Tell of the room in a pool within its quota; the monitors know it a little late."""

@@ -10,7 +10,7 @@ from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat
 from store_lib.drivers.rbd import bindings
 from store_lib.drivers.rbd.cluster import Access, Cluster
 from store_lib.drivers.rbd.image import SNAPSHOT
-from store_lib.drivers.rbd.images import Found, Images
+from store_lib.drivers.rbd.images import Images
 from store_lib.drivers.rbd.location import RbdLocation
 from store_lib.drivers.rbd.options import OPTIONS
 from store_lib.drivers.rbd.reader import PIECE, RbdReader
@@ -130,20 +130,21 @@ class RbdDriver(Driver):
         bindings.rbd.RBD().create(ioctx, name, 0, order, old_format=False)
 
     def _claim(
-        self, object_id: str, nonce: str, make: Callable[[Any], None], parent: Found | None = None
+        self, object_id: str, nonce: str, make: Callable[[Any], None], *, anew: bool = False
     ) -> RbdWriter:
         location = RbdLocation(object_id, self._cluster.fsid, self._pool, SNAPSHOT)
-        claimed = self._images.claim(object_id, nonce, make, parent)
+        claimed = self._images.claim(object_id, nonce, make, anew=anew)
         return RbdWriter(self._cluster, self._images, claimed, location, self._settings)
 
     def _check_room(self, size: int) -> None:
         try:
-            free = self._cluster.space(self._pool).free
+            pool = self._cluster.data_pool(self._pool)
+            free = self._cluster.space(pool).free
         except StoreError:
             return  # the write itself will tell
         if free is not None and size > free:
             raise StorageFull(
-                f"Expected room for {size} bytes in the pool {self._pool}, but {free} are free."
+                f"Expected room for {size} bytes in the pool {pool}, but {free} are free."
             )
 
     def read(
@@ -202,8 +203,12 @@ class RbdDriver(Driver):
         images, place = self._place(location)
         snapshot = place.snapshot or SNAPSHOT
         found = images.look(place.image, snapshot)
-        if found is None or not found.complete:
+        if found is None or found.unfinished or not (found.complete or place.snapshot is None):
             raise NotFound(image=place.image)
+        if not found.complete:
+            raise self._unsupported(
+                f"clone the image {place.image}: it has no snapshot {snapshot!r}"
+            )
         source = images.ioctx
 
         def make(ioctx: Any) -> None:
@@ -212,11 +217,11 @@ class RbdDriver(Driver):
         if not found.size:  # which cannot be cloned
             with self.create(object_id, 0, nonce=nonce, context=context) as writer:
                 return writer.commit(0)
-        with self._claim(object_id, nonce, make, found) as writer:
+        with self._claim(object_id, nonce, make, anew=True) as writer:
             return writer.copied()
 
     def space(self, *, context: Any) -> Space:
-        return self._cluster.space(self._pool)
+        return self._cluster.space(self._cluster.data_pool(self._pool))
 
     def close(self) -> None:
         if self._configured is not None:

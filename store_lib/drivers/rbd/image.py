@@ -1,13 +1,63 @@
-"""One open image: its snapshot, its lock, and who else uses it."""
+"""One open image: its snapshot, its mark, its lock, and who else uses it."""
 
 import contextlib
-from typing import Any
+import dataclasses
+import enum
+from typing import Any, Self
 
 from store_lib.drivers.rbd import bindings
 from store_lib.exceptions import ErrorStatus, HasSnapshot, InUseByStore
 
 #: The snapshot that makes an image an object; Nova and Cinder clone from it.
 SNAPSHOT = "snap"
+
+#: Where an image's metadata has our mark.
+_MARK = "store_lib.upload"
+
+
+class State(enum.StrEnum):
+    """What this library has done with an image."""
+
+    ADDING = "adding"
+    STORED = "stored"
+    DELETING = "deleting"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mark:
+    """What this library has noted on an image.
+
+    It names the image by its id, as clones and copies inherit metadata: on those it says nothing.
+    """
+
+    state: State
+    #: Of the upload that made the image; of a deletion that has none, for an image that no upload
+    #: of ours made.
+    nonce: str
+
+    @classmethod
+    def of(cls, image: Any) -> Self | None:
+        """Return an image's mark, ``None`` when it has none of its own."""
+        try:
+            state, nonce, image_id = image.metadata_get(_MARK).split()
+            return cls(State(state), nonce) if image_id == image.id() else None
+        except (KeyError, ValueError):
+            return None
+
+    def put(self, image: Any) -> None:
+        """Note it on an image."""
+        image.metadata_set(_MARK, f"{self.state} {self.nonce} {image.id()}")
+
+
+def remove_mark(image: Any) -> None:
+    """Remove an image's mark.  Idempotent."""
+    with contextlib.suppress(KeyError):
+        image.metadata_remove(_MARK)
+
+
+def is_blank(image: Any) -> bool:
+    """Tell whether an image holds nothing at all, as one does that was made just now."""
+    return not image.size() and not list(image.list_snaps()) and not list(image.metadata_list())
 
 
 def publish(image: Any, snapshot: str = SNAPSHOT) -> None:
@@ -21,6 +71,11 @@ def publish(image: Any, snapshot: str = SNAPSHOT) -> None:
 def snapshot_of(image: Any, name: str) -> Any:
     """Return what Ceph tells of a snapshot, ``None`` when there is none of this name."""
     return next((each for each in image.list_snaps() if each["name"] == name), None)
+
+
+def others_of(image: Any, own: str) -> list[str]:
+    """Return the names of the snapshots that an image has besides the store's own."""
+    return [each["name"] for each in image.list_snaps() if each["name"] != own]
 
 
 def remove_snapshot(image: Any, name: str) -> None:
@@ -71,7 +126,7 @@ def check_unused(image: Any, name: str, own: str, watchers: int) -> None:
     :raises HasSnapshot: it has others
     :raises InUseByStore: something has it open, or clones of the new kind depend on it
     """
-    if others := [each["name"] for each in image.list_snaps() if each["name"] != own]:
+    if others := others_of(image, own):
         raise HasSnapshot(
             f"Image {name} was not deleted: it has other snapshots: {', '.join(others[:5])}."
         )

@@ -1,10 +1,12 @@
 """The images of a pool: what each is, how a name is claimed, and how an image is removed.
 
 An image with the snapshot ``snap`` is an object.  One without is an upload that has not come to
-its end, if it bears an upload's nonce in its metadata, or is empty: an image is made empty and
-gets its nonce before anything else.  Any other image is somebody else's, and stays.  A snapshot
-whose making was cut short is listed but cannot be opened, for want of its object map, and counts
-for nothing; one that is protected was made to its end.
+its end, or a deletion that has not, if its mark says so (see :class:`Mark`), or if it holds nothing
+at all: an image is made empty and gets its mark before anything else.  Any other image is somebody
+else's, and stays: a volume that was cloned from an object, an object whose snapshot somebody took
+away, an image whose metadata somebody changed.  A snapshot whose making was cut short is listed
+but cannot be opened, for want of its object map, and counts for nothing; one that is protected was
+made to its end.
 
 Who makes an image holds its exclusive lock until the object is published.  Who finds an
 unfinished one without watchers takes that lock before it removes it, which shuts out a dead
@@ -21,9 +23,14 @@ from store_lib.drivers.rbd import bindings
 from store_lib.drivers.rbd.cluster import Cluster
 from store_lib.drivers.rbd.image import (
     SNAPSHOT,
+    Mark,
+    State,
     check_unused,
+    is_blank,
     lock_for_good,
+    others_of,
     publish,
+    remove_mark,
     remove_snapshot,
     snapshot_of,
     unprotect,
@@ -31,10 +38,8 @@ from store_lib.drivers.rbd.image import (
 )
 from store_lib.exceptions import Duplicate, HasSnapshot, InUseByStore, NotFound, StorageFull
 
-#: Where an image's metadata has the nonce of the upload that made it.
-_NONCE = "store_lib.upload"
-#: What stands there while an image that no upload of ours made is being deleted.
-_BEING_DELETED = "deleted"
+#: Stands for the nonce of an image that no upload of ours made.
+_NO_NONCE = "-"
 
 #: How often a name is tried for that others claim and give up at the same time.
 _CLAIMS = 5
@@ -49,8 +54,10 @@ class Found:
     size: int
     #: Whether it is an object.
     complete: bool
-    #: The nonce of the upload that made it; ``None`` for an image of somebody else's making.
-    nonce: str | None
+    #: What this library noted on it; ``None`` for an image of somebody else's making.
+    mark: Mark | None
+    #: Whether it is what an upload has made so far, or left, or what a deletion has left.
+    unfinished: bool
     #: How many have it open for writing.
     watchers: int
     #: Seconds since the epoch.
@@ -62,9 +69,9 @@ class Found:
         return self.watchers > 0
 
     @property
-    def unfinished(self) -> bool:
-        """Whether it is what an upload has made so far, or left."""
-        return not self.complete and (self.nonce is not None or self.size == 0)
+    def deleting(self) -> bool:
+        """Whether it is what a deletion has left."""
+        return self.unfinished and self.mark is not None and self.mark.state is State.DELETING
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,6 +79,7 @@ class Claimed:
     """An image that an upload has made, open and locked."""
 
     image: Any
+    image_id: str
     name: str
     nonce: str
     #: Features that the cluster gave it; the lock's may have been added to them for a while.
@@ -110,7 +118,7 @@ class Images:
             return None
 
     def look_half_removed(self, name: str, image_id: str) -> Found | None:
-        """Tell what the image is that has lost its name already, if it was one of ours.
+        """Tell what the image is that has lost its name already, if we were removing it.
 
         Ceph removes by way of its trash, and keeps there what a dead process began to remove.
         """
@@ -122,20 +130,25 @@ class Images:
                 found = self._look(image, name)
         except NotFound:
             return None
-        return found if found.nonce is not None else None
+        return found if found.mark is not None and found.unfinished else None
 
     def _look(self, image: Any, name: str, own: str = SNAPSHOT) -> Found:
         size = image.size()  # asks for news of the image, which all the rest is told from
         modified = max(image.create_timestamp(), image.modify_timestamp())
         snapshot = snapshot_of(image, own)
         complete = snapshot is not None and (image.is_protected_snap(own) or self._opens(name, own))
+        mark = Mark.of(image)
+        unfinished = not complete and not others_of(image, own)
+        if unfinished:
+            unfinished = is_blank(image) if mark is None else mark.state is not State.STORED
         if complete:
             size, modified = snapshot["size"], image.get_snap_timestamp(snapshot["id"])
         return Found(
             image_id=image.id(),
             size=size,
             complete=complete,
-            nonce=_nonce_of(image),
+            mark=mark,
+            unfinished=unfinished,
             watchers=watchers_of(image),
             modified=modified.replace(tzinfo=datetime.UTC).timestamp(),
         )
@@ -150,13 +163,12 @@ class Images:
             return True  # a user that may only read opens all that is listed
 
     def claim(
-        self, name: str, nonce: str, make: Callable[[Any], None], parent: Found | None = None
+        self, name: str, nonce: str, make: Callable[[Any], None], *, anew: bool = False
     ) -> Claimed:
         """Make the image ``name``, or take over what an upload left under this name.
 
         :param make: makes it, and fails when the name is taken
-        :param parent: what it is made a clone of: it has that one's nonce then at first, and a
-            leftover cannot be used again
+        :param anew: a leftover cannot be used again: it is made a clone
         :raises Duplicate: the name is taken, by an object, by an upload at work, or by an
             image of somebody else's
         """
@@ -167,24 +179,25 @@ class Images:
                 fresh = True
             except Duplicate:
                 fresh = False
-                if not self._is_leftover(name, remove=parent is not None):
+                if not self._is_leftover(name, remove=anew):
                     continue
             try:
                 with self._cluster.calling("open", name):
                     image = bindings.open_image(self.ioctx, name)
             except NotFound:
                 continue  # swept, in the moment before it had a watcher
-            inherited = parent.nonce if parent is not None else None
+            image_id = None
             try:
                 with self._cluster.calling("lock", name):
+                    image_id = image.id()
                     features = image.features()
-                    if self._own(image, name, fresh, inherited):
-                        image.metadata_set(_NONCE, nonce)
-                        return Claimed(image, name, nonce, features)
+                    if self._own(image, name, fresh):
+                        Mark(State.ADDING, nonce).put(image)
+                        return Claimed(image, image_id, name, nonce, features)
             except BaseException:
                 bindings.release(image)
-                if fresh:
-                    self._remove_own(name, None, inherited, nonce)
+                if fresh and image_id is not None:
+                    self._remove_own(name, image_id, None, nonce)
                 raise
             bindings.release(image)
         raise Duplicate(f"Object {name} is being added by others right now.")
@@ -207,7 +220,7 @@ class Images:
             )
         return not (remove and self.discard(name, found.image_id))
 
-    def _own(self, image: Any, name: str, fresh: bool, inherited: str | None) -> bool:
+    def _own(self, image: Any, name: str, fresh: bool) -> bool:
         """Lock an image, unless somebody else has, and empty it; say whether it is ours now.
 
         Of all who find the same leftover the lock lets one through.
@@ -216,7 +229,7 @@ class Images:
             return False
         if fresh:  # unless others took it over before it was locked
             image.size()  # asks for news
-            return snapshot_of(image, SNAPSHOT) is None and _nonce_of(image) in (None, inherited)
+            return snapshot_of(image, SNAPSHOT) is None and Mark.of(image) is None
         if not self._look(image, name).unfinished:
             return False
         if snapshot_of(image, SNAPSHOT) is not None:
@@ -271,13 +284,15 @@ class Images:
                     "the pool is too full to make one. Raise its quota for that long."
                 ) from error
 
-    def _remove_own(self, name: str, *nonces: str | None) -> None:
-        """Remove an unfinished image with one of these nonces: no other is the upload's own.
+    def _remove_own(self, name: str, image_id: str, *nonces: str | None) -> None:
+        """Remove an unfinished image whose mark has one of these nonces, ``None`` for no mark.
 
         Whoever has taken it over has it open.
         """
         found = self.look(name)
-        if found is not None and not found.complete and found.nonce in nonces:
+        if found is None or found.image_id != image_id or found.complete:
+            return
+        if (found.mark.nonce if found.mark is not None else None) in nonces:
             with contextlib.suppress(NotFound, InUseByStore, HasSnapshot):
                 self._remove(name)
 
@@ -291,27 +306,33 @@ class Images:
         finally:
             with self._cluster.calling("close", name):
                 bindings.release(image)
-        self._remove_own(name, claimed.nonce)
+        self._remove_own(name, claimed.image_id, claimed.nonce)
 
     def delete(self, name: str, snapshot: str | None) -> None:
-        """Remove an object.
+        """Remove an object, or finish what a deletion before has left undone.
 
         :param snapshot: the one its URI names; ``None`` when it names none
         :raises InUseByStore: clones depend on it, or something has it open; it is intact
         :raises HasSnapshot: it has other snapshots; it is intact
         """
         own = snapshot or SNAPSHOT
-        with self._cluster.calling("delete", name), bindings.opened(self.ioctx, name) as image:
-            found = self._look(image, name, own)
-            if not found.complete and (snapshot is not None or found.unfinished):
-                raise NotFound(image=name)
-            check_unused(image, name, own, found.watchers)
-            if found.complete:
-                unprotect(image, own)
-                if found.nonce is None:
+        try:
+            with self._cluster.calling("delete", name), bindings.opened(self.ioctx, name) as image:
+                found = self._look(image, name, own)
+                absent = snapshot is not None or found.unfinished
+                if absent and not found.complete and not found.deleting:
+                    raise NotFound(image=name)
+                check_unused(image, name, own, found.watchers)
+                if found.complete:
+                    unprotect(image, own)
                     # So that what is left can be found if this process dies here.
-                    image.metadata_set(_NONCE, _BEING_DELETED)
-                image.remove_snap(own)
+                    nonce = found.mark.nonce if found.mark is not None else _NO_NONCE
+                    Mark(State.DELETING, nonce).put(image)
+                    image.remove_snap(own)
+        except NotFound:
+            if not self._finish_removals(name):
+                raise
+            return
         try:
             self._remove(name)
         except (InUseByStore, StorageFull):  # none of it is removed yet
@@ -321,17 +342,17 @@ class Images:
                     bindings.opened(self.ioctx, name) as image,
                 ):
                     publish(image, own)
-                    if found.nonce is None:
-                        image.metadata_remove(_NONCE)
+                    remove_mark(image) if found.mark is None else found.mark.put(image)
             raise
 
-
-def _nonce_of(image: Any) -> str | None:
-    try:
-        nonce: str = image.metadata_get(_NONCE)
-    except KeyError:
-        return None
-    return nonce
+    def _finish_removals(self, name: str) -> bool:
+        """Finish what deletions of ``name`` began; say whether there was anything left."""
+        finished = False
+        for each, image_id in self.entries():
+            found = self.look_half_removed(name, image_id) if each == name else None
+            if found is not None and found.deleting:
+                finished |= self._finish_removal(name, image_id)
+        return finished
 
 
 def restore_features(claimed: Claimed) -> None:

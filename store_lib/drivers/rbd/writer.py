@@ -6,7 +6,7 @@ import dataclasses
 from store_lib.driver import Chunk, PositionWriter
 from store_lib.drivers.rbd import bindings
 from store_lib.drivers.rbd.cluster import Cluster
-from store_lib.drivers.rbd.image import publish
+from store_lib.drivers.rbd.image import Mark, State, publish
 from store_lib.drivers.rbd.images import Claimed, Images, restore_features
 from store_lib.drivers.rbd.location import RbdLocation
 from store_lib.exceptions import StoreError
@@ -90,7 +90,12 @@ class RbdWriter(PositionWriter):
             self.resize(size)
         with self._writing("publish"):
             self._image.flush()
+        return self._publish()
+
+    def _publish(self) -> RbdLocation:
+        with self._writing("publish"):
             publish(self._image)
+            Mark(State.STORED, self._claimed.nonce).put(self._image)
             restore_features(self._claimed)
         self._close()
         return self._location
@@ -100,12 +105,11 @@ class RbdWriter(PositionWriter):
 
     def resolve(self) -> RbdLocation | None:
         found = self._images.look(self._claimed.name)
-        if found is None or not found.complete or found.nonce != self._claimed.nonce:
+        if found is None or not found.complete or found.mark is None:
             return None
-        with self._writing("publish"):
-            publish(self._image)
-        self._close()
-        return self._location
+        if found.mark.nonce != self._claimed.nonce:
+            return None
+        return self._publish()
 
     def _close(self) -> None:
         with contextlib.suppress(StoreError), self._cluster.calling("close", self._claimed.name):

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from store_lib import Store
+from store_lib.drivers.rbd.images import Images
 from store_lib.exceptions import (
     AuthorizationFailure,
     BadStoreConfiguration,
     ErrorStatus,
     Forbidden,
     MissingCredentialError,
+    NotFound,
     ObjectChanged,
     StorageFull,
     StoreAddDisabled,
@@ -244,9 +246,21 @@ def test_a_frozen_osd(
                 limited.add(f"{object_id}-2", _pieces(ceph, 6))
             with pytest.raises(TimeoutError):
                 reader.read()
-        for call in (limited.get, limited.delete):
+        for call in (
+            lambda: limited.get(uri),
+            lambda: limited.stat(uri),
+            lambda: limited.delete(uri),
+            lambda: limited.copy(uri, f"{object_id}-3"),
+            lambda: list(limited.list()),
+            lambda: list(limited.list_incomplete()),
+            lambda: limited.sweep(0),
+            limited.space,
+            lambda: limited.add(f"{object_id}-4", io.BytesIO(b"data"), 4),
+        ):
+            began = time.monotonic()
             with pytest.raises(TimeoutError):
-                call(uri)
+                call()
+            print(time.monotonic() - began)
     finally:
         ceph.processes["osd"].signal(signal.SIGCONT)
     eventually(lambda: read(store, uri) == data, "the OSD answers again")
@@ -256,6 +270,34 @@ def test_a_frozen_osd(
     )
     assert [each.object_id for each in store.list()] == [object_id]
     eventually(lambda: _delete(store, uri), "the object is deleted")
+
+
+def test_a_delete_that_timed_out_is_finished_by_the_next(
+    ceph: Ceph,
+    store: Store,
+    make_store: MakeStore,
+    behind: Behind,
+    object_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An OSD that freezes once the snapshot has gone, in the last step, leaves the rest of the
+    image to the deletion that is tried again, whichever process tries it."""
+    limited = make_store(transfer_stall_timeout=2)
+    data = content(9 * MIB)
+    uri = store.add(object_id, io.BytesIO(data), len(data)).uri
+    remove = Images._remove
+
+    def frozen(images: Images, name: str) -> None:
+        with ceph.frozen():
+            remove(images, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Images, "_remove", frozen)
+        with pytest.raises(TimeoutError):
+            limited.delete(uri)
+    eventually(lambda: _delete(store, uri), "the deletion is finished")
+    with pytest.raises(NotFound):
+        store.delete(uri)
 
 
 def _delete(store: Store, uri: str) -> bool:

@@ -17,10 +17,12 @@ from store_lib.exceptions import (
     InvalidObjectId,
     InvalidRange,
     NotFound,
+    NotSupported,
+    StorageFull,
 )
 from store_lib.testing.pace import slowness
 from tests.functional.rbd.behind import Behind, MakeStore, content, read
-from tests.servers.ceph import IMAGES, VOLUMES, Ceph
+from tests.servers.ceph import IMAGES, VOLUMES, Ceph, eventually
 
 MIB = 1024 * 1024
 
@@ -342,3 +344,56 @@ def test_room(ceph: Ceph, store: Store, behind: Behind, object_id: str) -> None:
     free = store.space().free
     assert free is not None
     assert free > 1024 * MIB
+
+
+@pytest.mark.parametrize("where", ["configuration", "pool"])
+def test_room_in_a_pool_for_data(
+    ceph: Ceph,
+    make_store: MakeStore,
+    behind: Behind,
+    object_id: str,
+    tmp_path: Path,
+    where: str,
+) -> None:
+    """Where images' data goes to another pool, that one's room counts, and not their own pool's."""
+    import rbd
+
+    conf, key = tmp_path / "ceph.conf", "rbd_default_data_pool"
+    data_pool = ceph.add_pool(f"data-{where}")
+    ceph.allow("client.glance", IMAGES, data_pool)
+    setting = f"\n[client.glance]\n{key} = {data_pool}\n" if where == "configuration" else ""
+    conf.write_text(ceph.conf.read_text() + setting)
+    if where == "pool":
+        rbd.RBD().pool_metadata_set(behind.ioctx, f"conf_{key}", data_pool)
+    try:
+        store = make_store(rbd_store_ceph_conf=conf)
+        ceph.set_quota(IMAGES, MIB)
+        data = content(9 * MIB)
+        uri = store.add(object_id, io.BytesIO(data), len(data)).uri
+        with behind.opened(object_id) as image:
+            assert image.data_pool_id() == ceph.admin.pool_lookup(data_pool)
+        assert read(store, uri) == data
+        ceph.set_quota(data_pool, 20 * MIB)
+        eventually(lambda: store.space().total == 20 * MIB, "the monitors know the new pool")
+        with pytest.raises(StorageFull, match=data_pool):
+            store.add(f"{object_id}-2", io.BytesIO(bytes(21 * MIB)), 21 * MIB)
+        store.delete(uri)
+    finally:
+        ceph.set_quota(IMAGES, 0)
+        if where == "pool":
+            rbd.RBD().pool_metadata_remove(behind.ioctx, f"conf_{key}")
+        ceph.allow("client.glance", IMAGES)
+        ceph.remove_pool(data_pool)
+
+
+def test_an_image_without_a_snapshot_is_copied_through_here(
+    store: Store, behind: Behind, object_id: str
+) -> None:
+    """Ceph clones snapshots alone, which the store says; a set of stores moves the bytes then."""
+    data = content(5 * MIB)
+    behind.make(object_id, data, snapshot=None)
+    with pytest.raises(NotSupported, match="no snapshot 'snap'"):
+        store.copy(f"rbd://{object_id}", f"{object_id}-copy")
+    with pytest.raises(NotFound):
+        store.copy(f"rbd://{object_id}-missing", f"{object_id}-copy")
+    behind.remove(object_id)

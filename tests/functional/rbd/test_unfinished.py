@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from store_lib import Incomplete, Store
+from store_lib.drivers.rbd.image import Mark, State
 from store_lib.exceptions import Duplicate, Invalid, NotFound, StoreError
 from store_lib.testing.pace import slowness
 from tests.functional.rbd.behind import Behind, MakeStore, content, no_watcher, read
@@ -158,12 +159,17 @@ def test_a_snapshot_that_was_cut_short_counts_for_nothing(
 
 
 def test_a_copy_that_was_cut_short(store: Store, behind: Behind, object_id: str) -> None:
-    """What a killed copy leaves is taken over, and keeps no hold on what was to be copied."""
+    """What a killed copy leaves is taken over, and keeps no hold on what was to be copied.
+
+    Only a kill right between cloning and marking leaves what nobody can tell from a volume.
+    """
     import rbd
 
     uri = store.add(f"{object_id}-1", io.BytesIO(content(MIB)), MIB).uri
     for way in ("added", "copied"):
         rbd.RBD().clone(behind.ioctx, f"{object_id}-1", "snap", behind.ioctx, object_id)
+        with rbd.Image(behind.ioctx, object_id) as image:
+            Mark(State.ADDING, "0" * 32).put(image)
         assert [each.object_id for each in store.list_incomplete()] == [object_id]
         data = content(MIB, 1) if way == "added" else content(MIB)
         if way == "added":
@@ -191,22 +197,114 @@ def test_an_image_that_has_no_nonce_yet(store: Store, behind: Behind, object_id:
     assert [each.object_id for each in store.sweep(0)] == [object_id]
 
 
+def _clone(behind: Behind, name: str) -> str:
+    import rbd
+
+    rbd.RBD().clone(behind.ioctx, name, "snap", behind.ioctx, f"{name}-volume")
+    return f"{name}-volume"
+
+
+def _copy(behind: Behind, name: str) -> str:
+    with behind.opened(name) as image:
+        image.copy(behind.ioctx, f"{name}-copy")
+    return f"{name}-copy"
+
+
+def _take_the_snapshot(behind: Behind, name: str) -> str:
+    import rbd
+
+    with rbd.Image(behind.ioctx, name) as image:
+        image.unprotect_snap("snap")
+        image.remove_snap("snap")
+    return name
+
+
+def _change_the_mark(behind: Behind, name: str) -> str:
+    import rbd
+
+    _take_the_snapshot(behind, name)
+    with rbd.Image(behind.ioctx, name) as image:
+        image.metadata_set("store_lib.upload", "0" * 32)
+    return name
+
+
+def _empty(behind: Behind, name: str) -> str:
+    """Make an image that is empty now, and was not when somebody took a snapshot."""
+    import rbd
+
+    _take_the_snapshot(behind, name)
+    with rbd.Image(behind.ioctx, name) as image:
+        image.create_snap("theirs")
+        image.resize(0)
+        Mark(State.ADDING, "0" * 32).put(image)
+    return name
+
+
+_LOOKALIKES = {
+    "clone": _clone,
+    "copy": _copy,
+    "without its snapshot": _take_the_snapshot,
+    "with another mark": _change_the_mark,
+    "with another snapshot": _empty,
+}
+
+
+@pytest.mark.parametrize("other", _LOOKALIKES)
+def test_what_only_looks_like_a_leftover(
+    store: Store, behind: Behind, object_id: str, other: str
+) -> None:
+    """A copy of an object by other software, such as a volume, and an object whose snapshot or
+    metadata somebody changed: whatever the metadata say, none is swept or taken over."""
+
+    data = content(MIB)
+    uri = store.add(object_id, io.BytesIO(data), MIB).uri
+    name = _LOOKALIKES[other](behind, object_id)
+    with behind.opened(name) as image:
+        image_id, before = image.id(), (image.read(0, image.size()), list(image.list_snaps()))
+    assert list(store.list_incomplete()) == []
+    assert store.sweep(0) == []
+    assert store.driver is not None
+    assert not store.driver.discard(Incomplete(image_id, name, None, 0.0), context=None)
+    with pytest.raises(Duplicate):
+        store.add(name, io.BytesIO(b"other"), 5)
+    if name != object_id:
+        with pytest.raises(Duplicate):
+            store.copy(uri, name)
+    with behind.opened(name) as image:
+        assert (image.read(0, image.size()), list(image.list_snaps())) == before
+    for each in dict.fromkeys((name, object_id)):
+        behind.remove(each)
+
+
 def test_a_deletion_that_was_cut_short(
     ceph: Ceph, store: Store, behind: Behind, object_id: str
 ) -> None:
-    """What a killed deletion leaves is an unfinished image, and can be swept."""
+    """Until the snapshot is gone all of it is there; what is left then is finished by the next
+    deletion, by a sweep, and by an add in its place."""
     import rbd
 
     data = content(MIB)
-    uri = store.add(object_id, io.BytesIO(data), len(data)).uri
-    with rbd.Image(behind.ioctx, object_id) as image:
-        image.unprotect_snap("snap")
-    assert read(store, uri) == data  # nothing is lost yet
-    with rbd.Image(behind.ioctx, object_id) as image:
-        image.remove_snap("snap")
-    with pytest.raises(NotFound):
-        store.stat(uri)
-    assert [each.object_id for each in store.sweep(0)] == [object_id]
+    for finish in ("delete", "sweep", "add"):
+        uri = store.add(object_id, io.BytesIO(data), len(data)).uri
+        with rbd.Image(behind.ioctx, object_id) as image:
+            image.unprotect_snap("snap")
+            mark = Mark.of(image)
+            assert mark is not None
+            assert mark.state is State.STORED
+            Mark(State.DELETING, mark.nonce).put(image)
+        assert read(store, uri) == data  # nothing is lost yet
+        with rbd.Image(behind.ioctx, object_id) as image:
+            image.remove_snap("snap")
+        with pytest.raises(NotFound):
+            store.stat(uri)
+        if finish == "delete":
+            store.delete(uri)
+        elif finish == "sweep":
+            assert [each.object_id for each in store.sweep(0)] == [object_id]
+        else:
+            store.delete(store.add(object_id, io.BytesIO(data), len(data)).uri)
+        with pytest.raises(NotFound):
+            store.delete(uri)
 
 
 _REMOVER = """
@@ -227,7 +325,7 @@ def test_a_removal_that_was_cut_short(
     # Without an object map every one of these objects is asked for.
     rbd.RBD().create(behind.ioctx, object_id, 512 * MIB, 16, old_format=False, features=1)
     with rbd.Image(behind.ioctx, object_id) as image:
-        image.metadata_set("store_lib.upload", "0" * 32)
+        Mark(State.ADDING, "0" * 32).put(image)
         image.write(b"data", 0)
     program = textwrap.dedent(_REMOVER)
     remover = subprocess.Popen([sys.executable, "-c", program, ceph.conf, object_id])
