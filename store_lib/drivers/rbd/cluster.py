@@ -151,7 +151,7 @@ class Cluster:
                 with contextlib.suppress(bindings.rados.Error):
                     ioctx.remove_object(name)
         seconds, nanoseconds = struct.unpack_from("<II", stamp)
-        return float(seconds) + nanoseconds / 1e9
+        return float(seconds + nanoseconds / 1e9)
 
     def space(self, pool: str) -> Space:
         """Tell of the room in a pool within its quota; the monitors know it a little late."""

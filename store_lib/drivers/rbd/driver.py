@@ -1,7 +1,9 @@
 """The rbd driver: objects are images in a pool of a Ceph cluster, named by the object's id."""
 
 import functools
+import logging
 import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +12,7 @@ from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat
 from store_lib.drivers.rbd import bindings
 from store_lib.drivers.rbd.cluster import Access, Cluster
 from store_lib.drivers.rbd.image import SNAPSHOT
-from store_lib.drivers.rbd.images import Images
+from store_lib.drivers.rbd.images import Found, Images
 from store_lib.drivers.rbd.location import RbdLocation
 from store_lib.drivers.rbd.options import OPTIONS
 from store_lib.drivers.rbd.reader import PIECE, RbdReader
@@ -18,6 +20,7 @@ from store_lib.drivers.rbd.writer import MIB, RbdWriter, Settings
 from store_lib.exceptions import (
     BadStoreConfiguration,
     BadStoreUri,
+    Forbidden,
     Invalid,
     InvalidObjectId,
     NotFound,
@@ -25,6 +28,8 @@ from store_lib.exceptions import (
     StoreError,
 )
 from store_lib.location import Location
+
+LOG = logging.getLogger(__name__)
 
 #: The largest objects that librbd makes, in MiB.
 _LARGEST_OBJECT = 32
@@ -69,7 +74,7 @@ class RbdDriver(Driver):
             operation_timeout=math.ceil(conf.transfer_stall_timeout * _PATIENCE),
         )
         self._configured = Cluster(self.store_id, access)
-        self._images = Images(self._cluster, conf.rbd_store_pool)
+        self._images = Images(self._cluster, conf.rbd_store_pool, self.retry)
         chunk = conf.rbd_store_chunk_size
         if chunk & (chunk - 1) or not 0 < chunk <= _LARGEST_OBJECT:
             # What is there can be read all the same.
@@ -175,21 +180,38 @@ class RbdDriver(Driver):
         images.delete(place.image, place.snapshot)
 
     def list(self, *, context: Any) -> Iterator[Entry]:
+        images = self._images
         fsid = self._cluster.fsid
-        for name, image_id in self._images.entries():
-            found = self._images.look(name)
+        for name, image_id in images.entries():
+            found = self.retry(functools.partial(images.look, name))
             if found is not None and found.complete and found.image_id == image_id:
                 location = RbdLocation(name, fsid, self._pool, SNAPSHOT)
                 yield Entry(name, location, found.size, found.modified)
 
     def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
-        images = self._images
-        for name, image_id in images.entries():
-            found = images.look(name)
-            if found is None or found.image_id != image_id:
-                found = images.look_half_removed(name, image_id)
-            if found is not None and found.unfinished:
-                yield Incomplete(image_id, name, found.size, found.modified, found.watched)
+        now: float | None = None
+        for name, image_id in self._images.entries():
+            found = self.retry(functools.partial(self._look_at_entry, name, image_id))
+            if found is None or not found.unfinished:
+                continue
+            if now is None:
+                now = self._now()
+            yield Incomplete(image_id, name, found.size, found.modified, found.watched, now)
+
+    def _look_at_entry(self, name: str, image_id: str) -> Found | None:
+        found = self._images.look(name)
+        if found is None or found.image_id != image_id:
+            return self._images.look_half_removed(name, image_id)
+        return found
+
+    def _now(self) -> float:
+        """Return the cluster's time, by which images' ages are told."""
+        try:
+            return self.retry(functools.partial(self._cluster.now, self._pool))
+        except (StorageFull, Forbidden) as error:
+            # A full pool is one to be swept.  What an upload is at work on has a watcher.
+            LOG.info("Store %s: ages are told by this machine's clock: %s", self.store_id, error)
+            return time.time()
 
     def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
         if incomplete.object_id is None:
@@ -239,7 +261,7 @@ class RbdDriver(Driver):
             raise BadStoreUri(
                 f"Expected the URI of an image in the cluster {mine}, got %(uri)s", uri=place.uri
             )
-        return Images(self._cluster, place.pool), place
+        return Images(self._cluster, place.pool, self.retry), place
 
     def _bad(self, reason: str, *, readable: bool = False) -> BadStoreConfiguration:
         return BadStoreConfiguration(

@@ -19,6 +19,7 @@ import datetime
 from collections.abc import Callable
 from typing import Any
 
+from store_lib.driver import Repeater
 from store_lib.drivers.rbd import bindings
 from store_lib.drivers.rbd.cluster import Cluster
 from store_lib.drivers.rbd.image import (
@@ -87,11 +88,15 @@ class Claimed:
 
 
 class Images:
-    """The images of one pool."""
+    """The images of one pool.
 
-    def __init__(self, cluster: Cluster, pool: str) -> None:
+    :param retry: repeats a request after a temporary error
+    """
+
+    def __init__(self, cluster: Cluster, pool: str, retry: Repeater) -> None:
         self._cluster = cluster
         self._pool = pool
+        self._retry = retry
 
     @property
     def ioctx(self) -> Any:
@@ -100,8 +105,12 @@ class Images:
 
     def entries(self) -> list[tuple[str, str]]:
         """Return name and id of all images; one that is half removed may have another's name."""
-        with self._cluster.calling("list the images of a pool"):
-            return [(each["name"], each["id"]) for each in bindings.rbd.RBD().list2(self.ioctx)]
+
+        def ask() -> list[tuple[str, str]]:
+            with self._cluster.calling("list the images of a pool"):
+                return [(each["name"], each["id"]) for each in bindings.rbd.RBD().list2(self.ioctx)]
+
+        return self._retry(ask)
 
     def look(self, name: str, own: str = SNAPSHOT) -> Found | None:
         """Tell what the image ``name`` is, without a trace; ``None`` when there is none.
@@ -306,7 +315,7 @@ class Images:
         finally:
             with self._cluster.calling("close", name):
                 bindings.release(image)
-        self._remove_own(name, claimed.image_id, claimed.nonce)
+        self._retry(lambda: self._remove_own(name, claimed.image_id, claimed.nonce))
 
     def delete(self, name: str, snapshot: str | None) -> None:
         """Remove an object, or finish what a deletion before has left undone.

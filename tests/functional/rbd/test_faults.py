@@ -1,5 +1,6 @@
 """What a store says, and what it leaves, when the cluster or its configuration is no good."""
 
+import concurrent.futures
 import io
 import signal
 import threading
@@ -19,6 +20,7 @@ from store_lib.exceptions import (
     MissingCredentialError,
     NotFound,
     ObjectChanged,
+    RemoteServiceUnavailable,
     StorageFull,
     StoreAddDisabled,
     StoreError,
@@ -220,23 +222,12 @@ def _pieces(ceph: Ceph, number: int) -> Iterator[bytes]:
         yield content(8 * MIB, index)
 
 
-@pytest.mark.parametrize("limit", ["in ceph.conf", "none but the store's own"])
 def test_a_frozen_osd(
-    ceph: Ceph,
-    store: Store,
-    make_store: MakeStore,
-    behind: Behind,
-    object_id: str,
-    tmp_path: Path,
-    limit: str,
+    ceph: Ceph, store: Store, make_store: MakeStore, behind: Behind, object_id: str
 ) -> None:
     """An OSD that stops answering ends every call in time; what an upload left can be swept, and
     all is well once it answers again."""
-    if limit == "in ceph.conf":
-        conf = _conf(ceph, tmp_path, "rados osd op timeout = 2")
-        limited = make_store(rbd_store_ceph_conf=conf)
-    else:
-        limited = make_store(transfer_stall_timeout=2)
+    limited = make_store(transfer_stall_timeout=2)
     data = content(48 * MIB)
     uri = store.add(object_id, io.BytesIO(data), len(data)).uri
     try:
@@ -246,21 +237,12 @@ def test_a_frozen_osd(
                 limited.add(f"{object_id}-2", _pieces(ceph, 6))
             with pytest.raises(TimeoutError):
                 reader.read()
-        for call in (
-            lambda: limited.get(uri),
-            lambda: limited.stat(uri),
-            lambda: limited.delete(uri),
-            lambda: limited.copy(uri, f"{object_id}-3"),
-            lambda: list(limited.list()),
-            lambda: list(limited.list_incomplete()),
-            lambda: limited.sweep(0),
-            limited.space,
-            lambda: limited.add(f"{object_id}-4", io.BytesIO(b"data"), 4),
-        ):
-            began = time.monotonic()
-            with pytest.raises(TimeoutError):
-                call()
-            print(time.monotonic() - began)
+        began = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(len(calls := _calls(limited, uri))) as pool:
+            for each in [pool.submit(call) for call in calls]:
+                with pytest.raises(TimeoutError):
+                    each.result()
+        assert time.monotonic() - began < 20  # each of them is one limit long, or a few
     finally:
         ceph.processes["osd"].signal(signal.SIGCONT)
     eventually(lambda: read(store, uri) == data, "the OSD answers again")
@@ -270,6 +252,57 @@ def test_a_frozen_osd(
     )
     assert [each.object_id for each in store.list()] == [object_id]
     eventually(lambda: _delete(store, uri), "the object is deleted")
+
+
+def test_a_limit_in_the_configuration_of_ceph(
+    ceph: Ceph, make_store: MakeStore, tmp_path: Path
+) -> None:
+    """What is set there is kept: it ends what hangs before the store's own limit would."""
+    limited = make_store(rbd_store_ceph_conf=_conf(ceph, tmp_path, "rados osd op timeout = 1"))
+    limited.space()
+    with ceph.frozen(), pytest.raises(TimeoutError):
+        limited.stat(_uri(ceph))
+
+
+def _calls(store: Store, uri: str) -> list[Callable[[], object]]:
+    """Return every call of a store, the copy and the add with names of their own."""
+    return [
+        lambda: store.get(uri),
+        lambda: store.stat(uri),
+        lambda: store.delete(uri),
+        lambda: store.copy(uri, f"{uri[-20:-5]}-copy"),
+        lambda: store.add(f"{uri[-20:-5]}-add", io.BytesIO(b"data"), 4),
+        lambda: list(store.list()),
+        lambda: list(store.list_incomplete()),
+        lambda: store.sweep(0),
+        store.space,
+    ]
+
+
+def test_a_listing_is_repeated(
+    ceph: Ceph,
+    store: Store,
+    behind: Behind,
+    object_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One temporary error on the way ends no listing."""
+    uri = store.add(object_id, io.BytesIO(b"data"), 4).uri
+    looked: list[str] = []
+    look = Images.look
+
+    def shut_out_once(images: Images, name: str, *own: str) -> object:
+        looked.append(name)
+        if len(looked) == 1:
+            raise RemoteServiceUnavailable("shut out")
+        return look(images, name, *own)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Images, "look", shut_out_once)
+        assert [each.object_id for each in store.list()] == [object_id]
+        looked.clear()
+        assert store.sweep(0) == []
+    store.delete(uri)
 
 
 def test_a_delete_that_timed_out_is_finished_by_the_next(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -352,6 +353,22 @@ def _opens(behind: Behind, name: str) -> bool:
             return True
     except rbd.ImageNotFound:
         return False
+
+
+def test_ages_are_the_clusters(
+    store: Store, behind: Behind, object_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine whose clock is hours ahead sweeps nothing that is not old by the cluster's."""
+    import rbd
+
+    rbd.RBD().create(behind.ioctx, object_id, 0, 22, old_format=False)
+    present = time.time()
+    monkeypatch.setattr(time, "time", lambda: present + 3 * 3600)
+    (found,) = store.list_incomplete()
+    assert -1 <= found.age < 60
+    assert store.sweep(3600) == []
+    assert [each.key for each in behind.ioctx.list_objects() if "clock" in each.key] == []
+    assert [each.object_id for each in store.sweep(0)] == [object_id]
 
 
 def test_a_failed_add_leaves_nothing(store: Store, behind: Behind, object_id: str) -> None:
