@@ -9,6 +9,7 @@ from store_lib.clients.keystone import Connecting, ContextLogin, Credentials, Ke
 from store_lib.clients.process import PerProcess
 from store_lib.clients.sessions import open_session
 from store_lib.clients.tls import verifying
+from store_lib.driver import Repeater, once
 from store_lib.drivers.cinder.api import Cinder
 from store_lib.exceptions import BadStoreConfiguration
 from store_lib.options import StoreOptions
@@ -20,12 +21,14 @@ _FORMER = frozenset({"volume", "volumev2"})
 class Access:
     """The way to Cinder of one store.
 
+    :param retry: repeats a request after a temporary error
     :raises BadStoreConfiguration: cinder_catalog_info is malformed, or the file of authorities
         cannot be used
     """
 
-    def __init__(self, store_id: str, options: StoreOptions) -> None:
+    def __init__(self, store_id: str, options: StoreOptions, retry: Repeater = once) -> None:
         self._options = options
+        self._retry = retry
         parts = options.cinder_catalog_info.split(":")
         if len(parts) != 3 or not parts[0] or not parts[2]:
             raise BadStoreConfiguration(
@@ -71,8 +74,8 @@ class Access:
             session,
             auth,
             url,
-            retries=self._options.cinder_http_retries,
             patience=self._options.cinder_state_transition_timeout,
+            retry=self._retry,
         )
 
     def _url(self, login: KeystoneLogin | ContextLogin, context: Any) -> str:

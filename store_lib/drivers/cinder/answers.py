@@ -1,12 +1,17 @@
-"""What Cinder and Keystone answer when they refuse, or do not answer, as the library's errors."""
+"""What Cinder and Keystone answer: heads, and refusals and silence as the library's errors."""
 
 import contextlib
+import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
-from cinderclient.exceptions import ClientException, OverLimit
+from cinderclient.exceptions import ClientException
 from keystoneauth1 import exceptions as keystone_errors
+from keystoneauth1.adapter import Adapter
 
-from store_lib.drivers.cinder.errors import Refused, quoted
+from store_lib.clients.answers import retry_after, seconds_of
+from store_lib.drivers.cinder.errors import quoted
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
@@ -19,22 +24,66 @@ from store_lib.exceptions import (
     StoreError,
 )
 
+#: What comes of taking apart an answer that is not what Cinder answers.
+_NO_ANSWER = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
-@contextlib.contextmanager
-def asking_cinder(doing: str) -> Iterator[None]:
-    """Turn the errors of cinderclient and keystoneauth in a block into the library's.
 
-    :param doing: what is asked for, as in ``"create a volume"``
+class Answers(Adapter):
+    """Stands before keystoneauth's session and looks at the heads of answers; for many threads.
+
+    :param session: keystoneauth's
     """
-    try:
-        yield
-    except ClientException as error:
-        raise _refused(error, doing) from error
-    except keystone_errors.ClientException as error:
-        raise _unreachable(error, doing) from error
+
+    def __init__(self, session: Any) -> None:
+        super().__init__(session)
+        self._last = threading.local()
+        #: What the server's clock showed, and this machine's monotonic one then.
+        self._shown: tuple[float, float] | None = None
+
+    def request(self, url: str, method: str, **options: Any) -> Any:
+        """Make a request, as the session does."""
+        self._last.retry_after = None
+        answer = super().request(url, method, **options)
+        date = seconds_of(answer.headers.get("Date"))
+        if date is not None:
+            self._shown = date, time.monotonic()
+        self._last.retry_after = retry_after(answer.headers)
+        # The client would wait and repeat by itself, and cannot read every form of it.
+        answer.headers.pop("Retry-After", None)
+        return answer
+
+    def now(self) -> float | None:
+        """Return the time by the server's clock, as far as it has shown it.
+
+        It shows whole seconds, so that what it did just now may lie up to one behind.
+        """
+        if self._shown is None:
+            return None
+        date, then = self._shown
+        return date + time.monotonic() - then
+
+    @contextlib.contextmanager
+    def to(self, doing: str) -> Iterator[None]:
+        """Turn what goes wrong in a block that asks Cinder for something into our errors.
+
+        :param doing: what is asked for, as in ``"create a volume"``
+        """
+        self._last.retry_after = None
+        try:
+            yield
+        except ClientException as error:
+            raise _refused(error, doing, self._last.retry_after) from error
+        except keystone_errors.ClientException as error:
+            raise _unreachable(error, doing) from error
+        except _NO_ANSWER as error:
+            raise RemoteServiceUnavailable(
+                f"Cinder was asked to {doing}, and what came is no answer of Cinder's "
+                f"({type(error).__name__}). Check that cinder_catalog_info or "
+                "cinder_endpoint_template leads to Cinder and not to a proxy's error page."
+            ) from error
 
 
-def _refused(error: ClientException, doing: str) -> StoreError:
+def _refused(error: ClientException, doing: str, later: float | None) -> StoreError:
     code = error.code
     text = f"Cinder was asked to {doing} and answered {code}: {quoted(error.message)}"
     if code == 404:
@@ -43,12 +92,10 @@ def _refused(error: ClientException, doing: str) -> StoreError:
         return NotAuthenticated(f"{text} The token has expired or was revoked.")
     if code == 403:
         return Forbidden(f"{text} The user needs a role that Cinder's policy allows this to.")
-    if code == 413 and not (isinstance(error, OverLimit) and error.retry_after):
+    if code == 413 and not later:
         return StorageFull(f"{text} Raise the project's quota in Cinder, or delete volumes.")
     if code in (408, 413, 429) or code >= 500:
-        return RemoteServiceUnavailable(text)
-    if code == 400:
-        return Refused(text)
+        return RemoteServiceUnavailable(text, retry_after=later)
     return BackendException(text)
 
 

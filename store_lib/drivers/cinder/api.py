@@ -1,6 +1,7 @@
 """What is asked of Cinder, of volumes and attachments, in the library's terms."""
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -8,8 +9,9 @@ from typing import Any
 
 from cinderclient import client as cinderclient
 
-from store_lib.drivers.cinder.answers import asking_cinder
-from store_lib.drivers.cinder.errors import Refused
+from store_lib.driver import Repeater
+from store_lib.drivers.cinder.answers import Answers
+from store_lib.drivers.cinder.errors import is_refusal
 from store_lib.drivers.cinder.volume import Grant, Volume
 from store_lib.drivers.cinder.waiting import FIRST, wait_for
 from store_lib.exceptions import (
@@ -17,6 +19,7 @@ from store_lib.exceptions import (
     BadStoreConfiguration,
     NotFound,
     RemoteServiceUnavailable,
+    StoreError,
     TimeoutError,
 )
 
@@ -25,6 +28,9 @@ MICROVERSION = "3.54"
 
 #: States in which Cinder is at work on a volume.
 MOVING = frozenset({"creating", "extending", "attaching", "detaching", "reserved", "maintenance"})
+
+#: States in which a volume can be attached, or can be once somebody else is ready.
+ATTACHABLE = frozenset({"available", "in-use", "reserved", "attaching", "detaching"})
 
 #: Volumes asked for at once; Cinder may give fewer.
 _PAGE = 500
@@ -45,18 +51,28 @@ class Cinder:
     :param auth: a login other than the session's
     :param url: Cinder's, of the project
     :param patience: seconds to wait for a volume's state
+    :param retry: repeats a request after a temporary error
     """
 
-    def __init__(self, session: Any, auth: Any, url: str, *, retries: int, patience: float) -> None:
+    def __init__(
+        self, session: Any, auth: Any, url: str, *, patience: float, retry: Repeater
+    ) -> None:
+        self._answers = Answers(session)
         self._client = cinderclient.Client(
             MICROVERSION,
-            session=session,
+            session=self._answers,
             auth=auth,
             endpoint_override=url,
-            retries=retries,
+            retries=0,
             logger=_WIRE,
         )
         self._patience = patience
+        #: Repeats a request after a temporary error, where the engine does not do so by itself.
+        self.retry = retry
+
+    def now(self) -> float | None:
+        """Return the time by Cinder's clock, once it has answered."""
+        return self._answers.now()
 
     # Volumes
 
@@ -74,7 +90,7 @@ class Cinder:
         :raises BadStoreConfiguration: there is no such type
         """
         try:
-            with asking_cinder(f"create a volume of {gibibytes} GiB"):
+            with self._answers.to(f"create a volume of {gibibytes} GiB"):
                 made = self._client.volumes.create(
                     gibibytes,
                     name=name,
@@ -82,6 +98,7 @@ class Cinder:
                     metadata=dict(metadata),
                     source_volid=source,
                 )
+                return Volume.of(made)
         except NotFound as error:
             if source is not None and source in str(error):
                 raise
@@ -89,22 +106,21 @@ class Cinder:
                 f"Cinder has no volume type {volume_type!r} for this project: set "
                 f"cinder_volume_type to one that it has. ({error})"
             ) from error
-        return Volume.of(made)
 
     def get(self, volume_id: str) -> Volume:
         """Return a volume.
 
         :raises NotFound: there is none, or not for this user
         """
-        with asking_cinder(f"show volume {volume_id}"):
+        with self._answers.to(f"show volume {volume_id}"):
             found = Volume.of(self._client.volumes.get(volume_id))
         return found
 
     def named(self, name: str) -> Volume | None:
         """Return the volume of a name of ours, if there is one."""
-        with asking_cinder("list volumes by name"):
+        with self._answers.to("list volumes by name"):
             found = self._client.volumes.list(search_opts={"name": name})
-        return Volume.of(found[0]) if found else None
+            return Volume.of(found[0]) if found else None
 
     def all(self) -> Iterator[Volume]:
         """Yield every volume of the project, once."""
@@ -119,27 +135,32 @@ class Cinder:
     def _pages(self, seen: set[str]) -> Iterator[Volume]:
         marker: str | None = None
         while True:
-            with asking_cinder("list the volumes"):
-                page = self._client.volumes.list(marker=marker, limit=_PAGE)
+            page = self.retry(functools.partial(self._page, marker))
             for each in page:
                 if each.id not in seen:
                     seen.add(each.id)
-                    yield Volume.of(each)
+                    yield each
             if len(page) < _PAGE:
                 return
             marker = page[-1].id
 
+    def _page(self, marker: str | None) -> list[Volume]:
+        with self._answers.to("list the volumes"):
+            return [
+                Volume.of(each) for each in self._client.volumes.list(marker=marker, limit=_PAGE)
+            ]
+
     def delete(self, volume_id: str) -> None:
         """Have a volume deleted; Cinder does so behind its answer.
 
-        :raises Refused: its state does not allow it
+        :raises BackendException: its state does not allow it, see :func:`is_refusal`
         """
-        with asking_cinder(f"delete volume {volume_id}"):
+        with self._answers.to(f"delete volume {volume_id}"):
             self._client.volumes.delete(volume_id)
 
     def has_snapshots(self, volume_id: str) -> bool:
         """Tell whether a volume has snapshots."""
-        with asking_cinder(f"list the snapshots of volume {volume_id}"):
+        with self._answers.to(f"list the snapshots of volume {volume_id}"):
             return bool(
                 self._client.volume_snapshots.list(
                     search_opts={"volume_id": volume_id}, detailed=False
@@ -151,22 +172,27 @@ class Cinder:
 
         :raises StorageFull: the quota is used up
         """
-        with asking_cinder(f"extend volume {volume_id} to {gibibytes} GiB"):
+        with self._answers.to(f"extend volume {volume_id} to {gibibytes} GiB"):
             self._client.volumes.extend(volume_id, gibibytes)
 
     def publish(self, volume_id: str, name: str, metadata: Mapping[str, str]) -> None:
         """Give a volume its name and its metadata, in place of all that it has, in one step."""
-        with asking_cinder(f"name volume {volume_id}"):
-            self._client.volumes.update(volume_id, name=name, metadata=dict(metadata))
+        with self._answers.to(f"name volume {volume_id}"):
+            self._client.volumes.update(
+                volume_id, name=name, description=None, metadata=dict(metadata)
+            )
 
-    def note(self, volume_id: str, metadata: Mapping[str, str]) -> None:
-        """Add to a volume's metadata."""
-        with asking_cinder(f"note something on volume {volume_id}"):
-            self._client.volumes.set_metadata(volume_id, dict(metadata))
+    def describe(self, volume_id: str, text: str) -> None:
+        """Give a volume another description, and with it a new ``updated_at``.
+
+        Metadata would not do: Cinder does not count them as a change of the volume.
+        """
+        with self._answers.to(f"describe volume {volume_id}"):
+            self._client.volumes.update(volume_id, description=text)
 
     def protect(self, volume_id: str) -> None:
         """Let a volume be attached for reading only."""
-        with asking_cinder(f"make volume {volume_id} read-only"):
+        with self._answers.to(f"make volume {volume_id} read-only"):
             self._client.volumes.update_readonly_flag(volume_id, True)
 
     def settled(
@@ -201,49 +227,60 @@ class Cinder:
     def reserve(self, volume_id: str, mode: str, patience: float) -> str:
         """Begin an attachment, and return its id; waits while another one is being made.
 
-        :param mode: ``ro`` or ``rw``
+        :param mode: ``ro`` or ``rw``; with ``rw`` nobody else has the volume rightly
         :param patience: seconds to wait
         :raises BackendException: the volume is not to be had
         :raises NotFound: it has gone, or is about to
         """
-        refusal: Refused | None = None
+        refusal: StoreError | None = None
+        status = ""
 
         def ask() -> str | None:
-            nonlocal refusal
+            nonlocal refusal, status
             try:
-                with asking_cinder(f"attach volume {volume_id}"):
+                with self._answers.to(f"attach volume {volume_id}"):
                     made: str = self._client.attachments.create(volume_id, None, mode=mode)["id"]
-                return made
-            except Refused as error:
-                status = self.get(volume_id).status
-                if status.startswith("error"):
+                    return made
+            except StoreError as error:
+                if not is_refusal(error):
                     raise
-                if status == "deleting":
-                    raise NotFound(f"Volume {volume_id} is being deleted.") from error
+                status = self.get(volume_id).status
+                check_attachable(volume_id, status)
                 refusal = error
-                return None
+            if mode == "rw" and status == "reserved":
+                self._release_reserved(volume_id)
+            return None
 
         found = wait_for(ask, patience, most=_TURN)
         if found is None:
             raise BackendException(
                 f"Volume {volume_id} did not become free to attach within {patience:g} s "
-                "(cinder_attachment_retry_attempts): something else has it attached. Give the "
-                'volume type multiattach="<is> True" where several hosts read one volume. '
-                f"({refusal})"
-            )
+                f"(cinder_attachment_retry_attempts): it is in state {status!r}. "
+                f"{_BUSY.get(status, _OTHERS)} ({refusal})"
+            ) from refusal
         return found
+
+    def _release_reserved(self, volume_id: str) -> None:
+        """End the attachments of a volume of our own that were begun and have no host yet.
+
+        The answer to a request of ours for one was lost.
+        """
+        for grant in self.grants(volume_id):
+            if grant.status == "reserved":
+                with contextlib.suppress(NotFound):
+                    self.release(grant.id)
 
     def connect(self, grant_id: str, host: Mapping[str, Any]) -> Grant:
         """Have a volume made reachable from this host.
 
         :param host: what os-brick tells of it
         """
-        with asking_cinder("make a volume reachable from this host"):
+        with self._answers.to("make a volume reachable from this host"):
             return Grant.of(self._client.attachments.update(grant_id, dict(host)))
 
     def complete(self, grant_id: str) -> None:
         """Tell Cinder that a volume is attached now."""
-        with asking_cinder("complete an attachment"):
+        with self._answers.to("complete an attachment"):
             self._client.attachments.complete(grant_id)
 
     def release(self, grant_id: str) -> None:
@@ -251,32 +288,57 @@ class Cinder:
 
         :raises NotFound: somebody has done so before
         """
-        with asking_cinder("end an attachment"):
+        with self._answers.to("end an attachment"):
             self._client.attachments.delete(grant_id)
 
     def grants(self, volume_id: str) -> list[Grant]:
         """Return the attachments of a volume, unfinished ones too."""
-        with asking_cinder(f"list the attachments of volume {volume_id}"):
-            found = self._client.attachments.list(search_opts={"volume_id": volume_id})
-        grants = []
-        for each in found:
-            with asking_cinder("show an attachment"):
-                shown = self._client.attachments.show(each.id)
-            grants.append(Grant.of(shown))
-        return grants
+        with self._answers.to(f"list the attachments of volume {volume_id}"):
+            found = self._client.attachments.list(
+                detailed=True, search_opts={"volume_id": volume_id}
+            )
+            return [Grant.of(each) for each in found]
 
     # Volume types
 
     def has_type(self, name: str) -> bool:
         """Tell whether there is a volume type of this name, for this user."""
-        with asking_cinder("list the volume types"):
+        with self._answers.to("list the volume types"):
             return any(each.name == name for each in self._client.volume_types.list(is_public=None))
 
     def default_type(self) -> str | None:
         """Return the name of the type that volumes get when none is named."""
         try:
-            with asking_cinder("tell the default volume type"):
+            with self._answers.to("tell the default volume type"):
                 found: str = self._client.volume_types.default().name
         except NotFound:
             return None
         return found
+
+
+#: What is to be done about a volume that stays in a state.
+_OTHERS = (
+    "Something else has it attached. Give the volume type "
+    'multiattach="<is> True" where several hosts read one volume.'
+)
+_BUSY = {
+    "reserved": "An attachment was begun and not made: after five minutes a sweep ends it.",
+    "attaching": "An attachment was begun and not completed: after five minutes a sweep ends it.",
+    "detaching": "Cinder is detaching it; if that does not end, look at Cinder's logs.",
+}
+
+
+def check_attachable(volume_id: str, status: str) -> None:
+    """Refuse a volume that nobody can attach in the state that it is in.
+
+    :raises NotFound: it is about to go
+    :raises BackendException: its state is told
+    """
+    if status == "deleting":
+        raise NotFound(f"Volume {volume_id} is being deleted.")
+    if status not in ATTACHABLE:
+        raise BackendException(
+            f"Volume {volume_id} is in state {status!r} and cannot be attached. Expected "
+            "'available' or 'in-use': wait until Cinder has ended what it is doing with it, or "
+            "look for the reason in Cinder, and reset its state there."
+        )

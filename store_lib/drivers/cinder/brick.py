@@ -18,6 +18,7 @@ from oslo_privsep import priv_context
 
 from store_lib.clients.process import PerProcess
 from store_lib.drivers.cinder.locks import LockFile, remove_dead
+from store_lib.drivers.cinder.volume import PLACE
 
 # What os-brick warns of, such as that this host has no iSCSI, is for logs where there are some, and
 # not for a service's standard error.
@@ -99,6 +100,10 @@ class Host:
         """Return the lock of whoever brings a volume here or takes it away."""
         return self.lock(f"volume-{volume_id}")
 
+    def attachment_lock(self, attachment_id: str) -> LockFile:
+        """Return the lock that a process holds as long as it uses an attachment."""
+        return self.lock(f"attachment-{attachment_id}")
+
     def remove_dead_locks(self) -> None:
         """Remove what killed processes have left of their locks."""
         remove_dead(self._lock_path)
@@ -119,7 +124,7 @@ class Host:
             self._enforce_multipath,
             host=self.name,
         )
-        return {**found, "mountpoint": "store_lib"}
+        return {**found, "mountpoint": PLACE}
 
     def connector(self, connection: Mapping[str, Any], **more: Any) -> Any:
         """Return os-brick's connector for what Cinder told of a volume."""

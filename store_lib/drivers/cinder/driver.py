@@ -11,12 +11,25 @@ from oslo_config import cfg
 
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, PositionWriter, Reader, Stat
 from store_lib.drivers.cinder.attachment import Attachment
-from store_lib.drivers.cinder.errors import Refused
+from store_lib.drivers.cinder.errors import is_refusal
+from store_lib.drivers.cinder.leftovers import (
+    ATTACHED_STATES,
+    dead_attachments,
+    end_attachment,
+    remove,
+)
 from store_lib.drivers.cinder.location import CinderLocation
 from store_lib.drivers.cinder.options import LIBRARY_OPTIONS, OPTIONS
 from store_lib.drivers.cinder.reader import VolumeReader
 from store_lib.drivers.cinder.sharing import SharedAttachments
-from store_lib.drivers.cinder.uploads import IMAGE_ID, OBJECT, SIZE, Upload, describe, remove
+from store_lib.drivers.cinder.uploads import (
+    IMAGE_ID,
+    OBJECT,
+    SIZE,
+    Upload,
+    describe,
+    is_unfinished,
+)
 from store_lib.drivers.cinder.volume import GIB, Volume
 from store_lib.drivers.cinder.writer import VolumeWriter, clone, make_volume
 from store_lib.exceptions import (
@@ -43,8 +56,11 @@ _LOG = logging.getLogger(__name__)
 #: Characters of a volume's name, of which "image-" takes some.
 _LONGEST_ID = 255 - len("image-")
 
-#: States in which somebody has, or is about to have, a volume attached.
-_IN_USE = frozenset({"in-use", "reserved", "attaching", "detaching"})
+_IN_USE = "Volume {} is attached ({}) and was not deleted. Delete it when nobody reads it any more."
+_RESERVED = (
+    "Volume {} is in state {!r} and was not deleted: an attachment was begun. Delete it when that "
+    "has ended; where it never does, a sweep ends it after five minutes."
+)
 
 
 class CinderDriver(Driver):
@@ -87,7 +103,7 @@ class CinderDriver(Driver):
                 driver_name="cinder",
                 reason=f"{error.name or error} is not installed: pip install store_lib[cinder]",
             ) from error
-        self._access = Access(self.store_id, self.conf)
+        self._access = Access(self.store_id, self.conf, self.retry)
         self._host = Host(
             lock_path=lock_path,
             helper_command=self.conf.get("helper_command"),
@@ -188,7 +204,8 @@ class CinderDriver(Driver):
         """Attach the volume, unless another reader of this process has, and read from it.
 
         :raises NotFound: there is no such volume, or it never became an object
-        :raises BackendException: it is in a state of error, or in use elsewhere
+        :raises BackendException: it is in a state in which it cannot be attached, or in use
+            elsewhere
         """
 
         self._shared.settle()
@@ -197,16 +214,16 @@ class CinderDriver(Driver):
         size = _size(volume)
         if offset > size:
             raise InvalidRange(size=size, offset=offset, length=length)
-        if volume.status.startswith("error"):
-            raise BackendException(
-                f"Volume {volume.id} is in state {volume.status!r} and cannot be read. Look for "
-                "the reason in Cinder, and reset its state there."
-            )
         attachment = self._shared.take(
             volume.id,
             cinder,
             lambda: Attachment(
-                cinder, self._host, volume, mode="ro", patience=self._attach_patience
+                cinder,
+                self._host,
+                volume,
+                mode="ro",
+                patience=self._attach_patience,
+                owe=lambda attachment: self._shared.owe(attachment, cinder),
             ),
         )
         give = functools.partial(self._shared.give, attachment, cinder)
@@ -230,20 +247,26 @@ class CinderDriver(Driver):
         for attempt in range(3):
             try:
                 return cinder.delete(volume.id)
-            except Refused as error:
-                volume = self._object(cinder, location)
-                if cinder.has_snapshots(volume.id):
-                    raise HasSnapshot(
-                        f"Volume {volume.id} has snapshots and was not deleted. Delete them first."
-                    ) from error
-                if volume.hosts or volume.status in _IN_USE:
-                    raise InUseByStore(
-                        f"Volume {volume.id} is attached ({volume.status}) and was not deleted. "
-                        "Delete it when nobody reads it any more."
-                    ) from error
-                # A reader may have ended since.
-                if attempt == 2 or volume.status != "available":
+            except BackendException as error:
+                if not is_refusal(error):
                     raise
+                refusal = error
+            volume = self._object(cinder, location)
+            if cinder.has_snapshots(volume.id):
+                raise HasSnapshot(
+                    f"Volume {volume.id} has snapshots and was not deleted. Delete them first."
+                ) from refusal
+            if volume.hosts or volume.status in ATTACHED_STATES:
+                told = _RESERVED if volume.status in ("reserved", "attaching") else _IN_USE
+                raise InUseByStore(told.format(volume.id, volume.status)) from refusal
+            # A reader may have ended since.
+            if attempt == 2 or volume.status != "available":
+                break
+        raise BackendException(
+            f"Volume {volume.id} is in state {volume.status!r} and was not deleted. Wait until "
+            "Cinder has ended what it is doing with it, or look for the reason in Cinder, and "
+            f"reset its state there. ({refusal})"
+        ) from refusal
 
     def list(self, *, context: Any) -> Iterator[Entry]:
         """Yield the volumes of this store's type that are objects."""
@@ -255,23 +278,33 @@ class CinderDriver(Driver):
                 yield Entry(object_id, location, _size(volume), volume.updated)
 
     def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
-        """Yield the volumes of this store's type that never became objects, or are about to."""
+        """Yield the volumes of this store's type that never became objects, or are about to.
 
+        And the attachments of objects that nobody uses any more.
+        """
+
+        self._shared.settle()
         self._host.remove_dead_locks()
-        for volume in self._volumes(self._access.cinder(context)):
-            if OBJECT in volume.metadata:
-                yield describe(self._host, volume)
+        cinder = self._access.cinder(context)
+        for volume in self._volumes(cinder):
+            if is_unfinished(volume):
+                yield describe(self._host, volume, cinder.now())
+            elif OBJECT not in volume.metadata and IMAGE_ID in volume.metadata:
+                yield from dead_attachments(cinder, self._host, volume)
 
     def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
-        """Remove a volume that never became an object, and what attaches it."""
+        """Remove a volume that never became an object and what attaches it, or an attachment."""
 
         cinder = self._access.cinder(context)
+        if "/" in incomplete.key:
+            return end_attachment(cinder, self._host, incomplete.key)
         try:
             volume = cinder.get(incomplete.key)
         except NotFound:
             return False
-        gone = volume.status == "deleting" or OBJECT not in volume.metadata
-        if gone or describe(self._host, volume).live:
+        if volume.status == "deleting" or not is_unfinished(volume):
+            return False
+        if describe(self._host, volume, cinder.now()).live:
             return False
         remove(cinder, self._host, volume.id)
         return True

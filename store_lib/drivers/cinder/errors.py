@@ -14,8 +14,9 @@ from store_lib.exceptions import (
 _QUOTED = 300
 
 
-class Refused(BackendException):
-    """Cinder does not do this in the state that a volume is in (400)."""
+def is_refusal(error: StoreError) -> bool:
+    """Tell whether Cinder does not do this in the state that a volume is in (400)."""
+    return getattr(error.__cause__, "code", None) == 400
 
 
 def on_device(error: Exception, doing: str, volume_id: str) -> StoreError:

@@ -81,9 +81,9 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "cinder_http_retries",
         default=3,
         min=0,
-        help="How often cinderclient repeats a request that is refused because there were too "
-        "many, after the time that Cinder asks for. What fails in other ways is repeated by the "
-        "transfer engine (transfer_attempts).",
+        help="Has no effect, and is known so that existing configurations hold: a request that is "
+        "refused because there were too many is repeated like any that fails for a while, after "
+        "the time that Cinder asks for, within transfer_retry_seconds.",
     ),
     cfg.IntOpt(
         "cinder_http_timeout",

@@ -64,6 +64,10 @@ class SharedAttachments:
             self._leave(table, volume_id, shared)
             raise
 
+    def owe(self, attachment: Attachment, cinder: "Cinder") -> None:
+        """Remember to end an attachment that was never whole."""
+        self._table.get().owed.append((attachment, cinder))
+
     def give(self, attachment: Attachment, cinder: "Cinder") -> None:
         """Say that a reader has ended; the last one's end detaches the volume.
 
@@ -96,7 +100,7 @@ class SharedAttachments:
         try:
             attachment.detach(cinder)
         except StoreError as error:
-            if error.status is ErrorStatus.TEMPORARY:
+            if error.status is not ErrorStatus.PERMANENT:
                 table.owed.append((attachment, cinder))
             raise
 

@@ -1,26 +1,25 @@
-"""What marks a volume that is being filled: its name, its metadata, and who is at work on it."""
+"""What marks a volume that is being filled: its name, its metadata, and who is at work on it.
 
-import contextlib
+Metadata, which others may change, are no proof that a volume may be removed: it has to have the
+name that the upload gave it too, and none of the metadata of an object.  By Cinder's own time of
+its last change an upload shows that it is alive, so no clock of ours matters.
+"""
+
 import re
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from store_lib.driver import Incomplete
-from store_lib.drivers.cinder.connection import disconnect_left_over
-from store_lib.drivers.cinder.errors import Refused
 from store_lib.drivers.cinder.locks import LockFile
 from store_lib.drivers.cinder.volume import Volume
-from store_lib.exceptions import NotFound
 
 if TYPE_CHECKING:
-    from store_lib.drivers.cinder.api import Cinder
     from store_lib.drivers.cinder.brick import Host
 
-#: Metadata of a volume that is being filled: the id of the object to be, ...
-OBJECT = "store_lib_upload"
-#: ... the host where that is done, and when it last showed life, in seconds since the epoch.
-HOST, ALIVE = "store_lib_host", "store_lib_alive"
+#: Metadata of a volume that is being filled: the id of the object to be, and the host where that
+#: is done.
+OBJECT, HOST = "store_lib_upload", "store_lib_host"
 #: Metadata of every volume of ours: which upload made it.
 NONCE = "store_lib_nonce"
 
@@ -41,7 +40,7 @@ class Upload:
 
     def __init__(self, object_id: str, nonce: str, owner: str, host: "Host") -> None:
         #: What the volume is called until it is the object, ...
-        self.temporary_name = f"store_lib-upload-{nonce}"
+        self.temporary_name = _temporary_name(nonce)
         #: ... and then, as with glance_store.
         self.name = f"image-{object_id}"
         self.host = host
@@ -64,12 +63,7 @@ class Upload:
             OBJECT: self._object_id,
             NONCE: self._nonce,
             HOST: self.host.name,
-            **self.alive(),
         }
-
-    def alive(self) -> dict[str, str]:
-        """Return the metadata that says that somebody is at work."""
-        return {ALIVE: str(int(time.time()))}
 
     def done(self, size: int) -> dict[str, str]:
         """Return the metadata of the object."""
@@ -90,44 +84,38 @@ def _lock_of(host: "Host", nonce: str) -> LockFile:
     return host.lock(f"upload-{nonce if _NONCE.fullmatch(nonce) else 'unknown'}")
 
 
-def describe(host: "Host", volume: Volume) -> Incomplete:
-    """Describe a volume that is being filled, or was when its process died."""
-    beat = _number(volume.metadata.get(ALIVE))
-    if volume.metadata.get(HOST) == host.name:
-        live = _lock_of(host, volume.metadata.get(NONCE, "")).is_held()
-    else:
-        live = time.time() - beat < DEAD
-    modified = max(beat, volume.updated or 0.0)
-    return Incomplete(volume.id, volume.metadata.get(OBJECT), volume.size, modified, live)
+def _temporary_name(nonce: str) -> str:
+    return f"store_lib-upload-{nonce}"
 
 
-def remove(cinder: "Cinder", host: "Host", volume_id: str) -> None:
-    """Remove a volume that never became an object, and whatever attaches it.
+def is_unfinished(volume: Volume) -> bool:
+    """Tell whether a volume is being filled, or was when its process died."""
+    nonce = volume.metadata.get(NONCE, "")
+    return (
+        OBJECT in volume.metadata
+        and IMAGE_ID not in volume.metadata
+        and bool(_NONCE.fullmatch(nonce))
+        and volume.name == _temporary_name(nonce)
+    )
 
-    :raises StoreError: that is not possible now
+
+def last_change(volume: Volume, now: float | None, since: float | None = None) -> float:
+    """Return when a volume was changed last, by Cinder's clock; never later than ``now``.
+
+    :param since: a later time, where known
     """
-    with contextlib.suppress(NotFound):
-        try:
-            return cinder.delete(volume_id)
-        except Refused:  # Cinder is at work on it, or it is attached
-            _detach(cinder, host, volume_id)
-        cinder.settled(volume_id)
-        cinder.delete(volume_id)
+    changed = max(volume.updated or 0.0, since or 0.0)
+    return changed if now is None else min(changed, now)
 
 
-def _detach(cinder: "Cinder", host: "Host", volume_id: str) -> None:
-    """End the attachments of a volume that nobody is at work on any more."""
-    # Reserved or attaching it stays until its attachment is ended.
-    volume = cinder.settled(volume_id, ("creating", "extending", "detaching"))
-    with host.volume_lock(volume_id).held():
-        for grant in cinder.grants(volume_id):
-            try:
-                if volume.metadata.get(HOST) == host.name:
-                    disconnect_left_over(host, volume_id, grant)
-            finally:
-                with contextlib.suppress(NotFound):
-                    cinder.release(grant.id)
+def describe(host: "Host", volume: Volume, now: float | None) -> Incomplete:
+    """Describe a volume that is not finished.
 
-
-def _number(text: str | None) -> float:
-    return float(text) if text and text.isascii() and text.isdigit() else 0.0
+    :param now: the time by Cinder's clock
+    """
+    changed = last_change(volume, now)
+    if volume.metadata.get(HOST) == host.name:
+        live = _lock_of(host, volume.metadata[NONCE]).is_held()
+    else:
+        live = (time.time() if now is None else now) - changed < DEAD
+    return Incomplete(volume.id, volume.metadata[OBJECT], volume.size, changed, live, now)

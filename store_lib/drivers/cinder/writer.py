@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from store_lib.driver import Chunk, PositionWriter
 from store_lib.drivers.cinder.attachment import Attachment
+from store_lib.drivers.cinder.leftovers import remove
 from store_lib.drivers.cinder.location import CinderLocation
-from store_lib.drivers.cinder.uploads import BEAT, Upload, remove
+from store_lib.drivers.cinder.uploads import BEAT, Upload
 from store_lib.drivers.cinder.volume import GIB, Volume
 from store_lib.exceptions import (
     BackendException,
@@ -121,6 +122,7 @@ class VolumeWriter(PositionWriter):
         self._attachment: Attachment | None = None
         self._attaching = threading.Lock()
         self._beat_at = time.monotonic() + BEAT
+        self._beats = 0
         self._beating = threading.Lock()
 
     def _attached(self) -> Attachment:
@@ -161,7 +163,8 @@ class VolumeWriter(PositionWriter):
         if time.monotonic() >= self._beat_at and self._beating.acquire(blocking=False):
             try:
                 self._beat_at = time.monotonic() + BEAT
-                self._cinder.note(self._volume.id, self._upload.alive())
+                self._beats += 1
+                self._cinder.describe(self._volume.id, f"being filled, sign of life {self._beats}")
             except StoreError as error:
                 _LOG.info("No sign of life on volume %s: %s", self._volume.id, error)
             finally:

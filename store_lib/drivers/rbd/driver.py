@@ -196,7 +196,8 @@ class RbdDriver(Driver):
                 continue
             if now is None:
                 now = self._now()
-            yield Incomplete(image_id, name, found.size, found.modified, found.watched, now)
+            modified = min(found.modified, now)  # another OSD's clock may be ahead
+            yield Incomplete(image_id, name, found.size, modified, found.watched, now)
 
     def _look_at_entry(self, name: str, image_id: str) -> Found | None:
         found = self._images.look(name)

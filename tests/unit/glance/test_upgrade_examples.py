@@ -9,9 +9,10 @@ import pytest
 
 import store_lib.glance as glance_store
 from store_lib.drivers.cinder.access import Access
-from store_lib.drivers.cinder.volume import GIB, Volume
+from store_lib.drivers.cinder.volume import Volume
 from store_lib.exceptions import NotFound
 from store_lib.glance import location
+from tests.unit.drivers.cinder.small_cinder import volume_of
 
 #: What is the same before and after in each example.
 ACCESS = """\
@@ -91,9 +92,7 @@ class Cinder:
         """Add a volume as glance_store made it."""
         volume_id = str(uuid.uuid4())
         metadata = {"glance_image_id": "x", "image_size": str(size), "image_owner": "y"}
-        self.volumes[volume_id] = Volume(
-            volume_id, "available", GIB, metadata, volume_type, False, False, (), None
-        )
+        self.volumes[volume_id] = volume_of(volume_id, metadata=metadata, volume_type=volume_type)
         return volume_id
 
     def get(self, volume_id: str) -> Volume:

@@ -4,9 +4,46 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from store_lib.drivers.cinder.errors import Refused
+from cinderclient.exceptions import BadRequest
+
+from store_lib.driver import once
 from store_lib.drivers.cinder.volume import GIB, Grant, Volume
-from store_lib.exceptions import NotFound, RemoteServiceUnavailable, StorageFull
+from store_lib.exceptions import (
+    BackendException,
+    NotFound,
+    RemoteServiceUnavailable,
+    StorageFull,
+)
+
+
+def refusal(text: str) -> BackendException:
+    """Return the error for what Cinder does not do in the state that a volume is in."""
+    error = BackendException(text)
+    error.__cause__ = BadRequest(400)
+    return error
+
+
+def volume_of(volume_id: str = "it", **values: Any) -> Volume:
+    """Return a volume, available and of 1 GiB where not told otherwise."""
+    usual: dict[str, Any] = {
+        "id": volume_id,
+        "name": "",
+        "status": "available",
+        "size": GIB,
+        "metadata": {},
+        "volume_type": None,
+        "multiattach": False,
+        "encrypted": False,
+        "attached": (),
+        "updated": None,
+    }
+    return Volume(**{**usual, **values})
+
+
+def grant_of(grant_id: str, status: str = "attached", **values: Any) -> Grant:
+    """Return an attachment without anything that leads to the volume."""
+    usual: dict[str, Any] = {"instance": None, "since": None, "connection": {}}
+    return Grant(grant_id, status, **{**usual, **values})
 
 
 class SmallCinder:
@@ -20,7 +57,10 @@ class SmallCinder:
         self.volumes: dict[str, Volume] = {}
         self.names: dict[str, str] = {}
         #: Attachments by the volume; one that has some is to have the status in-use.
-        self.attached: dict[str, list[str]] = {}
+        self.attached: dict[str, list[Grant]] = {}
+        #: The time by its clock.
+        self.clock: float | None = None
+        self.retry = once
         #: What was asked for, in order.
         self.asked: list[str] = []
         #: Calls whose answer is lost once, after they were obeyed.
@@ -45,16 +85,13 @@ class SmallCinder:
     ) -> Volume:
         if gibibytes > self.quota:
             raise StorageFull("quota")
-        volume = Volume(
-            id=f"volume-{len(self.volumes)}",
+        volume = volume_of(
+            f"volume-{len(self.volumes)}",
+            name=name,
             status=self.ends_in,
             size=gibibytes * GIB,
             metadata=dict(metadata),
-            volume_type=volume_type,
-            multiattach=False,
-            encrypted=False,
-            hosts=(),
-            updated=None,
+            updated=self.clock,
         )
         self.volumes[volume.id] = volume
         self.names[name] = volume.id
@@ -84,19 +121,23 @@ class SmallCinder:
         self._obeyed("protect")
 
     def publish(self, volume_id: str, name: str, metadata: Mapping[str, str]) -> None:
-        self._change(volume_id, metadata=dict(metadata))
+        self._change(volume_id, name=name, metadata=dict(metadata))
         self._obeyed(f"publish {name}")
 
-    def note(self, volume_id: str, metadata: Mapping[str, str]) -> None:
-        self._obeyed("note")
+    def describe(self, volume_id: str, text: str) -> None:
+        self._change(volume_id, updated=self.clock)
+        self._obeyed("describe")
+
+    def now(self) -> float | None:
+        return self.clock
 
     def grants(self, volume_id: str) -> list[Grant]:
-        return [Grant(each, {}) for each in self.attached.get(volume_id, [])]
+        return list(self.attached.get(volume_id, []))
 
     def release(self, grant_id: str) -> None:
         for volume_id, grants in self.attached.items():
-            if grant_id in grants:
-                grants.remove(grant_id)
+            if grant_id in [each.id for each in grants]:
+                grants[:] = [each for each in grants if each.id != grant_id]
                 self.asked.append(f"release {grant_id}")
                 if not grants:
                     self._change(volume_id, status="available")
@@ -105,7 +146,7 @@ class SmallCinder:
 
     def delete(self, volume_id: str) -> None:
         if self.get(volume_id).status == "in-use":
-            raise Refused("in-use")
+            raise refusal("in-use")
         del self.volumes[volume_id]
         self.asked.append("delete")
 

@@ -11,8 +11,9 @@ import pytest
 from store_lib.drivers.cinder.attachment import Attachment
 from store_lib.drivers.cinder.locks import LockFile
 from store_lib.drivers.cinder.sharing import SharedAttachments
-from store_lib.drivers.cinder.volume import Grant, Volume
+from store_lib.drivers.cinder.volume import Attached, Grant, Volume
 from store_lib.exceptions import BackendException, NotFound, RemoteServiceUnavailable, StoreError
+from tests.unit.drivers.cinder.small_cinder import grant_of, volume_of
 
 
 class _Host:
@@ -33,6 +34,9 @@ class _Host:
 
     def volume_lock(self, volume_id: str) -> LockFile:
         return self.lock(volume_id)
+
+    def attachment_lock(self, attachment_id: str) -> LockFile:
+        return self.lock(f"attachment-{attachment_id}")
 
     def properties(self) -> dict[str, str]:
         return {"host": self.name}
@@ -79,7 +83,7 @@ class _Cinder:
 
     def connect(self, grant_id: str, host: Any) -> Grant:
         self._do("grant")
-        return Grant(grant_id, {"driver_volume_type": self.kind, **self.extra})
+        return grant_of(grant_id, connection={"driver_volume_type": self.kind, **self.extra})
 
     def complete(self, grant_id: str) -> None:
         self._do("complete")
@@ -89,10 +93,11 @@ class _Cinder:
 
     def get(self, volume_id: str) -> Volume:
         self._do("get")
-        return dataclasses.replace(_VOLUME, hosts=("here", "here"))
+        here = Attached("grant", "here", "store_lib")
+        return dataclasses.replace(_VOLUME, attached=(here, here))
 
 
-_VOLUME = Volume("it", "available", 2**30, {}, None, False, False, (), None)
+_VOLUME = volume_of()
 
 Attach = Callable[..., Attachment]
 
@@ -221,6 +226,47 @@ def test_what_a_reader_could_not_end_is_ended_later(
     shared.settle()
     assert done.count("disconnect") == 1
     assert done.count("release") == 3
+
+
+def test_what_was_never_whole_is_ended_later_too(
+    host: _Host, cinder: Any, done: list[str], tmp_path: pathlib.Path
+) -> None:
+    """Cinder went away while a reader attached the volume; the next call ends what was begun."""
+    shared: Any = SharedAttachments()
+    cinder.errors = {
+        "grant": RemoteServiceUnavailable("no answer"),
+        "release": RemoteServiceUnavailable("still no answer"),
+    }
+    with pytest.raises(RemoteServiceUnavailable, match=r"^no answer"):
+        Attachment(
+            cinder, host, _VOLUME, mode="ro", patience=0, owe=lambda each: shared.owe(each, cinder)
+        )
+    assert _locks(host) == []
+    shared.settle()
+    shared.settle()
+    assert done.count("release") == 2
+
+
+def test_an_attachment_in_use_shows_that(host: _Host, cinder: Any) -> None:
+    """By a lock, from its beginning until it is given back, even where that fails."""
+    attachment = _attach(cinder, host)
+    assert _locks(host) == ["store_lib-cinder-attachment-grant"]
+    cinder.errors["release"] = RemoteServiceUnavailable("no answer")
+    with pytest.raises(RemoteServiceUnavailable):
+        attachment.detach(cinder)
+    assert _locks(host) == []
+    attachment.detach(cinder)
+
+
+@pytest.mark.parametrize("what", ["grant", "complete"])
+def test_an_attachment_that_somebody_ends_too_early_is_no_missing_object(
+    what: str, host: _Host, cinder: Any
+) -> None:
+    """What is not found is the attachment, and the error says so."""
+    cinder.errors[what] = NotFound("no such attachment")
+    with pytest.raises(BackendException, match="ended the attachment") as caught:
+        _attach(cinder, host, "ro")
+    assert not isinstance(caught.value, NotFound)
 
 
 @pytest.mark.parametrize(

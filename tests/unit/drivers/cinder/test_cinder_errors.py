@@ -6,8 +6,8 @@ import pytest
 from cinderclient import exceptions as cinder_errors
 from keystoneauth1 import exceptions as keystone_errors
 
-from store_lib.drivers.cinder.answers import asking_cinder
-from store_lib.drivers.cinder.errors import Refused, on_attach, on_device
+from store_lib.drivers.cinder.answers import Answers
+from store_lib.drivers.cinder.errors import on_attach, on_device
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
@@ -36,7 +36,7 @@ _PERMANENT, _TEMPORARY = ErrorStatus.PERMANENT, ErrorStatus.TEMPORARY
 @pytest.mark.parametrize(
     ("code", "kind", "status"),
     [
-        (400, Refused, _PERMANENT),
+        (400, BackendException, _PERMANENT),
         (401, NotAuthenticated, _PERMANENT),
         (403, Forbidden, _PERMANENT),
         (404, NotFound, _PERMANENT),
@@ -52,16 +52,21 @@ def test_an_answer_has_its_error(code: int, kind: type[StoreError], status: Erro
     told = {"overLimit": {"message": "so it is", "code": code}}
     with (
         pytest.raises(StoreError, match=f"make it and answered {code}: so it is.") as caught,
-        asking_cinder("make it"),
+        Answers(None).to("make it"),
     ):
         raise cinder_errors.from_response(_Answer(code), told)
     assert (type(caught.value), caught.value.status) == (kind, status)
 
 
-def test_too_many_requests_are_no_full_quota() -> None:
-    """A 413 that says when to come again is about requests, not about room."""
-    with pytest.raises(RemoteServiceUnavailable), asking_cinder("make it"):
-        raise cinder_errors.from_response(_Answer(413, Retry_After="7"), None)
+@pytest.mark.parametrize("error", [KeyError("volume"), TypeError("None"), RecursionError()])
+def test_what_is_no_answer_of_cinders_is_tried_again(error: Exception) -> None:
+    """A proxy's page, or an answer that lost its end, is an error of the way to Cinder."""
+    with (
+        pytest.raises(RemoteServiceUnavailable, match="no answer of Cinder's") as caught,
+        Answers(None).to("make it"),
+    ):
+        raise error
+    assert caught.value.status is _TEMPORARY
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ def test_no_answer_has_its_error(
     error: Exception, kind: type[StoreError], status: ErrorStatus
 ) -> None:
     """What keeps a request from being answered is told apart too."""
-    with pytest.raises(StoreError, match="make it") as caught, asking_cinder("make it"):
+    with pytest.raises(StoreError, match="make it") as caught, Answers(None).to("make it"):
         raise error
     assert (type(caught.value), caught.value.status) == (kind, status)
 

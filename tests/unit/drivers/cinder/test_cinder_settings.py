@@ -33,7 +33,7 @@ _LOGIN = {
 }
 
 #: What Cinder says to who asks too often.
-_LATER = Reply(413, b'{"overLimit": {"message": "Slow down"}}', {"Retry-After": "7"})
+_LATER = b'{"overLimit": {"message": "Slow down"}}'
 
 #: Configures stores in a process of their own, without a package where one is named.
 _CONFIGURE = """
@@ -210,35 +210,85 @@ def test_certificates_are_verified(tmp_path: pathlib.Path) -> None:
         assert caught.value.status is ErrorStatus.PERMANENT
 
 
+def _asked_once(server: ScriptedServer, **values: Any) -> StoreError:
+    """Ask for a volume, and return the error."""
+    options = StoreOptions.of(
+        CinderDriver.options, cinder_endpoint_template=f"{server.url}/v3", **values
+    )
+    access = Access("it", options)
+    with pytest.raises(StoreError) as caught:
+        access.cinder(SimpleNamespace(auth_token="token", project_id="p")).get("volume")
+    access.close()
+    assert len(server.requests) == 1
+    return caught.value
+
+
+@pytest.mark.parametrize("code", [413, 429, 503])
+@pytest.mark.parametrize("retries", [0, 3])
+def test_the_client_repeats_nothing(code: int, retries: int) -> None:
+    """Whoever is sent away for a while is told for how long, and the engine alone comes back."""
+    with ScriptedServer() as server:
+        server.reply(Reply(code, _LATER, {"Retry-After": "7"}), Reply(404))
+        error = _asked_once(server, cinder_http_retries=retries)
+    assert isinstance(error, RemoteServiceUnavailable)
+    assert error.retry_after == 7
+
+
 @pytest.mark.parametrize(
-    ("values", "replies", "error", "asked"),
+    "reply",
     [
-        ({"cinder_http_retries": 0}, [_LATER, Reply(404)], RemoteServiceUnavailable, 1),
-        ({"cinder_http_retries": 2}, [_LATER, _LATER, Reply(404)], NotFound, 3),
-        ({"cinder_http_timeout": 1}, [Reply(raw=b"", then="stall")], RemoteServiceUnavailable, 1),
+        Reply(200, b"<html>Welcome</html>"),
+        Reply(200, b'{"volume": {"id"'),
+        Reply(200, b"{}"),
+        Reply(200, b'{"volume": {"id": "it", "size": [null], "attachments": [], "metadata": {}}}'),
+        Reply(200, b'{"volume": {"id": "it", "size": 1, "attachments": 7, "metadata": {}}}'),
+        Reply(413, b"{}", {"Retry-After": "soon"}),
+        Reply(raw=b"", then="stall"),
     ],
 )
-def test_how_long_cinder_is_asked(
-    values: dict[str, int],
-    replies: list[Reply],
-    error: type[StoreError],
-    asked: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Who is sent away for a while comes back as often as configured; nobody waits for ever."""
-    slept: list[int] = []
-    monkeypatch.setattr("cinderclient.client.sleep", slept.append)
+def test_what_comes_is_an_error_of_ours(reply: Reply) -> None:
+    """Whatever stands in an answer, and where none comes in time."""
     with ScriptedServer() as server:
-        server.reply(*replies)
-        options = StoreOptions.of(
-            CinderDriver.options, cinder_endpoint_template=f"{server.url}/v3", **values
-        )
+        server.reply(reply)
+        _asked_once(server, cinder_http_timeout=1)
+
+
+def test_cinders_clock_is_that_of_its_answers() -> None:
+    """This machine's plays no part, but for the time that has passed since."""
+    with ScriptedServer(
+        lambda _: Reply(404, b"{}", {"Date": "Thu, 01 Jan 1970 00:16:40 GMT"})
+    ) as s:
+        options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=f"{s.url}/v3")
         access = Access("it", options)
-        with pytest.raises(error):
-            access.cinder(SimpleNamespace(auth_token="token", project_id="p")).get("volume")
+        cinder = access.cinder(SimpleNamespace(auth_token="token", project_id="p"))
+        assert cinder.now() is None
+        with pytest.raises(NotFound):
+            cinder.get("volume")
         access.close()
-        assert len(server.requests) == asked
-    assert slept == [7] * (asked - 1)
+    now = cinder.now()
+    assert now is not None
+    assert 1000 <= now < 1060
+
+
+def test_a_page_of_a_listing_is_repeated() -> None:
+    """By what the engine hands the driver, so that one busy moment ends no listing."""
+    repeated: list[StoreError] = []
+
+    def twice(call: Any) -> Any:
+        try:
+            return call()
+        except StoreError as error:
+            repeated.append(error)
+            return call()
+
+    with ScriptedServer() as server:
+        server.reply(Reply(503, b"{}"), Reply(200, b'{"volumes": []}'))
+        options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=f"{server.url}/v3")
+        access = Access("it", options, twice)
+        cinder = access.cinder(SimpleNamespace(auth_token="token", project_id="p"))
+        assert list(cinder.all()) == []
+        access.close()
+    assert [each.status for each in repeated] == [ErrorStatus.TEMPORARY]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import pytest
 from store_lib.drivers.cinder import CinderDriver, CinderLocation, sharing
 from store_lib.drivers.cinder.reader import VolumeReader
 from store_lib.drivers.cinder.sharing import SharedAttachments
-from store_lib.drivers.cinder.volume import Volume
+from store_lib.drivers.cinder.uploads import SIZE
 from store_lib.exceptions import BackendException, StoreError
 from store_lib.options import StoreOptions
+from tests.unit.drivers.cinder.small_cinder import volume_of
 
 
 class _Attachment:
@@ -160,17 +161,7 @@ def test_a_reader_gives_its_attachment_back_once() -> None:
 def test_a_reader_that_cannot_begin_takes_nothing_from_another() -> None:
     """It gives the shared attachment back once, so that the other one reads on."""
     location = CinderLocation("0123abcd-4567-89ef-0123-456789abcdef")
-    volume = Volume(
-        id=location.volume_id,
-        status="in-use",
-        size=10,
-        metadata={},
-        volume_type=None,
-        multiattach=False,
-        encrypted=False,
-        hosts=(),
-        updated=None,
-    )
+    volume = volume_of(location.volume_id, status="in-use", metadata={SIZE: "10"})
     driver: Any = CinderDriver("it", StoreOptions.of(CinderDriver.options))
     driver._access = SimpleNamespace(cinder=lambda _: SimpleNamespace(get=lambda _: volume))
     driver._shared = SharedAttachments()

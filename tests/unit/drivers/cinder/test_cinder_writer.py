@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from store_lib.drivers.cinder import writer as module
+from store_lib.drivers.cinder.leftovers import remove
 from store_lib.drivers.cinder.locks import LockFile
-from store_lib.drivers.cinder.uploads import ALIVE, HOST, OBJECT, Upload, describe, remove
+from store_lib.drivers.cinder.uploads import DEAD, HOST, OBJECT, Upload, describe
 from store_lib.drivers.cinder.volume import GIB
 from store_lib.drivers.cinder.writer import VolumeWriter, clone, make_volume
 from store_lib.exceptions import RemoteServiceUnavailable, StorageFull, StoreError
-from tests.unit.drivers.cinder.small_cinder import SmallAttachment, SmallCinder
+from tests.unit.drivers.cinder.small_cinder import SmallAttachment, SmallCinder, grant_of
 
 _NONCE = "0123456789abcdef" * 2
 
@@ -200,31 +201,47 @@ def test_an_upload_shows_life_now_and_then(upload: Upload, monkeypatch: pytest.M
     cinder = SmallCinder()
     writer = _writer(cinder, upload)
     writer.write_at(0, b"a")
-    assert "note" not in cinder.asked
+    assert "describe" not in cinder.asked
     monkeypatch.setattr(writer, "_beat_at", time.monotonic())
-    cinder.lose = {"note"}
+    cinder.lose = {"describe"}
     writer.write_at(1, b"a")
     writer.write_at(2, b"a")
-    assert cinder.asked.count("note") == 1
+    assert cinder.asked.count("describe") == 1
 
 
 def test_who_is_alive_is_told(upload: Upload, tmp_path: pathlib.Path) -> None:
     """On this host by a lock, on another one by the last sign of life."""
     cinder = SmallCinder()
+    cinder.clock = 1000.0
     writer = _writer(cinder, upload)
     here: Any = _Host(tmp_path)
     there: Any = _Host(tmp_path, "there")
     [volume] = cinder.volumes.values()
     assert volume.metadata[HOST] == "here"
     for host in (here, there):
-        told = describe(host, volume)
+        told = describe(host, volume, 1000.0)
         assert (told.key, told.object_id, told.live) == (volume.id, "the id", True)
-        assert time.time() - told.modified < 60
+        assert told.age == 0
     writer.abort()
-    assert not describe(here, volume).live
-    assert describe(there, volume).live
-    volume.metadata[ALIVE] = "1000"  # type: ignore[index]
-    assert not describe(there, volume).live
+    assert not describe(here, volume, 1000.0).live
+    assert describe(there, volume, 1000.0).live
+
+
+def test_signs_of_life_are_by_cinders_clock(upload: Upload, tmp_path: pathlib.Path) -> None:
+    """A machine whose own clock is hours off takes no upload on another one for dead."""
+    cinder = SmallCinder()
+    cinder.clock = 1000.0
+    there: Any = _Host(tmp_path, "there")
+    writer = _writer(cinder, upload)
+    [volume] = cinder.volumes.values()
+    assert not describe(there, volume, 1000.0 + DEAD).live
+    cinder.clock += DEAD
+    writer._beat_at = time.monotonic()
+    writer.write_at(0, b"a")
+    [volume] = cinder.volumes.values()
+    told = describe(there, volume, cinder.clock + 1)
+    assert (told.live, told.age) == (True, 1)
+    assert describe(there, volume, cinder.clock - 0.5).age == 0  # Dates are in whole seconds
 
 
 def test_what_is_attached_is_detached_before_it_is_removed(tmp_path: pathlib.Path) -> None:
@@ -235,7 +252,7 @@ def test_what_is_attached_is_detached_before_it_is_removed(tmp_path: pathlib.Pat
         volume = cinder.create("it", 1, None, {HOST: "elsewhere"})
         if attached:
             cinder.volumes[volume.id] = dataclasses.replace(volume, status="in-use")
-            cinder.attached[volume.id] = list(attached)
+            cinder.attached[volume.id] = [grant_of(each) for each in attached]
         cinder.asked.clear()
         remove(cinder, host, volume.id)  # type: ignore[arg-type]
         assert cinder.asked == [*(f"release {each}" for each in attached), "delete"]

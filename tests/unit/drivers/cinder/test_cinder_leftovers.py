@@ -1,0 +1,165 @@
+"""What is a leftover in Cinder, and what only looks like one."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import pytest
+
+from store_lib.drivers.cinder.leftovers import dead_attachments, end_attachment, remove
+from store_lib.drivers.cinder.locks import LockFile
+from store_lib.drivers.cinder.uploads import DEAD, Upload, is_unfinished
+from store_lib.drivers.cinder.volume import Attached, Volume
+from store_lib.exceptions import BackendException
+from tests.unit.drivers.cinder.small_cinder import SmallCinder, grant_of, refusal, volume_of
+
+_NONCE = "0123456789abcdef" * 2
+
+
+class _Host:
+    """A host's name and locks, and what was taken away from it."""
+
+    name, helper = "here", ""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = str(directory)
+        self.taken_away: list[Any] = []
+
+    def lock(self, name: str) -> LockFile:
+        return LockFile(self._directory, name)
+
+    def volume_lock(self, volume_id: str) -> LockFile:
+        return self.lock(f"volume-{volume_id}")
+
+    def attachment_lock(self, attachment_id: str) -> LockFile:
+        return self.lock(f"attachment-{attachment_id}")
+
+    def connector(self, way: Any) -> Any:
+        return self
+
+    def disconnect_volume(self, way: Any, connected: Any, force: bool) -> None:
+        self.taken_away.append(way)
+
+
+@pytest.fixture
+def host(tmp_path: pathlib.Path) -> Any:
+    """A host."""
+    return _Host(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "unfinished"),
+    [
+        (f"store_lib-upload-{_NONCE}", {}, True),
+        (f"store_lib-upload-{_NONCE}", {"more": "of the operator's"}, True),
+        # An object to whose metadata somebody has added what an upload has.
+        ("image-it", {}, False),
+        (f"store_lib-upload-{_NONCE}", {"glance_image_id": "it"}, False),
+        ("", {}, False),
+        ("renamed", {}, False),
+        (f"store_lib-upload-{_NONCE}", {"store_lib_nonce": "f" * 32}, False),
+        (f"store_lib-upload-{_NONCE}", {"store_lib_nonce": ""}, False),
+    ],
+)
+def test_metadata_alone_make_no_leftover(
+    name: str, changes: dict[str, str], unfinished: bool, host: Any
+) -> None:
+    """A volume is one only if its name says the same as its metadata; in doubt it stays."""
+    metadata = {**Upload("it", _NONCE, "owner", host).begun(), **changes}
+    assert is_unfinished(volume_of(name=name, metadata=metadata)) is unfinished
+
+
+def test_a_volume_without_an_uploads_metadata_is_no_leftover() -> None:
+    """Whatever its name is."""
+    assert not is_unfinished(volume_of(name=f"store_lib-upload-{_NONCE}"))
+
+
+def test_a_volume_that_cannot_be_deleted_is_told_with_its_state(host: Any) -> None:
+    """And not as something that Cinder refused."""
+    cinder: Any = SmallCinder()
+    cinder.volumes["it"] = volume_of(status="awaiting-transfer")
+
+    def refuse(volume_id: str) -> None:
+        raise refusal("no")
+
+    cinder.delete = refuse
+    with pytest.raises(BackendException, match="'awaiting-transfer'") as caught:
+        remove(cinder, host, "it")
+    assert type(caught.value) is BackendException
+
+
+_OURS = Attached("grant", "here", "store_lib")
+
+
+def _object(cinder: Any, grant: Any, *attached: Attached, **values: Any) -> Volume:
+    """Put an object into Cinder that has one attachment."""
+    usual = {"status": "in-use", "metadata": {"glance_image_id": "object"}, "updated": 1000.0}
+    volume = volume_of(**{**usual, **values}, attached=attached)
+    cinder.volumes["it"] = volume
+    cinder.attached["it"] = [grant]
+    return volume
+
+
+@pytest.mark.parametrize(
+    ("grant", "attached", "dead"),
+    [
+        (grant_of("grant"), _OURS, True),
+        (grant_of("grant"), Attached("grant", "there", "store_lib"), False),
+        (grant_of("grant"), Attached("grant", None, "store_lib"), False),
+        (grant_of("grant"), Attached("grant", "here", "glance_store"), False),
+        (grant_of("grant", instance="a server"), _OURS, False),
+        (grant_of("grant", "reserved"), None, True),
+        (grant_of("grant", "reserved", instance="a server"), None, False),
+        (grant_of("grant", "attaching", since=1000.0), None, True),
+        (grant_of("grant", "attaching", since=1001.0), None, False),
+        (grant_of("grant", "detaching"), None, False),
+    ],
+)
+def test_attachments_that_nobody_uses(
+    grant: Any, attached: Attached | None, dead: bool, host: Any
+) -> None:
+    """Ours of this host without a process, and old ones that never came to anything; a server's,
+    another host's, and other software's are left alone."""
+    cinder: Any = SmallCinder()
+    cinder.clock = 1000.0 + DEAD
+    volume = _object(cinder, grant, *([attached] if attached else []))
+    found = list(dead_attachments(cinder, host, volume))
+    assert [(each.key, each.object_id, each.live) for each in found] == (
+        [("it/grant", "object", False)] if dead else []
+    )
+    assert end_attachment(cinder, host, "it/grant") is dead
+    assert cinder.attached["it"] == ([] if dead else [grant])
+
+
+def test_an_attachment_in_use_stays(host: Any) -> None:
+    """While its process holds its lock, and while somebody attaches or detaches the volume."""
+    cinder: Any = SmallCinder()
+    cinder.clock = 1000.0 + DEAD
+    volume = _object(cinder, grant_of("grant"), _OURS)
+    for lock in (host.attachment_lock("grant"), host.volume_lock("it")):
+        with lock.held():
+            assert list(dead_attachments(cinder, host, volume)) == []
+    with host.attachment_lock("grant").held():
+        assert not end_attachment(cinder, host, "it/grant")
+    assert not end_attachment(cinder, host, "it/another")
+    assert not end_attachment(cinder, host, "gone/grant")
+
+
+def test_what_was_only_reserved_is_not_dead_at_once(host: Any) -> None:
+    """Another host may be about to attach it."""
+    cinder: Any = SmallCinder()
+    volume = _object(cinder, grant_of("grant", "reserved"), status="reserved")
+    for now, dead in ((1000.0 + DEAD - 1, 0), (1000.0 + DEAD, 1)):
+        cinder.clock = now
+        assert len(list(dead_attachments(cinder, host, volume))) == dead
+
+
+def test_a_dead_readers_device_is_taken_away_unless_others_use_it(host: Any) -> None:
+    """The attachment ends either way."""
+    cinder: Any = SmallCinder()
+    grant = grant_of("grant", connection={"driver_volume_type": "local"})
+    for others, taken in ((1, 0), (0, 1)):
+        _object(cinder, grant, _OURS, *[dataclasses.replace(_OURS, id="other")] * others)
+        assert end_attachment(cinder, host, "it/grant")
+        assert len(host.taken_away) == taken
+        assert cinder.attached["it"] == []
