@@ -121,7 +121,8 @@ def test_a_cut_read_goes_on(store: Store, s3: S3Server, uri: str, then: str) -> 
     s3.server.handler = cutting
     with store.get(uri) as reader:
         assert reader.read() == DATA
-        assert reader.report.retries == 4
+        # A reset may overtake the head: then the first request itself was repeated.
+        assert reader.report.retries in ((4,) if then == "fin" else (3, 4))
 
 
 def test_a_cut_head_is_no_short_object(store: Store, s3: S3Server, uri: str) -> None:
