@@ -246,8 +246,8 @@ class Writer(abc.ABC):
         temporary error), never after a commit that succeeded, with no write in flight (but for
         one that a time limit gave up).
 
-        A commit that was given up may come back to life after this.  It must publish nothing
-        then; where it does all the same, this is called once more, and takes that back.
+        A request that was given up may come back to life after this.  It must publish nothing
+        then; where it has made something all the same, this is called once more, and removes it.
         """
 
     @abc.abstractmethod

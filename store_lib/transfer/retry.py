@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from store_lib.exceptions import ErrorStatus, StoreError
+from store_lib.exceptions import ErrorStatus, InUseByStore, StoreError
 from store_lib.options import StoreOptions
 from store_lib.transfer import limits
 from store_lib.transfer.limits import Clock, Watch, checkpoint
@@ -22,6 +22,10 @@ R = TypeVar("R")
 #: each is taken off at random, so that clients that failed together do not come back together.
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
+
+#: Seconds for which what is in use is tried: who is about to let go of it does so at once, and who
+#: is not may use it for hours.
+IN_USE = 2.0
 
 
 _at_most: contextvars.ContextVar[float] = contextvars.ContextVar(
@@ -150,7 +154,8 @@ class Tries:
         """
         if not is_temporary(error):
             return False
-        left = self._seconds - (self._clock.now() - self._began)
+        allowed = min(self._seconds, IN_USE) if isinstance(error, InUseByStore) else self._seconds
+        left = allowed - (self._clock.now() - self._began)
         watch = self._retry.watch
         if self._may_repeat(left):
             pause = self._pause(error, left)

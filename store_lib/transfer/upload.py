@@ -104,6 +104,8 @@ class Upload:
         self.digest_seconds = 0.0
         self.hashes = {name: new_digest(name) for name in order.digests}
         self.failure = Failure()
+        #: Whether a request still hung when everything else had ended.
+        self.abandoned = False
 
     @property
     def _beside(self) -> int:
@@ -161,9 +163,22 @@ class Upload:
         self.tell()
 
     def request(self, call: Callable[[], Any], name: str) -> Any:
-        """Make one request of the writer, repeated after temporary errors."""
+        """Make one request of the writer, repeated after temporary errors.
+
+        None is begun once the transfer has failed: one that hung and comes back goes no further.
+        """
         checkpoint()
+        self.failure.check()
         return self.retry.call(call, name, stop=self.failure.event, on_repeat=self._count_repeat)
+
+    def clean_up_again(self) -> None:
+        """After a request that came back too late: what it made was not there to be removed."""
+        if not self.abandoned:
+            return
+        try:
+            self.order.retry.call(self.writer.abort, "cleaning up")
+        except Exception as trouble:
+            LOG.warning("Cleaning up after a request that was given up failed: %s", trouble)
 
     def _count_repeat(self) -> None:
         self.meter.count(retries=1)
@@ -356,6 +371,7 @@ class Upload:
         for lane in lanes:
             ended = lane.join(patience) and ended
         if not ended:
+            self.abandoned = True
             LOG.warning("A call to the storage still hangs after its transfer was given up.")
         self.meter.store += crew.busy
         self.digest_seconds = max((lane.busy for lane in lanes), default=0.0)

@@ -162,12 +162,15 @@ class Parts:
         self._held = slot
 
     def _send_all(self, body: StreamBody) -> None:
-        with contextlib.suppress(BodyInterrupted):
-            location = self._transfer.publish(
-                lambda: self._writer.write_once(body), repeatable=False
-            )
-            self._check_sent(body)
-            self._location = location
+        try:
+            with contextlib.suppress(BodyInterrupted):
+                location = self._transfer.publish(
+                    lambda: self._writer.write_once(body), repeatable=False
+                )
+                self._check_sent(body)
+                self._location = location
+        finally:
+            self._transfer.clean_up_again()
 
     def _check_sent(self, body: StreamBody) -> None:
         """Account for a streamed request, and refuse one that was answered before its end."""
@@ -202,6 +205,12 @@ class Parts:
         self._crew.put(functools.partial(self._put_part, self._number, body), dropped)
 
     def _put_part(self, number: int, body: MemoryBody | StreamBody) -> None:
+        try:
+            self._send_part(number, body)
+        finally:
+            self._transfer.clean_up_again()
+
+    def _send_part(self, number: int, body: MemoryBody | StreamBody) -> None:
         if isinstance(body, MemoryBody):
 
             def send() -> Any:

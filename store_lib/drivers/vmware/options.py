@@ -40,7 +40,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         min=1,
         help="How often in a row asking for a task's progress may fail for reasons of the "
         "connection before the task is given up. Any other request is repeated as "
-        "transfer_attempts says.",
+        "transfer_retry_seconds says.",
     ),
     cfg.IntOpt(
         "vmware_task_poll_interval",

@@ -174,6 +174,12 @@ def check_sweeps_leave_live_and_young_uploads_alone(target: Target) -> None:
             "an add at work among the incomplete uploads",
         )
         mine = [each for each in target.leftovers() if target.is_new(each)]
+        for each in mine:
+            expect(
+                -60 < each.age < 3600,
+                f"the age of {each.key}, which was just begun: expected seconds, got "
+                f"{each.age:.0f}; is `now` of the clock that gave `modified`?",
+            )
         with target.open() as others:
             store = others[target.store_id]
             young = {each.key for each in store.sweep(24 * 3600)}

@@ -13,6 +13,7 @@ from store_lib.exceptions import (
     DeadlineExceeded,
     RemoteServiceUnavailable,
     TimeoutError,
+    TransferStalled,
 )
 from store_lib.location import Location
 from store_lib.options import StoreOptions
@@ -21,7 +22,7 @@ from store_lib.stores import _configure
 from store_lib.transfer import limits, upload
 from store_lib.transfer.limits import Guard, checkpoint
 from store_lib.transfer.retry import Retry
-from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryLocation
+from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryLocation, MemoryParts
 
 SOON = 0.05
 
@@ -175,6 +176,26 @@ def test_a_copy_may_take_long_while_it_moves(driver: WholeDriver) -> None:
     driver.faults.hooks["copy"] = lambda *_: threading.Event().wait(0.4)
     with pytest.raises(DeadlineExceeded):
         store_of(driver, transfer_deadline=1).copy(OLD, "newer")
+
+
+@pytest.mark.parametrize("hook", ["put_part", "write_once"])
+def test_a_request_that_comes_back_is_cleaned_up_after(
+    hook: str, driver: WholeDriver, hang: threading.Event
+) -> None:
+    """What a part or a whole upload makes when it was given up long ago is removed."""
+    driver.call_timeout = 0
+    driver.writer_class = MemoryParts
+    parts = hook == "put_part"
+    driver.writer_settings = {"chunk_size": CHUNK, "once_limit": 0 if parts else None}
+    driver.faults.hooks[hook] = lambda *_: hang.wait(60)
+    with pytest.raises(TransferStalled):
+        store_of(driver, transfer_stall_timeout=1).add("new", iter([bytes(CHUNK)] * 20))
+    assert driver.faults.calls.count("abort") == 1
+    hang.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("store_lib-store"):
+            thread.join(60)
+    assert driver.faults.calls.count("abort") >= 2
 
 
 def _wait_for_guards() -> None:

@@ -10,6 +10,7 @@ import pytest
 from store_lib.exceptions import (
     DeadlineExceeded,
     ErrorStatus,
+    InUseByStore,
     NotFound,
     RemoteServiceUnavailable,
     TransferStalled,
@@ -184,6 +185,17 @@ def test_only_temporary_errors_are_repeated(time: SetClock) -> None:
         Retry(20, clock=time).call(missing)
     assert caught.value.status is ErrorStatus.PERMANENT
     assert time.pauses == []
+
+
+def test_what_is_in_use_is_not_waited_for_long(time: SetClock) -> None:
+    """Somebody who uses an object has a moment to let go of it, and not the whole time."""
+
+    def used() -> None:
+        raise InUseByStore(status=ErrorStatus.TEMPORARY)
+
+    with pytest.raises(InUseByStore):
+        Retry(20, clock=time).call(used)
+    assert time.now() == pytest.approx(2)
 
 
 def test_nested_repeats_do_not_multiply(time: SetClock) -> None:
