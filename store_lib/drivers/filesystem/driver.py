@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat
+from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat, invalid_id
 from store_lib.drivers.filesystem import names
 from store_lib.drivers.filesystem.datadirs import DataDir, DataDirs
 from store_lib.drivers.filesystem.errors import Action, symbolic_link, translate
@@ -86,10 +86,7 @@ class FilesystemDriver(Driver):
     def check_object_id(self, object_id: str) -> None:
         reason = names.refusal(object_id)
         if reason is not None:
-            shown = ascii(object_id)
-            if len(shown) > 80:
-                shown = f"{shown[:80]}..."
-            raise InvalidObjectId(object_id_repr=shown, reason=reason)
+            raise invalid_id(object_id, reason)
 
     def holds(self, location: Location) -> bool:
         try:
