@@ -247,8 +247,8 @@ class Cinder:
                 status = self.get(volume_id).status
                 check_attachable(volume_id, status)
                 refusal = error
-            if mode == "rw" and status == "reserved":
-                self._release_reserved(volume_id)
+            if mode == "rw" and status == "reserved" and self._release_reserved(volume_id):
+                return ask()
             return None
 
         found = wait_for(ask, patience, most=_TURN)
@@ -260,15 +260,16 @@ class Cinder:
             ) from refusal
         return found
 
-    def _release_reserved(self, volume_id: str) -> None:
-        """End the attachments of a volume of our own that were begun and have no host yet.
+    def _release_reserved(self, volume_id: str) -> bool:
+        """End the attachments of a volume of our own that have no host yet; say if there were any.
 
-        The answer to a request of ours for one was lost.
+        They are ours, and the answer to the request for them was lost.
         """
-        for grant in self.grants(volume_id):
-            if grant.status == "reserved":
-                with contextlib.suppress(NotFound):
-                    self.release(grant.id)
+        reserved = [each for each in self.grants(volume_id) if each.status == "reserved"]
+        for each in reserved:
+            with contextlib.suppress(NotFound):
+                self.release(each.id)
+        return bool(reserved)
 
     def connect(self, grant_id: str, host: Mapping[str, Any]) -> Grant:
         """Have a volume made reachable from this host.

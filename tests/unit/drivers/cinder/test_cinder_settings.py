@@ -378,3 +378,52 @@ def test_attempts_are_told_as_seconds() -> None:
     """As long as glance_store's pauses take."""
     for attempts, seconds in ((1, 0), (2, 2), (5, 24), (6, 34)):
         assert _driver(cinder_attachment_retry_attempts=attempts)._attach_patience == seconds
+
+
+_VOLUME = (
+    b'{"volume": {"id": "it", "status": "STATE", "size": 1, "attachments": [], "metadata": {}}}'
+)
+
+
+@pytest.mark.parametrize(
+    "state", ["creating", "awaiting-transfer", "maintenance", "backing-up", "error", "deleting"]
+)
+def test_a_state_in_which_nobody_can_attach_is_told_at_once(state: str) -> None:
+    """With its name; nothing is asked again, and no advice is given that does not help."""
+    with ScriptedServer() as server:
+        server.reply(
+            Reply(400, b'{"badRequest": {"message": "Invalid volume"}}'),
+            Reply(200, _VOLUME.replace(b"STATE", state.encode())),
+        )
+        options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=f"{server.url}/v3")
+        access = Access("it", options)
+        cinder = access.cinder(SimpleNamespace(auth_token="token", project_id="p"))
+        with pytest.raises(StoreError, match=state[:5]) as caught:
+            cinder.reserve("it", "ro", 24)
+        access.close()
+        assert len(server.requests) == 2
+    assert caught.value.status is ErrorStatus.PERMANENT
+    assert isinstance(caught.value, NotFound) == (state == "deleting")
+    assert "multiattach" not in str(caught.value)
+
+
+def test_a_lost_answer_to_the_request_of_a_writer_costs_no_add() -> None:
+    """Nobody else has its volume: an attachment that was begun is ended, and made anew."""
+    reserved = b'{"attachments": [{"id": "lost", "status": "reserved", "volume_id": "it"}]}'
+    with ScriptedServer() as server:
+        server.reply(
+            Reply(400, b'{"badRequest": {"message": "Invalid volume"}}'),
+            Reply(200, _VOLUME.replace(b"STATE", b"reserved")),
+            Reply(200, reserved),
+            Reply(200, b'{"attachments": []}'),
+            Reply(200, b'{"attachment": {"id": "made"}}'),
+        )
+        options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=f"{server.url}/v3")
+        access = Access("it", options)
+        cinder = access.cinder(SimpleNamespace(auth_token="token", project_id="p"))
+        assert cinder.reserve("it", "rw", 0) == "made"
+        access.close()
+        assert [(each.method, each.target.rpartition("/")[2]) for each in server.requests][3] == (
+            "DELETE",
+            "lost",
+        )
