@@ -3,29 +3,31 @@
 import dataclasses
 import functools
 import http.client
-import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
-from store_lib.clients.answers import modified
+from store_lib.clients.answers import modified, seconds_of
 from store_lib.clients.network_errors import Server, unreachable
 from store_lib.clients.process import PerProcess
-from store_lib.driver import Body, Together
+from store_lib.driver import Body, Repeater, Together
+from store_lib.drivers.swift.decoding import Listed, names_of, objects_of
 from store_lib.drivers.swift.errors import refusal, refused, report_of, reported, server_of
 from store_lib.drivers.swift.logins import Login
-from store_lib.exceptions import BackendException, ErrorStatus, StoreError
+from store_lib.drivers.swift.names import has_dots
+from store_lib.exceptions import BackendException, StoreError
 
 #: Seconds for which a server may be silent while it copies by itself.
 COPYING = 3600.0
 #: How many deletes of segments are asked for at once.
 _AT_ONCE = 10
-#: How many of them may fail for a while before the others are given up.
+#: How many of them may fail, repeats included, before the others are given up.
 _FAILURES = 20
 
 
@@ -39,16 +41,30 @@ class Answer:
     #: Last-Modified, in seconds since the epoch.
     modified: float | None
 
+    @property
+    def size(self) -> int | None:
+        """Content-Length; ``None`` where it is left out."""
+        text = self.headers.get("Content-Length")
+        if text is None:
+            return None
+        if not re.fullmatch(r"[0-9]{1,18}", text):
+            raise BackendException(f"Expected a Content-Length in bytes, got {text[:40]!r}.")
+        return int(text)
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Listed:
-    """An object in a container's listing."""
+    @property
+    def followed(self) -> bool:
+        """Whether a symbolic link led to what answered, perhaps in another account."""
+        return "Content-Location" in self.headers and "X-Object-Version-Id" not in self.headers
 
-    name: str
-    size: int
-    #: As Swift writes it, in ISO 8601.
-    modified: str
-    etag: str
+    def is_in(self, storage_url: str) -> bool:
+        """Whether the object that a symbolic link led to is in this account."""
+        place = self.headers.get("Content-Location", "")
+        return place.startswith(f"{urlsplit(storage_url).path}/")
+
+    @property
+    def link(self) -> str | None:
+        """What it is a symbolic link to, where :meth:`Account.itself` has asked."""
+        return self.headers.get("X-Symlink-Target")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +75,7 @@ class Account:
     connections: PerProcess[urllib3.PoolManager]
     timeout: Timeout
     together: Together
+    retry: Repeater
     #: The storage URL where it is not the login's own.
     url: str | None = None
 
@@ -201,45 +218,93 @@ class Account:
 
     # What is asked for more than once.
 
-    def head(self, path: str, *, newest: bool = False) -> Answer | None:
-        """Return the head of an object or a container, ``None`` if there is none.
+    def head(self, path: str) -> Answer | None:
+        """Return the head of an object or a container, ``None`` if there is none."""
+        answer = self.ask("HEAD", path, 404)
+        return None if answer.status == 404 else answer
+
+    def itself(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        newest: bool = False,
+    ) -> Answer | None:
+        """Ask for an object, or for a symbolic link and not for what it leads to.
 
         :param newest: ask every replica, and believe the newest
+        :returns: ``None`` if there is none
         """
         headers = {"X-Newest": "true"} if newest else {}
-        answer = self.ask("HEAD", path, 404, headers=headers)
+        query = {"symlink": "get", **(query or {})}
+        answer = self.ask(method, path, 404, query=query, headers=headers)
+        version = answer.headers.get("X-Object-Version-Id")
+        if version is not None and answer.link is not None:
+            # In a container with versions all objects are links, to what was asked for.
+            query["version-id"] = version
+            answer = self.ask(method, path, 404, query=query, headers=headers)
         return None if answer.status == 404 else answer
 
     def listing(
-        self, container: str, *, prefix: str = "", after: str = "", before: str = ""
+        self,
+        container: str,
+        *,
+        prefix: str = "",
+        after: str = "",
+        before: str = "",
+        most: int | None = None,
     ) -> Iterator[Listed]:
         """Yield a container's objects in the order of their names; none if it is not there.
 
         :param after: only names greater than this
         :param before: only names less than this
+        :param most: only so many, up to a page
         """
         query = {"prefix": prefix, "end_marker": before, "marker": after}
-        for each in self._pages(path_of(container), query):
-            yield Listed(each["name"], each["bytes"], each["last_modified"], each["hash"])
-
-    def containers(self, prefix: str) -> Iterator[str]:
-        """Yield the names of the account's containers that begin with ``prefix``."""
-        for each in self._pages("", {"prefix": prefix, "marker": ""}):
-            yield each["name"]
-
-    def _pages(self, path: str, query: dict[str, str]) -> Iterator[dict[str, Any]]:
-        while True:
-            asked = {"format": "json"} | {name: value for name, value in query.items() if value}
-            answer = self.ask("GET", path, 404, query=asked)
-            page = [] if answer.status in (204, 404) else _parsed(answer.body)
+        if most is not None:
+            query["limit"] = str(most)
+        for answer in self._pages(path_of(container), query):
+            now = seconds_of(answer.headers.get("Date"))
+            page = objects_of(answer.body, now)
             if not page:
                 return
             yield from page
-            query["marker"] = page[-1]["name"]
+            if most is not None:
+                return
+            query["marker"] = _further(query["marker"], page[-1].name)
+
+    def containers(self, prefix: str) -> Iterator[str]:
+        """Yield the names of the account's containers that begin with ``prefix``."""
+        query = {"prefix": prefix, "marker": ""}
+        for answer in self._pages("", query):
+            page = names_of(answer.body)
+            if not page:
+                return
+            yield from page
+            query["marker"] = _further(query["marker"], page[-1])
+
+    def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[Answer]:
+        """Yield the answers to one request after another, each with what ``query`` is then."""
+        while True:
+            asked = {"format": "json"} | {name: value for name, value in query.items() if value}
+            ask = functools.partial(self.ask, "GET", path, 404, query=asked)
+            answer = self.retry(ask)
+            if answer.status in (204, 404):
+                return
+            yield answer
 
     def delete(self, path: str) -> bool:
-        """Delete an object, and say whether it was there."""
-        return self.ask("DELETE", path, 404).status != 404
+        """Delete an object, again after a temporary error, and say whether it was there."""
+        tried = False
+
+        def delete() -> bool:
+            nonlocal tried
+            again, tried = tried, True
+            # Of one that is not there any more a request before has lost its answer.
+            return self.ask("DELETE", path, 404).status != 404 or again
+
+        return self.retry(delete)
 
     def delete_all(self, paths: Iterable[str]) -> None:
         """Delete many objects, those that are not there included, several at once.
@@ -248,32 +313,46 @@ class Account:
 
         :raises StoreError: some could not be deleted; others were
         """
-        failed: list[StoreError] = []
+        failed: dict[str, StoreError] = {}
 
         def delete(path: str) -> None:
             try:
                 self.delete(path)
             except StoreError as error:
-                # Of very many some may meet a busy server: the rest need not be repeated for it.
-                if error.status is not ErrorStatus.TEMPORARY or len(failed) == _FAILURES:
+                failed[path] = error
+                if len(failed) > _FAILURES:
                     raise
-                failed.append(error)
 
         self.together([functools.partial(delete, path) for path in paths], _AT_ONCE)
-        if failed:
-            raise failed[0]
+        for first in failed.values():
+            first.add_note(f"Not deleted: {', '.join(unquote(path) for path in sorted(failed))}")
+            raise first
 
 
 def path_of(container: str, name: str | None = None) -> str:
-    """Return the path of a container or an object below its account."""
+    """Return the path of a container or an object below its account.
+
+    :raises BackendException: a client or a proxy could take it for another path
+    """
+    whole = container if name is None else f"{container}/{name}"
+    if not container or "/" in container or has_dots(whole):
+        raise BackendException(
+            f"Expected a container and an object without '.' or '..' as a part of a path, got "
+            f"{ascii(whole)[:200]}."
+        )
     path = f"/{quote(container, safe='')}"
     return path if name is None else f"{path}/{quote(name)}"
 
 
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except ValueError as error:
-        raise BackendException("Expected a listing in JSON from Swift, got something else.") from (
-            error
+def _further(before: str, last: str) -> str:
+    """Return where the next page of a listing begins.
+
+    :raises BackendException: it is no further than the last one
+    """
+    # As Swift orders names: by their bytes in UTF-8, which is by code points.
+    if last <= before:
+        raise BackendException(
+            f"Expected a listing's next page behind {ascii(before)[:100]}, got "
+            f"{ascii(last)[:100]} from Swift again."
         )
+    return last

@@ -7,9 +7,9 @@ from typing import Any
 
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Stat
 from store_lib.drivers.swift import names, references
-from store_lib.drivers.swift.account import Answer, path_of
+from store_lib.drivers.swift.account import Account, Answer, path_of
 from store_lib.drivers.swift.leftovers import leftovers, remove
-from store_lib.drivers.swift.listings import entries, seconds
+from store_lib.drivers.swift.listings import entries
 from store_lib.drivers.swift.location import SwiftLocation
 from store_lib.drivers.swift.manifests import (
     delete_dynamic,
@@ -19,7 +19,7 @@ from store_lib.drivers.swift.manifests import (
 )
 from store_lib.drivers.swift.options import MEGABYTE, OPTIONS
 from store_lib.drivers.swift.places import Place
-from store_lib.drivers.swift.reader import SwiftReader, listed_size
+from store_lib.drivers.swift.reader import SwiftReader, check_manifest, listed_size, not_there
 from store_lib.drivers.swift.temporary_urls import temporary_url
 from store_lib.drivers.swift.tenancy import MultiTenant, SingleTenant, Tenancy
 from store_lib.drivers.swift.writer import Plan, SwiftWriter
@@ -72,7 +72,7 @@ class SwiftDriver(Driver):
             )
         known = references.load(conf, self.store_id)
         kind = MultiTenant if conf.swift_store_multi_tenant else SingleTenant
-        self._tenancy = kind(self.store_id, conf, self.together, known)
+        self._tenancy = kind(self.store_id, conf, self.together, self.retry, known)
         if known.problem is not None:
             raise known.problem  # from here on other accounts can be read
         if not conf.swift_store_multi_tenant:
@@ -113,7 +113,7 @@ class SwiftDriver(Driver):
         if size is None or size > self._plan.chunk or tenancy.containers.own:
             made = tenancy.containers.need(place.account, place.container)
             # In a container that was missing there is no object.
-            if not made and place.account.head(place.path, newest=True) is not None:
+            if not made and place.account.itself("HEAD", place.path, newest=True) is not None:
                 raise Duplicate(image=object_id)
         return SwiftWriter(
             place,
@@ -132,21 +132,21 @@ class SwiftDriver(Driver):
     def stat(self, location: Location, *, context: Any) -> Stat:
         place = self._find(location, context)
         head = self._head(place)
-        text = head.headers.get("Content-Length")
-        size = int(text) if text is not None else listed_size(place, head.headers)
+        size = head.size if head.size is not None else listed_size(place, head.headers)
         return Stat(size, head.modified)
 
     def _head(self, place: Place) -> Answer:
-        head = place.account.head(place.path)
-        if head is None:
-            raise NotFound(image=place.location.shown)
+        head = place.account.ask("HEAD", place.path, 404)
+        if head.status == 404:
+            raise not_there(place, head.headers)
+        check_manifest(place, head)
         return head
 
     def delete(self, location: Location, *, context: Any) -> None:
         place = self._find(location, context)
         account = place.account
         url = account.storage_url + place.path
-        head = account.head(place.path)
+        head = account.itself("HEAD", place.path)
         if head is None:
             self._finish_delete(place, url)
             raise NotFound(image=place.location.shown)
@@ -157,15 +157,19 @@ class SwiftDriver(Driver):
             self._deleting.discard(url)
             raise
         with contextlib.suppress(Forbidden):  # admin tenants write in it, and it is its owner's
-            self._tenancy.containers.drop(account, place.container)
+            self._drop(account, place.container)
         self._deleting.discard(url)
+
+    def _drop(self, account: Account, container: str) -> None:
+        self.retry(lambda: self._tenancy.containers.drop(account, container))
 
     def _remove(self, place: Place, head: Answer) -> None:
         account = place.account
         manifest = dynamic_of(head.headers)
-        if is_static(head.headers):
+        # Of a symbolic link only the link goes.
+        if is_static(head.headers) and head.link is None:
             delete_static(account, place.container, place.name)
-        elif manifest is not None:
+        elif manifest is not None and head.link is None:
             delete_dynamic(account, place.container, place.name, *manifest)
         elif not account.delete(place.path):
             raise NotFound(image=place.location.shown)
@@ -176,22 +180,21 @@ class SwiftDriver(Driver):
         By this process, whose request for that failed; or so long ago that no add can be about
         to put something into it.
         """
-        containers = self._tenancy.containers
         if url in self._deleting:
             with contextlib.suppress(Forbidden):
-                containers.drop(place.account, place.container)
+                self._drop(place.account, place.container)
             self._deleting.discard(url)
             return
         with contextlib.suppress(StoreError):  # nobody has asked for it
-            containers.drop_old(place.account, place.container)
+            self._tenancy.containers.drop_old(place.account, place.container)
 
     def list(self, *, context: Any) -> Iterator[Entry]:
         account = self._tenancy.own(context)
         for container in self._tenancy.known_containers(account):
-            for entry in entries(account, container):
+            for entry, size in entries(account, container):
                 location = self._tenancy.location(account, container, entry.name)
                 if location is not None:
-                    yield Entry(entry.name, location, entry.size, seconds(entry.modified))
+                    yield Entry(entry.name, location, size, entry.modified)
 
     def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
         account = self._tenancy.own(context)
@@ -208,7 +211,7 @@ class SwiftDriver(Driver):
         account = self._tenancy.own(context)
         removed = remove(account, *upload, incomplete.modified)
         if removed:
-            self._tenancy.containers.drop(account, upload[0])
+            self._drop(account, upload[0])
         return removed
 
     def copy(

@@ -1,12 +1,11 @@
 """A container's listing as objects: no segments, and large objects with their true sizes."""
 
-import dataclasses
-import datetime
 import re
 from collections.abc import Iterator
 
-from store_lib.drivers.swift.account import Account, Listed, path_of
-from store_lib.drivers.swift.manifests import dynamic_of, dynamic_segments
+from store_lib.drivers.swift.account import Account, path_of
+from store_lib.drivers.swift.decoding import Listed
+from store_lib.drivers.swift.manifests import dynamic_of, dynamic_size, lost_segments
 from store_lib.drivers.swift.names import SEGMENTS, has_dots
 
 #: Greater than every segment's name, and less than any other that is greater.
@@ -15,14 +14,8 @@ _BEHIND_SEGMENTS = f"{SEGMENTS}\x7f"
 _NUMBERED = re.compile(r"(.*[^0-9])[0-9]+", re.DOTALL)
 
 
-def seconds(text: str) -> float:
-    """Return a time in a listing, in seconds since the epoch."""
-    moment = datetime.datetime.fromisoformat(text)
-    return moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()
-
-
-def entries(account: Account, container: str) -> Iterator[Listed]:
-    """Yield the complete objects of a container.
+def entries(account: Account, container: str) -> Iterator[tuple[Listed, int | None]]:
+    """Yield the complete objects of a container, with their sizes where known.
 
     A dynamic large object is listed with no bytes; those are looked at, and their segments left
     out, which glance_store put beside them: ``id-00001`` and so on behind ``id``.
@@ -33,19 +26,24 @@ def entries(account: Account, container: str) -> Iterator[Listed]:
         if has_dots(each.name) or (numbered and numbered[1] in prefixes):
             continue
         if each.size:
-            yield each
+            yield each, each.size
             continue
-        head = account.head(path_of(container, each.name))
-        if head is None:
-            continue  # deleted meanwhile
+        path = path_of(container, each.name)
+        head = account.ask("HEAD", path, 403, 404, 409)
+        if head.status >= 300:
+            # A symbolic link that leads to nothing, or where this login must not go; else it was
+            # deleted meanwhile.
+            if account.itself("HEAD", path) is not None:
+                yield each, None
+            continue
         manifest = dynamic_of(head.headers)
-        if manifest is None:
-            yield each
+        if manifest is None or head.followed:
+            lost = lost_segments(account, container, each.name, head)
+            yield each, head.size if lost is None else None
             continue
         if manifest[0] == container:
             prefixes.add(manifest[1])
-        size = sum(segment.size for segment in dynamic_segments(account, *manifest))
-        yield dataclasses.replace(each, size=size)
+        yield each, dynamic_size(account, *manifest)
 
 
 def _outside(account: Account, container: str) -> Iterator[Listed]:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 from urllib.parse import quote, unquote
 
-from store_lib.drivers.swift.account import Account, path_of
+from store_lib.drivers.swift.account import Account, Answer, path_of
+from store_lib.drivers.swift.decoding import Part, parts_of
+from store_lib.drivers.swift.names import NONCE, all_of, has_dots, upload_of
 from store_lib.exceptions import (
     BackendException,
     Duplicate,
@@ -18,8 +20,12 @@ from store_lib.exceptions import (
     StoreError,
 )
 
+_LOG = logging.getLogger(__name__)
+
 #: Of a dynamic manifest that others have made: what behind its prefix is a segment.
 _NUMBERED = re.compile(r"[0-9]+")
+#: How deep Swift nests static manifests.
+_DEEPEST = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,18 +99,24 @@ def _put(
 
 
 def put_dynamic(
-    account: Account, container: str, name: str, prefix: str, size: int, headers: Mapping[str, str]
+    account: Account,
+    container: str,
+    name: str,
+    segments: Sequence[Segment],
+    headers: Mapping[str, str],
+    *,
+    prefix: str,
 ) -> None:
-    """Publish an object made of whatever begins with ``prefix``.
+    """Publish an object made of ``segments``, which are all that begins with ``prefix``.
 
     :raises Duplicate: an object of this name is there
-    :raises RemoteServiceUnavailable: the listing does not have all the segments yet
+    :raises RemoteServiceUnavailable: the listing does not have just these segments yet
     """
-    listed = sum(each.size for each in account.listing(container, prefix=prefix))
-    if listed != size:
+    listed = {each.name: each.size for each in account.listing(container, prefix=prefix)}
+    if listed != {each.name: each.size for each in segments}:
         raise RemoteServiceUnavailable(
-            f"Expected segments of {size} bytes in the listing of {container}, got {listed}: it "
-            "is not up to date yet."
+            f"Expected {len(segments)} segments in the listing of {container}, got {len(listed)}, "
+            "or others: it is not up to date yet."
         )
     manifest = quote(f"{container}/{prefix}")
     answer = account.ask(
@@ -127,7 +139,7 @@ def dynamic_of(headers: Mapping[str, str]) -> tuple[str, str] | None:
     """Return container and prefix of a dynamic large object's segments, by its head."""
     manifest = unquote(headers.get("X-Object-Manifest", "")).lstrip("/")
     container, slash, prefix = manifest.partition("/")
-    return (container, prefix) if slash and prefix else None
+    return (container, prefix) if slash and prefix and not has_dots(container) else None
 
 
 def dynamic_segments(account: Account, container: str, prefix: str) -> Iterator[Segment]:
@@ -141,6 +153,62 @@ def dynamic_segments(account: Account, container: str, prefix: str) -> Iterator[
             yield Segment(container, each.name, each.size, each.etag)
 
 
+def dynamic_size(account: Account, container: str, prefix: str) -> int:
+    """Return the bytes of the segments that belong to a dynamic large object."""
+    return sum(each.size for each in dynamic_segments(account, container, prefix))
+
+
+def lost_segments(account: Account, container: str, name: str, head: Answer) -> str | None:
+    """Return where an empty object has segments that its metadata no longer name, if it has some.
+
+    A POST of metadata takes the header away which makes it a dynamic large object, unless that is
+    sent again.
+    """
+    headers = head.headers
+    if head.size != 0 or head.followed or NONCE in headers or is_static(headers):
+        return None
+    if dynamic_of(headers) is not None:
+        return None
+    # As this library lays segments out, and as glance_store does.
+    for prefix, first in ((all_of(name), ""), (f"{name}-", "00001")):
+        if next(account.listing(container, prefix=f"{prefix}{first}", most=1), None) is not None:
+            return f"{container}/{prefix}"
+    return None
+
+
+def names_any(
+    account: Account, container: str, name: str, head: Answer, segments: str
+) -> bool | None:
+    """Tell whether the manifest of an object names segments of its own container.
+
+    :param segments: what the names of those begin with
+    :returns: ``None`` where the manifest does not tell: it cannot be read, or may have been lost
+    """
+    dynamic = dynamic_of(head.headers)
+    if dynamic is not None:
+        beside, prefix = dynamic[0] == container, dynamic[1]
+        if beside and (segments.startswith(prefix) or prefix.startswith(segments)):
+            return True
+    if is_static(head.headers):
+        return _static_names_any(account, container, name, segments)
+    # A POST of metadata takes a dynamic manifest's header away, and leaves an empty object.
+    return None if dynamic is None and not head.size else False
+
+
+def _static_names_any(account: Account, container: str, name: str, segments: str) -> bool | None:
+    found, names = None, f"{container}/{segments}"
+    try:
+        for _, part in _parts(account, container, name):
+            if part is not None and f"{part.container}/{part.name}".startswith(names):
+                return True
+            found = False
+    except StoreError as error:
+        if error.status is not ErrorStatus.PERMANENT:
+            raise
+        return None
+    return found
+
+
 def delete_dynamic(
     account: Account, container: str, name: str, segments_in: str, prefix: str
 ) -> None:
@@ -150,30 +218,41 @@ def delete_dynamic(
     :raises NotFound: it was deleted meanwhile
     :raises BackendException: it is gone, and segments are left; repeated, it would not be found
     """
-    segments = list(dynamic_segments(account, segments_in, prefix))
+    listed = list(dynamic_segments(account, segments_in, prefix))
+    own = [each for each in listed if _belongs(each, container, name)]
+    segments = [path_of(each.container, each.name) for each in own]
     if not account.delete(path_of(container, name)):
         raise NotFound(image=f"{container}/{name}")
     try:
-        account.delete_all(path_of(each.container, each.name) for each in segments)
+        account.delete_all(segments)
     except StoreError as error:
-        raise BackendException(
+        left = BackendException(
             f"{container}/{name} is deleted, but not all of its segments, whose names begin with "
             f"{segments_in}/{prefix}: {error} Delete them, or sweep the store if it made them."
-        ) from error
+        )
+        for note in getattr(error, "__notes__", ()):
+            left.add_note(note)
+        raise left from error
+    _tell_of_others(len(listed) - len(own), container, name)
 
 
 def static_segments(account: Account, container: str, name: str) -> Iterator[Segment]:
     """Yield the segments of a static large object in order, those of nested manifests too.
 
-    :raises NotSupported: there is more in it than whole segments
+    :raises NotSupported: there is more in it than whole segments, each manifest once
     """
-    for _, each in _entries(account, container, name):
-        if "range" in each or "data" in each:
+    nested: set[tuple[str, str]] = set()
+    for _, part in _parts(account, container, name, links=True):
+        place = None if part is None else (part.container, part.name)
+        if part is None or not part.whole or place in nested:
             raise NotSupported(
-                "Swift copies whole segments only, and this manifest has ranges or data in it."
+                "Swift copies whole segments only, and this manifest has ranges or data in it, or "
+                "one manifest twice."
             )
-        if not each.get("sub_slo"):
-            yield Segment(*_place(each), int(each["bytes"]), str(each["hash"]))
+        if part.nested:
+            nested.add((part.container, part.name))
+        else:
+            yield Segment(part.container, part.name, part.size, part.etag)
 
 
 def delete_static(account: Account, container: str, name: str) -> None:
@@ -186,41 +265,74 @@ def delete_static(account: Account, container: str, name: str) -> None:
     """
     segments: dict[str, None] = {}
     nested: dict[int, dict[str, None]] = {}
-    for depth, each in _entries(account, container, name, 404):
-        if "data" not in each:
-            paths = nested.setdefault(depth, {}) if each.get("sub_slo") else segments
-            paths[path_of(*_place(each))] = None
+    others = 0
+    for depth, part in _parts(account, container, name):
+        if part is None:
+            continue
+        if not _belongs(part, container, name):
+            others += 1
+            continue
+        paths = nested.setdefault(depth, {}) if part.nested else segments
+        paths[path_of(part.container, part.name)] = None
     for paths in (segments, *(nested[depth] for depth in sorted(nested, reverse=True))):
         account.delete_all(paths)
     if not account.delete(path_of(container, name)):
         raise NotFound(image=f"{container}/{name}")
+    _tell_of_others(others, container, name)
 
 
-def _entries(
-    account: Account, container: str, name: str, *allowed: int, depth: int = 0
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def _tell_of_others(count: int, container: str, name: str) -> None:
+    if count:
+        _LOG.warning(
+            "%s/%s is deleted. %d segments that its manifest named were left, as they lie in "
+            "another container or were uploaded for another object.",
+            container,
+            name,
+            count,
+        )
+
+
+def _belongs(segment: Segment | Part, container: str, name: str) -> bool:
+    """Tell whether a segment goes with its object, which names it.
+
+    Anybody who may write in the object's container can have written its manifest.  So a segment
+    goes only where it lies beside its object, and is none that was uploaded for another one.
+    """
+    upload = upload_of(segment.name)
+    return segment.container == container and (upload is None or upload[0] == name)
+
+
+def _parts(
+    account: Account, container: str, name: str, *, links: bool = False
+) -> Iterator[tuple[int, Part | None]]:
     """Yield what a static manifest lists, with its depth; before a nested one what that lists.
 
-    :param allowed: 404, where one that is not there has no entries
+    Each nested manifest is read once.  One that is not there lists nothing, and neither does a
+    symbolic link in place of one.
+
+    :param links: follow symbolic links
+    :raises BackendException: they are nested deeper than Swift allows
     """
-    query = {"multipart-manifest": "get"}
-    answer = account.ask("GET", path_of(container, name), *allowed, query=query)
-    for each in [] if answer.status == 404 else _parsed(answer.body):
-        if each.get("sub_slo"):
-            yield from _entries(account, *_place(each), *allowed, depth=depth + 1)
-        yield depth, each
+    seen = {(container, name)}
+
+    def of(container: str, name: str, depth: int) -> Iterator[tuple[int, Part | None]]:
+        if depth > _DEEPEST:
+            raise BackendException(
+                f"Expected manifests nested {_DEEPEST} times at most, got more below "
+                f"{container}/{name}."
+            )
+        for part in _read(account, container, name, links=links):
+            if part is not None and part.nested and (part.container, part.name) not in seen:
+                seen.add((part.container, part.name))
+                yield from of(part.container, part.name, depth + 1)
+            yield depth, part
+
+    return of(container, name, 0)
 
 
-def _place(entry: Mapping[str, Any]) -> tuple[str, str]:
-    container, _, name = str(entry["name"]).lstrip("/").partition("/")
-    return container, name
-
-
-def _parsed(body: bytes) -> list[dict[str, Any]]:
-    try:
-        entries = json.loads(body)
-    except ValueError:
-        entries = None
-    if not isinstance(entries, list):
-        raise BackendException("Expected a manifest in JSON from Swift, got something else.")
-    return entries
+def _read(account: Account, container: str, name: str, *, links: bool) -> list[Part | None]:
+    path, query = path_of(container, name), {"multipart-manifest": "get"}
+    if links:
+        return parts_of(account.ask("GET", path, query=query).body)
+    answer = account.itself("GET", path, query=query)
+    return [] if answer is None or answer.link is not None else parts_of(answer.body)

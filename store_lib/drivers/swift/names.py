@@ -6,6 +6,8 @@ from urllib.parse import quote, unquote
 
 #: Where segments lie, in the container of their object: so its access lists hold for them too.
 SEGMENTS = ".segments/"
+#: The header that keeps an upload's nonce with its object.
+NONCE = "X-Object-Meta-Store-Lib-Nonce"
 #: Bytes that Swift allows in the name of an object, and of a container.
 _LONGEST_OBJECT = 1024
 _LONGEST_CONTAINER = 256
@@ -18,19 +20,32 @@ _KEY = re.compile(r"([^/]+)/\.segments/([^/]+)/([0-9a-f]{32})/")
 
 def prefix_of(object_id: str, nonce: str) -> str:
     """Return what the names of an upload's segments begin with."""
-    return f"{SEGMENTS}{quote(object_id, safe='')}/{nonce}/"
+    return f"{all_of(object_id)}{nonce}/"
+
+
+def all_of(object_id: str) -> str:
+    """Return what the names of the segments of every upload of an id begin with."""
+    return f"{SEGMENTS}{quote(object_id, safe='')}/"
 
 
 def upload_of(segment: str) -> tuple[str, str] | None:
     """Return the object id and the nonce of a segment's name, ``None`` if it is none of ours."""
     match = _OWN.fullmatch(segment)
-    return (unquote(match[1]), match[2]) if match else None
+    object_id = match and _unquoted(match[1])
+    return (object_id, match[2]) if match and object_id else None
 
 
 def split_key(key: str) -> tuple[str, str, str] | None:
     """Take the key of an incomplete upload apart: container, object id, nonce."""
     match = _KEY.fullmatch(key)
-    return (match[1], unquote(match[2]), match[3]) if match else None
+    object_id = match and _unquoted(match[2])
+    return (match[1], object_id, match[3]) if match and object_id else None
+
+
+def _unquoted(text: str) -> str | None:
+    """Return the id that :func:`prefix_of` writes so, ``None`` if there is none."""
+    object_id = unquote(text)
+    return object_id if quote(object_id, safe="") == text and not has_dots(object_id) else None
 
 
 def is_segment(name: str) -> bool:

@@ -184,8 +184,8 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "swift_store_retry_get_count",
         default=0,
         min=0,
-        help="Accepted for what it meant: a cut download goes on where it was cut as often as "
-        "transfer_attempts says. A higher number here raises that for this store.",
+        help="How often in all the rest of a cut download is asked for at once, before it is "
+        "repeated for transfer_retry_seconds, which is enough as a rule.",
     ),
     cfg.BoolOpt(
         "swift_buffer_on_upload",

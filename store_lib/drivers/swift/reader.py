@@ -7,8 +7,10 @@ from urllib3.response import BaseHTTPResponse
 
 from store_lib.clients.network_errors import Server
 from store_lib.clients.ranged import RangedReader
+from store_lib.drivers.swift.account import Answer
 from store_lib.drivers.swift.errors import refusal
-from store_lib.drivers.swift.manifests import dynamic_of, dynamic_segments
+from store_lib.drivers.swift.manifests import dynamic_of, dynamic_size, lost_segments
+from store_lib.drivers.swift.names import NONCE
 from store_lib.drivers.swift.places import Place
 from store_lib.exceptions import (
     BackendException,
@@ -33,12 +35,15 @@ class SwiftObject:
         tag = response.headers.get("Etag", '"')
         if not tag.startswith('"'):
             response.headers["Etag"] = f'"{tag}"'  # as Swift leaves out what HTTP has around it
+        # A POST of metadata alters the time and not the bytes; other segments of a dynamic large
+        # object, which has no ETag when they are very many, alter the bytes and not the time.
+        response.headers.pop("Last-Modified", None)
         return response
 
     def refused(self, response: BaseHTTPResponse) -> StoreError:
         """Return the error that an answer means."""
         if response.status in (404, 410):
-            return NotFound(image=self.shown)
+            return not_there(self.place, response.headers)
         if response.status == 409:
             return BackendException(
                 f"{self.shown} is a large object whose segments are missing or were altered (409)."
@@ -49,23 +54,26 @@ class SwiftObject:
 class SwiftReader(RangedReader):
     """An object in Swift, opened.
 
-    :param again: how often a cut answer is asked for the rest at once, before the engine is told
+    :param again: how often in all a cut answer is asked for the rest at once; after that the engine
+        repeats
     """
 
     def __init__(self, place: Place, offset: int, length: int | None, again: int) -> None:
-        self._again = again
+        self._left = again
         source = SwiftObject(place, place.location.shown, place.account.server)
         super().__init__(source, offset, length)
-        if self.size is None:
-            self.size = listed_size(place, self._first_headers())
-
-    def _first_headers(self) -> Mapping[str, str]:
-        response = self._first.response
-        return {} if response is None else response.headers
+        headers = {} if self._first.response is None else self._first.response.headers
+        try:
+            if self.size is None:
+                self.size = listed_size(place, headers)
+            elif self.size == 0 and NONCE not in headers:
+                check_manifest(place, place.account.ask("HEAD", place.path))
+        except BaseException:
+            self.close()
+            raise
 
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
         """Yield the bytes from ``offset`` on."""
-        left = self._again
         while True:
             try:
                 for piece in super().stream(offset, length):
@@ -74,14 +82,38 @@ class SwiftReader(RangedReader):
                     yield piece
                 return
             except RemoteServiceUnavailable:
-                if not left or self.validator is None:
+                if not self._left or self.validator is None:
                     raise
-                left -= 1
+                self._left -= 1
 
 
 def listed_size(place: Place, headers: Mapping[str, str]) -> int | None:
     """Return the size of a dynamic large object of more segments than the server adds up."""
     manifest = dynamic_of(headers)
-    if manifest is None:
+    if manifest is None or "Content-Location" in headers:  # by a link, perhaps into another account
         return None
-    return sum(each.size for each in dynamic_segments(place.account, *manifest))
+    return dynamic_size(place.account, *manifest)
+
+
+def not_there(place: Place, headers: Mapping[str, str]) -> NotFound:
+    """Return the error for an object that a server does not have, by the answer that says so."""
+    if "Content-Location" not in headers:
+        return NotFound(image=place.location.shown)
+    return NotFound(
+        f"{place.location.shown} is a symbolic link, and what it leads to is not there. Restore "
+        "that, or delete the link."
+    )
+
+
+def check_manifest(place: Place, head: Answer) -> None:
+    """Refuse to take an object for empty whose segments are there.
+
+    :raises BackendException: its metadata no longer name them
+    """
+    lost = lost_segments(place.account, place.container, place.name, head)
+    if lost is not None:
+        raise BackendException(
+            f"{place.location.shown} is empty, but has segments below {lost}: a POST of metadata "
+            "has removed the header X-Object-Manifest, which names them. Set it again, as in: "
+            f"swift post -H 'X-Object-Manifest: {lost}' {place.container} {place.name}"
+        )

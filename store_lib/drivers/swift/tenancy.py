@@ -14,7 +14,7 @@ from store_lib.clients.connections import DirectManager, close_manager
 from store_lib.clients.keystone import Connecting, ContextLogin, Credentials, KeystoneLogin
 from store_lib.clients.process import PerProcess
 from store_lib.clients.tls import Tls
-from store_lib.driver import Together
+from store_lib.driver import Repeater, Together
 from store_lib.drivers.swift import names, references
 from store_lib.drivers.swift.account import Account
 from store_lib.drivers.swift.location import SwiftLocation
@@ -37,10 +37,13 @@ class Tenancy(abc.ABC):
 
     containers: Containers
 
-    def __init__(self, store_id: str, options: StoreOptions, together: Together) -> None:
+    def __init__(
+        self, store_id: str, options: StoreOptions, together: Together, retry: Repeater
+    ) -> None:
         self.store_id = store_id
         self.options = options
         self._together = together
+        self._retry = retry
         tls = Tls(
             store_id,
             options,
@@ -62,7 +65,7 @@ class Tenancy(abc.ABC):
 
     def account(self, login: Login, url: str | None = None) -> Account:
         """Return an account."""
-        return Account(login, self._connections, self._timeout, self._together, url)
+        return Account(login, self._connections, self._timeout, self._together, self._retry, url)
 
     def _login(self, settings: AccountSettings, keystone: Callable[..., KeystoneLogin]) -> Login:
         return login_of(settings, keystone, self.options, self._connections, self._timeout)
@@ -130,9 +133,14 @@ class SingleTenant(Tenancy):
     """One account for all new objects, and others by reference."""
 
     def __init__(
-        self, store_id: str, options: StoreOptions, together: Together, known: References
+        self,
+        store_id: str,
+        options: StoreOptions,
+        together: Together,
+        retry: Repeater,
+        known: References,
     ) -> None:
-        super().__init__(store_id, options, together)
+        super().__init__(store_id, options, together, retry)
         self.known = known
         self.containers = Containers(options.swift_store_create_container_on_put, {}, own=False)
         self._container: str = options.swift_store_container
@@ -227,9 +235,14 @@ class MultiTenant(Tenancy):
     """Each object in the account of the tenant who adds it, in a container of its own."""
 
     def __init__(
-        self, store_id: str, options: StoreOptions, together: Together, known: References
+        self,
+        store_id: str,
+        options: StoreOptions,
+        together: Together,
+        retry: Repeater,
+        known: References,
     ) -> None:
-        super().__init__(store_id, options, together)
+        super().__init__(store_id, options, together, retry)
         #: Who may always read and write, as Swift writes it.
         self.admins = tuple(
             each if ":" in each else f"{each}:*" for each in options.swift_store_admin_tenants

@@ -16,16 +16,15 @@ from store_lib.drivers.swift.manifests import (
     dynamic_of,
     dynamic_segments,
     is_static,
+    names_any,
     put_dynamic,
     put_static,
     static_segments,
 )
-from store_lib.drivers.swift.names import prefix_of
+from store_lib.drivers.swift.names import NONCE, prefix_of
 from store_lib.drivers.swift.places import ContainerLost, Containers, Place
-from store_lib.exceptions import Duplicate, NotFound, NotSupported, StoreError
+from store_lib.exceptions import BackendException, Duplicate, NotFound, NotSupported, StoreError
 
-#: The header that keeps an upload's nonce with its object.
-NONCE = "X-Object-Meta-Store-Lib-Nonce"
 #: Bytes of a chunk, and of the largest object that is stored by a single, short request.
 _CHUNK = 1024 * 1024
 #: Other headers of an object, and of its manifest.
@@ -100,6 +99,8 @@ class SwiftWriter(PartWriter):
         self._begun: dict[str, None] = {}
         #: Whether the object itself may be there.
         self._publishing = False
+        #: The ETag of an object that was stored by one request.
+        self._tag: str | None = None
         self.chunk_size = self.once_limit = plan.chunk
         self.concurrency = plan.at_once
 
@@ -110,8 +111,10 @@ class SwiftWriter(PartWriter):
         """
         self._publishing = True
         headers = {"If-None-Match": "*", NONCE: self._nonce, **_HEADERS}
-        if self._put(self._place.name, body, headers).status == 412:
+        answer = self._put(self._place.name, body, headers)
+        if answer.status == 412:
             raise Duplicate(image=self._place.name)
+        self._tag = answer.headers.get("Etag")
         return self._confirmed()
 
     def part_size(self, number: int) -> int:
@@ -141,24 +144,29 @@ class SwiftWriter(PartWriter):
             raise NotSupported(
                 f"Swift does not copy between accounts: {origin.location.shown} is in another one."
             )
+        if head.followed and not head.is_in(account.storage_url):
+            raise NotSupported(
+                f"Swift does not copy between accounts: {origin.location.shown} is a symbolic link "
+                "into another one."
+            )
         manifest = dynamic_of(head.headers)
         segments: Iterable[Segment]
         if is_static(head.headers):
             segments = static_segments(account, origin.container, origin.name)
         elif manifest is not None:
             segments = dynamic_segments(account, *manifest)
-        elif int(head.headers["Content-Length"]) == 0:
+        elif not head.size:
             return self._publish(lambda: self.write_once(_Empty()))
         else:
-            size = int(head.headers["Content-Length"])
-            segments = [Segment(origin.container, origin.name, size, "")]
+            etag = head.headers.get("Etag", "")
+            segments = [Segment(origin.container, origin.name, head.size, etag)]
         made = self._copied(segments)
         return self._publish(lambda: self.commit(made))
 
     def _publish(self, call: Callable[[], SwiftLocation]) -> SwiftLocation:
         """Make a request that publishes; after a lost answer, find out whether it did."""
         try:
-            return call()
+            return self._account.retry(call)
         except StoreError:
             found = self.resolve()
             if found is None:
@@ -181,8 +189,14 @@ class SwiftWriter(PartWriter):
     def _put_manifest(self, segments: Sequence[Segment]) -> None:
         place, headers = self._place, {NONCE: self._nonce, **_HEADERS}
         if self._plan.dynamic:
-            size = sum(each.size for each in segments)
-            put_dynamic(self._account, place.container, place.name, self._prefix, size, headers)
+            put_dynamic(
+                self._account,
+                place.container,
+                place.name,
+                segments,
+                headers,
+                prefix=self._prefix,
+            )
         else:
             put_static(
                 self._account,
@@ -195,29 +209,49 @@ class SwiftWriter(PartWriter):
             )
 
     def resolve(self) -> SwiftLocation | None:
-        """Look whether the nonce of what is stored is this upload's."""
-        if not self._is_stored():
+        """Look whether what is stored is this upload's."""
+        head = self._head()
+        if head is None or not self._made(head):
             return None
         self._end()
         return self._place.location
 
     def abort(self) -> None:
         """Remove the segments, and the object if a lost answer has left it published."""
-        if self._publishing and self._is_stored():
-            self._account.delete(self._place.path)
         container = self._place.container
+        head = self._head() if self._publishing else None
+        made = head is not None and self._made(head)
+        if made is None:
+            raise BackendException(
+                f"It is not known whether {container}/{self._place.name} is made of this upload's "
+                "segments, so they were left. Sweep the store later."
+            )
+        if made:
+            self._account.delete(self._place.path)
         names = dict(self._begun)
         if len(names) > self._plan.entries:  # there may be manifests of manifests too
             listed = self._account.listing(container, prefix=self._prefix)
             names |= dict.fromkeys(each.name for each in listed)
         self._account.delete_all(path_of(container, name) for name in names)
         if self._made_container:
-            self._containers.drop(self._account, container)
+            self._account.retry(lambda: self._containers.drop(self._account, container))
         self._end()  # not before: after a failure this is done again
 
-    def _is_stored(self) -> bool:
-        head = self._account.head(self._place.path, newest=True)
-        return head is not None and head.headers.get(NONCE) == self._nonce
+    def _head(self) -> Answer | None:
+        return self._account.itself("HEAD", self._place.path, newest=True)
+
+    def _made(self, head: Answer) -> bool | None:
+        """Tell whether what is stored is what this upload has made, ``None`` if that is not known.
+
+        A POST by somebody else takes the nonce away; then what the object is made of tells.
+        """
+        nonce = head.headers.get(NONCE)
+        if nonce is not None:
+            return nonce == self._nonce
+        if not self._begun:
+            return self._tag is not None and head.headers.get("Etag") == self._tag
+        place = self._place
+        return names_any(self._account, place.container, place.name, head, self._prefix)
 
     def _confirmed(self) -> SwiftLocation:
         """Return the location, if it is this upload that is stored there now.
@@ -225,10 +259,10 @@ class SwiftWriter(PartWriter):
         Swift lets several through that say "only if there is none" at the same moment, and what
         it said it stored may already be overwritten by one of them.
         """
-        head = self._account.head(self._place.path, newest=True)
+        head = self._head()
         if head is None:
             raise ManifestLost()
-        if head.headers.get(NONCE) != self._nonce:
+        if not self._made(head):
             raise Duplicate(
                 f"Object {self._place.name} was added by another at the same moment; that one is "
                 "stored."
@@ -248,13 +282,21 @@ class SwiftWriter(PartWriter):
                 "X-Fresh-Metadata": "true",
             }
             path = path_of(each.container, each.name)
+            ask = functools.partial(
+                self._account.ask, "COPY", path, headers=headers, silence=COPYING
+            )
             try:
-                answer = self._account.ask("COPY", path, headers=headers, silence=COPYING)
+                answer = self._account.retry(ask)
             except NotFound as error:
                 if self._account.head(path) is None:
                     raise
                 raise ContainerLost(container=self._place.container) from error
-            made[number] = self._segment(name, each.size, answer)
+            made[number] = copied = self._segment(name, each.size, answer)
+            if copied.etag != each.etag:
+                raise NotSupported(
+                    f"Expected Swift to copy {each.container}/{each.name} with the ETag "
+                    f"{each.etag[:40]!r} that its object tells, got {copied.etag[:40]!r}."
+                )
 
         calls = [functools.partial(copy, *each) for each in enumerate(origin, 1)]
         self._account.together(calls, self._plan.at_once)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from store_lib import Store
-from store_lib.exceptions import Duplicate, NotFound
+from store_lib.exceptions import BackendException, Duplicate, NotFound
 from tests.functional.swift.accounts import Raw, v1
 from tests.servers.swift import Swift
 
@@ -72,6 +72,72 @@ def test_dynamic_manifests(make: Callable[..., Store], raw: Raw, container: str)
     assert list(store.list_incomplete()) == []
     for each in (uri, other, copied):
         store.delete(each)
+    assert raw.names(container) == []
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_a_post_of_metadata_costs_nothing(
+    make: Callable[..., Store], raw: Raw, container: str, kind: str
+) -> None:
+    """Whatever a POST sets or takes away, a sweep spares the segments of a finished object."""
+    store = make(swift_store_manifest=kind)
+    uri = store.add("img", [LARGE]).uri
+    path = f"/{container}/img"
+    manifest = raw("HEAD", path).headers.get("X-Object-Manifest")
+    kept = {"X_Object_Manifest": manifest} if manifest else {}
+    for metadata in ({"X_Object_Meta_Note": "x"}, {"X_Delete_After": "9999"}, {}):
+        assert raw("POST", path, **metadata, **kept).status == 202
+        assert not list(store.list_incomplete())
+        assert not store.sweep(0)
+        with store.get(uri) as reader:
+            assert reader.read() == LARGE
+    if manifest:  # Swift takes the header away where it is not sent again
+        assert raw("POST", path).status == 202
+        assert not store.sweep(0)
+        with pytest.raises(BackendException, match=f"X-Object-Manifest: {container}/"):
+            store.stat(uri)
+        raw("POST", path, **kept)
+        with store.get(uri) as reader:
+            assert reader.read() == LARGE
+    store.delete(uri)
+    assert raw.names(container) == []
+
+
+@pytest.mark.parametrize("versions", [False, True], ids=["plain", "versions"])
+def test_symbolic_links(
+    make: Callable[..., Store], raw: Raw, container: str, versions: bool
+) -> None:
+    """Objects are read through links; a delete takes the link alone, and one that dangles too."""
+    raw("PUT", f"/{container}", **({"X_Versions_Enabled": "true"} if versions else {}))
+    data = {"static": LARGE, "dynamic": LARGE[::-1], "small": b"x"}
+    uris = {
+        name: make(swift_store_manifest=name if name != "small" else "static").add(name, [it]).uri
+        for name, it in data.items()
+    }
+    store = make()
+    for name, it in data.items():
+        link = uris[name].replace(name, f"link-{name}")
+        raw("PUT", f"/{container}/link-{name}", X_Symlink_Target=f"{container}/{name}")
+        assert store.stat(link).size == len(it)
+        listed = {each.object_id: each.size for each in store.list()}
+        assert listed[f"link-{name}"] == listed[name] == len(it)
+        copied = store.copy(link, "copied").uri
+        with store.get(link) as reader, store.get(copied) as copy:
+            assert reader.read() == copy.read() == it
+        store.delete(copied)
+        store.delete(link)
+        with store.get(uris[name]) as reader:
+            assert reader.read() == it
+        raw("PUT", f"/{container}/dangling", X_Symlink_Target=f"{container}/gone")
+        dangling = uris[name].replace(name, "dangling")
+        with pytest.raises(NotFound, match="symbolic link"):
+            store.stat(dangling)
+        with pytest.raises(Duplicate):
+            store.add("dangling", [LARGE])
+        assert (None, "dangling") in [(each.size, each.object_id) for each in store.list()]
+        store.delete(dangling)
+    for uri in uris.values():
+        store.delete(uri)
     assert raw.names(container) == []
 
 

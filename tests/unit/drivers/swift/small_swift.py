@@ -1,5 +1,6 @@
 """A small Swift in memory, behind a real HTTP server, with faults where a test wants them."""
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -15,6 +16,8 @@ from tests.scripted_server import Reply, Request, ScriptedServer, serve
 Fault = Callable[[Request], Reply | None]
 
 KEY = "key-5eCr"
+MODIFIED = "2026-11-20T16:30:27.432780"
+DATE: str | None = None
 
 
 class SmallSwift:
@@ -26,6 +29,10 @@ class SmallSwift:
     def __init__(self, *, page: int = 10_000, tls: ssl.SSLContext | None = None) -> None:
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
         self.manifests: dict[str, list[str]] = {}
+        #: What symbolic links lead to, container first.
+        self.links: dict[str, str] = {}
+        #: What listings have as the time of every object, and the server's own clock.
+        self.modified, self.date = MODIFIED, DATE
         self.containers: set[str] = set()
         self.page = page
         #: Tokens that are taken; each login adds one.
@@ -120,7 +127,7 @@ class SmallSwift:
                     "name": each.partition("/")[2],
                     "bytes": len(data),
                     "hash": hashlib.md5(data).hexdigest(),
-                    "last_modified": "2026-11-20T16:30:27.432780",
+                    "last_modified": self.modified,
                 }
                 for each, (data, headers) in sorted(self.objects.items())
                 if each.startswith(f"{container}/")
@@ -140,24 +147,56 @@ class SmallSwift:
             and each["name"] > query.get("marker", "")
             and ("end_marker" not in query or each["name"] < query["end_marker"])
         )
-        return Reply(200, json.dumps(list(itertools.islice(chosen, self.page))).encode())
+        page = list(itertools.islice(chosen, int(query.get("limit", self.page))))
+        return Reply(200, json.dumps(page).encode(), {"Date": self.date})
 
     def _object(self, request: Request, container: str, path: str, query: dict[str, str]) -> Reply:
         if request.method == "PUT":
             return self._put(request, container, path, query)
         if path not in self.objects:
             return Reply(404)
+        itself = query.get("symlink") == "get"
+        target = self.links.get(path)
+        if target is not None and not itself and request.method != "DELETE":
+            # A POST is redirected; the others say where they were led to.
+            place = {"Content-Location": f"/v1/TEMP_test/{target}"}
+            if request.method == "POST":
+                return Reply(307)
+            reply = self._object(request, target.partition("/")[0], target, query)
+            return dataclasses.replace(reply, headers={**reply.headers, **place})
         data, headers = self.objects[path]
         if request.method == "DELETE":
-            del self.objects[path]
-            self.manifests.pop(path, None)
+            for each in (self.objects, self.manifests, self.links):
+                each.pop(path, None)  # type: ignore[attr-defined]
             return Reply(204)
-        if query.get("multipart-manifest") == "get":
+        if request.method == "POST":
+            kept = {"content-type", "x-static-large-object"}
+            left = {name: value for name, value in headers.items() if name in kept}
+            self.objects[path] = data, {**left, **_metadata(request)}
+            return Reply(202)
+        if query.get("multipart-manifest") == "get" and path in self.manifests:
             return Reply(200, json.dumps(self._manifest(path)).encode())
+        if target is not None:
+            headers = {**headers, "X-Symlink-Target": target}
+        pieces = self._pieces(path)
+        if None in pieces and request.method == "GET":
+            return Reply(409)
+        if None not in pieces:
+            data = b"".join(each or b"" for each in pieces)
         tag = hashlib.md5(data).hexdigest()
         if request.method == "HEAD":
             return Reply(200, data, {**headers, "ETag": tag})
         return serve(request, data, tag=tag, headers=dict(headers))
+
+    def _pieces(self, path: str) -> list[bytes | None]:
+        """Return what an object is made of; ``None`` for a segment that is not there."""
+        data, headers = self.objects.get(path, (None, {}))
+        if "x-static-large-object" in headers:
+            return [piece for each in self.manifests[path] for piece in self._pieces(each)]
+        prefix = unquote(headers.get("x-object-manifest", ""))
+        if not prefix:
+            return [data]
+        return [self.objects[each][0] for each in self.names if each.startswith(prefix)]
 
     def _manifest(self, path: str) -> list[dict[str, Any]]:
         parts = ((each, self.objects.get(each, (b"", {}))[0]) for each in self.manifests[path])
@@ -178,11 +217,9 @@ class SmallSwift:
         if request.headers.get("if-none-match") == "*" and path in self.objects:
             return _report("412 Precondition Failed") if manifest else Reply(412)
         data = request.body
-        headers = {
-            name: value
-            for name, value in request.headers.items()
-            if name.startswith("x-object-m") or name == "content-type"
-        }
+        headers = _metadata(request)
+        if "x-symlink-target" in request.headers:
+            self.links[path] = request.headers["x-symlink-target"]
         if manifest:
             parts = [each["path"].lstrip("/") for each in json.loads(request.body)]
             missing = [each for each in parts if each not in self.objects]
@@ -196,6 +233,14 @@ class SmallSwift:
         if manifest:
             return _report("201 Created", Etag=f'"{tag}"')
         return Reply(201, headers={"ETag": tag})
+
+
+def _metadata(request: Request) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in request.headers.items()
+        if name.startswith("x-object-m") or name == "content-type"
+    }
 
 
 def _report(status: str, **more: Any) -> Reply:

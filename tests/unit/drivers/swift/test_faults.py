@@ -25,7 +25,6 @@ from store_lib.exceptions import (
     Forbidden,
     NotAuthenticated,
     NotFound,
-    NotSupported,
     RemoteServiceUnavailable,
     StorageFull,
     StoreError,
@@ -267,87 +266,6 @@ def _incomplete(key: str) -> Any:
     return Incomplete(key, None, None, 0.0)
 
 
-def test_many_pages(small: SmallSwift, store: Store) -> None:
-    """Listings of many pages are read to the end; two names for a page stand for ten thousand."""
-    small.page = 2
-    for number in range(3):
-        store.add(f"id{number}", [LARGE])
-    assert [each.object_id for each in store.list()] == [f"id{number}" for number in range(3)]
-    for number in range(3):
-        del small.objects[f"glance/id{number}"]
-    assert len(list(store.list_incomplete())) == 3
-    assert len(store.sweep(0)) == 3
-    assert not small.names
-
-
-def test_segments_are_deleted_side_by_side(small: SmallSwift, store: Store) -> None:
-    """The deletes of all segments are at work at the same time; manifests wait for them."""
-    uri = store.add("id", [LARGE]).uri
-    barrier = threading.Barrier(3)
-
-    def meet(_: Request) -> None:
-        barrier.wait(60)
-
-    small.fail(r"^DELETE .*/\.segments/", meet)
-    store.delete(uri)
-    assert not small.names
-    assert small.sent("DELETE")[-1].endswith("/glance/id")
-
-
-def test_segments_that_cannot_be_deleted_for_a_while(
-    small: SmallSwift, open_store: Callable[..., Store]
-) -> None:
-    """Failures that pass cost a repeat of what failed, and never the manifest before the rest."""
-    store = open_store(**small.options(transfer_attempts=2))
-    uri = store.add("id", [LARGE]).uri
-    small.fail(r"^DELETE .*/0000000[12]$", Reply(503), times=2)
-    store.delete(uri)
-    assert not small.names
-    uri = store.add("id", [LARGE]).uri
-    small.fail(r"^DELETE .*/00000002$", Reply(503))
-    with pytest.raises(RemoteServiceUnavailable, match="503"):
-        store.delete(uri)
-    assert [each.rpartition("/")[2] for each in small.names] == ["00000002", "id"]
-
-
-def test_nested_manifests_that_cannot_be_deleted_for_a_while(
-    small: SmallSwift, open_store: Callable[..., Store]
-) -> None:
-    """A repeated delete finds some of the nested manifests gone, and still takes the object."""
-    store = open_store(**small.options(swift_store_manifest_entries=2))
-    uri = store.add("id", [LARGE + LARGE]).uri
-    small.fail(r"^DELETE .*/m1-000002$", Reply(503), times=1)
-    store.delete(uri)
-    assert not small.names
-
-
-def test_segments_of_a_dynamic_object_that_stay_are_told(
-    small: SmallSwift, open_store: Callable[..., Store]
-) -> None:
-    """A repeated delete would not find the object any more: what is left is named, and swept."""
-    store = open_store(**small.options(swift_store_manifest="dynamic"))
-    uri = store.add("id", [LARGE]).uri
-    small.fail(r"^DELETE .*/00000002$", Reply(503), times=1)
-    with pytest.raises(BackendException, match=r"glance/\.segments/id/.*503.*sweep") as caught:
-        store.delete(uri)
-    assert caught.value.status is ErrorStatus.PERMANENT
-    assert [each.rpartition("/")[2] for each in small.names] == ["00000002"]
-    assert len(store.sweep(0)) == 1
-    assert not small.names
-
-
-def test_a_manifest_that_others_made(small: SmallSwift, store: Store) -> None:
-    """Data and ranges in a manifest do not keep it from being deleted, but from being copied."""
-    uri = store.add("id", [LARGE]).uri
-    entries = small._manifest("glance/id")
-    entries = [{"data": "eA=="}, {**entries[0], "range": "0-9"}, *entries]
-    small.fail(r"multipart-manifest=get", Reply(200, json.dumps(entries).encode()))
-    with pytest.raises(NotSupported, match="has ranges or data"):
-        store.copy(uri, "copy")
-    store.delete(uri)
-    assert not small.names
-
-
 @pytest.mark.parametrize("cut_at", [0, 1, 300_000])
 def test_a_cut_download_goes_on(small: SmallSwift, store: Store, cut_at: int) -> None:
     """A body that is cut is asked for from there on, of the very same object."""
@@ -374,6 +292,54 @@ def test_retry_get_count_adds_repeats(small: SmallSwift, open_store: Callable[..
     with store.get(uri) as reader:
         assert reader.read() == LARGE
     small.fail(r"^GET .*/glance/id$", cut, times=3)
+    with store.get(uri) as reader, pytest.raises(RemoteServiceUnavailable, match="was cut"):
+        reader.read()
+
+
+def test_repeats_of_a_cut_download_are_added_and_not_multiplied(
+    small: SmallSwift, open_store: Callable[..., Store]
+) -> None:
+    """swift_store_retry_get_count counts once for a download, and not for each of its repeats."""
+    store = open_store(**small.options(swift_store_retry_get_count=5, transfer_attempts=3))
+    uri = store.add("id", [LARGE]).uri
+    before = len(small.sent("GET"))
+
+    def cut(request: Request) -> Reply:
+        return dataclasses.replace(small.usual(request), cut=0, then="fin")
+
+    small.fail(r"^GET .*/glance/id$", cut)
+    with store.get(uri) as reader, pytest.raises(RemoteServiceUnavailable, match="was cut"):
+        reader.read()
+    assert len(small.sent("GET")) - before == 5 + 3
+
+
+def test_new_metadata_during_a_download_are_no_new_object(small: SmallSwift, store: Store) -> None:
+    """A POST alters the time of an object and not its bytes: a cut download goes on."""
+    uri = store.add("id", [LARGE]).uri
+    days = iter(range(1, 10))
+
+    def cut(request: Request) -> Reply:
+        reply = small.usual(request)
+        date = f"Mon, 0{next(days)} Jan 2001 00:00:00 GMT"
+        reply.headers["Last-Modified"] = date
+        return dataclasses.replace(reply, cut=1000, then="fin")
+
+    small.fail(r"^GET .*/glance/id$", cut, times=2)
+    with store.get(uri) as reader:
+        assert reader.read() == LARGE
+
+
+def test_without_an_etag_nothing_is_resumed(small: SmallSwift, store: Store) -> None:
+    """Of a dynamic object of very many segments no answer says whether it is the same still."""
+    uri = store.add("id", [LARGE]).uri
+
+    def cut(request: Request) -> Reply:
+        reply = small.usual(request)
+        reply.headers |= {"ETag": None, "Last-Modified": "Mon, 01 Jan 2001 00:00:00 GMT"}
+        reply.headers["Date"] = "Mon, 01 Jan 2001 01:00:00 GMT"
+        return dataclasses.replace(reply, cut=1000, then="fin")
+
+    small.fail(r"^GET .*/glance/id$", cut, times=1)
     with store.get(uri) as reader, pytest.raises(RemoteServiceUnavailable, match="was cut"):
         reader.read()
 
