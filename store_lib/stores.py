@@ -297,14 +297,18 @@ class Stores:
         """Ask the named store, or those whose URIs look like this until one has the object."""
         if store is not None:
             return call(self[store])
-        found: StoreError | None = None
+        missing: StoreError | None = None
+        foreign: StoreError | None = None
         for each in self._candidates(uri):
             try:
                 return call(each)
             except NotFound as error:
-                found = found or error
-        assert found is not None
-        raise found
+                missing = missing or error
+            except BadStoreUri as error:  # more was needed than the configuration to see that
+                foreign = foreign or error
+        problem = missing or foreign
+        assert problem is not None
+        raise problem
 
     def _candidates(self, uri: str) -> list[Store]:
         """Return the stores that a URI may belong to, by the configuration alone.

@@ -1,10 +1,11 @@
 """Requests to one account: a token on each, connections pooled, every refusal an error."""
 
+import contextlib
 import dataclasses
 import functools
 import http.client
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
@@ -13,7 +14,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
-from store_lib.clients.answers import modified, seconds_of
+from store_lib.clients.answers import modified, retry_after, seconds_of
 from store_lib.clients.network_errors import Server, unreachable
 from store_lib.clients.process import PerProcess
 from store_lib.driver import Body, Repeater, Together
@@ -210,7 +211,8 @@ class Account:
         if status == 401:
             self.login.renew(token)
         if not 200 <= status < 300 and status not in allowed:
-            raise refused(status, self._what(method, path), said)
+            later = retry_after(answer.headers)
+            raise refused(status, self._what(method, path), said, later)
         return status, report
 
     def _what(self, method: str, path: str) -> str:
@@ -294,13 +296,19 @@ class Account:
                 return
             yield answer
 
-    def delete(self, path: str) -> bool:
-        """Delete an object, again after a temporary error, and say whether it was there."""
+    def delete(self, path: str, failure: StoreError | None = None) -> bool:
+        """Delete an object, again after a temporary error, and say whether it was there.
+
+        :param failure: what a first try has raised already
+        """
+        failures = [] if failure is None else [failure]
         tried = False
 
         def delete() -> bool:
             nonlocal tried
             again, tried = tried, True
+            if failures:
+                raise failures.pop()
             # Of one that is not there any more a request before has lost its answer.
             return self.ask("DELETE", path, 404).status != 404 or again
 
@@ -309,24 +317,34 @@ class Account:
     def delete_all(self, paths: Iterable[str]) -> None:
         """Delete many objects, those that are not there included, several at once.
 
-        Servers can delete in bulk too, but only two at once unless told otherwise.
+        What fails is tried again once all others are done with.  Servers can delete in bulk too,
+        but only two at once unless told otherwise.
 
         :raises StoreError: some could not be deleted; others were
         """
-        failed: dict[str, StoreError] = {}
+        left: dict[str, StoreError | None] = dict.fromkeys(paths)
 
-        def delete(path: str) -> None:
+        def attempt(delete: Callable[[str], object], path: str) -> None:
             try:
-                self.delete(path)
+                delete(path)
             except StoreError as error:
-                failed[path] = error
-                if len(failed) > _FAILURES:
+                left[path] = error
+                if sum(each is not None for each in list(left.values())) > _FAILURES:
                     raise
+            else:
+                del left[path]
 
-        self.together([functools.partial(delete, path) for path in paths], _AT_ONCE)
-        for first in failed.values():
-            first.add_note(f"Not deleted: {', '.join(unquote(path) for path in sorted(failed))}")
-            raise first
+        def work(delete: Callable[[str], object]) -> None:
+            calls = [functools.partial(attempt, delete, path) for path in left]
+            with contextlib.suppress(StoreError):  # it is kept
+                self.together(calls, _AT_ONCE)
+
+        work(lambda path: self.ask("DELETE", path, 404))
+        failures, left = left, dict.fromkeys(left)
+        work(lambda path: self.delete(path, failures[path]))
+        for error in filter(None, left.values()):
+            error.add_note(f"Not deleted: {', '.join(unquote(path) for path in left)}")
+            raise error
 
 
 def path_of(container: str, name: str | None = None) -> str:

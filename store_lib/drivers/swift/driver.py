@@ -1,9 +1,10 @@
 """The Swift driver: objects in one account, in several, or in each tenant's own."""
 
 import contextlib
+import dataclasses
 import importlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Stat
 from store_lib.drivers.swift import names, references
@@ -24,6 +25,7 @@ from store_lib.drivers.swift.temporary_urls import temporary_url
 from store_lib.drivers.swift.tenancy import MultiTenant, SingleTenant, Tenancy
 from store_lib.drivers.swift.writer import Plan, SwiftWriter
 from store_lib.exceptions import (
+    BackendException,
     BadStoreConfiguration,
     BadStoreUri,
     DriverLoadFailure,
@@ -35,6 +37,8 @@ from store_lib.exceptions import (
     StoreError,
 )
 from store_lib.location import Location
+
+R = TypeVar("R")
 
 
 class SwiftDriver(Driver):
@@ -70,9 +74,10 @@ class SwiftDriver(Driver):
                 "swift_store_config_file is for single-tenant stores, and swift_store_multi_tenant "
                 "is set. Unset one of them."
             )
-        known = references.load(conf, self.store_id)
+        watched = references.Watched(conf, self.store_id)
+        known = watched.first
         kind = MultiTenant if conf.swift_store_multi_tenant else SingleTenant
-        self._tenancy = kind(self.store_id, conf, self.together, self.retry, known)
+        self._tenancy = kind(self.store_id, conf, self.together, self.retry, watched)
         if known.problem is not None:
             raise known.problem  # from here on other accounts can be read
         if not conf.swift_store_multi_tenant:
@@ -100,10 +105,26 @@ class SwiftDriver(Driver):
     def holds(self, location: Location) -> bool:
         return isinstance(location, SwiftLocation) and self._tenancy.holds(location)
 
-    def _find(self, location: Location, context: Any) -> Place:
+    def _find(self, location: Location, context: Any) -> list[Place]:
+        """Return where the object may be: as the URI is decoded, and as it stands."""
         if not isinstance(location, SwiftLocation):
             raise BadStoreUri("Expected a Swift URI, got %(uri)s", uri=location.uri)
-        return self._tenancy.find(location, context)
+        place = self._tenancy.find(location, context)
+        if location.literal is None:
+            return [place]
+        container, name = location.literal
+        return [place, dataclasses.replace(place, container=container, name=name)]
+
+    def _first(self, location: Location, context: Any, call: Callable[[Place], R]) -> R:
+        """Make a call for the first place where the object is."""
+        missing: NotFound | None = None
+        for place in self._find(location, context):
+            try:
+                return call(place)
+            except NotFound as error:
+                missing = missing or error
+        assert missing is not None
+        raise missing
 
     def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> SwiftWriter:
         tenancy = self._tenancy
@@ -127,29 +148,40 @@ class SwiftDriver(Driver):
 
     def read(self, location: Location, offset: int, length: int | None, *, context: Any) -> Reader:
         again = self.conf.swift_store_retry_get_count
-        return SwiftReader(self._find(location, context), offset, length, again)
+        return self._first(
+            location, context, lambda place: SwiftReader(place, offset, length, again)
+        )
 
     def stat(self, location: Location, *, context: Any) -> Stat:
-        place = self._find(location, context)
-        head = self._head(place)
+        place, head = self._first(location, context, self._head)
         size = head.size if head.size is not None else listed_size(place, head.headers)
         return Stat(size, head.modified)
 
-    def _head(self, place: Place) -> Answer:
+    def _head(self, place: Place) -> tuple[Place, Answer]:
         head = place.account.ask("HEAD", place.path, 404)
         if head.status == 404:
             raise not_there(place, head.headers)
         check_manifest(place, head)
-        return head
+        return place, head
 
     def delete(self, location: Location, *, context: Any) -> None:
-        place = self._find(location, context)
+        places = self._find(location, context)
+        newest = len(places) > 1
+        heads = [(each, each.account.itself("HEAD", each.path, newest=newest)) for each in places]
+        found = [(place, head) for place, head in heads if head is not None]
+        if len(found) > 1:
+            raise BackendException(
+                f"The URI may mean either of two objects, {found[0][0]} and {found[1][0]}, and "
+                "nothing was deleted. Name one of them: a percent sign that is meant as such is "
+                "written as %25 in a URI, and other characters may stand in it as they are."
+            )
+        if not found:
+            for place in places:
+                self._finish_delete(place, place.account.storage_url + place.path)
+            raise NotFound(image=places[0].shown)
+        [(place, head)] = found
         account = place.account
         url = account.storage_url + place.path
-        head = account.itself("HEAD", place.path)
-        if head is None:
-            self._finish_delete(place, url)
-            raise NotFound(image=place.location.shown)
         self._deleting.add(url)
         try:
             self._remove(place, head)
@@ -172,7 +204,7 @@ class SwiftDriver(Driver):
         elif manifest is not None and head.link is None:
             delete_dynamic(account, place.container, place.name, *manifest)
         elif not account.delete(place.path):
-            raise NotFound(image=place.location.shown)
+            raise NotFound(image=place.shown)
 
     def _finish_delete(self, place: Place, url: str) -> None:
         """Remove the container of an object that is not there, if that was deleted.
@@ -217,8 +249,7 @@ class SwiftDriver(Driver):
     def copy(
         self, location: Location, object_id: str, *, nonce: str, context: Any
     ) -> SwiftLocation:
-        origin = self._find(location, context)
-        head = self._head(origin)
+        origin, head = self._first(location, context, self._head)
         with self.create(object_id, None, nonce=nonce, context=context) as writer:
             return writer.copy_from(origin, head)
 
@@ -234,7 +265,6 @@ class SwiftDriver(Driver):
         tenancy = self._tenancy
         if not isinstance(tenancy, MultiTenant):
             raise self._unsupported("set access lists: its objects share a container")
-        place = self._find(location, context)
         # Any user with a login; ".r:*" would be everybody, logged in or not.
         readers = ["*:*"] if public else [f"{each}:*" for each in read_tenants]
         writers = [f"{each}:*" for each in write_tenants]
@@ -242,13 +272,16 @@ class SwiftDriver(Driver):
             "X-Container-Read": ",".join([*readers, *tenancy.admins]),
             "X-Container-Write": ",".join([*writers, *tenancy.admins]),
         }
-        path = path_of(place.container)
-        if place.account.ask("POST", path, 404, headers=headers, body=b"").status == 404:
-            raise NotFound(image=place.location.shown)
+
+        def post(place: Place) -> None:
+            path = path_of(place.container)
+            if place.account.ask("POST", path, 404, headers=headers, body=b"").status == 404:
+                raise NotFound(image=place.shown)
+
+        self._first(location, context, post)
 
     def url(self, location: Location, *, expires: int, context: Any) -> str:
-        place = self._find(location, context)
-        self._head(place)
+        place, _ = self._first(location, context, self._head)
         return temporary_url(place, expires)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from urllib3.response import BaseHTTPResponse
 
+from store_lib.clients.answers import retry_after
 from store_lib.clients.network_errors import BUSY, Server, quoted
 from store_lib.exceptions import (
     BackendException,
@@ -32,11 +33,12 @@ def server_of(url: str) -> Server:
     )
 
 
-def refused(status: int, what: str, said: str = "") -> StoreError:
+def refused(status: int, what: str, said: str = "", later: float | None = None) -> StoreError:
     """Return the error that an answer with this status means.
 
     :param what: what was to be done, such as ``Adding c/o to http://host``
     :param said: the beginning of the answer's body
+    :param later: seconds after which the server asks to be tried again
     """
     if status == 401:
         # The next attempt is made with another token.
@@ -59,13 +61,15 @@ def refused(status: int, what: str, said: str = "") -> StoreError:
     if status == 507:
         return StorageFull(f"{what} failed: the cluster has no room (507).")
     if status in _BUSY:
-        return RemoteServiceUnavailable(f"{what} failed: Swift cannot serve now ({status}{said}).")
+        return RemoteServiceUnavailable(
+            f"{what} failed: Swift cannot serve now ({status}{said}).", retry_after=later
+        )
     return BackendException(f"{what} failed: Swift answered {status}{said}.")
 
 
 def refusal(response: BaseHTTPResponse, what: str) -> StoreError:
     """Return the error that an answer means, quoting what it says."""
-    return refused(response.status, what, quoted(response))
+    return refused(response.status, what, quoted(response), retry_after(response.headers))
 
 
 def report_of(body: bytes) -> dict[str, Any] | None:

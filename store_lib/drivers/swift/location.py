@@ -33,6 +33,9 @@ class SwiftLocation(Location):
     url: str | None = None
     user: str | None = None
     key: str | None = None
+    #: Container and name as they stand in the URI, where percent signs may be meant as such:
+    #: glance_store writes ``a%20b`` for an object of that name, this library for ``a b``.
+    literal: tuple[str, str] | None = None
 
     @classmethod
     def of_reference(cls, reference: str, container: str, name: str) -> Self:
@@ -60,12 +63,13 @@ class SwiftLocation(Location):
         parts = uri.partition("://")[2].rsplit("/", 2)
         if len(parts) != 3 or not all(parts):
             raise _bad(uri, "three parts: where, container and object")
-        address, container, name = parts
+        address, *written = parts
         try:
             uri.encode()
-            container, name = (unquote(each, errors="strict") for each in (container, name))
+            container, name = (unquote(each, errors="strict") for each in written)
         except UnicodeError:
             raise _bad(uri, "text in UTF-8") from None
+        literal = (written[0], written[1]) if written != [container, name] else None
         if "/" in container or has_dots(container) or has_dots(name):
             raise _bad(uri, "a container without '/', and no '.' or '..' in a path")
         if is_segment(name):
@@ -73,7 +77,7 @@ class SwiftLocation(Location):
         if scheme == "swift+config":
             if "/" in address or "@" in address:
                 raise _bad(uri, "the name of a reference before the container")
-            return cls(uri, container, name, reference=unquote(address))
+            return cls(uri, container, name, reference=unquote(address), literal=literal)
         credentials, at, host = address.rpartition("@")
         url = f"{'http' if scheme == 'swift+http' else 'https'}://{host}"
         try:
@@ -83,11 +87,12 @@ class SwiftLocation(Location):
         if not good or any(mark in host for mark in "?#\\ ") or not host.isprintable():
             raise _bad(uri, "a host before the container")
         if not at:
-            return cls(uri, container, name, url=url)
+            return cls(uri, container, name, url=url, literal=literal)
         user, colon, key = credentials.rpartition(":")
         if not colon or not user:
             raise _bad(uri, "user:key before the @")
-        return cls(uri, container, name, url=url, user=unquote(user), key=unquote(key))
+        user, key = unquote(user), unquote(key)
+        return cls(uri, container, name, url=url, user=user, key=key, literal=literal)
 
     @property
     def uri(self) -> str:

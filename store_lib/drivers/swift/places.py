@@ -33,6 +33,14 @@ class Place:
         """The object's path below the account."""
         return path_of(self.container, self.name)
 
+    @property
+    def shown(self) -> str:
+        """Container and object, for messages."""
+        return f"{self.container}/{self.name}"
+
+    def __str__(self) -> str:
+        return self.shown
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Containers:

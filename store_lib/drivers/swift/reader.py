@@ -60,7 +60,7 @@ class SwiftReader(RangedReader):
 
     def __init__(self, place: Place, offset: int, length: int | None, again: int) -> None:
         self._left = again
-        source = SwiftObject(place, place.location.shown, place.account.server)
+        source = SwiftObject(place, place.shown, place.account.server)
         super().__init__(source, offset, length)
         headers = {} if self._first.response is None else self._first.response.headers
         try:
@@ -98,9 +98,9 @@ def listed_size(place: Place, headers: Mapping[str, str]) -> int | None:
 def not_there(place: Place, headers: Mapping[str, str]) -> NotFound:
     """Return the error for an object that a server does not have, by the answer that says so."""
     if "Content-Location" not in headers:
-        return NotFound(image=place.location.shown)
+        return NotFound(image=place.shown)
     return NotFound(
-        f"{place.location.shown} is a symbolic link, and what it leads to is not there. Restore "
+        f"{place.shown} is a symbolic link, and what it leads to is not there. Restore "
         "that, or delete the link."
     )
 
@@ -113,7 +113,7 @@ def check_manifest(place: Place, head: Answer) -> None:
     lost = lost_segments(place.account, place.container, place.name, head)
     if lost is not None:
         raise BackendException(
-            f"{place.location.shown} is empty, but has segments below {lost}: a POST of metadata "
+            f"{place.shown} is empty, but has segments below {lost}: a POST of metadata "
             "has removed the header X-Object-Manifest, which names them. Set it again, as in: "
             f"swift post -H 'X-Object-Manifest: {lost}' {place.container} {place.name}"
         )

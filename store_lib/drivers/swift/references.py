@@ -3,12 +3,16 @@
 import configparser
 import contextlib
 import dataclasses
+import logging
+import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from store_lib.clients.keystone import Credentials
 from store_lib.exceptions import BadStoreConfiguration
 from store_lib.options import StoreOptions
+
+_LOG = logging.getLogger(__name__)
 
 _KNOWN = (
     "auth_address",
@@ -68,6 +72,53 @@ class References:
             ):
                 return each
         return None
+
+
+class Watched:
+    """The accounts as the options and the file have them now.
+
+    The file is read again when it has changed.  What cannot be used then is warned of, once for
+    each change, and what was read before stays in use.
+
+    :raises BadStoreConfiguration: there is no account, or the file cannot be read or parsed
+    """
+
+    def __init__(self, options: StoreOptions, store_id: str) -> None:
+        self._options = options
+        self._store_id = store_id
+        self._seen = self._state()
+        self._known = self.first = load(options, store_id)
+
+    def _state(self) -> tuple[int, ...] | None:
+        """Return what changes with the file."""
+        path = self._options.swift_store_config_file
+        try:
+            found = os.stat(path) if path else None
+        except OSError:
+            return None
+        return found and (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
+
+    def now(self) -> References:
+        """Return the accounts."""
+        state = self._state()
+        if state == self._seen:
+            return self._known
+        self._seen = state  # before it is read, so that no change is missed
+        try:
+            known = load(self._options, self._store_id)
+            problem = known.problem
+        except BadStoreConfiguration as error:
+            problem = error
+        if problem is None:
+            self._known = known
+        else:
+            _LOG.warning(
+                "Store %s: swift_store_config_file has changed and cannot be used, so what was "
+                "read before stays in use: %s",
+                self._store_id,
+                problem,
+            )
+        return self._known
 
 
 def _address(url: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import urllib3
 from urllib3.util import Timeout
@@ -20,7 +20,7 @@ from store_lib.drivers.swift.account import Account
 from store_lib.drivers.swift.location import SwiftLocation
 from store_lib.drivers.swift.logins import KeystoneAccount, Login, login_of
 from store_lib.drivers.swift.places import Containers, Place
-from store_lib.drivers.swift.references import AccountSettings, References
+from store_lib.drivers.swift.references import AccountSettings, References, Watched
 from store_lib.drivers.swift.trusts import Trustee
 from store_lib.drivers.swift.writer import Lasting
 from store_lib.exceptions import BadStoreConfiguration, BadStoreUri, MissingCredentialError
@@ -138,10 +138,10 @@ class SingleTenant(Tenancy):
         options: StoreOptions,
         together: Together,
         retry: Repeater,
-        known: References,
+        watched: Watched,
     ) -> None:
         super().__init__(store_id, options, together, retry)
-        self.known = known
+        self._watched = watched
         self.containers = Containers(options.swift_store_create_container_on_put, {}, own=False)
         self._container: str = options.swift_store_container
         self._seed: int = options.swift_store_multiple_containers_seed
@@ -159,16 +159,26 @@ class SingleTenant(Tenancy):
             return self._container
         return names.seeded(self._container, object_id, self._seed)
 
+    @property
+    def known(self) -> References:
+        """The accounts that are configured now."""
+        return self._watched.now()
+
     def holds(self, location: SwiftLocation) -> bool:
-        return location.reference is None or location.reference in self.known.accounts
+        if location.reference is not None:
+            return location.reference in self.known.accounts
+        endpoint = self.options.swift_store_endpoint
+        # Without one the login tells which account is the store's own.
+        return location.user is not None or not endpoint or _same(endpoint, location.url)
 
     def own(self, context: Any) -> Account:
-        if self.known.default is None:
+        known = self.known
+        if known.default is None:
             raise MissingCredentialError(
                 f"Store {self.store_id} has no account for new objects. Configure "
                 "swift_store_config_file."
             )
-        return self._account(self.known.account(self.known.default))
+        return self._account(known.account(known.default))
 
     def location(self, account: Account, container: str, name: str) -> SwiftLocation:
         return SwiftLocation.of_reference(str(self.known.default), container, name)
@@ -190,25 +200,26 @@ class SingleTenant(Tenancy):
                 yield each
 
     def _account_of(self, location: SwiftLocation) -> Account:
+        known = self.known
         if location.reference is not None:
-            if location.reference not in self.known.accounts:
+            if location.reference not in known.accounts:
                 raise BadStoreUri(
                     f"The Swift URI names the account {location.reference!a}, which store "
                     f"{self.store_id} does not have. Its accounts are: "
-                    f"{', '.join(self.known.accounts) or 'none'}."
+                    f"{', '.join(known.accounts) or 'none'}."
                 )
-            return self._account(self.known.account(location.reference))
+            return self._account(known.account(location.reference))
         assert location.url is not None
         if location.user is None or location.key is None:
             account = self.own(None)
-            # The store's token goes nowhere but to the store's server.
-            if _origin(account.storage_url) != _origin(location.url):
+            # The store's token may do more elsewhere than whoever wrote the URI.
+            if not _same(account.storage_url, location.url):
                 raise BadStoreUri(
-                    f"The Swift URI leads to {_shown(location.url)}, which is not the server of "
-                    f"store {self.store_id}."
+                    f"Expected a URI in the account of store {self.store_id}, "
+                    f"{_shown(account.storage_url)}, got one in {_shown(location.url)}."
                 )
-            return self.account(account.login, location.url)
-        settings = self.known.matching(location.url, location.user)
+            return account
+        settings = known.matching(location.url, location.user)
         if settings is None:
             # Its own credentials go to its own address, and none of the configuration's.
             settings = references.of_uri(
@@ -226,9 +237,23 @@ class SingleTenant(Tenancy):
     def _account(self, settings: AccountSettings) -> Account:
         found = self._accounts.get(settings)
         if found is None:
+            self._forget_others()
             login = self._login(settings, self.keystone)
             found = self._accounts.setdefault(settings, self.account(login))
         return found
+
+    def _forget_others(self) -> None:
+        """Forget the logins of settings that the file no longer has."""
+        present = [
+            each for each in self.known.accounts.values() if isinstance(each, AccountSettings)
+        ]
+        for settings in list(self._accounts):
+            if settings not in present:
+                self._accounts.pop(settings, None)
+        kept = {each.credentials for each in present}
+        for credentials in list(self._logins):
+            if credentials not in kept and (login := self._logins.pop(credentials, None)):
+                login.close()
 
 
 class MultiTenant(Tenancy):
@@ -240,9 +265,10 @@ class MultiTenant(Tenancy):
         options: StoreOptions,
         together: Together,
         retry: Repeater,
-        known: References,
+        watched: Watched,
     ) -> None:
         super().__init__(store_id, options, together, retry)
+        known = watched.first
         #: Who may always read and write, as Swift writes it.
         self.admins = tuple(
             each if ":" in each else f"{each}:*" for each in options.swift_store_admin_tenants
@@ -325,6 +351,14 @@ def _origin(url: str) -> tuple[str, str, int | None]:
     return parts.scheme, parts.hostname or "", parts.port or default
 
 
+def _same(url: str, other: str | None) -> bool:
+    """Tell whether two storage URLs are one."""
+    if other is None or _origin(url) != _origin(other):
+        return False
+    paths = [unquote(urlsplit(each).path).rstrip("/") for each in (url, other)]
+    return paths[0] == paths[1]
+
+
 def _shown(url: str) -> str:
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -142,11 +142,11 @@ class SwiftWriter(PartWriter):
         account = self._account
         if origin.account.storage_url != account.storage_url:
             raise NotSupported(
-                f"Swift does not copy between accounts: {origin.location.shown} is in another one."
+                f"Swift does not copy between accounts: {origin.shown} is in another one."
             )
         if head.followed and not head.is_in(account.storage_url):
             raise NotSupported(
-                f"Swift does not copy between accounts: {origin.location.shown} is a symbolic link "
+                f"Swift does not copy between accounts: {origin.shown} is a symbolic link "
                 "into another one."
             )
         manifest = dynamic_of(head.headers)

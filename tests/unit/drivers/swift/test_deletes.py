@@ -15,6 +15,7 @@ from store_lib.exceptions import (
     NotSupported,
     RemoteServiceUnavailable,
 )
+from tests.clock import SkippingClock
 from tests.scripted_server import Reply, Request
 from tests.unit.drivers.swift.small_swift import SmallSwift
 
@@ -157,6 +158,18 @@ def test_every_page_of_a_listing_is_repeated(small: SmallSwift, store: Store, fa
     assert len(list(store.list_incomplete())) == 3
     seen.clear()
     assert len(store.sweep(0)) == 3
+
+
+def test_a_busy_server_says_when_to_come_back(
+    small: SmallSwift, store: Store, clock: SkippingClock
+) -> None:
+    """Retry-After of any refusal is the least pause before the next try."""
+    uri = store.add("id", [LARGE]).uri
+    for pattern in (r"^HEAD .*/glance/id", r"^DELETE .*/00000001$", r"^GET .*/glance\?"):
+        small.fail(pattern, Reply(429, headers={"Retry-After": "7"}), times=1)
+    list(store.list())
+    store.delete(uri)
+    assert clock.pauses == [7.0, 7.0, 7.0]
 
 
 def test_a_listing_that_stays_away_is_told_once(

@@ -1,0 +1,171 @@
+"""Which object a URI means: of which account, of which store, and by which of two names."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from store_lib import Store, Stores
+from store_lib.exceptions import (
+    AuthorizationFailure,
+    BackendException,
+    BadStoreUri,
+    NotFound,
+)
+from tests.scripted_server import Reply
+from tests.unit.drivers.swift.small_swift import KEY, SmallSwift
+
+
+def _read(store: Store | Stores, uri: str, **more: Any) -> bytes:
+    with store.get(uri, **more) as reader:
+        return bytes(reader.read())
+
+
+def _storage(small: SmallSwift, account: str, path: str) -> str:
+    return f"swift+{small.server.url}/v1/{account}/{path}"
+
+
+@pytest.mark.parametrize("endpoint", [False, True])
+def test_only_the_stores_own_account_is_obeyed(
+    small: SmallSwift, open_store: Callable[..., Store], endpoint: bool
+) -> None:
+    """The service's login may do more in other accounts than whoever wrote a URI into them."""
+    more = {"swift_store_endpoint": f"{small.server.url}/v1/TEMP_test/"} if endpoint else {}
+    store = open_store(**small.options(**more))
+    store.add("id", [b"own"])
+    own = _storage(small, "TEMP_test", "glance/id")
+    assert _read(store, own) == _read(store, own.replace("TEMP_", "%54EMP%5F")) == b"own"
+    for account in ("TEMP_other", "TEMP_test/TEMP_other", "TEMP_tes", ""):
+        foreign = _storage(small, account, "glance/id")
+        for call in (store.get, store.stat, store.delete, store.url):
+            with pytest.raises(BadStoreUri, match="Expected a URI in the account of store it"):
+                call(foreign)
+        with pytest.raises(BadStoreUri):
+            store.copy(foreign, "copy")
+    assert not [each for each in small.server.requests if "TEMP_other" in each.target]
+    store.delete(own)
+    assert not small.names
+
+
+@pytest.mark.parametrize("order", ["one:swift, many:swift", "many:swift, one:swift"])
+@pytest.mark.parametrize("endpoint", [False, True])
+def test_of_two_kinds_of_stores_the_right_one_is_asked(
+    small: SmallSwift, order: str, endpoint: bool
+) -> None:
+    """A tenant's URI goes to the multi-tenant store, with the tenant's token and none other."""
+    small.tokens.add("token-of-a-user")
+    url = f"{small.server.url}/v1/TEMP_other"
+    catalog = [{"type": "object-store", "endpoints": [{"publicURL": url}]}]
+    context = SimpleNamespace(
+        auth_token="token-of-a-user", project_id="p", user_id="u", service_catalog=catalog
+    )
+    own = {"swift_store_endpoint": f"{small.server.url}/v1/TEMP_test"} if endpoint else {}
+    small.containers.add("v1")
+    small.objects["v1/TEMP_other/glance_id/id"] = b"the tenant's", {}
+    conf = {
+        "DEFAULT": {"enabled_backends": order},
+        "glance_store": {"default_backend": "one"},
+        "one": {**small.options(**own), "transfer_attempts": 1},
+        "many": {"swift_store_multi_tenant": True, "transfer_attempts": 1},
+    }
+    with Stores.from_mapping(conf, strict=True) as stores:
+        uri = _storage(small, "TEMP_other", "glance_id/id")
+        assert _read(stores, uri, context=context) == b"the tenant's"
+        assert stores.stat(uri, context=context).size == 12
+        stores.delete(uri, context=context)
+        with pytest.raises(NotFound):
+            stores.stat(uri, context=context)
+        with pytest.raises(BadStoreUri):
+            stores.delete(uri, "one", context=context)
+    asked = [each for each in small.server.requests if "TEMP_other" in each.target]
+    assert {each.headers["x-auth-token"] for each in asked} == {"token-of-a-user"}
+    assert "DELETE /v1/TEMP_other/glance_id" in [f"{each.method} {each.target}" for each in asked]
+
+
+def test_a_percent_sign_of_glance_store_is_found(small: SmallSwift, store: Store) -> None:
+    """It wrote ids as they are, and here they are written encoded: both are read."""
+    uri = "swift+config://ref1/glance/a%20b"
+    assert store.add("a b", [b"decoded"]).uri == uri
+    assert store.add("a%20b", [b"as it stands"]).uri == "swift+config://ref1/glance/a%2520b"
+    assert _read(store, uri) == b"decoded"
+    assert store.stat(uri).size == 7
+    with pytest.raises(BackendException, match="two objects, glance/a b and glance/a%20b"):
+        store.delete(uri)
+    assert len(small.names) == 2
+    store.delete("swift+config://ref1/glance/a b")
+    assert _read(store, uri) == b"as it stands"
+    assert store.stat(uri).size == 12
+    store.delete(uri)
+    assert not small.names
+    for call in (store.get, store.stat, store.delete):
+        with pytest.raises(NotFound, match="glance/a b"):
+            call(uri)
+
+
+def test_a_delete_by_one_of_two_names_can_be_repeated(small: SmallSwift, store: Store) -> None:
+    """What a first request deleted is not told as missing."""
+    store.add("a%20b", [b"x"])
+    small.fail(
+        r"^DELETE ", lambda request: Reply(503) if small.usual(request).status < 300 else None, 1
+    )
+    store.delete("swift+config://ref1/glance/a%20b")
+    assert not small.names
+
+
+def test_a_container_with_a_percent_sign_is_found(
+    small: SmallSwift, open_store: Callable[..., Store]
+) -> None:
+    """Container and object are taken together, decoded or as they stand."""
+    store = open_store(**small.options(swift_store_container="c%41"))
+    store.add("a%20b", [b"x"])
+    assert _read(store, "swift+config://ref1/c%41/a%20b") == b"x"
+    for mixed in ("c%2541/a%20b", "c%41/a%2520b"):
+        with pytest.raises(NotFound):
+            store.stat(f"swift+config://ref1/{mixed}")
+
+
+def _write(path: Path, small: SmallSwift, key: str, name: str = "main") -> None:
+    """Write the file of accounts anew, so that it differs whatever the clock's steps are."""
+    text = (
+        f"[{name}]\nauth_version = 1\nuser = test:tester\nkey = {key}\n"
+        f"auth_address = {small.server.url}/auth/v1.0\n"
+    )
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    os.replace(new, path)
+
+
+def test_a_file_of_accounts_that_was_mended_is_read_again(
+    small: SmallSwift,
+    open_store: Callable[..., Store],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No restart is needed for a new key or a new account; a bad change leaves the old ones."""
+    path = tmp_path / "swift.conf"
+    _write(path, small, "wrong")
+    options = {**small.options(), "swift_store_config_file": str(path)}
+    for each in ("auth_version", "auth_address", "user", "key"):
+        options.pop(f"swift_store_{each}")
+    store = open_store(**options)
+    with pytest.raises(AuthorizationFailure):
+        store.add("id", [b"x"])
+    _write(path, small, KEY)
+    uri = store.add("id", [b"x"]).uri
+    assert uri == "swift+config://main/glance/id"
+    path.write_text("no section and no sense")
+    small.tokens.clear()
+    assert _read(store, uri) == _read(store, uri) == b"x"
+    assert caplog.text.count("has changed and cannot be used") == 1
+    assert "no sense" not in caplog.text
+    path.unlink()
+    assert _read(store, uri) == b"x"
+    assert caplog.text.count("cannot be read") == 1
+    _write(path, small, KEY, "other")
+    assert store.add("id2", [b"y"]).uri == "swift+config://other/glance/id2"
+    with pytest.raises(BadStoreUri, match="Its accounts are: other"):
+        store.stat(uri)
+    assert KEY not in caplog.text
