@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -129,6 +130,7 @@ class SwiftDriver(Driver):
     def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> SwiftWriter:
         tenancy = self._tenancy
         place = tenancy.new(object_id, context)
+        self._check_segment(place)
         made = False
         # One short request tells of itself what it meets.
         if size is None or size > self._plan.chunk or tenancy.containers.own:
@@ -145,6 +147,22 @@ class SwiftDriver(Driver):
             made_container=made,
             lasting=tenancy.lasting(place),
         )
+
+    def _check_segment(self, place: Place) -> None:
+        """Refuse an id that would make an object a segment of another, as glance_store lays it out.
+
+        :raises InvalidObjectId: the id is of the form ``<other>-00001``, and ``<other>`` is a
+            dynamic large object of what begins with ``<other>-``
+        """
+        other = names.numbered(place.name)
+        if other is None:
+            return
+        head = place.account.itself("HEAD", path_of(place.container, other))
+        if head is not None and dynamic_of(head.headers) == (place.container, f"{other}-"):
+            raise InvalidObjectId(
+                object_id_repr=ascii(place.name)[:80],
+                reason=f"it would become a segment of the large object {ascii(other)[:80]}.",
+            )
 
     def read(self, location: Location, offset: int, length: int | None, *, context: Any) -> Reader:
         again = self.conf.swift_store_retry_get_count
@@ -266,11 +284,11 @@ class SwiftDriver(Driver):
         if not isinstance(tenancy, MultiTenant):
             raise self._unsupported("set access lists: its objects share a container")
         # Any user with a login; ".r:*" would be everybody, logged in or not.
-        readers = ["*:*"] if public else [f"{each}:*" for each in read_tenants]
-        writers = [f"{each}:*" for each in write_tenants]
+        readers = ["*:*"] if public else [_granted(each) for each in read_tenants]
+        writers = [_granted(each) for each in write_tenants]
         headers = {
-            "X-Container-Read": ",".join([*readers, *tenancy.admins]),
-            "X-Container-Write": ",".join([*writers, *tenancy.admins]),
+            "X-Container-Read": _access_list([*readers, *tenancy.admins]),
+            "X-Container-Write": _access_list([*writers, *tenancy.admins]),
         }
 
         def post(place: Place) -> None:
@@ -286,6 +304,24 @@ class SwiftDriver(Driver):
 
     def close(self) -> None:
         self._tenancy.close()
+
+
+def _granted(tenant: str) -> str:
+    """Return all users of a tenant, as Swift writes them in an access list.
+
+    :raises Invalid: in a list it would stand for others
+    """
+    if not re.fullmatch(r"[^\s\x00-\x1f,:.*][^\s\x00-\x1f,:*]*", tenant):
+        raise Invalid(
+            f"Expected the id or the name of a tenant, without blanks, commas, colons, asterisks "
+            f"or a full stop at its start, got {ascii(tenant)[:80]}."
+        )
+    return f"{tenant}:*"
+
+
+def _access_list(entries: Sequence[str]) -> str:
+    # As the header's bytes go out: in UTF-8.
+    return ",".join(entries).encode().decode("latin-1")
 
 
 def _need_clients() -> None:

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import threading
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -18,6 +19,7 @@ from store_lib.drivers.swift.references import AccountSettings
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
+    BadStoreUri,
     RemoteServiceUnavailable,
     StoreError,
 )
@@ -135,6 +137,41 @@ class OldLogin:
         with contextlib.suppress(UnicodeError):  # neither ASCII nor UTF-8: stays as it came
             url = url.encode("latin-1").decode()
         return url, token
+
+
+class BoundLogin:
+    """A login that a URI holds; where its account lies is for the store to admit, too.
+
+    :param hosts: those that are admitted
+    """
+
+    def __init__(self, login: Login, hosts: frozenset[str]) -> None:
+        self._login = login
+        self._hosts = hosts
+        self.token = login.token
+        self.renew = login.renew
+
+    def storage_url(self) -> str:
+        """Return the account's URL.
+
+        :raises BadStoreUri: it leads to a host that is not admitted
+        """
+        url = self._login.storage_url()
+        host = host_of(url)
+        if host not in self._hosts:
+            raise BadStoreUri(
+                f"The login of the Swift URI leads to an account at {host!a}, which "
+                "swift_store_uri_login_hosts does not name."
+            )
+        return url
+
+
+def host_of(url: str) -> str | None:
+    """Return the host of a URL in lower case, ``None`` where there is none."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _refused(status: int, where: str, later: float | None) -> StoreError:

@@ -53,6 +53,12 @@ def is_segment(name: str) -> bool:
     return name == SEGMENTS.rstrip("/") or name.startswith(SEGMENTS)
 
 
+def numbered(name: str) -> str | None:
+    """Return the object of which this would be the name of a segment in glance_store's layout."""
+    other, dash, number = name.rpartition("-")
+    return other if other and dash and re.fullmatch("[0-9]+", number) else None
+
+
 def has_dots(path: str) -> bool:
     """Tell whether a part of a path is one that HTTP clients and proxies resolve."""
     return any(part in (".", "..") for part in path.split("/"))

@@ -168,6 +168,14 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "made, as Swift writes it in access lists: project:user, with an asterisk for all of "
         "either. A word without a colon is a project with all its users.",
     ),
+    cfg.ListOpt(
+        "swift_store_uri_login_hosts",
+        default=[],
+        sample_default="old-keystone.example.org, old-swift.example.org",
+        help="Hosts at which URIs with a login in them, as glance_store wrote them without a file "
+        "of accounts, may log in and have their objects. The addresses of the store's own accounts "
+        "need not be named. Whoever can choose a URI can make the service ask these hosts.",
+    ),
     cfg.BoolOpt(
         "swift_store_use_trusts",
         default=True,

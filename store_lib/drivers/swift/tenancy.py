@@ -18,7 +18,7 @@ from store_lib.driver import Repeater, Together
 from store_lib.drivers.swift import names, references
 from store_lib.drivers.swift.account import Account
 from store_lib.drivers.swift.location import SwiftLocation
-from store_lib.drivers.swift.logins import KeystoneAccount, Login, login_of
+from store_lib.drivers.swift.logins import BoundLogin, KeystoneAccount, Login, host_of, login_of
 from store_lib.drivers.swift.places import Containers, Place
 from store_lib.drivers.swift.references import AccountSettings, References, Watched
 from store_lib.drivers.swift.trusts import Trustee
@@ -221,18 +221,31 @@ class SingleTenant(Tenancy):
             return account
         settings = known.matching(location.url, location.user)
         if settings is None:
-            # Its own credentials go to its own address, and none of the configuration's.
-            settings = references.of_uri(
-                location.url,
-                location.user,
-                location.key,
-                self.options.swift_store_auth_version,
-                self.store_id,
-            )
-            # Not kept: anybody can make up as many as he likes.
-            make = functools.partial(KeystoneLogin, how=self.how)
-            return self.account(self._login(settings, make))
+            return self._account_by(location.url, location.user, location.key)
         return self._account(settings)
+
+    def _account_by(self, url: str, user: str, key: str) -> Account:
+        """Return the account whose login a URI holds.
+
+        :raises BadStoreUri: nobody has admitted the address
+        """
+        hosts = frozenset(each.lower() for each in self.options.swift_store_uri_login_hosts)
+        own = any(
+            isinstance(each, AccountSettings) and _origin(each.credentials.auth_url) == _origin(url)
+            for each in self.known.accounts.values()
+        )
+        if not own and host_of(url) not in hosts:
+            raise BadStoreUri(
+                f"The Swift URI has a login in it, for {_shown(url)}. Name its host in "
+                f"swift_store_uri_login_hosts of store {self.store_id} if it is to be asked."
+            )
+        # Its own credentials go to its own address, and none of the configuration's.
+        version = self.options.swift_store_auth_version
+        settings = references.of_uri(url, user, key, version, self.store_id)
+        # Not kept: anybody can make up as many as he likes.
+        login = self._login(settings, functools.partial(KeystoneLogin, how=self.how))
+        # Where the store logs in itself, the catalog is the store's too.
+        return self.account(login if own else BoundLogin(login, hosts))
 
     def _account(self, settings: AccountSettings) -> Account:
         found = self._accounts.get(settings)

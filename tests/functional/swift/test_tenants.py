@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from store_lib import Store
+from store_lib import Store, Stores
 from store_lib.exceptions import (
     BadStoreConfiguration,
     BadStoreUri,
@@ -74,6 +74,38 @@ def test_a_token_goes_to_the_catalogs_server_only(store: Store, demo: SimpleName
     ):
         with pytest.raises(BadStoreUri):
             store.get(uri, context=demo)
+
+
+def test_a_single_tenant_store_beside_a_multi_tenant_one(
+    keystone: Keystone, swift: Swift, demo: SimpleNamespace, container: str, tmp_path: Path
+) -> None:
+    """A tenant's URI is the multi-tenant store's, however much the other's login may do."""
+    conf = {
+        "DEFAULT": {"enabled_backends": "one:swift, many:swift"},
+        "glance_store": {"default_backend": "one"},
+        "one": v3(keystone, container, tmp_path),
+        "many": tenants(keystone, container),
+    }
+    with Stores.from_mapping(conf, strict=True) as stores:
+        uri = stores.add("id", b"the tenant's", store="many", context=demo).uri
+        own = stores.add("a%20b", b"the service's").uri
+        with stores.get(uri, context=demo) as reader:
+            assert reader.read() == b"the tenant's"
+        for call in (stores.get, stores.stat, stores.delete):
+            with pytest.raises(BadStoreUri, match="in the account of store one"):
+                call(uri, store="one")
+        other = context_of(keystone.login("demo2"))
+        with pytest.raises(Forbidden):
+            stores.delete(uri, context=other)
+        stores.delete(uri, context=demo)
+        account = f"{swift.keystone_url}{keystone.login('glance').project_id}"
+        storage = f"swift+{account}/{container}/a%2520b"
+        for each in (own, storage, own.replace("%2520", "%20")):
+            with stores.get(each, context=demo) as reader:
+                assert reader.read() == b"the service's"
+        stores.delete(own.replace("%2520", "%20"))
+    account_of_demo = Raw(swift.keystone_url + demo.project_id, demo.auth_token)
+    assert container not in account_of_demo("GET").data.decode()
 
 
 @pytest.mark.parametrize("data", [b"small", LARGE], ids=["small", "large"])

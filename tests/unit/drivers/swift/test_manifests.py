@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from store_lib import Store
-from store_lib.exceptions import BackendException, Duplicate, NotFound, NotSupported, StoreError
+from store_lib.exceptions import (
+    BackendException,
+    Duplicate,
+    InvalidObjectId,
+    NotFound,
+    NotSupported,
+    StoreError,
+)
 from tests.scripted_server import Reply, Request
 from tests.unit.drivers.swift.small_swift import SmallSwift
 
@@ -307,3 +314,21 @@ def test_a_copy_by_a_link_into_another_account_is_refused(small: SmallSwift, sto
     small.fail(r"^HEAD .*/glance/link$", led)
     with pytest.raises(NotSupported, match="into another one"):
         store.copy(link, "copy")
+
+
+@pytest.mark.parametrize("data", [b"x", LARGE], ids=["small", "large"])
+def test_an_id_like_a_segment_of_a_dynamic_object_is_refused(
+    small: SmallSwift, store: Store, data: bytes
+) -> None:
+    """It would be read as part of that object, and be deleted with it."""
+    small.containers.add("glance")
+    small.objects["glance/old"] = b"", {"x-object-manifest": "glance/old-"}
+    small.objects["glance/old-00001"] = b"segment", {}
+    small.objects["glance/new"] = b"", {"x-object-manifest": "glance/new/"}
+    for object_id in ("old-00002", "old-7"):
+        with pytest.raises(InvalidObjectId, match="a segment of the large object 'old'"):
+            store.add(object_id, [data])
+    assert not small.sent("PUT")
+    for object_id in ("new-00001", "old-a", "none-1", "-1", "old-1-a"):
+        store.add(object_id, [data])
+    assert {"new-00001", "old", "old-a"} < {each.object_id for each in store.list()}

@@ -13,6 +13,7 @@ from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
     BadStoreUri,
+    Invalid,
     NotFound,
 )
 from tests.scripted_server import Reply
@@ -169,3 +170,73 @@ def test_a_file_of_accounts_that_was_mended_is_read_again(
     with pytest.raises(BadStoreUri, match="Its accounts are: other"):
         store.stat(uri)
     assert KEY not in caplog.text
+
+
+def test_access_lists_name_whole_tenants_only(
+    small: SmallSwift, open_store: Callable[..., Store]
+) -> None:
+    """What would let others in, or write other headers, is refused before anything is sent."""
+    store = open_store(
+        swift_store_multi_tenant=True,
+        swift_store_admin_tenants=["service:glance"],
+        swift_store_endpoint=f"{small.server.url}/v1/TEMP_test",
+    )
+    small.tokens.add("token-of-a-user")
+    context = SimpleNamespace(auth_token="token-of-a-user", project_id="p", user_id="u")
+    small.containers.add("glance_id")
+    uri = _storage(small, "TEMP_test", "glance_id/id")
+    wrong = [
+        "",
+        "a,b",
+        "a,.r:*,b",
+        ".r",
+        ".rlistings",
+        "a:b",
+        "*",
+        "a b",
+        "a\r\nX-B: c",
+        "a\n",
+        "\0",
+    ]
+    for tenant in wrong:
+        for kind in ("read_tenants", "write_tenants"):
+            with pytest.raises(Invalid, match="name of a tenant"):
+                store.set_acls(uri, context=context, **{kind: [tenant]})
+    assert not small.sent("POST")
+    store.set_acls(
+        uri, read_tenants=["a.b-c", "\u00e4\u20ac"], write_tenants=["w"], context=context
+    )
+    (sent,) = [each for each in small.server.requests if each.method == "POST"]
+    readers = sent.headers["x-container-read"].encode("latin-1").decode()
+    assert readers == "a.b-c:*,\u00e4\u20ac:*,service:glance"
+    assert sent.headers["x-container-write"] == "w:*,service:glance"
+
+
+def test_a_login_in_a_uri_reaches_named_hosts_only(
+    small: SmallSwift, open_store: Callable[..., Store]
+) -> None:
+    """Whoever can choose a URI does not choose whom the service asks, nor what for."""
+    options = small.options()
+    store = open_store(**options)
+    store.add("id", [b"own"])
+    key = KEY
+    own = f"swift+{small.server.url.replace('//', f'//test%3Atester:{key}@')}/auth/v1.0/glance/id"
+    other = own.replace("tester", "another")
+    assert _read(store, own) == _read(store, other) == b"own"
+    with SmallSwift() as far:
+        far.server.url = far.server.url.replace("localhost", "127.0.0.1")
+        foreign = f"swift+{far.server.url.replace('//', f'//a%3Ab:{key}@')}/auth/v1.0/glance/id"
+        for call in (store.get, store.stat, store.delete):
+            with pytest.raises(BadStoreUri, match="swift_store_uri_login_hosts") as caught:
+                call(foreign)
+            assert key not in str(caught.value)
+        assert not far.server.requests
+        far.containers.add("glance")
+        far.objects["glance/id"] = b"far", {}
+        named = open_store(**options, swift_store_uri_login_hosts=["127.0.0.1"])
+        assert _read(named, foreign) == b"far"
+        headers = {"X-Storage-Url": "http://localhost:1/v1/AUTH_p", "X-Auth-Token": "t"}
+        for url in ("http://localhost:1/v1/A", "http://[::1/v1", "/v1/A"):
+            far.fail("/auth/", Reply(200, headers={**headers, "X-Storage-Url": url}), times=1)
+            with pytest.raises(BadStoreUri, match="leads to an account at"):
+                named.stat(foreign)
