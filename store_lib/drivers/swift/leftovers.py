@@ -53,7 +53,8 @@ def remove(account: Account, container: str, object_id: str, nonce: str, seen: f
 
     :param seen: the time of its last sign of life when it was listed; a later one spares it
     """
-    segments = list(account.listing(container, prefix=prefix_of(object_id, nonce)))
+    listed = account.listing(container, prefix=prefix_of(object_id, nonce))
+    segments = [each for each in listed if upload_of(each.name) == (object_id, nonce)]
     if not segments or max(each.modified for each in segments) > seen:
         return False
     if may_be_published(account, container, object_id, nonce):

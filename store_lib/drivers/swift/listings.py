@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from store_lib.drivers.swift.account import Account, path_of
 from store_lib.drivers.swift.decoding import Listed
 from store_lib.drivers.swift.manifests import dynamic_of, dynamic_size, lost_segments
-from store_lib.drivers.swift.names import SEGMENTS, has_dots
+from store_lib.drivers.swift.names import NUMBER, SEGMENTS, has_dots
 
 #: Greater than every segment's name, and less than any other that is greater.
 _BEHIND_SEGMENTS = f"{SEGMENTS}\x7f"
 
-_NUMBERED = re.compile(r"(.*[^0-9])[0-9]+", re.DOTALL)
+_NUMBERED = re.compile(rf"(.*[^0-9]){NUMBER}", re.DOTALL)
 
 
 def entries(account: Account, container: str) -> Iterator[tuple[Listed, int | None]]:

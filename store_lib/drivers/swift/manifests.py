@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 
 from store_lib.drivers.swift.account import Account, Answer, path_of
 from store_lib.drivers.swift.decoding import Part, parts_of
-from store_lib.drivers.swift.names import NONCE, all_of, has_dots, upload_of
+from store_lib.drivers.swift.names import NONCE, NUMBER, all_of, has_dots, is_segment
 from store_lib.exceptions import (
     BackendException,
     Duplicate,
@@ -23,7 +23,7 @@ from store_lib.exceptions import (
 _LOG = logging.getLogger(__name__)
 
 #: Of a dynamic manifest that others have made: what behind its prefix is a segment.
-_NUMBERED = re.compile(r"[0-9]+")
+_NUMBERED = re.compile(NUMBER)
 #: How deep Swift nests static manifests.
 _DEEPEST = 10
 
@@ -146,7 +146,8 @@ def dynamic_segments(account: Account, container: str, prefix: str) -> Iterator[
     """Yield the segments that belong to a dynamic large object.
 
     Swift serves whatever begins with the prefix.  With ``img-`` those are also the segments of
-    ``img-copy``, so where it does not end with a slash only a number may follow.
+    ``img-copy``, so where it does not end with a slash only a number may follow, as glance_store
+    writes it.
     """
     for each in account.listing(container, prefix=prefix):
         if prefix.endswith("/") or _NUMBERED.fullmatch(each.name[len(prefix) :]):
@@ -298,8 +299,8 @@ def _belongs(segment: Segment | Part, container: str, name: str) -> bool:
     Anybody who may write in the object's container can have written its manifest.  So a segment
     goes only where it lies beside its object, and is none that was uploaded for another one.
     """
-    upload = upload_of(segment.name)
-    return segment.container == container and (upload is None or upload[0] == name)
+    mine = not is_segment(segment.name) or segment.name.startswith(all_of(name))
+    return mine and segment.container == container
 
 
 def _parts(

@@ -14,7 +14,7 @@ _LONGEST_CONTAINER = 256
 #: What stands behind the quoted id in the name of a segment, or of a manifest of some.
 _BEHIND_ID = len("/") + 32 + len("/m1-000000")
 
-_OWN = re.compile(r"\.segments/([^/]+)/([0-9a-f]{32})/[^/]+")
+_OWN = re.compile(r"\.segments/([^/]+)/([0-9a-f]{32})/(?:m[0-9]+-[0-9]{6,}|[0-9]{8,})")
 _KEY = re.compile(r"([^/]+)/\.segments/([^/]+)/([0-9a-f]{32})/")
 
 
@@ -51,6 +51,10 @@ def _unquoted(text: str) -> str | None:
 def is_segment(name: str) -> bool:
     """Tell whether a name lies where segments do."""
     return name == SEGMENTS.rstrip("/") or name.startswith(SEGMENTS)
+
+
+#: What glance_store writes behind ``<id>-`` in the name of a segment.
+NUMBER = "[0-9]{5,}"
 
 
 def numbered(name: str) -> str | None:

@@ -146,6 +146,8 @@ def test_a_segment_of_no_upload_is_nobodys(small: SmallSwift, store: Store) -> N
     small.containers.add("glance")
     for name in ("..", "a%2f", "%ff", "a%20b/c", "a b", "%2E%2E", "a%2F..%2Fb"):
         small.objects[f"glance/.segments/{name}/{nonce}/00000001"] = b"x", {}
+    for name in ("..", "1", "a/00000001", "m1", "mine"):
+        small.objects[f"glance/.segments/id/{nonce}/{name}"] = b"x", {}
     before = small.names
     assert not list(store.list_incomplete())
     assert not store.sweep(0)

@@ -332,3 +332,16 @@ def test_an_id_like_a_segment_of_a_dynamic_object_is_refused(
     for object_id in ("new-00001", "old-a", "none-1", "-1", "old-1-a"):
         store.add(object_id, [data])
     assert {"new-00001", "old", "old-a"} < {each.object_id for each in store.list()}
+
+
+def test_only_what_glance_store_numbers_is_a_segment(small: SmallSwift, store: Store) -> None:
+    """Other ids that begin alike are listed, and do not go with the object."""
+    small.containers.add("glance")
+    small.objects["glance/img"] = b"", {"x-object-manifest": "glance/img-"}
+    others = ["img-2", "img-2024", "img-copy", "img-00001-a"]
+    for name in ("img-00001", "img-00002", "img-100000", *others):
+        small.objects[f"glance/{name}"] = b"x", {}
+    listed = {each.object_id: each.size for each in store.list()}
+    assert listed == {"img": 3, **dict.fromkeys(others, 1)}
+    store.delete(f"{REFERENCE}img")
+    assert small.names == sorted(f"glance/{each}" for each in others)
