@@ -344,18 +344,37 @@ def test_without_an_etag_nothing_is_resumed(small: SmallSwift, store: Store) -> 
         reader.read()
 
 
-def test_an_object_replaced_under_its_reader_is_told(small: SmallSwift, store: Store) -> None:
-    """The rest of another object is never read in place of the rest of this one."""
+@pytest.mark.parametrize("quoted", [False, True])
+@pytest.mark.parametrize("then", ["other bytes", "other length", "gone", "no ETag"])
+def test_an_object_replaced_under_its_reader_is_told(
+    small: SmallSwift, store: Store, quoted: bool, then: str
+) -> None:
+    """The rest of another object is never read in place of the rest of this one.
+
+    Swift leaves out the quotation marks of ETags but for large objects.
+    """
     from store_lib.exceptions import ObjectChanged
 
     uri = store.add("id", [LARGE]).uri
+    answers = 0
 
     def cut(request: Request) -> Reply:
-        reply = dataclasses.replace(small.usual(request), cut=1000, then="fin")
-        small.objects["glance/id"] = LARGE[::-1], {}
-        return reply
+        nonlocal answers
+        answers += 1
+        reply = small.usual(request)
+        tag = reply.headers.get("ETag")
+        if then == "no ETag" and answers > 1:
+            reply.headers["ETag"] = None
+        elif tag is not None and quoted:
+            reply.headers["ETag"] = f'"{tag}"'
+        other = {"other bytes": LARGE[::-1], "other length": LARGE[:-1]}
+        if then in other:
+            small.objects["glance/id"] = other[then], {}
+        elif then == "gone":
+            small.objects.pop("glance/id", None)
+        return dataclasses.replace(reply, cut=1000, then="fin") if answers == 1 else reply
 
-    small.fail(r"^GET .*/glance/id$", cut, times=1)
+    small.fail(r"^GET .*/glance/id$", cut)
     with store.get(uri) as reader, pytest.raises(ObjectChanged):
         reader.read()
 
