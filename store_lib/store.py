@@ -1,10 +1,10 @@
 """One configured store: add, get, stat, delete and the rest, through the engine and a driver."""
 
 import builtins
+import contextlib
 import dataclasses
 import functools
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,6 @@ from store_lib.driver import (
 )
 from store_lib.exceptions import (
     BadStoreConfiguration,
-    Duplicate,
     Invalid,
     NotFound,
     NotSupported,
@@ -43,13 +42,14 @@ from store_lib.exceptions import (
 from store_lib.location import Location
 from store_lib.options import StoreOptions
 from store_lib.transfer.budget import MIB, PROCESS_BUDGET
+from store_lib.transfer.calls import Call, Calls
 from store_lib.transfer.digest import check_names
 from store_lib.transfer.download import LocalFileReader, ObjectReader
 from store_lib.transfer.limits import Guard, Limits, Watch
 from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import Retry
 from store_lib.transfer.source import Source, open_source
-from store_lib.transfer.upload import Order, Progress, upload
+from store_lib.transfer.upload import Order, Outcome, Progress, upload
 
 R = TypeVar("R")
 
@@ -101,11 +101,7 @@ class Store:
         self.error = error
         #: Whether an add that names no store comes here.
         self.is_default = False
-        self._closed = False
-        self._driver_closed = False
-        self._users = 0
-        self._adding: set[str] = set()
-        self._lock = threading.RLock()
+        self._calls = Calls(store_id, self._close_driver)
         self._guard = Guard(
             driver.call_timeout if driver else 0,
             driver.call_limit if driver else 0,
@@ -189,20 +185,16 @@ class Store:
         :raises DigestMismatch: the data does not have an ``expected`` digest
         :raises StorageFull: there is no room
         """
-        source = open_source(data, size)
-        try:
-            return self._receive(
-                source,
-                object_id,
-                source.size if size is None else size,
-                digests=digests,
-                expected=expected,
-                verifier=verifier,
-                context=context,
-                progress=progress,
-            )
-        finally:
-            source.close()
+        return self._receive(
+            data,
+            object_id,
+            size,
+            digests=digests,
+            expected=expected,
+            verifier=verifier,
+            context=context,
+            progress=progress,
+        )
 
     def add_copy(
         self,
@@ -219,7 +211,7 @@ class Store:
         As :meth:`add`; memory for both ends is reserved together.
         """
         return self._receive(
-            open_source(iter(reader)),
+            iter(reader),
             object_id,
             reader.length,
             digests=digests,
@@ -231,7 +223,7 @@ class Store:
 
     def _receive(
         self,
-        source: Source,
+        data: Any,
         object_id: str,
         size: Any,
         *,
@@ -242,50 +234,65 @@ class Store:
         progress: Progress | None = None,
         further: int = 0,
     ) -> AddResult:
+        source: Source | None = None
+        outcome: Outcome | None = None
         try:
-            driver = self._usable("add")
-            names = check_names(digests, expected)
-            check_size(size)
-            check_id(object_id)
-            driver.check_object_id(object_id)
-            watch = Watch(self._limits)
-            order = Order(
-                size=size,
-                digests=names,
-                expected=expected,
-                verifier=verifier,
-                progress=progress,
-                watch=watch,
-                retry=self._retry.to("add", object_id),
-                guard=self._guard,
-                budget=PROCESS_BUDGET,
-                further=further,
-            )
-            create = functools.partial(
-                driver.create, object_id, size, nonce=os.urandom(16).hex(), context=context
-            )
-            self._begin(object_id)
-            try:
-                writer = order.retry.within(watch).call(
-                    functools.partial(self._guard.call, create, late=lambda made: made.abort()),
-                    "beginning",
+            source = open_source(data, size)
+            with contextlib.closing(source):
+                driver = self._usable("add")
+                names = check_names(digests, expected)
+                size = source.size if size is None else size
+                check_size(size)
+                check_id(object_id)
+                driver.check_object_id(object_id)
+                withdraw = functools.partial(self._withdraw, driver, context)
+                order = Order(
+                    size=size,
+                    digests=names,
+                    expected=expected,
+                    verifier=verifier,
+                    progress=progress,
+                    watch=Watch(self._limits),
+                    retry=self._retry.to("add", object_id),
+                    guard=self._guard,
+                    budget=PROCESS_BUDGET,
+                    withdraw=withdraw,
+                    further=further,
                 )
-                watch.progress()
-                outcome = upload(writer, source, order)
-            finally:
-                self._end(object_id)
-        except StoreError as error:
-            if error is not source.error:
+                create = functools.partial(
+                    driver.create, object_id, size, nonce=os.urandom(16).hex(), context=context
+                )
+                with self._call(object_id):
+                    outcome = upload(create, source, order)
+            return AddResult(
+                uri=outcome.location.uri,
+                size=outcome.size,
+                digests=outcome.digests,
+                store=self.id,
+                metadata=driver.metadata(outcome.location),
+                report=outcome.report,
+            )
+        except BaseException as error:
+            if outcome is not None:
+                withdraw(outcome.location, error)
+            if isinstance(error, StoreError) and (source is None or error is not source.error):
                 self._at(error, "add", _printable(object_id))
             raise
-        return AddResult(
-            uri=outcome.location.uri,
-            size=outcome.size,
-            digests=outcome.digests,
-            store=self.id,
-            metadata=driver.metadata(outcome.location),
-            report=outcome.report,
-        )
+
+    def _withdraw(
+        self, driver: Driver, context: Any, location: Location, error: BaseException
+    ) -> None:
+        """Remove an object that was published by an add or copy that raises all the same."""
+        delete = functools.partial(driver.delete, location, context=context)
+        try:
+            self._retry.to("cleaning up", location).call(
+                functools.partial(self._guard.call, delete)
+            )
+        except StoreError as trouble:
+            error.add_note(
+                f"It was stored all the same, as {location.uri}, and could not be removed: "
+                f"{trouble}"
+            )
 
     def get(
         self,
@@ -321,18 +328,21 @@ class Store:
         first = length
         if width > 1 and not driver.sequential_rate:
             first = driver.read_size if length is None else min(length, driver.read_size)
-        self._enter()
+        call, reader = self._call(), None
         try:
+            call.begin()
             read = functools.partial(driver.read, location, offset, first, context=context)
             watch, retry = Watch(self._limits), self._retry.to("get", location)
             reader = retry.within(watch).call(
                 functools.partial(self._guard.call, read, late=lambda made: made.close())
             )
             return self._reader(
-                driver, reader, offset, length, width, expected, whole, watch, retry
+                driver, reader, offset, length, width, expected, whole, watch, retry, call.end
             )
         except BaseException as error:
-            self._leave()
+            if reader is not None:
+                reader.close()
+            call.end()
             if isinstance(error, StoreError):
                 self._at(error, "get")
             raise
@@ -348,29 +358,26 @@ class Store:
         whole: bool,
         watch: Watch,
         retry: Retry,
+        released: Callable[[], object],
     ) -> ObjectReader:
         kind = ObjectReader
-        try:
-            if whole and not expected and not self._guard.timeout and reader.fileno() is not None:
-                kind = LocalFileReader
-            return kind(
-                reader,
-                offset=offset,
-                length=length,
-                ranges=driver.ranges,
-                width=width if reader.parallel else 1,
-                read_size=driver.read_size,
-                sequential_rate=driver.sequential_rate,
-                bounded=bool(self._guard.timeout),
-                watch=watch,
-                retry=retry,
-                budget=PROCESS_BUDGET,
-                digests=expected,
-                released=self._leave,
-            )
-        except BaseException:
-            reader.close()
-            raise
+        if whole and not expected and not self._guard.timeout and reader.fileno() is not None:
+            kind = LocalFileReader
+        return kind(
+            reader,
+            offset=offset,
+            length=length,
+            ranges=driver.ranges,
+            width=width if reader.parallel else 1,
+            read_size=driver.read_size,
+            sequential_rate=driver.sequential_rate,
+            bounded=bool(self._guard.timeout),
+            watch=watch,
+            retry=retry,
+            budget=PROCESS_BUDGET,
+            digests=expected,
+            released=released,
+        )
 
     def stat(self, uri: str, *, context: Any = None) -> Stat:
         """Tell of an object without reading it.
@@ -476,6 +483,7 @@ class Store:
         """
         driver = self._usable("copy")
         began = time.perf_counter()
+        made: Location | None = None
         try:
             check_id(object_id)
             driver.check_object_id(object_id)
@@ -483,8 +491,7 @@ class Store:
             copy = functools.partial(
                 driver.copy, location, object_id, nonce=os.urandom(16).hex(), context=context
             )
-            self._begin(object_id)
-            try:
+            with self._call(object_id):
                 watch = Watch(self._limits)
                 retry = self._retry.to("copy", location)
                 # Bounded by its progress (checkpoints): it may take as long as an upload.
@@ -493,14 +500,15 @@ class Store:
                 stat = functools.partial(driver.stat, made, context=context)
                 looking = functools.partial(self._guard.call, stat)
                 size = retry.call(looking, "looking at what is stored").size or 0
-            finally:
-                self._end(object_id)
-        except StoreError as error:
-            self._at(error, "copy", _printable(object_id))
+            spent = time.perf_counter() - began
+            report = TransferReport(size, spent, 0.0, 0.0, spent, 0.0, 0, 1, 0)
+            return AddResult(made.uri, size, {}, self.id, driver.metadata(made), report)
+        except BaseException as error:
+            if made is not None:
+                self._withdraw(driver, context, made, error)
+            if isinstance(error, StoreError):
+                self._at(error, "copy", _printable(object_id))
             raise
-        spent = time.perf_counter() - began
-        report = TransferReport(size, spent, 0.0, 0.0, spent, 0.0, 0, 1, 0)
-        return AddResult(made.uri, size, {}, self.id, driver.metadata(made), report)
 
     def space(self, *, context: Any = None) -> Space:
         """Tell how much room there is.
@@ -550,17 +558,15 @@ class Store:
 
     def close(self) -> None:
         """Refuse new work, and release the driver once what is under way has ended."""
-        with self._lock:
-            self._closed = True
-            self._close_driver()
+        self._calls.close()
 
     # What these have in common.
 
     def _usable(self, operation: str) -> Driver:
         """Return the driver, when the store can do ``operation`` at all."""
-        if self.driver is not None and self.error is None and not self._closed:
+        if self.driver is not None and self.error is None and not self._calls.closed:
             return self.driver
-        if self._closed:
+        if self._calls.closed:
             raise StoreClosed(store=self.id, operation=operation)
         reading = operation in ("get", "stat", "list", "list_incomplete", "space", "url")
         if self.driver is None or (self.error and not (reading and self.error.readable)):
@@ -597,61 +603,32 @@ class Store:
 
     def _do(self, operation: str, call: Callable[[], R]) -> R:
         """Make a call that moves no object: counted, bounded, repeated, its errors located."""
-        self._enter()
         try:
-            return self._retry.to(operation).call(functools.partial(self._guard.call, call))
+            with self._call():
+                return self._retry.to(operation).call(functools.partial(self._guard.call, call))
         except StoreError as error:
             self._at(error, operation)
             raise
-        finally:
-            self._leave()
 
     def _each(self, operation: str, found: Iterator[R]) -> Iterator[R]:
-        self._enter()
         try:
-            yield from self._guard.each(found)
+            with self._call():
+                yield from self._guard.each(found)
         except StoreError as error:
             self._at(error, operation)
             raise
-        finally:
-            self._leave()
 
-    def _begin(self, object_id: str) -> None:
-        """Hold an id for one add; a second at the same time is Duplicate."""
-        with self._lock:
-            if object_id in self._adding:
-                raise Duplicate(f"Object {object_id} is being added to store {self.id} right now.")
-            if self._closed:
-                raise StoreClosed(store=self.id)
-            self._users += 1
-            self._adding.add(object_id)
-
-    def _end(self, object_id: str) -> None:
-        with self._lock:
-            self._adding.discard(object_id)
-            self._leave()
-
-    def _enter(self) -> None:
-        with self._lock:
-            if self._closed:
-                raise StoreClosed(store=self.id)
-            self._users += 1
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._closed:
-                self._close_driver()
+    def _call(self, object_id: str | None = None) -> Call:
+        """Return a call, to be begun; of two that add the same object at a time one is refused."""
+        return Call(self._calls, object_id)
 
     def _close_driver(self) -> None:
-        if self.driver is not None and not self._users and not self._driver_closed:
-            self._driver_closed = True
+        if self.driver is not None:
             self.driver.close()
 
     def _after_fork(self) -> None:
         """In the child: the parent's transfers are not ours, and its locks may be held."""
-        self._lock = threading.RLock()
-        self._adding = set()
+        self._calls.forget()
         self._guard = self._guard.renewed()
 
 

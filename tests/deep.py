@@ -9,6 +9,7 @@ import pytest
 #: Every part, and what it is.  A later one is added here, and its tests are marked with it.
 PARTS = {
     "kits": "the conformance suite in its long profile, on every configuration of every backend",
+    "interrupts": "an interrupt at every line of the engine and the filesystem driver",
 }
 
 

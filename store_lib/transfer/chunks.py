@@ -4,9 +4,16 @@ import mmap
 import threading
 import time
 
+from store_lib.exceptions import StoreError
 from store_lib.transfer.budget import Reservation
 from store_lib.transfer.limits import Watch
 from store_lib.transfer.report import Meter
+
+
+class Stopped(StoreError):
+    """Tells the threads of a transfer that it is over; nobody else sees it."""
+
+    message = "The transfer was stopped."
 
 
 class Failure:
@@ -27,9 +34,13 @@ class Failure:
                 self.event.set()
 
     def check(self) -> None:
-        """Raise the error, if there is one."""
-        if self.error is not None:
-            raise self.error
+        """Raise the error, if there is one; called by the caller's thread alone."""
+        error = self.error
+        if error is not None:
+            # Whoever raises it has it.  Kept here, it would keep alive the frames that it passes,
+            # and with them what ends the threads.
+            self.error = Stopped()
+            raise error
 
 
 class Slot:

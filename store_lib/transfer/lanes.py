@@ -4,9 +4,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from store_lib.transfer.chunks import Failure, Pool, Slot
+from store_lib.transfer.chunks import Failure, Pool, Slot, Stopped
 
 
 class Lane:
@@ -24,6 +24,9 @@ class Lane:
         self._pool = pool
         self._queue: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"store_lib-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def put(self, slot: Slot) -> None:
@@ -51,8 +54,7 @@ class Lane:
 
     def join(self, timeout: float | None) -> bool:
         """Wait for the end; say whether it came."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return _join(self._thread, timeout)
 
 
 class Crew:
@@ -69,17 +71,15 @@ class Crew:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._open = 0
-        self._threads: list[threading.Thread] = []
-        try:
-            for number in range(size):
-                thread = threading.Thread(
-                    target=self._run, name=f"store_lib-{name}-{number}", daemon=True
-                )
-                thread.start()
-                self._threads.append(thread)
-        except BaseException:  # the system has no more threads to give
-            self.finish()
-            raise
+        self._threads = [
+            threading.Thread(target=self._run, name=f"store_lib-{name}-{number}", daemon=True)
+            for number in range(size)
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
 
     def put(self, task: Callable[[], object], dropped: Callable[[], object]) -> None:
         """Hand over a task, and what is to be called once it is done or will not be."""
@@ -88,26 +88,35 @@ class Crew:
         self._queue.put((task, dropped))
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            task, dropped = item
-            spent = 0.0
-            try:
-                if self._failure.error is None:
-                    began = time.perf_counter()
-                    try:
-                        task()
-                    finally:
-                        spent = time.perf_counter() - began
-            except BaseException as error:
-                self._failure.set(error)
-                self._pool.wake()
-            finally:
-                dropped()
-                with self._changed:
-                    self.busy += spent
-                    self._open -= 1
-                    if not self._open:
-                        self._changed.notify_all()
+        # A call for each task: while it waits, the thread is to hold nothing of the last one.
+        while self._work():
+            pass
+
+    def _work(self) -> bool:
+        """Wait for a task and do it; say whether there was one."""
+        item = self._queue.get()
+        if item is None:
+            return False
+        task, dropped = item
+        spent = 0.0
+        try:
+            if self._failure.error is None:
+                began = time.perf_counter()
+                try:
+                    task()
+                finally:
+                    spent = time.perf_counter() - began
+        except BaseException as error:
+            self._failure.set(error)
+            self._pool.wake()
+        finally:
+            dropped()
+            with self._changed:
+                self.busy += spent
+                self._open -= 1
+                if not self._open:
+                    self._changed.notify_all()
+        return True
 
     def drain(self) -> None:
         """Wait until no task is open.
@@ -131,6 +140,54 @@ class Crew:
     def join(self, timeout: float | None) -> bool:
         """Wait for the end of all; say whether it came."""
         end = None if timeout is None else time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(None if end is None else max(0.0, end - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        ended = [
+            _join(thread, None if end is None else max(0.0, end - time.monotonic()))
+            for thread in self._threads
+        ]
+        return all(ended)
+
+
+def _join(thread: threading.Thread, timeout: float | None) -> bool:
+    """Wait for a thread's end; say whether it came.  One that was not started has ended."""
+    if thread.ident is not None:
+        thread.join(timeout)
+    return not thread.is_alive()
+
+
+class Way(Protocol):
+    """What hands chunks to the crew, and may keep some of it waiting for more."""
+
+    def stop(self) -> None:
+        """Wake up who waits for chunks that will not come, and release what is held."""
+
+
+class Team:
+    """All threads of one transfer, which end with it.
+
+    No thread refers to it.  So when an interrupt has lost it before or while :meth:`stop` was
+    called, its collection ends them.
+    """
+
+    def __init__(self, way: Way, crew: Crew, failure: Failure) -> None:
+        self.lanes: list[Lane] = []
+        self.way, self.crew, self._failure = way, crew, failure
+
+    def finish(self) -> None:
+        """Say that no more comes."""
+        self.way.stop()
+        self.crew.finish()
+        for lane in self.lanes:
+            lane.finish()
+
+    def join(self, timeout: float | None) -> bool:
+        """Wait for the end of all; say whether it came."""
+        ended = self.crew.join(timeout)
+        for lane in self.lanes:
+            ended = lane.join(timeout) and ended
+        return ended
+
+    def __del__(self) -> None:
+        if hasattr(self, "_failure"):  # an interrupt may have ended __init__
+            # After a transfer that has ended, nobody is there any more to notice.
+            self._failure.set(Stopped())
+            self.finish()

@@ -28,21 +28,26 @@ def together(calls: Sequence[Callable[[], object]], at_once: int) -> None:
         for thread in others:
             thread.start()
         _work(waiting, turn, failure)
+        _join(others)
     except BaseException as error:  # no more threads, or an interrupt
         failure.set(error)
-    for thread in others:
-        if thread.ident is not None:
-            thread.join()
+        _join(others)
     failure.check()
 
 
+def _join(threads: Sequence[threading.Thread]) -> None:
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join()
+
+
 def _work(waiting: Iterator[Callable[[], object]], turn: threading.Lock, failure: Failure) -> None:
-    while failure.error is None:
-        with turn:
-            call = next(waiting, None)
-        if call is None:
-            return
-        try:
+    try:
+        while failure.error is None:
+            with turn:
+                call = next(waiting, None)
+            if call is None:
+                return
             call()
-        except BaseException as error:
-            failure.set(error)
+    except BaseException as error:
+        failure.set(error)

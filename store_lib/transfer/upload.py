@@ -13,10 +13,10 @@ from store_lib.exceptions import Duplicate, SizeMismatch, StoreError, TimeoutErr
 from store_lib.location import Location
 from store_lib.transfer.bodies import MemoryBody
 from store_lib.transfer.budget import Budget
-from store_lib.transfer.chunks import Failure, Pool, Slot
+from store_lib.transfer.chunks import Failure, Pool, Slot, Stopped
 from store_lib.transfer.digest import compare, new_digest
 from store_lib.transfer.holes import runs
-from store_lib.transfer.lanes import Crew, Lane
+from store_lib.transfer.lanes import Crew, Lane, Team
 from store_lib.transfer.limits import Guard, Watch, checkpoint
 from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import Retry, is_temporary
@@ -45,6 +45,8 @@ class Order:
     retry: Retry
     guard: Guard
     budget: Budget
+    #: Removes what was published by an upload that raises all the same.
+    withdraw: Callable[[Location, BaseException], None]
     #: Bytes that the other end of a copy needs too; reserved together with the upload's own.
     further: int = 0
 
@@ -59,17 +61,29 @@ class Outcome:
     report: TransferReport
 
 
-def upload(writer: PartWriter | PositionWriter, source: Source, order: Order) -> Outcome:
-    """Move everything from ``source`` through ``writer`` and publish it.
+def upload(
+    create: Callable[[], PartWriter | PositionWriter], source: Source, order: Order
+) -> Outcome:
+    """Move everything from ``source`` through a writer and publish it.
 
     Nothing is published unless size, digests and verifier agree.  Whatever goes wrong, the
     writer is aborted once; what its ``abort`` raises is added to the first error as a note.
     """
-    transfer = Upload(writer, source, order)
+    writer = transfer = None
     try:
+        writer = order.retry.within(order.watch).call(
+            functools.partial(order.guard.call, create, late=lambda made: made.abort()),
+            "beginning",
+        )
+        order.watch.progress()
+        transfer = Upload(writer, source, order)
         return transfer.run()
     except BaseException as error:
-        _abort(writer, error, order)
+        location = transfer.published(error) if transfer is not None else None
+        if location is not None:
+            order.withdraw(location, error)
+        elif writer is not None:
+            _abort(writer, error, order)
         raise
 
 
@@ -106,6 +120,10 @@ class Upload:
         self.failure = Failure()
         #: Whether a request still hung when everything else had ended.
         self.abandoned = False
+        #: Whether the request that publishes has been begun.
+        self._publishing = False
+        #: Where the object lies, once it is published.
+        self._location: Location | None = None
 
     @property
     def _beside(self) -> int:
@@ -168,7 +186,8 @@ class Upload:
         None is begun once the transfer has failed: one that hung and comes back goes no further.
         """
         checkpoint()
-        self.failure.check()
+        if self.failure.error is not None:
+            raise Stopped()
         return self.retry.call(call, name, stop=self.failure.event, on_repeat=self._count_repeat)
 
     def clean_up_again(self) -> None:
@@ -186,13 +205,28 @@ class Upload:
     def publish(self, call: Callable[[], Location], *, repeatable: bool = True) -> Location:
         """Make the request that publishes; after a lost reply, find out whether it did."""
         retry = self.retry.begin()
-        return (retry if repeatable else retry.once()).call(
+        self._publishing = True
+        self._location = (retry if repeatable else retry.once()).call(
             call,
             "publishing",
             stop=self.failure.event,
             on_repeat=self._count_repeat,
             rescue=functools.partial(self._stored_after_all, retry),
         )
+        return self._location
+
+    def published(self, error: BaseException) -> Location | None:
+        """Return where the object lies after an upload that raises, if it was published.
+
+        An interrupt may have come between its publishing and the news of it.
+        """
+        if self._location is None and self._publishing and not isinstance(error, StoreError):
+            try:
+                resolve = functools.partial(self.order.guard.call, self.writer.resolve)
+                self._location = self.order.retry.call(resolve, "looking at what is stored")
+            except StoreError as trouble:
+                error.add_note(f"Whether it was stored all the same is not known: {trouble}")
+        return self._location
 
     def _stored_after_all(self, retry: Retry, error: StoreError) -> Location | None:
         """After a failed publishing request: return where the upload lies, if it does."""
@@ -258,6 +292,7 @@ class Upload:
 
     def reserve(self, writer: PositionWriter, end: int) -> int:
         """Ask for room up to ``end``, from the caller's thread; return up to where there is."""
+        self.failure.check()
         call = functools.partial(self.order.guard.call, functools.partial(writer.reserve, end))
         room: int = self.request(call, f"making room up to {end}")
         return room
@@ -312,15 +347,18 @@ class Upload:
         end = self.read(slot, min(chunk_size, way.room()))
         if end:
             return self._publish_small(slot.data)
-        lanes: list[Lane] = []
         crew = Crew("store", self.writer.concurrency, self.failure, pool)
+        team = Team(way, crew, self.failure)
+        patience = self.watch.limits.stall or None
         try:
+            crew.start()
             for name, use in self._uses():
-                lanes.append(Lane(name, use, self.failure, pool))
+                team.lanes.append(Lane(name, use, self.failure, pool))
+                team.lanes[-1].start()
             way.begin(pool, crew)
             while True:
-                slot.share(len(lanes) + 1)
-                for lane in lanes:
+                slot.share(len(team.lanes) + 1)
+                for lane in team.lanes:
                     lane.put(slot)
                 way.put(slot)
                 self.tell()
@@ -330,12 +368,14 @@ class Upload:
                 end = self.read(slot, min(chunk_size, way.room()))
                 if end and not len(slot.data):
                     break
-            return self._finish(way, lanes, crew)
+            return self._finish(way, team)
         except BaseException as error:
-            self.failure.set(error)
+            self.failure.set(Stopped())
+            if isinstance(error, TimeoutError):
+                patience = GRACE
             raise
         finally:
-            self._stop(way, lanes, crew)
+            self._stop(team, patience)
 
     def _uses(self) -> list[tuple[str, Callable[[memoryview | bytes], object]]]:
         """Return what is to see every chunk in order, each in a thread of its own."""
@@ -344,11 +384,12 @@ class Upload:
             uses.append(("verifier", self.order.verifier.update))
         return uses
 
-    def _finish(self, way: Positions | Parts, lanes: list[Lane], crew: Crew) -> Location:
+    def _finish(self, way: Positions | Parts, team: Team) -> Location:
         way.end()
-        for lane in lanes:
+        crew = team.crew
+        for lane in team.lanes:
             lane.finish()
-        for lane in lanes:
+        for lane in team.lanes:
             while not lane.join(self.watch.patience()):
                 self.watch.check()
         if not way.single_request:
@@ -359,19 +400,11 @@ class Upload:
         crew.drain()
         return way.commit()
 
-    def _stop(self, way: Positions | Parts, lanes: list[Lane], crew: Crew) -> None:
+    def _stop(self, team: Team, patience: float | None) -> None:
         """End the threads; wait for running writes, but not for ever for stuck ones."""
-        gave_up = isinstance(self.failure.error, TimeoutError)
-        patience = GRACE if gave_up else (self.watch.limits.stall or None)
-        way.stop()
-        crew.finish()
-        for lane in lanes:
-            lane.finish()
-        ended = crew.join(patience)
-        for lane in lanes:
-            ended = lane.join(patience) and ended
-        if not ended:
+        team.finish()
+        if not team.join(patience):
             self.abandoned = True
             LOG.warning("A call to the storage still hangs after its transfer was given up.")
-        self.meter.store += crew.busy
-        self.digest_seconds = max((lane.busy for lane in lanes), default=0.0)
+        self.meter.store += team.crew.busy
+        self.digest_seconds = max((lane.busy for lane in team.lanes), default=0.0)

@@ -30,10 +30,12 @@ class Descriptor:
     :param fd: a descriptor that is open already; -1 for none yet
     """
 
-    __slots__ = ("__weakref__", "_closing", "_fd", "_lock", "_users")
+    __slots__ = ("__weakref__", "_closing", "_lock", "_open", "_users")
 
     def __init__(self, fd: int = -1) -> None:
-        self._fd = fd
+        #: The number, in a list: it is taken out and closed on one line, so that an interrupt
+        #: neither loses it nor lets it be closed twice.
+        self._open = [fd] if fd >= 0 else []
         self._lock = threading.Lock()
         self._users = 0
         self._closing = False
@@ -45,17 +47,17 @@ class Descriptor:
         :param directory: descriptor of the directory that a relative ``path`` starts from
         :raises OSError: it cannot be opened
         """
-        self._fd = os.open(path, flags, 0o600, dir_fd=directory)
+        self._open.append(os.open(path, flags, 0o600, dir_fd=directory))
 
     def __enter__(self) -> int:
         with self._lock:
-            if self._closing or self._fd < 0:
+            if self._closing or not self._open:
                 raise StoreClosed(
                     "The file is closed: its upload or download has ended, or was begun by the "
                     "parent of this process."
                 )
             self._users += 1
-        return self._fd
+        return self._open[0]
 
     def __exit__(
         self,
@@ -85,18 +87,16 @@ class Descriptor:
             self._close()
 
     def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd < 0:
-            return
         try:
-            os.close(fd)
+            if self._open:
+                os.close(self._open.pop())
         except OSError as error:
             # No harm: a writer asks for errors held back until close before it publishes.
             LOG.debug("Closing a file: %s", error)
 
     def __del__(self) -> None:
         # Whatever happened to close(): nobody can use it any more.
-        if getattr(self, "_fd", -1) >= 0:
+        if getattr(self, "_open", None):
             self._closing = True
             self._close()
 

@@ -192,18 +192,29 @@ class FilesystemDriver(Driver):
         return discard(incomplete.key, incomplete.modified, self.checkpoint)
 
     def copy(self, location: Location, object_id: str, *, nonce: str, context: Any) -> FileLocation:
-        source, status = open_object(self._place(location))
-        with contextlib.closing(source), source as fd:
-            self._refuse_if_taken(object_id)
+        writers: list[FileWriter] = []
+        try:
+            source, status = open_object(self._place(location))
+            with contextlib.closing(source), source as fd:
+                self._refuse_if_taken(object_id)
 
-            def attempt(directory: DataDir) -> FileLocation:
-                with self._begin(directory, object_id=object_id, size=None, nonce=nonce) as writer:
-                    writer.copy_from(fd, status)
-                    return writer.commit(status.st_size)
+                def attempt(directory: DataDir) -> FileLocation:
+                    writers.append(
+                        self._begin(directory, object_id=object_id, size=None, nonce=nonce)
+                    )
+                    with writers[-1] as writer:
+                        writer.copy_from(fd, status)
+                        return writer.commit(status.st_size)
 
-            # Holes take no room; and a clone takes none at all, so a full directory is tried too.
-            needed = min(status.st_size, status.st_blocks * 512)
-            return self._in_a_directory(attempt, needed, at_most=True)
+                # Holes take no room; and a clone takes none at all: a full directory is tried too.
+                needed = min(status.st_size, status.st_blocks * 512)
+                return self._in_a_directory(attempt, needed, at_most=True)
+        except StoreError:
+            raise
+        except BaseException:  # an interrupt, perhaps after the object was published
+            for each in writers:
+                each.abort()
+            raise
 
     def space(self, *, context: Any) -> Space:
         return self._directories.space()
