@@ -1,5 +1,6 @@
 """The requests that the driver makes about an object, and what their answers say of it."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -7,11 +8,13 @@ from typing import Any
 
 from store_lib.clients.answers import content_range, seconds_of
 from store_lib.drivers.s3.client import Client
-from store_lib.drivers.s3.errors import NoSuchBucket
+from store_lib.drivers.s3.errors import NoSuchBucket, UnknownRegion, translate
 from store_lib.exceptions import BackendException, Forbidden, InvalidRange, NotFound
 
 #: Name under which an object's metadata has the nonce of the upload that made it.
 NONCE = "store-lib-nonce"
+#: Has an object made only where there is none of its key.
+IF_NONE: Mapping[str, str] = {"IfNoneMatch": "*"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,46 +67,93 @@ class Bucket:
         answer["Body"].close()
         return _head(answer)
 
-    def put(self, key: str, body: Any, size: int | None, metadata: Mapping[str, str]) -> None:
-        """Make an object in one request, if there is none of this key.
+    def read(self, key: str, most: int) -> tuple[Head, bytes] | None:
+        """Return an object and its first bytes; ``None`` when there is none."""
+        try:
+            answer = self.call("get_object", key)
+        except NotFound:
+            return None
+        with contextlib.closing(answer["Body"]) as body:
+            try:
+                return _head(answer), body.read(most)
+            except Exception as error:
+                asked = f"get_object {self.name}/{key}"
+                raise translate(error, self.client.endpoint, asked) from error
 
-        :raises ConditionFailed: there is one
+    def put(
+        self,
+        key: str,
+        body: Any,
+        size: int | None,
+        metadata: Mapping[str, str],
+        condition: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """Make an object in one request, and return the answer.
+
+        :raises ConditionFailed: ``condition`` does not hold
         """
-        self.call(
+        return self.call(
             "put_object",
             key,
             Body=body,
             ContentLength=size,
             Metadata=dict(metadata),
-            IfNoneMatch="*",
+            **condition,
         )
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         self.call("delete_object", key)
 
-    def ensure(self, region: str | None) -> None:
+    def versioning(self) -> str | None:
+        """Return ``Enabled`` or ``Suspended``, empty where it never was; ``None`` if not told."""
+        try:
+            status: str = self.client.call("get_bucket_versioning", Bucket=self.name).get(
+                "Status", ""
+            )
+        except (Forbidden, BackendException):
+            return None
+        return status
+
+    def ensure(self, region: str, *, named: bool) -> None:
         """Make the bucket unless it is there.
 
-        :param region: where to make it; ``None`` for the server's own choice
+        :param region: where to make it
+        :param named: whether that was said of this very server; otherwise one that does not know
+            the region makes the bucket where it likes
         """
         try:
             self._look()
         except NoSuchBucket:
-            # Amazon's first region is the one that must not be named.
-            named = region is not None and region != "us-east-1"
-            place = {"CreateBucketConfiguration": {"LocationConstraint": region}} if named else {}
             try:
-                self.client.call("create_bucket", Bucket=self.name, **place)
+                self._make(region, named=named)
             except BackendException as refused:
                 try:
                     self._look()  # somebody else may have made it at the same moment
                 except NoSuchBucket:
                     raise refused from None
 
+    def _make(self, region: str, *, named: bool) -> None:
+        # Amazon's first region is the one that must not be named.
+        place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        try:
+            self.client.call(
+                "create_bucket", Bucket=self.name, **({} if region == "us-east-1" else place)
+            )
+        except UnknownRegion:
+            if named:
+                raise
+            self.client.call("create_bucket", Bucket=self.name)
+
     def _look(self) -> None:
         # Not by a HEAD: its answer would not tell what is wrong.
         self.client.call("list_objects_v2", Bucket=self.name, MaxKeys=1)
+
+
+def server_time(answer: Mapping[str, Any]) -> float:
+    """Return the time of an answer by the server's clock, by this machine's where it gives none."""
+    now = seconds_of(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
+    return time.time() if now is None else now
 
 
 def _head(answer: dict[str, Any]) -> Head:
@@ -113,12 +163,11 @@ def _head(answer: dict[str, Any]) -> Head:
         size = None if found is None else found[2]
     told = answer.get("LastModified")
     modified = None if told is None else told.timestamp()
-    now = seconds_of(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
     return Head(
         size=size,
         etag=answer.get("ETag"),
         modified=modified,
-        age=None if modified is None else (time.time() if now is None else now) - modified,
+        age=None if modified is None else server_time(answer) - modified,
         # Several servers, and what is made with Go's net/http, give names in a case of their own.
         metadata={name.lower(): value for name, value in answer.get("Metadata", {}).items()},
     )

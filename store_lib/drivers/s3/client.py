@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from store_lib.clients.process import PerProcess
-from store_lib.drivers.s3.errors import translate
+from store_lib.driver import Repeater
+from store_lib.drivers.s3.errors import NoSuchBucket, translate
 from store_lib.drivers.s3.options import Settings
 from store_lib.exceptions import BackendException, RemoteServiceUnavailable
 from store_lib.options import StoreOptions
@@ -23,6 +24,28 @@ _NEEDED_BODIES: Mapping[str, str] = {
     "upload_part_copy": "CopyPartResult",
 }
 
+#: Where a listing goes on: parameters of the request, and what of the answer before they repeat.
+_MARKS: Mapping[str, Mapping[str, str]] = {
+    "list_multipart_uploads": {
+        "KeyMarker": "NextKeyMarker",
+        "UploadIdMarker": "NextUploadIdMarker",
+    },
+    "list_objects_v2": {"ContinuationToken": "NextContinuationToken"},
+    "list_parts": {"PartNumberMarker": "NextPartNumberMarker"},
+}
+
+#: What adds an object.  A bucket that is missing then is no object that is missing.
+_ADDING = frozenset(
+    {
+        "complete_multipart_upload",
+        "copy_object",
+        "create_multipart_upload",
+        "put_object",
+        "upload_part",
+        "upload_part_copy",
+    }
+)
+
 #: Idle connections that are kept at least: several transfers may be at work at once.
 _CONNECTIONS = 64
 
@@ -31,10 +54,12 @@ class Client:
     """Makes the requests of one store.
 
     botocore is what boto3 is made of: its low-level client is the one that boto3 gives.
+
+    :param retry: repeats a short request that the engine does not
     :raises ImportError: it is not installed
     """
 
-    def __init__(self, options: StoreOptions, settings: Settings) -> None:
+    def __init__(self, options: StoreOptions, settings: Settings, retry: Repeater) -> None:
         from botocore.config import Config
 
         from store_lib.drivers.s3.connections import settle
@@ -54,7 +79,7 @@ class Client:
             tcp_keepalive=True,
             user_agent_extra="store_lib",
             s3={
-                "addressing_style": options.s3_store_bucket_url_format,
+                "addressing_style": settings.addressing,
                 "payload_signing_enabled": {"always": True, "never": False}.get(
                     options.s3_store_payload_signing, not settings.tls
                 ),
@@ -86,11 +111,18 @@ class Client:
             return client
 
         self.endpoint = settings.endpoint
+        self.retry = retry
         #: Whether boto3 sends a checksum of its own with every put and part.
         self.sums = checksums["request_checksum_calculation"] == "when_supported"
         self._own: PerProcess[Any] = PerProcess(make)
         for name in ("botocore.auth", "botocore.endpoint", "botocore.hooks", "botocore.parsers"):
             _hide_in(logging.getLogger(name))
+
+    @property
+    def region(self) -> str:
+        """The region that requests are signed for."""
+        found: str = self.open().meta.region_name
+        return found
 
     def open(self) -> Any:
         """Return this process's client, which many threads may use at once."""
@@ -105,7 +137,10 @@ class Client:
         try:
             answer: dict[str, Any] = getattr(self.open(), operation)(**arguments)
         except Exception as error:
-            raise translate(error, self.endpoint, _asked(operation, arguments)) from error
+            refused = translate(error, self.endpoint, _asked(operation, arguments))
+            if isinstance(refused, NoSuchBucket) and operation in _ADDING:
+                refused = BackendException(refused.msg)
+            raise refused from error
         for needed, kind in (
             (_NEEDED_HEADS.get(operation), BackendException),
             (_NEEDED_BODIES.get(operation), RemoteServiceUnavailable),
@@ -118,11 +153,25 @@ class Client:
         return answer
 
     def pages(self, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
-        """Make the requests for a listing, and yield the answers."""
-        try:
-            yield from self.open().get_paginator(operation).paginate(**arguments)
-        except Exception as error:
-            raise translate(error, self.endpoint, _asked(operation, arguments)) from error
+        """Make the requests for a listing, each repeated by itself, and yield the answers."""
+        marks: dict[str, Any] = {}
+        while True:
+            ask = functools.partial(self.call, operation, **arguments, **marks)
+            page = self.retry(ask)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            before = marks
+            marks = {
+                mark: page[following]
+                for mark, following in _MARKS[operation].items()
+                if page.get(following)
+            }
+            if not marks or marks == before:
+                raise BackendException(
+                    f"{_asked(operation, arguments)}: {self.endpoint} says that there is more, and "
+                    "does not say where it goes on."
+                )
 
     def presigned(self, bucket: str, key: str, expires: int) -> str:
         """Return a URL that reads an object for ``expires`` seconds."""

@@ -1,23 +1,20 @@
 """A copy within one server, made by the server itself."""
 
+import functools
 import logging
 import time
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from store_lib.drivers.s3.bucket import NONCE, Bucket, Head
 from store_lib.drivers.s3.errors import ConditionFailed
 from store_lib.drivers.s3.location import S3Location
 from store_lib.drivers.s3.parts import part_of_known
-from store_lib.drivers.s3.publishing import Make, Publication
-from store_lib.drivers.s3.writer import SLOW_JOIN, abort_upload
-from store_lib.exceptions import (
-    BackendException,
-    ErrorStatus,
-    NotFound,
-    ObjectChanged,
-    StoreError,
-)
+from store_lib.drivers.s3.proof import Make
+from store_lib.drivers.s3.publishing import Publication
+from store_lib.drivers.s3.uploads import abort_unnamed, abort_upload
+from store_lib.drivers.s3.writer import SLOW_JOIN
+from store_lib.exceptions import BackendException, NotFound, ObjectChanged, StoreError
 
 LOG = logging.getLogger(__name__)
 
@@ -33,9 +30,6 @@ class Copy:
     :param limit: bytes above which it is copied in parts
     :param part: bytes of such a part, at least
     """
-
-    #: Seconds between one try to abort an upload and the next.
-    pauses: ClassVar[tuple[float, ...]] = (0.1, 0.5, 2.0)
 
     def __init__(
         self,
@@ -79,14 +73,19 @@ class Copy:
 
     def _publish(self, make: Make, seconds: float) -> None:
         try:
-            self._publication.publish(make, seconds)
+            self._publication.publish(make, seconds, optional=True)
         except BaseException:
             # The reply may have been lost, and not the copy.
-            if not self._publication.succeeded():
-                self._publication.withdraw()
+            stored = False
+            try:
+                stored = self._publication.succeeded()
+            finally:
+                if not stored:
+                    self._publication.withdraw()
+            if not stored:
                 raise
 
-    def _copy_whole(self, head: Head, condition: dict[str, str]) -> None:
+    def _copy_whole(self, head: Head, condition: Mapping[str, str]) -> None:
         self._copy(
             "copy_object", head, Metadata=self._metadata, MetadataDirective="REPLACE", **condition
         )
@@ -97,10 +96,15 @@ class Copy:
                 f"Expected an ETag of {self._source}, which is copied in parts, got none: whether "
                 "all parts are of one object could not be told. Copy it through this machine."
             )
-        begun = self._bucket.call("create_multipart_upload", self._key, Metadata=self._metadata)
+        began = time.monotonic()
+        try:
+            begun = self._bucket.call("create_multipart_upload", self._key, Metadata=self._metadata)
+        except StoreError:
+            abort_unnamed(self._bucket, self._key, began)
+            raise
         upload = begun["UploadId"]
 
-        def complete(condition: dict[str, str]) -> None:
+        def complete(condition: Mapping[str, str]) -> None:
             self._bucket.call(
                 "complete_multipart_upload",
                 self._key,
@@ -111,28 +115,27 @@ class Copy:
 
         try:
             parts = list(self._copied_parts(head, total, upload))
+            # Several servers ignore the condition that each part came with.
+            self._check_source(head)
             self._publish(complete, len(parts) / SLOW_JOIN)
         except BaseException:
             self._give_up(upload)
             raise
+        abort_unnamed(self._bucket, self._key)
 
     def _give_up(self, upload: str) -> None:
         """Abort an upload, also on a server that is busy: nobody else knows of it."""
-        for pause in (*self.pauses, None):
-            try:
-                abort_upload(self._bucket, self._key, upload)
-                return
-            except StoreError as error:
-                if pause is None or error.status is not ErrorStatus.TEMPORARY:
-                    LOG.warning(
-                        "The upload %s of %s, a copy that failed, could not be aborted. Sweep the "
-                        "store: %s",
-                        upload,
-                        self._key,
-                        error,
-                    )
-                    return
-            time.sleep(pause)
+        abort = functools.partial(abort_upload, self._bucket, self._key, upload)
+        try:
+            self._bucket.client.retry(abort)
+        except StoreError as error:
+            LOG.warning(
+                "The upload %s of %s, a copy that failed, could not be aborted. Sweep the store: "
+                "%s",
+                upload,
+                self._key,
+                error,
+            )
 
     def _copied_parts(self, head: Head, total: int, upload: str) -> Iterator[dict[str, Any]]:
         size = part_of_known(total, self._part)
@@ -158,9 +161,12 @@ class Copy:
                 **arguments,
             )
         except ConditionFailed:
-            now = self._origin.head(self._source.key)
-            if now is None or now.etag != head.etag:
-                raise ObjectChanged(
-                    f"Object {self._source} changed while it was being copied. Copy it again."
-                ) from None
+            self._check_source(head)
             raise
+
+    def _check_source(self, head: Head) -> None:
+        now = self._origin.head(self._source.key)
+        if now is None or (now.etag, now.size) != (head.etag, head.size):
+            raise ObjectChanged(
+                f"Object {self._source} changed while it was being copied. Copy it again."
+            ) from None

@@ -12,6 +12,7 @@ from store_lib.drivers.s3.client import Client
 from store_lib.drivers.s3.copying import Copy
 from store_lib.drivers.s3.location import S3Location
 from store_lib.drivers.s3.options import (
+    ATOMIC,
     LARGEST_PUT,
     MIB,
     MOST_PARTS,
@@ -19,6 +20,7 @@ from store_lib.drivers.s3.options import (
     Settings,
     settings_of,
 )
+from store_lib.drivers.s3.proof import Proof
 from store_lib.drivers.s3.publishing import Publication
 from store_lib.drivers.s3.reader import S3Reader
 from store_lib.drivers.s3.writer import S3Writer
@@ -54,6 +56,7 @@ class S3Driver(Driver):
     _client: Client
     _settings: Settings
     _bucket: Bucket
+    _proof: Proof
     _bucket_made = False
 
     @property
@@ -68,7 +71,7 @@ class S3Driver(Driver):
         """
         try:
             self._settings = settings_of(self.conf)
-            self._client = Client(self.conf, self._settings)
+            self._client = Client(self.conf, self._settings, lambda call: self.retry(call))
             self._client.open()
         except ImportError as error:
             raise self._bad(
@@ -78,7 +81,10 @@ class S3Driver(Driver):
             # What boto3 says of its own files, or of a region, is ValueError or BotoCoreError.
             raise self._bad(str(error)) from error
         self._bucket = Bucket(self._client, self._settings.bucket)
-        self.create_only = CreateOnly.ATOMIC if self._settings.atomic else CreateOnly.CHECKED
+        self.create_only = (
+            CreateOnly.ATOMIC if self._settings.create_only == ATOMIC else CreateOnly.CHECKED
+        )
+        self._proof = Proof(self._bucket, self._settings.create_only)
 
     def check_object_id(self, object_id: str) -> None:
         """Refuse ids that are no good as a key, or in a URI.
@@ -110,9 +116,15 @@ class S3Driver(Driver):
         :raises Duplicate: an object of this id is there
         :raises StorageFull: ``size`` is more than S3 can hold
         """
-        if size is not None and size > MOST_PARTS * LARGEST_PUT:
+        equal = self._settings.equal_parts
+        if size is not None and size > MOST_PARTS * (self._settings.part if equal else LARGEST_PUT):
+            parts = (
+                "of s3_store_large_object_chunk_size hold (s3_store_equal_parts)"
+                if equal
+                else "of 5 GiB hold"
+            )
             raise StorageFull(
-                f"Expected an object that {MOST_PARTS} parts of 5 GiB hold, got {size} bytes."
+                f"Expected an object that {MOST_PARTS} parts {parts}, got {size} bytes."
             )
         publication = self._publication(object_id, nonce)
         if size is None or size > S3Writer.chunk_size:
@@ -198,9 +210,10 @@ class S3Driver(Driver):
 
     def _publication(self, object_id: str, nonce: str) -> Publication:
         if self.conf.s3_store_create_bucket_on_put and not self._bucket_made:
-            self._bucket.ensure(self._settings.region)
+            self._bucket.ensure(self._client.region, named=bool(self._settings.region))
             self._bucket_made = True
-        return Publication(self._bucket, object_id, nonce, atomic=self._settings.atomic)
+        self._proof.hold()
+        return Publication(self._bucket, object_id, nonce, self._proof)
 
     def _location(self, object_id: str) -> S3Location:
         mine = self._settings

@@ -3,6 +3,9 @@
 import re
 from typing import Any
 
+from urllib3 import HTTPHeaderDict
+
+from store_lib.clients.answers import retry_after
 from store_lib.clients.network_errors import BUSY, Server, unreachable
 from store_lib.exceptions import (
     AuthorizationFailure,
@@ -30,6 +33,10 @@ class NoSuchUpload(NotFound):
 
 class ConditionFailed(BackendException):
     """An object is there that must not be, or is another one than was asked for."""
+
+
+class UnknownRegion(BackendException):
+    """A bucket is to be made in a region that the server does not know."""
 
 
 class NotImplementedThere(BackendException):
@@ -81,6 +88,19 @@ _LOGIN_CODES = {
         "This machine's clock and the server's differ too much. Set them right, by NTP."
     ),
     "RequestExpired": "This machine's clock may be wrong. Set it right, by NTP.",
+}
+#: What a policy has to allow, by operation.
+_RIGHTS = {
+    "abort_multipart_upload": "s3:AbortMultipartUpload",
+    "create_bucket": "s3:CreateBucket",
+    "delete_object": "s3:DeleteObject",
+    "get_bucket_versioning": "s3:GetBucketVersioning",
+    "head_object": "s3:GetObject",
+    "get_object": "s3:GetObject, and s3:ListBucket, without which this is also the answer for what "
+    "is not there",
+    "list_multipart_uploads": "s3:ListBucketMultipartUploads",
+    "list_objects_v2": "s3:ListBucket",
+    "list_parts": "s3:ListMultipartUploadParts",
 }
 _REGION_CODES = frozenset(
     {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
@@ -154,7 +174,8 @@ def _refused(response: dict[str, Any], endpoint: str, asked: str) -> StoreError:
     if code in _FULL_CODES or status == 507:
         return StorageFull(f"{told} Free space or raise the quota or limit there.")
     if code in _BUSY_CODES or status in BUSY:
-        return RemoteServiceUnavailable(told)
+        headers = HTTPHeaderDict(facts.get("HTTPHeaders", {}))
+        return RemoteServiceUnavailable(told, retry_after=retry_after(headers))
     if code == "NoSuchBucket":
         return NoSuchBucket(
             f"{told} Make the bucket, or set s3_store_create_bucket_on_put to have it made."
@@ -167,6 +188,8 @@ def _refused(response: dict[str, Any], endpoint: str, asked: str) -> StoreError:
         return InvalidRange(told)
     if status == 404:
         return NotFound(told)
+    if code == "InvalidLocationConstraint":
+        return UnknownRegion(f"{told} Set s3_store_region_name to a region of this server.")
     if code in _REGION_CODES or status == 301:
         region = facts.get("HTTPHeaders", {}).get("x-amz-bucket-region")
         named = f" to {region}" if region else ""
@@ -186,7 +209,8 @@ def _refused(response: dict[str, Any], endpoint: str, asked: str) -> StoreError:
     if code in _UNKNOWN_CODES or status == 501:
         return NotImplementedThere(told)
     if status in (401, 403):
-        return Forbidden(f"{told} See that the policies of user and bucket allow it. {_KEYS} too.")
+        right = _RIGHTS.get(asked.partition(" ")[0], "s3:PutObject")
+        return Forbidden(f"{told} See that the policies of user and bucket allow {right}. {_KEYS}.")
     return BackendException(told)
 
 

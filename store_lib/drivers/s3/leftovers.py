@@ -1,13 +1,14 @@
 """What adds that never finished left in a bucket: uploads in parts, and claims."""
 
+import functools
 import time
 from collections.abc import Iterator
 
 from store_lib.driver import Incomplete
-from store_lib.drivers.s3.bucket import Bucket
-from store_lib.drivers.s3.claim import PREFIX, lives
+from store_lib.drivers.s3.bucket import Bucket, server_time
+from store_lib.drivers.s3.claim import PREFIX, Claimed
 from store_lib.drivers.s3.errors import NoSuchUpload
-from store_lib.drivers.s3.writer import abort_upload
+from store_lib.drivers.s3.uploads import abort_upload
 from store_lib.exceptions import NotFound
 
 
@@ -21,7 +22,8 @@ def find(bucket: Bucket) -> Iterator[Incomplete]:
                 yield found
     for page in bucket.client.pages("list_objects_v2", Bucket=bucket.name, Prefix=PREFIX):
         for claim in page.get("Contents", ()):
-            if found := _claim(bucket, claim["Key"]):
+            look = functools.partial(_claim, bucket, claim["Key"])
+            if found := bucket.client.retry(look):
                 yield found
 
 
@@ -39,23 +41,23 @@ def remove(bucket: Bucket, key: str) -> bool:
 
 def _upload(bucket: Bucket, key: str, identity: str, begun: float) -> Incomplete | None:
     """Return what the parts of an upload tell; ``None`` when it has ended meanwhile."""
-    size, modified = 0, begun
+    size, modified, now = 0, begun, begun
     try:
         for page in bucket.client.pages(
             "list_parts", Bucket=bucket.name, Key=key, UploadId=identity
         ):
+            now = server_time(page)
             for part in page.get("Parts", ()):
                 size += part["Size"]
                 modified = max(modified, part["LastModified"].timestamp())
     except (NoSuchUpload, NotFound):
         return None
-    return Incomplete(f"{key}/{identity}", key, size, modified)
+    return Incomplete(f"{key}/{identity}", key, size, modified, now=now)
 
 
 def _claim(bucket: Bucket, key: str) -> Incomplete | None:
-    found = bucket.head(key)
+    found = Claimed.read(bucket, key)
     if found is None:
         return None
-    # By this machine's clock, as who sweeps by age reckons with that.
-    modified = time.time() - (found.age or 0.0)
-    return Incomplete(key, key.removeprefix(PREFIX), 0, modified, lives(found))
+    now = time.time()  # the age is by the server's clock
+    return Incomplete(key, key.removeprefix(PREFIX), 0, now - (found.age or 0), found.lives, now)

@@ -52,8 +52,9 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         default="auto",
         choices=["auto", "virtual", "path"],
         help="Where requests name the bucket: in the host name (virtual, "
-        "https://bucket.host/key), in the path (https://host/bucket/key), or as boto3 chooses for "
-        "the server (auto: virtual for Amazon, path for others).",
+        "https://bucket.host/key), in the path (https://host/bucket/key), or auto: virtual for "
+        "Amazon's host names, but for those of VPC endpoints and buckets that no certificate "
+        "covers, and path for others.",
     ),
     cfg.IntOpt(
         "s3_store_large_object_size",
@@ -76,6 +77,13 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         min=1,
         max=1000,
         help="How many parts of one object are uploaded at once.",
+    ),
+    cfg.BoolOpt(
+        "s3_store_equal_parts",
+        default=False,
+        help="Whether all parts of an object have the size of s3_store_large_object_chunk_size, as "
+        "Cloudflare R2 wants it. Then no object is larger than 10,000 of them. Off, parts are "
+        "larger where that is needed, and grow where the length of an object is not known.",
     ),
     cfg.StrOpt(
         "s3_store_cacert",
@@ -103,13 +111,17 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     ),
     cfg.StrOpt(
         "s3_store_create_only",
-        default="checked",
-        choices=["checked", "atomic"],
-        help="What the server can be trusted with, for an id to be used once. checked: it decides "
-        "If-None-Match on a put, which a claim object then makes good for uploads in parts and "
-        "copies. atomic: it decides If-None-Match on everything that makes an object, as Amazon "
-        "does; then an add takes fewer requests. With atomic on a server that ignores the header, "
-        "an add replaces an object that is there.",
+        default="auto",
+        choices=["auto", "checked", "atomic", "look"],
+        help="How it is held that an id is used once. All processes that add to the bucket must "
+        "have the same. auto: atomic for Amazon's host names, checked for others. checked: a claim "
+        "object keeps others away while an object is published. The server must decide "
+        "If-None-Match on a put; a store finds out whether it does, and adds nothing where it does "
+        "not. atomic: the server decides If-None-Match on everything that makes an object, as "
+        "Amazon does; then an add takes fewer requests. On a server that ignores the header, an "
+        "add replaces an object that is there. look: the header is not sent, and the store looks "
+        "whether the id is taken before and after. Adds of one id that race may all succeed "
+        "then, and all objects but one be lost.",
     ),
     cfg.StrOpt(
         "s3_store_payload_signing",
@@ -138,9 +150,14 @@ OPTIONS: tuple[cfg.Opt, ...] = (
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 #: Names that can stand in a host name.
 _DNS_BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]")
+#: The names of S3 itself at Amazon; other services there, and machines, have names of that domain.
 _AMAZON = re.compile(
-    r"s3(?:-fips)?[.-](?:dualstack\.)?(?P<region>[a-z]{2}(?:-[a-z]+)+-\d+)\.amazonaws\.com(?:\.cn)?"
+    r"(?P<vpc>[\w-]+\.vpce-[\w-]+\.)?s3(?:-fips|-accelerate|-external-1)?(?:[.-]dualstack)?"
+    r"(?:[.-](?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+))?(?:\.vpce)?\.amazonaws\.(?:com|com\.cn|eu)"
 )
+
+#: The values of s3_store_create_only, but for auto.
+ATOMIC, CHECKED, LOOK = "atomic", "checked", "look"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -156,7 +173,11 @@ class Settings:
     #: Bytes of a part, at least.
     part: int
     threads: int
-    atomic: bool
+    equal_parts: bool
+    #: How it is held that an id is used once: ATOMIC, CHECKED or LOOK.
+    create_only: str
+    #: Where requests name the bucket, in botocore's words.
+    addressing: str
 
     @property
     def tls(self) -> bool:
@@ -191,6 +212,14 @@ def settings_of(options: StoreOptions) -> Settings:
             f"s3_store_{missing}_key is missing: set both keys, or neither where boto3 is to find "
             "credentials by itself"
         )
+    amazon = _AMAZON.fullmatch(urlsplit(endpoint).hostname or "")
+    create_only = options.s3_store_create_only
+    if create_only == "auto":
+        create_only = ATOMIC if amazon else CHECKED
+    addressing = options.s3_store_bucket_url_format
+    if addressing == "auto" and amazon and not amazon["vpc"]:
+        # By itself botocore does that only where it is given no server.
+        addressing = "virtual"
     authorities = options.s3_store_cacert
     if authorities and not os.access(authorities, os.R_OK):
         raise ValueError(
@@ -198,12 +227,14 @@ def settings_of(options: StoreOptions) -> Settings:
         )
     return Settings(
         endpoint=endpoint,
-        region=options.s3_store_region_name or _region_in(endpoint),
+        region=options.s3_store_region_name or (amazon["region"] if amazon else None),
         bucket=options.s3_store_bucket,
         large=options.s3_store_large_object_size * MIB,
         part=options.s3_store_large_object_chunk_size * MIB,
         threads=options.s3_store_thread_pools,
-        atomic=options.s3_store_create_only == "atomic",
+        equal_parts=options.s3_store_equal_parts,
+        create_only=create_only,
+        addressing=addressing,
     )
 
 
@@ -238,8 +269,3 @@ def _check_bucket(bucket: str, url_format: str) -> None:
             f"s3_store_bucket: {bucket!r} cannot stand in a host name. Use a name of 3 to 63 lower "
             "case letters, digits, dots and -, or set s3_store_bucket_url_format to path"
         )
-
-
-def _region_in(endpoint: str) -> str | None:
-    found = _AMAZON.fullmatch(urlsplit(endpoint).hostname or "")
-    return found["region"] if found else None

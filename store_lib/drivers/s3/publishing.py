@@ -1,28 +1,25 @@
 """Making an object appear under an id that is not taken, whatever the server decides by itself."""
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 from store_lib.drivers.s3.bucket import Bucket
-from store_lib.drivers.s3.claim import Claim
-from store_lib.drivers.s3.errors import ConditionFailed, NoSuchBucket
+from store_lib.drivers.s3.claim import Claim, refused_though_absent
+from store_lib.drivers.s3.errors import ConditionFailed
+from store_lib.drivers.s3.options import ATOMIC, CHECKED
+from store_lib.drivers.s3.proof import Make, Proof
 from store_lib.exceptions import BackendException, Duplicate
-
-Make: TypeAlias = Callable[[dict[str, str]], object]
 
 
 class Publication:
     """One upload's, or one copy's, way to its final name.
 
     :param key: the object's key, which is its id
-    :param atomic: the server itself decides ``If-None-Match`` on whatever makes an object
+    :param proof: of what the server does
     """
 
-    def __init__(self, bucket: Bucket, key: str, nonce: str, *, atomic: bool) -> None:
+    def __init__(self, bucket: Bucket, key: str, nonce: str, proof: Proof) -> None:
         self._bucket = bucket
         self._key = key
         self._nonce = nonce
-        self._atomic = atomic
+        self._proof = proof
         self._claim = Claim(bucket, key, nonce)
         self._tried = False
 
@@ -34,35 +31,28 @@ class Publication:
         if self._holder() is not None:
             raise Duplicate(image=self._key)
 
-    def publish(self, make: Make, seconds: float) -> None:
+    def publish(self, make: Make, seconds: float, *, optional: bool = False) -> None:
         """Have the object made, unless there is one.
 
         May be called again after a temporary error.
 
         :param make: makes the request that has it appear, with the condition that it is handed
         :param seconds: that this request may rightly take, roughly
+        :param optional: it can be made again, without the condition, where that is not known
         :raises Duplicate: there is one, or somebody else is about to make one
         """
-        try:
-            if self._atomic:
-                self._make(make)
-            else:
-                self._claim.take(seconds)
-                self._make_claimed(make)
-                self._claim.release()
-        except ConditionFailed as error:
-            raise Duplicate(image=self._key) from error
-        except NoSuchBucket as error:
-            raise BackendException(error.msg) from error
+        if self._proof.mode == CHECKED:
+            self._proof.hold(self._claim.take(seconds))
+        if self._proof.mode == ATOMIC:
+            self._make(make, optional)
+        else:
+            self._look_and_make(make, optional)
+        self._claim.release()
 
-    def _make(self, make: Make) -> None:
-        self._tried = True
-        make({"IfNoneMatch": "*"} if self._atomic else {})
-
-    def _make_claimed(self, make: Make) -> None:
+    def _look_and_make(self, make: Make, optional: bool) -> None:
         holder = self._holder()
         if holder is None:
-            self._make(make)
+            self._make(make, optional)
             # Somebody who does not know of claims, or whose claim came through beside ours.
             holder = self._holder()
             if holder is None:
@@ -73,6 +63,17 @@ class Publication:
         if holder != self._nonce:
             raise Duplicate(image=self._key)
 
+    def _make(self, make: Make, optional: bool) -> None:
+        self._tried = True
+        try:
+            self._proof.send(make, optional=optional)
+        except ConditionFailed as error:
+            holder = self._holder()
+            if holder is None:
+                raise refused_though_absent(self._bucket, self._key, self._key) from error
+            if holder != self._nonce:  # else it was made by a request that was not answered
+                raise Duplicate(image=self._key) from error
+
     def succeeded(self) -> bool:
         """Whether the object that is there is the one to publish."""
         if self._holder() != self._nonce:
@@ -82,10 +83,13 @@ class Publication:
 
     def withdraw(self) -> None:
         """Remove what a request without a reply may have published, and the claim."""
-        if self._tried and self._holder() == self._nonce:
-            self._bucket.delete(self._key)
-        self._tried = False
-        self._claim.release()
+        try:
+            # Only what says that it is ours: in doubt it stays.
+            if self._tried and self._holder() == self._nonce:
+                self._bucket.delete(self._key)
+            self._tried = False
+        finally:
+            self._claim.release()
 
     def _holder(self) -> str | None:
         """Return the nonce of the object that is there, ``None`` when there is none."""

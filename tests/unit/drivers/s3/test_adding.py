@@ -1,10 +1,12 @@
 """Adds to an S3 server in memory: what goes over the wire, and what is left when it fails."""
 
 import base64
+import contextlib
 import io
 import os
 import pathlib
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -13,13 +15,13 @@ import pytest
 from store_lib import Store
 from store_lib.drivers.s3 import S3Driver
 from store_lib.drivers.s3.claim import PREFIX, Claim
-from store_lib.drivers.s3.copying import Copy
 from store_lib.exceptions import (
     BackendException,
     Duplicate,
     ErrorStatus,
     Forbidden,
     InvalidObjectId,
+    ObjectChanged,
     RemoteServiceUnavailable,
     StorageFull,
     StoreError,
@@ -29,7 +31,7 @@ from tests.relay import CuttingRelay
 from tests.s3_faults import refusal, times
 from tests.scripted_server import Reply, Request
 from tests.unit.drivers.s3.conftest import CHUNK, MakeStore
-from tests.unit.drivers.s3.server import S3Server
+from tests.unit.drivers.s3.server import S3Server, Started
 
 #: Three parts of five, five and two chunks, and a bit.
 LARGE = bytes(range(256)) * (12 * CHUNK // 256) + b"end"
@@ -298,8 +300,6 @@ def test_a_lost_reply_is_resolved(
     s3.after.append(lost)
     store.add("id", stream(LARGE[:size]), size)
     assert s3.objects["id"].data == LARGE[:size]
-    if "uploads" in text:  # the one whose name never came; a sweep takes it
-        s3.uploads.clear()
     assert_nothing_is_left(s3, "id")
 
 
@@ -395,7 +395,7 @@ def test_the_removal_of_a_claim_is_tried_again(
     s3.before.append(times(2, trouble, "DELETE", "claims"))
     store.add("id", stream(LARGE), len(LARGE))
     assert_nothing_is_left(s3, "id")
-    s3.before.append(times(3, trouble, "DELETE", "claims"))
+    s3.before.append(times(999, trouble, "DELETE", "claims"))
     store.add("other", io.BytesIO(b"data"), 4)
     assert_nothing_is_left(s3, "id", "other", PREFIX + "other")
 
@@ -429,7 +429,6 @@ def test_a_copy_in_parts_that_fails_is_aborted(
 ) -> None:
     """So it is although the server is busy; where it stays so, the copy's own error is told."""
     monkeypatch.setattr(S3Driver, "copy_limit", 100)
-    monkeypatch.setattr(Copy, "pauses", (0.0, 0.0, 0.0))
     store = make_store(transfer_attempts=4)
     uri = store.add("id", stream(LARGE), len(LARGE)).uri
     s3.before.append(times(9, SLOW, "PUT", "partNumber="))
@@ -596,6 +595,187 @@ def test_a_missing_bucket_is_made_where_that_is_asked_for(
     willing.add("id2", io.BytesIO(b"data"), 4)
     asked = [each.method for each in s3.made() if each.target.startswith("/other?list-type")]
     assert asked == ["GET"]
+
+
+def test_a_bucket_is_made_in_the_region_of_the_environment(
+    make_store: MakeStore, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests are signed for that one, so the bucket is made there."""
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "moon-2")
+    store = make_store(s3_store_bucket="new", s3_store_create_bucket_on_put=True)
+
+    def create(request: Request) -> Reply | None:
+        if (request.method, request.target) == ("PUT", "/new"):
+            assert b"<LocationConstraint>moon-2<" in request.body
+            s3.bucket = "new"
+            return Reply()
+        return None
+
+    s3.before.append(create)
+    store.add("id", io.BytesIO(b"data"), 4)
+    assert_nothing_is_left(s3, "id")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_region_that_the_server_does_not_know(
+    make_store: MakeStore, s3: S3Server, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    """One that the option names is refused; one that the environment has for others is left out."""
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "moon-2")
+    region = {"s3_store_region_name": "moon-2"} if named else {}
+    store = make_store(s3_store_bucket="odd", s3_store_create_bucket_on_put=True, **region)
+
+    def create(request: Request) -> Reply | None:
+        if (request.method, request.target) == ("PUT", "/odd"):
+            if b"LocationConstraint" in request.body:
+                return refusal(400, "InvalidLocationConstraint")
+            s3.bucket = "odd"
+            return Reply()
+        return None
+
+    s3.before.append(create)
+    if named:
+        with pytest.raises(BackendException, match="s3_store_region_name to a region of this"):
+            store.add("id", io.BytesIO(b"data"), 4)
+    else:
+        store.add("id", io.BytesIO(b"data"), 4)
+        assert_nothing_is_left(s3, "id")
+
+
+@pytest.mark.parametrize("size", [len(LARGE), None])
+@pytest.mark.parametrize("where", ["partNumber=2", "uploadId=upload-1", "uploads"])
+def test_a_bucket_that_is_removed_meanwhile_is_told(
+    store: Store, s3: S3Server, where: str, size: int | None
+) -> None:
+    """An add into it fails as an add into one that never was: nothing was to be found."""
+
+    def remove(request: Request) -> None:
+        if where in request.target and request.method in ("PUT", "POST"):
+            s3.bucket = "another"
+
+    store.add("before", io.BytesIO(b"data"), 4)
+    s3.before.append(remove)
+    with pytest.raises(BackendException, match="set s3_store_create_bucket_on_put"):
+        store.add("id", stream(LARGE), size)
+
+
+def test_a_bucket_that_is_removed_during_a_copy_is_told(
+    store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is with the server's own copies, in one request and in parts."""
+    uri = store.add("id", stream(LARGE), len(LARGE)).uri
+
+    def remove(request: Request) -> None:
+        if "x-amz-copy-source" in request.headers:
+            s3.bucket = "another"
+
+    s3.before.append(remove)
+    for limit in (len(LARGE), 100):
+        s3.bucket = "box"
+        monkeypatch.setattr(S3Driver, "copy_limit", limit)
+        with pytest.raises(BackendException, match="NoSuchBucket"):
+            store.copy(uri, "copied")
+
+
+@pytest.mark.parametrize("last", ["answered", "lost", "fails"])
+def test_our_own_repeats_leave_no_upload(store: Store, s3: S3Server, last: str) -> None:
+    """Uploads that were begun without an answer go with the add; those with parts are others'."""
+    others = {"theirs": Started("id", parts={1: b"x"}), "next": Started("id-2")}
+    s3.uploads.update(others)
+    fails = last == "fails"
+    if last == "lost":
+        s3.after.append(times(1, lambda: Reply(raw=b"", then="rst"), "POST", "uploadId"))
+    if fails:  # then an upload of the same id may be somebody's who has just begun
+        others["old"] = s3.uploads["old"] = Started("id", begun=time.time() - 3600)
+        s3.before.append(times(1, lambda: refusal(400, "Odd"), "POST", "uploadId"))
+    s3.after.append(times(6, lambda: Reply(raw=b"", then="rst"), "POST", "uploads"))
+    with pytest.raises(BackendException, match="Odd") if fails else contextlib.nullcontext():
+        store.add("id", stream(LARGE), len(LARGE))
+    assert s3.uploads == others
+
+
+def test_a_copys_repeats_leave_no_upload(
+    store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy in parts is begun anew after each answer that was lost."""
+    monkeypatch.setattr(S3Driver, "copy_limit", 100)
+    uri = store.add("id", stream(LARGE), len(LARGE)).uri
+    s3.after.append(times(3, lambda: Reply(raw=b"", then="rst"), "POST", "uploads"))
+    s3.before.append(times(2, SLOW, "GET", "uploads"))
+    store.copy(uri, "copied")
+    assert_nothing_is_left(s3, "id", "copied")
+
+
+def test_what_repeats_left_is_told_where_it_cannot_be_seen(
+    store: Store, s3: S3Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that lists no uploads fails no add; a warning says what may be left."""
+    s3.before.append(times(9, lambda: refusal(501, "NotImplemented"), "GET", "uploads"))
+    s3.after.append(times(1, lambda: Reply(raw=b"", then="rst"), "POST", "uploads"))
+    store.add("id", stream(LARGE), len(LARGE))
+    assert "Sweep the store" in caplog.text
+
+
+@pytest.mark.parametrize("matches", [True, False], ids=["obeyed", "ignored"])
+def test_a_copy_in_parts_is_of_one_object(
+    store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch, matches: bool
+) -> None:
+    """A source that is replaced meanwhile is ObjectChanged, where the condition is ignored too."""
+    monkeypatch.setattr(S3Driver, "copy_limit", 100)
+    monkeypatch.setattr(S3Driver, "copy_part", 5 * CHUNK)
+    s3.matches = matches
+    uri = store.add("id", stream(LARGE), len(LARGE)).uri
+
+    def replace(request: Request) -> None:
+        if "partNumber=2" in request.target:
+            s3.store("id", LARGE[::-1])
+
+    s3.before.append(replace)
+    with pytest.raises(ObjectChanged, match="Copy it again"):
+        store.copy(uri, "copied")
+    assert_nothing_is_left(s3, "id")
+
+
+@pytest.mark.parametrize("size", [len(LARGE), None])
+def test_parts_keep_one_size_where_the_server_wants_it(
+    make_store: MakeStore, s3: S3Server, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    """R2 refuses parts that grow, once all are sent; the option has them keep their size."""
+    monkeypatch.setattr("store_lib.drivers.s3.parts._EVEN", 1)
+    monkeypatch.setattr("store_lib.drivers.s3.parts._STEP", 1)
+    s3.equal_parts = True
+    store = make_store()
+    if size is None:
+        with pytest.raises(BackendException, match=r"InvalidPart.*set s3_store_equal_parts"):
+            store.add("id", stream(LARGE * 2), size)
+        assert_nothing_is_left(s3)
+    s3.server.requests.clear()
+    equal = make_store(s3_store_equal_parts=True)
+    equal.add("id", stream(LARGE * 2), size and 2 * size)
+    assert {len(each.body) for each in s3.made("PUT", "partNumber=4")} == {5 * CHUNK}
+    assert_nothing_is_left(s3, "id")
+
+
+def test_parts_of_one_size_hold_what_ten_thousand_of_them_hold(
+    make_store: MakeStore, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A size that is known and too large is refused at once, another when the last part is full."""
+    for module in ("driver", "writer"):
+        monkeypatch.setattr(f"store_lib.drivers.s3.{module}.MOST_PARTS", 3)
+    store = make_store(s3_store_equal_parts=True)
+    whole = LARGE[: 12 * CHUNK] + LARGE[: 3 * CHUNK]
+    for size in (len(whole), None):
+        store.add(f"{size}", stream(whole), size)
+    source = iter(lambda: pytest.fail("the source was read"), None)
+    with pytest.raises(StorageFull, match="s3_store_large_object_chunk_size"):
+        store.add("id", source, len(whole) + 1)
+    endless = (LARGE[:CHUNK] for _ in range(25))
+    with pytest.raises(StorageFull, match="aise s3_store_large_object_chunk_size"):
+        store.add("id", endless)
+    assert len(list(endless)) > 2
+    assert_nothing_is_left(s3, f"{len(whole)}", "None")
 
 
 def test_one_client_for_each_process(make_store: MakeStore, s3: S3Server) -> None:

@@ -1,9 +1,10 @@
 """Reads from an S3 server in memory: ranges, resume after cuts, and refusals by their kind."""
 
+import functools
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -24,7 +25,7 @@ from store_lib.exceptions import (
     RemoteServiceUnavailable,
     StoreError,
 )
-from tests.s3_faults import refusal, times
+from tests.s3_faults import refusal, times, xml_answer
 from tests.scripted_server import Reply, Request
 from tests.unit.drivers.s3.conftest import MakeStore
 from tests.unit.drivers.s3.server import S3Server, Started
@@ -292,6 +293,81 @@ def test_leftovers_are_told_by_their_last_sign_of_life(store: Store, s3: S3Serve
     assert set(s3.objects) == {PREFIX + "live", "done"}
     assert set(s3.uploads) == {"upload-3"}
     assert not driver.discard(found["id/upload-1"], context=None)
+
+
+@pytest.mark.parametrize("ahead", [-3 * 3600.0, 0.0, 3 * 3600.0])
+def test_ages_are_told_by_the_servers_clock(store: Store, s3: S3Server, ahead: float) -> None:
+    """Whichever clock is wrong, an upload that was at work a minute ago is not an hour old."""
+    s3.ahead = ahead
+    minute, hours = time.time() - 60, time.time() - 7200
+    s3.uploads["live"] = Started("a", {}, {1: b"abc"}, hours, minute)
+    s3.uploads["begun"] = Started("b", begun=minute)
+    s3.uploads["dead"] = Started("c", begun=hours)
+    s3.store(PREFIX + "d", b"0123456789abcdef0123456789abcdef 30\n")
+    s3.objects[PREFIX + "d"].modified = minute
+    ages = {each.object_id: round(each.age / 60) for each in store.list_incomplete()}
+    assert ages == {"a": 1, "b": 1, "c": 120, "d": 1}
+    assert [each.object_id for each in store.sweep(3600)] == ["c"]
+
+
+@pytest.mark.parametrize(
+    "trouble", [lambda: refusal(503, "SlowDown"), lambda: Reply(raw=b"", then="rst")]
+)
+def test_each_page_of_a_listing_is_repeated(
+    store: Store, s3: S3Server, trouble: Callable[[], Reply]
+) -> None:
+    """A busy server costs a repeat of one page; no entry is given twice, and none is missing."""
+    s3.page = 2
+    for number in range(5):
+        s3.store(f"{number}", b"x")
+        s3.store(f"{PREFIX}{number}", b"")
+        s3.uploads[f"upload-{number}"] = Started(f"{number}", parts={1: b"x"})
+
+    def every_second(request: Request) -> Reply | None:
+        return trouble() if len(s3.server.requests) % 2 else None
+
+    s3.before.append(every_second)
+    assert [each.object_id for each in store.list()] == list("01234")
+    assert [each.object_id for each in store.list_incomplete()] == list("01234") * 2
+    s3.before[:] = [times(999, trouble)]
+    with pytest.raises(RemoteServiceUnavailable) as caught:
+        list(store.list())
+    assert caught.value.status is ErrorStatus.EXHAUSTED
+
+
+def test_a_listing_that_does_not_end_is_told(store: Store, s3: S3Server) -> None:
+    """A server that says there is more, and not where, or always the same, ends it."""
+    for token in ("", "<NextContinuationToken>x</NextContinuationToken>"):
+        page = xml_answer(f"<X><IsTruncated>true</IsTruncated>{token}</X>")
+        s3.before[:] = [times(9, functools.partial(lambda reply: reply, page), "GET")]
+        with pytest.raises(BackendException, match="does not say where it goes on"):
+            list(store.list())
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7", 7),
+        ("0", 0),
+        ("Thu, 01 Jan 2026 00:01:00 GMT", 60),
+        ("Wed, 31 Dec 2025 00:00:00 GMT", 0),
+        ("soon", None),
+        (None, None),
+    ],
+)
+def test_a_busy_server_says_when_to_come_back(
+    store: Store, s3: S3Server, uri: str, text: str | None, seconds: float | None
+) -> None:
+    """Retry-After, in seconds or as a date by the server's clock, goes with the error."""
+    busy = refusal(503, "SlowDown")
+    busy.headers["Retry-After"] = text
+    busy.headers["Date"] = "Thu, 01 Jan 2026 00:00:00 GMT"
+    s3.before.append(times(999, lambda: busy))
+    driver = store.driver
+    assert driver is not None
+    with pytest.raises(RemoteServiceUnavailable) as caught:
+        driver.stat(driver.parse(uri), context=None)
+    assert caught.value.retry_after == seconds
 
 
 def test_presigned_urls_last_a_week_at_most(store: Store, uri: str) -> None:

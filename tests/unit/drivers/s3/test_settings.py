@@ -1,13 +1,25 @@
 """Options, locations, ids and part sizes of the s3 driver; nothing is connected to."""
 
+import io
+import urllib.parse
+from typing import Any
+
 import pytest
+from botocore.awsrequest import AWSResponse
+from urllib3 import HTTPResponse
 
 from store_lib import Stores
 from store_lib.driver import CreateOnly
 from store_lib.drivers.s3 import S3Driver, S3Location
 from store_lib.drivers.s3.options import LARGEST_PUT, MIB, MOST_PARTS, OPTIONS, settings_of
 from store_lib.drivers.s3.parts import part_of_known, part_of_unknown
-from store_lib.exceptions import BadStoreConfiguration, BadStoreUri, InvalidObjectId, StorageFull
+from store_lib.exceptions import (
+    BadStoreConfiguration,
+    BadStoreUri,
+    InvalidObjectId,
+    NotFound,
+    StorageFull,
+)
 from store_lib.options import StoreOptions
 
 TIB = 1024 * 1024 * MIB
@@ -173,10 +185,77 @@ def test_without_the_client_library_the_extra_is_named(monkeypatch: pytest.Monke
         driver()
 
 
-def test_what_the_store_claims_hangs_on_the_server() -> None:
-    """``checked`` is the default; ``atomic`` is for who knows that the server decides."""
-    assert driver().create_only is CreateOnly.CHECKED
-    assert driver(s3_store_create_only="atomic").create_only is CreateOnly.ATOMIC
+@pytest.mark.parametrize(
+    ("host", "atomic", "virtual"),
+    [
+        ("https://s3.example.org", False, False),
+        ("https://s3.amazonaws.com.example.org", False, False),
+        ("https://S3.us-west-2.Amazonaws.com", True, True),
+        ("https://s3.amazonaws.com", True, True),
+        ("http://s3-eu-west-1.amazonaws.com:80", True, True),
+        ("https://s3.dualstack.eu-west-1.amazonaws.com", True, True),
+        ("https://s3-fips.us-gov-west-1.amazonaws.com", True, True),
+        ("https://s3.cn-north-1.amazonaws.com.cn", True, True),
+        ("https://s3.eusc-de-east-1.amazonaws.eu", True, True),
+        ("https://s3-accelerate.amazonaws.com", True, True),
+        ("https://bucket.vpce-1a2b-3c4d.s3.us-east-1.vpce.amazonaws.com", True, False),
+        # Other people's servers, on Amazon's machines.
+        ("http://ec2-1-2-3-4.eu-west-1.compute.amazonaws.com:9000", False, False),
+        ("https://minio-1234.eu-west-1.elb.amazonaws.com", False, False),
+    ],
+)
+def test_what_auto_means_hangs_on_the_host(host: str, atomic: bool, virtual: bool) -> None:
+    """Amazon's own servers decide everything, and are asked by the bucket's host name."""
+    made = driver(s3_store_host=host)
+    assert made.create_only is (CreateOnly.ATOMIC if atomic else CreateOnly.CHECKED)
+    server = urllib.parse.urlsplit(host.lower()).netloc
+    asked = f"images.{server}/key" if virtual else f"{server}/images/key"
+    assert requested(made).lower().partition("://")[2] == asked
+
+
+@pytest.mark.parametrize(
+    ("bucket", "style", "asked"),
+    [
+        ("our.images", "auto", "s3.amazonaws.com/our.images/key"),
+        ("Images", "auto", "s3.amazonaws.com/Images/key"),
+        ("images", "path", "s3.amazonaws.com/images/key"),
+        ("images", "virtual", "images.s3.amazonaws.com/key"),
+    ],
+)
+def test_a_bucket_stands_in_the_host_where_that_can_be(bucket: str, style: str, asked: str) -> None:
+    """A name that no host name, or no certificate, can hold stands in the path."""
+    options = {"s3_store_bucket": bucket, "s3_store_bucket_url_format": style}
+    made = driver(s3_store_host="https://s3.amazonaws.com", **options)
+    assert requested(made) == f"https://{asked}"
+
+
+def requested(made: S3Driver) -> str:
+    """Return the URL of a request that the driver makes; it is not sent."""
+    urls = []
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        urls.append(request.url)
+        return AWSResponse(request.url, 404, {}, HTTPResponse(io.BytesIO(), preload_content=False))
+
+    made._client.open().meta.events.register("before-send.s3", answer)
+    with pytest.raises(NotFound):
+        made.stat(made.parse(f"{made.url_prefix}/key"), context=None)
+    return urls[0]
+
+
+def test_the_region_is_found_in_the_name_of_an_endpoint() -> None:
+    """A private endpoint's name holds it, too."""
+    host = "https://bucket.vpce-1a2b-3c4d.s3.eu-west-3.vpce.amazonaws.com"
+    found = settings_of(StoreOptions.of(OPTIONS, **{**GOOD, "s3_store_host": host}))
+    assert found.region == "eu-west-3"
+
+
+@pytest.mark.parametrize("value", ["checked", "atomic", "look"])
+def test_what_the_store_claims_hangs_on_the_option(value: str) -> None:
+    """It is atomic for who says so, whatever the host."""
+    for host in ("https://s3.example.org", "https://s3.amazonaws.com"):
+        made = driver(s3_store_host=host, s3_store_create_only=value)
+        assert (made.create_only is CreateOnly.ATOMIC) is (value == "atomic")
 
 
 def test_locations_are_held_by_host_and_bucket() -> None:
