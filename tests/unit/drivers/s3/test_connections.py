@@ -150,7 +150,7 @@ def test_a_listing_that_ends_early_is_not_an_empty_one(store: Store, s3: S3Serve
         text,
         Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\n", then="fin"),
     ):
-        s3.before.append(times(9, lambda reply=reply: reply, "GET", "list-type"))
+        s3.before.append(times(999, lambda reply=reply: reply, "GET", "list-type"))
         with pytest.raises(RemoteServiceUnavailable):
             list(store.list())
         s3.before.clear()
