@@ -8,7 +8,12 @@ from typing import Any
 
 from store_lib.clients.answers import content_range, seconds_of
 from store_lib.drivers.s3.client import Client
-from store_lib.drivers.s3.errors import NoSuchBucket, UnknownRegion, translate
+from store_lib.drivers.s3.errors import (
+    NoSuchBucket,
+    NotImplementedThere,
+    UnknownRegion,
+    translate,
+)
 from store_lib.exceptions import BackendException, Forbidden, InvalidRange, NotFound
 
 #: Name under which an object's metadata has the nonce of the upload that made it.
@@ -108,11 +113,12 @@ class Bucket:
     def versioning(self) -> str | None:
         """Return ``Enabled`` or ``Suspended``, empty where it never was; ``None`` if not told."""
         try:
-            status: str = self.client.call("get_bucket_versioning", Bucket=self.name).get(
-                "Status", ""
-            )
+            answer = self.client.call("get_bucket_versioning", Bucket=self.name)
+        except NotImplementedThere:
+            return ""  # a server without versions
         except (Forbidden, BackendException):
             return None
+        status: str = answer.get("Status", "")
         return status
 
     def ensure(self, region: str, *, named: bool) -> None:
