@@ -36,8 +36,6 @@ class Claimed:
 
     #: Nonces of the uploads that it may belong to.
     owners: frozenset[str]
-    #: Whether the metadata was kept.
-    kept: bool
     #: Seconds for which it holds.
     life: float
     #: Seconds since it was put, by the server's own clock; ``None`` where that is not told.
@@ -60,7 +58,7 @@ class Claimed:
         lives = [float(each) for each in (life, head.metadata.get(_LIFE, "")) if each.isdecimal()]
         # What is longer is somebody's object, and no claim: it stays.
         longest = math.inf if len(body) > _LONGEST else max(lives, default=Claim.life)
-        return cls(owners, bool(head.nonce), longest, head.age)
+        return cls(owners, longest, head.age)
 
 
 class Claim:
@@ -75,7 +73,7 @@ class Claim:
 
     def __init__(self, bucket: Bucket, object_id: str, nonce: str) -> None:
         self._bucket = bucket
-        self._key = PREFIX + object_id
+        self.key = PREFIX + object_id
         self._object_id = object_id
         self._nonce = nonce
         self._asked = False
@@ -109,10 +107,10 @@ class Claim:
                 return versioned
             if not ours and found.lives:
                 break
-            self._bucket.delete(self._key)
+            self._bucket.delete(self.key)
         self._asked = False
         if found is None:
-            raise refused_though_absent(self._bucket, self._key, self._object_id)
+            raise refused_though_absent(self._bucket, self.key, self._object_id)
         raise self._held()
 
     def put(self, condition: Mapping[str, str], life: int = round(life)) -> bool:
@@ -124,12 +122,12 @@ class Claim:
         # Not empty: the answer to an empty put can wait for a delayed acknowledgement.
         body = f"{self._nonce} {life}\n".encode()
         metadata = {NONCE: self._nonce, _LIFE: str(life)}
-        answer = self._bucket.put(self._key, body, len(body), metadata, condition)
+        answer = self._bucket.put(self.key, body, len(body), metadata, condition)
         return bool(answer.get("VersionId", "null") != "null")
 
     def read(self) -> Claimed | None:
         """Return the claim that is there, anybody's."""
-        return Claimed.read(self._bucket, self._key)
+        return Claimed.read(self._bucket, self.key)
 
     def release(self) -> None:
         """Remove the claim, if it is ours; one that cannot be removed ends by itself."""
@@ -139,11 +137,11 @@ class Claim:
         try:
             self._bucket.client.retry(self._remove)
         except StoreError as error:
-            LOG.warning("The claim %s could not be removed: %s", self._key, error)
+            LOG.warning("The claim %s could not be removed: %s", self.key, error)
 
     def _remove(self) -> None:
         if time.monotonic() < self._sure_until or self._is_ours():
-            self._bucket.delete(self._key)
+            self._bucket.delete(self.key)
 
     def _is_ours(self) -> bool:
         found = self.read()
@@ -152,7 +150,7 @@ class Claim:
     def _held(self) -> Duplicate:
         return Duplicate(
             f"Object {self._object_id} is being added by somebody else right now. Where that one "
-            f"was killed, its claim {self._key} ends by itself within minutes."
+            f"was killed, its claim {self.key} ends by itself within minutes."
         )
 
 

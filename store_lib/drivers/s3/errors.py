@@ -76,7 +76,7 @@ _KEY_CODES = frozenset(
     {"InvalidObjectName", "KeyTooLong", "KeyTooLongError", "XMinioInvalidObjectName"}
 )
 #: What servers say where an object lock's retention needs a checksum of what is sent.
-_CHECKSUM_WANTED = re.compile(r"content-md5|x-amz-(?:sdk-)?checksum", re.IGNORECASE)
+_CHECKSUM_WANTED = re.compile(r"content-?md5|x-amz-(?:sdk-)?checksum", re.IGNORECASE)
 _KEYS = "Check s3_store_access_key and s3_store_secret_key"
 #: What to do about a login that is refused, by code.
 _LOGIN_CODES = {
@@ -182,7 +182,8 @@ def _refused(response: dict[str, Any], endpoint: str, asked: str) -> StoreError:
         )
     if code == "NoSuchUpload":
         return NoSuchUpload(f"{told} It was aborted, swept, or completed before.")
-    if status == 412 or code == "PreconditionFailed":
+    # 304 is what some answer to a put; no read of ours asks for it.
+    if status in (304, 412) or code == "PreconditionFailed":
         return ConditionFailed(told)
     if status == 416 or code == "InvalidRange":
         return InvalidRange(told)
@@ -196,7 +197,7 @@ def _refused(response: dict[str, Any], endpoint: str, asked: str) -> StoreError:
         return BackendException(f"{told} Set s3_store_region_name{named}, and s3_store_host to it.")
     if code in _KEY_CODES:
         return InvalidObjectId(f"{told} The server cannot hold a key like this: use a shorter id.")
-    if status == 400 and _CHECKSUM_WANTED.search(str(response["Error"].get("Message") or "")):
+    if status == 400 and _CHECKSUM_WANTED.search(f"{code} {response['Error'].get('Message')}"):
         return BackendException(
             f"{told} A bucket with an object lock's default retention needs checksums: set "
             "s3_store_enable_data_integrity_protection, and s3_store_request_checksum_calculation "

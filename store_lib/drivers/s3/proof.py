@@ -55,8 +55,8 @@ class Proof:
         except (BackendException, Forbidden) as error:
             self._blame_the_condition(error)
             raise
-        found = claim.read()
-        if found is not None and not found.kept:
+        found = self._bucket.head(claim.key)  # as objects are looked at
+        if found is not None and not found.nonce:
             raise BackendException(
                 f"{self._bucket.client.endpoint} keeps no metadata of an object (x-amz-meta-...), "
                 "by which a store knows what it has added itself. Use a server that does, or see "

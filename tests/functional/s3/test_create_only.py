@@ -75,6 +75,21 @@ def test_a_versioned_bucket_is_refused_or_looked_at(ceph: Ceph, make_store: Make
     _add_again(looking)
 
 
+def test_versioning_that_is_switched_on_later_is_noticed(ceph: Ceph, make_store: MakeStore) -> None:
+    """The gateway's answers show it, to a process that has added objects before."""
+    store = versioned(ceph, make_store, "")
+    store.add("before", io.BytesIO(b"x"), 1)
+    driver = store.driver
+    assert isinstance(driver, S3Driver)
+    driver._client.open().put_bucket_versioning(
+        Bucket=driver._settings.bucket, VersioningConfiguration={"Status": "Enabled"}
+    )
+    for size in (1000, len(LARGE)):
+        with pytest.raises(BackendException, match="ignores If-None-Match"):
+            store.add("id", stream(LARGE[:size]), size)
+    assert_nothing_is_left(store, "before")
+
+
 def test_a_bucket_of_suspended_versioning_is_told(ceph: Ceph, make_store: MakeStore) -> None:
     """The gateway counts what was deleted as there; the error says so, and what helps."""
     store = versioned(ceph, make_store, "Suspended")

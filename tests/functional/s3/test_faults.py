@@ -3,8 +3,10 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import pathlib
+import signal
 import socket
 import urllib.request
 import uuid
@@ -385,3 +387,37 @@ def test_a_gateway_that_comes_back_is_waited_for(ceph: Ceph, make_store: MakeSto
     uri = store.add("id", source(), len(LARGE)).uri
     with store.get(uri) as reader:
         assert reader.read() == LARGE
+
+
+def test_a_gateway_that_stood_still_keeps_no_empty_uploads(
+    ceph: Ceph, make_store: MakeStore
+) -> None:
+    """All that was asked of it meanwhile it does afterwards: our repeats leave nothing."""
+    store = make_store(ceph_http(ceph), s3_store_read_timeout=0.5)
+    store.add("first", io.BytesIO(b"x"), 1)
+    process = ceph.processes["rgw"].pid
+
+    class GoOn(logging.Handler):
+        """Lets the gateway go on once two requests have been repeated."""
+
+        seen = 0
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.seen += 1
+            if self.seen == 2:
+                os.kill(process, signal.SIGCONT)
+
+    def source() -> Iterator[bytes]:
+        os.kill(process, signal.SIGSTOP)
+        yield from stream(LARGE)
+
+    repeats = logging.getLogger("store_lib.transfer.retry")
+    handler = GoOn()
+    repeats.addHandler(handler)
+    try:
+        store.add("id", source(), len(LARGE))
+    finally:
+        repeats.removeHandler(handler)
+        os.kill(process, signal.SIGCONT)
+    assert handler.seen >= 2
+    assert_nothing_is_left(store, "first", "id")

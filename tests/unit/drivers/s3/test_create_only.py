@@ -120,6 +120,21 @@ def test_a_server_that_ignores_the_condition_is_found_out(
     refused(store, s3, f"ignores If-None-Match.*versioning.*{REMEDY}")
 
 
+def test_a_put_that_is_not_modified_is_one_that_was_refused(
+    make_store: MakeStore, s3: S3Server
+) -> None:
+    """Some servers answer 304 where it should be 412."""
+    answer = s3.server.handler
+    assert answer is not None
+
+    def not_modified(request: Request) -> Reply:
+        reply = answer(request)
+        return Reply(304) if reply.status == 412 else reply
+
+    s3.server.handler = not_modified
+    add_all(unproved(make_store(s3_store_create_only="checked")), s3)
+
+
 def test_the_proof_is_made_once(make_store: MakeStore, s3: S3Server) -> None:
     """The first add of a process pays for it, and no other one."""
     store = unproved(make_store())
@@ -202,11 +217,26 @@ def test_what_knows_the_condition_on_a_put_alone_will_do(
 
 
 @pytest.mark.parametrize("create_only", ["checked", "look"])
+@pytest.mark.parametrize("got", [True, False], ids=["GET has it", "nothing has it"])
 def test_a_server_that_keeps_no_metadata_is_told(
-    make_store: MakeStore, s3: S3Server, create_only: str
+    make_store: MakeStore, s3: S3Server, create_only: str, got: bool
 ) -> None:
-    """The claim's body has the nonce, so its absence elsewhere is seen; no claim is left."""
-    s3.spelling = None
+    """What HEAD does not say is not known: one clear error, and no claim is left."""
+    if got:
+
+        def strip(request: Request) -> Reply | None:
+            reply = s3.answer(request) if request.method == "HEAD" else None
+            if reply is not None:
+                reply.headers = {
+                    name: value
+                    for name, value in reply.headers.items()
+                    if not name.startswith("x-amz-meta")
+                }
+            return reply
+
+        s3.before.append(strip)
+    else:
+        s3.spelling = None
     store = unproved(make_store(s3_store_create_only=create_only))
     refused(store, s3, "keeps no metadata")
 
