@@ -7,7 +7,7 @@ from typing import TypeAlias
 from store_lib.drivers.s3.bucket import IF_NONE, Bucket
 from store_lib.drivers.s3.claim import Claim
 from store_lib.drivers.s3.errors import ConditionFailed, NotImplementedThere
-from store_lib.drivers.s3.options import ATOMIC, CHECKED, LOOK
+from store_lib.drivers.s3.options import ATOMIC, LOOK
 from store_lib.exceptions import BackendException, ErrorStatus, Forbidden, StoreError
 
 #: Makes a request that has an object appear, with the condition that it is handed.
@@ -75,24 +75,20 @@ class Proof:
             f"bucket without it, or {_REMEDY}."
         )
 
-    def send(self, make: Make, *, optional: bool) -> None:
+    def send(self, make: Make) -> None:
         """Make the request that has an object appear, if there is none.
 
-        :param optional: it can be made again, and without the condition where a claim is held
         :raises ConditionFailed: there is one
+        :raises NotImplementedThere: the condition may be what the server does not know there
         """
         try:
             make({} if self.mode == LOOK else IF_NONE)
         except ConditionFailed:
             raise
         except (BackendException, Forbidden) as error:
-            unknown = isinstance(error, NotImplementedThere)
-            if self.mode == CHECKED and optional and unknown:
-                make({})
-                return
             if self.mode == ATOMIC:
                 self._blame_the_condition(error)
-                if unknown:
+                if isinstance(error, NotImplementedThere):
                     raise BackendException(
                         f"{error} If it does not know If-None-Match there, set "
                         "s3_store_create_only to checked."

@@ -2,7 +2,7 @@
 
 from store_lib.drivers.s3.bucket import Bucket
 from store_lib.drivers.s3.claim import Claim, refused_though_absent
-from store_lib.drivers.s3.errors import ConditionFailed
+from store_lib.drivers.s3.errors import ConditionFailed, NotImplementedThere
 from store_lib.drivers.s3.options import ATOMIC, CHECKED
 from store_lib.drivers.s3.proof import Make, Proof
 from store_lib.exceptions import BackendException, Duplicate
@@ -38,7 +38,7 @@ class Publication:
 
         :param make: makes the request that has it appear, with the condition that it is handed
         :param seconds: that this request may rightly take, roughly
-        :param optional: it can be made again, without the condition, where that is not known
+        :param optional: it can be made again, and without the condition where a claim is held
         :raises Duplicate: there is one, or somebody else is about to make one
         """
         if self._proof.mode == CHECKED:
@@ -65,13 +65,21 @@ class Publication:
 
     def _make(self, make: Make, optional: bool) -> None:
         self._tried = True
+        # The claim does what the condition would.
+        optional = optional and self._proof.mode == CHECKED
         try:
-            self._proof.send(make, optional=optional)
+            self._proof.send(make)
+        except NotImplementedThere:
+            if not optional:
+                raise
+            make({})
         except ConditionFailed as error:
             holder = self._holder()
-            if holder is None:
+            if holder is None and optional:
+                make({})  # Swift holds the condition of a copy against its source
+            elif holder is None:
                 raise refused_though_absent(self._bucket, self._key, self._key) from error
-            if holder != self._nonce:  # else it was made by a request that was not answered
+            elif holder != self._nonce:  # else it was made by a request that was not answered
                 raise Duplicate(image=self._key) from error
 
     def succeeded(self) -> bool:

@@ -57,7 +57,8 @@ class S3Server(Spoiled):
         self._numbers = 0
         #: How names of metadata come back; ``None`` for a server that keeps no metadata.
         self.spelling: Callable[[str], str] | None = str.lower
-        #: What ``If-None-Match`` is decided on: of "put", "copy" and "complete".
+        #: What ``If-None-Match`` is decided on: of "put", "copy" and "complete"; with "source" it
+        #: is held against what is copied, as on Swift.
         self.decides = {"put"}
         #: What is answered to ``If-None-Match``, by the same words.
         self.refuses: dict[str, Reply] = {}
@@ -129,6 +130,8 @@ class S3Server(Spoiled):
             return refused
         data = request.body
         if source:
+            if "source" in self.decides and "if-none-match" in request.headers:
+                return refusal(412, "PreconditionFailed")
             data = self.objects[urllib.parse.unquote(source).split("/", 1)[1]].data
         elif refused := self._unprotected(request):
             return refused

@@ -216,6 +216,14 @@ def test_what_knows_the_condition_on_a_put_alone_will_do(
     assert not s3.uploads
 
 
+def test_a_copys_condition_may_be_held_against_its_source(
+    make_store: MakeStore, s3: S3Server
+) -> None:
+    """Swift does that: under a claim the copy is made without it."""
+    s3.decides = {"put", "source"}
+    add_all(unproved(make_store(s3_store_create_only="checked")), s3)
+
+
 @pytest.mark.parametrize("create_only", ["checked", "look"])
 @pytest.mark.parametrize("got", [True, False], ids=["GET has it", "nothing has it"])
 def test_a_server_that_keeps_no_metadata_is_told(
