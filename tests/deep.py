@@ -4,6 +4,8 @@ A test that belongs to a part is marked ``deep("part")`` and is left out of othe
 ``always=True`` it is made in those too.  ``--deep PARTS`` makes just the tests of some parts.
 """
 
+import os
+
 import pytest
 
 #: Every part, and what it is.  A later one is added here, and its tests are marked with it.
@@ -11,6 +13,10 @@ PARTS = {
     "kits": "the conformance suite in its long profile, on every configuration of every backend",
     "interrupts": "an interrupt at every line of the engine and the filesystem driver",
 }
+
+
+#: Carries the chosen parts to the tests.
+_VARIABLE = "STORE_LIB_TEST_DEEP"
 
 
 def add_option(parser: pytest.Parser) -> None:
@@ -42,9 +48,15 @@ def chosen_parts(config: pytest.Config) -> frozenset[str]:
     return names
 
 
+def is_deep(part: str) -> bool:
+    """Tell whether this run makes the deep tests of a part."""
+    return part in os.environ.get(_VARIABLE, "").split(",")
+
+
 def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests that are not of the chosen parts, or those of any part."""
     chosen = chosen_parts(config)
+    os.environ[_VARIABLE] = ",".join(chosen)
     made, left_out = [], []
     for item in items:
         marks = list(item.iter_markers("deep"))

@@ -322,7 +322,8 @@ def fork(here: Here, spec: dict[str, Any]) -> None:
     ``how``: ``idle``; ``standing`` (an add stands in the middle of its source in another thread
     meanwhile); or ``busy`` (threads are at work without a pause).  ``ids`` are for what is added,
     one for the parent, one for the add that stands, one for each of the children; without, the
-    object of ``uri`` is read, and there are as many children as ``children`` says.
+    object of ``uri`` is read, and there are as many children as ``children`` says.  Once ``enough``
+    seconds have passed and ``least`` children have ended, the others are left out.
     """
     faulthandler.register(signal.SIGUSR1)
     stores = here.open()
@@ -363,7 +364,10 @@ def fork(here: Here, spec: dict[str, Any]) -> None:
     if spec["how"] == "standing":
         standing.wait()
     sys.setswitchinterval(1e-6)  # so that forks meet threads in the middle of anything
+    end = time.monotonic() + spec["enough"]
     for number in range(spec["children"]):
+        if number >= spec["least"] and time.monotonic() > end:
+            break
         pid = os.fork()
         if pid == 0:
             _be_child(store, ids[2 + number] if ids else None, content, uri, whole)

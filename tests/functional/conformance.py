@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from store_lib.testing.pace import slowness
+from tests.deep import is_deep
 from tests.servers.process import mortal
 
 
@@ -39,14 +40,16 @@ def run_kit(
     """
     inherited = {name: each for name, each in os.environ.items() if "COVERAGE" not in name}
     command = [sys.executable, "-m", "pytest", "--pyargs", "store_lib.testing", "-q", "-W", "error"]
+    # Several runs share the processors; and in more time a slow store gets through more kills.
+    seconds, whole = (1200, 7200) if is_deep("kits") else (300, 1800)
+    options = [f"--store-check-timeout={seconds}", f"--store-profile={profile}"]
     return subprocess.run(
-        # Several runs share the processors.
-        mortal([*command, "--store-check-timeout=300", f"--store-profile={profile}", *arguments]),
+        mortal([*command, *options, *arguments]),
         cwd=directory,
         env={**inherited, "PYTEST_ADDOPTS": "-p no:cacheprovider", **environment},
         capture_output=True,
         text=True,
-        timeout=1800 * slowness(),
+        timeout=whole * slowness(),
     )
 
 

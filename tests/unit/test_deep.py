@@ -22,7 +22,10 @@ def _choose(parts: str | None, tests: dict[str, list[Any]] = TESTS) -> list[str]
     ]
     hook = SimpleNamespace(pytest_deselected=lambda items: None)
     config: Any = SimpleNamespace(getoption=lambda name: parts, hook=hook)
-    deep.choose(config, items)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORE_LIB_TEST_DEEP", "")
+        deep.choose(config, items)
+        assert deep.is_deep("kits") == (parts is not None)
     return [each.nodeid for each in items]
 
 

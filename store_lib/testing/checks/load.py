@@ -19,6 +19,8 @@ _MIB = 1024 * 1024
 _FORKED = 30
 #: Forks under load.
 _FORKS = 40
+#: ... and how many at least, however slow the store.
+_LEAST_FORKS = 8
 #: Adds at once whose memory is measured, besides one, ...
 _AT_ONCE = (4, 24)
 
@@ -74,6 +76,7 @@ def _fork(target: Target, how: str, children: int, size: int) -> None:
         [str(config)],
         "fork",
         **{"ids": ids, "uri": uri, "size": size, "how": how, "children": children},
+        **{"enough": target.settings.check_timeout / 8, "least": min(children, _LEAST_FORKS)},
         limit=_FORKED,
     ) as child:
         told += child.messages()
