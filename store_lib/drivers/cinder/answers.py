@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from cinderclient.exceptions import ClientException
 from keystoneauth1 import exceptions as keystone_errors
@@ -24,6 +25,9 @@ from store_lib.exceptions import (
     StoreError,
 )
 
+#: Characters of a URL that are looked at.
+_LONGEST_URL = 8192
+
 #: What comes of taking apart an answer that is not what Cinder answers.
 _NO_ANSWER = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
@@ -41,9 +45,18 @@ class Answers(Adapter):
         self._shown: tuple[float, float] | None = None
 
     def request(self, url: str, method: str, **options: Any) -> Any:
-        """Make a request, as the session does."""
+        """Make a request, as the session does, but follow no redirect: the token would go along.
+
+        :raises BackendException: the answer is a redirect
+        """
         self._last.retry_after = None
-        answer = super().request(url, method, **options)
+        answer = super().request(url, method, **{**options, "redirect": False})
+        if 300 <= answer.status_code < 400:
+            raise BackendException(
+                f"Expected Cinder's answer, got a redirect ({answer.status_code}) to "
+                f"{_origin(answer.headers.get('Location', ''))}, which the token is not sent to. "
+                "Give Cinder's own address in the catalog or in cinder_endpoint_template."
+            )
         date = seconds_of(answer.headers.get("Date"))
         if date is not None:
             self._shown = date, time.monotonic()
@@ -81,6 +94,16 @@ class Answers(Adapter):
                 f"({type(error).__name__}). Check that cinder_catalog_info or "
                 "cinder_endpoint_template leads to Cinder and not to a proxy's error page."
             ) from error
+
+
+def _origin(url: str) -> str:
+    """Return scheme, host and port of a URL, without whatever else may stand in it."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url[:_LONGEST_URL])
+        if parts.hostname:
+            port = f":{parts.port}" if parts.port else ""
+            return f"{parts.scheme or 'http'}://{ascii(parts.hostname)[1:-1]}{port}"
+    return "another address of the same host"
 
 
 def _refused(error: ClientException, doing: str, later: float | None) -> StoreError:

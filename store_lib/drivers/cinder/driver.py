@@ -28,6 +28,7 @@ from store_lib.drivers.cinder.uploads import (
     SIZE,
     Upload,
     describe,
+    is_object,
     is_unfinished,
 )
 from store_lib.drivers.cinder.volume import GIB, Volume
@@ -37,6 +38,7 @@ from store_lib.exceptions import (
     BadStoreConfiguration,
     DriverLoadFailure,
     ErrorStatus,
+    Forbidden,
     HasSnapshot,
     InUseByStore,
     InvalidObjectId,
@@ -239,11 +241,18 @@ class CinderDriver(Driver):
 
         :raises InUseByStore: it is attached
         :raises HasSnapshot: it has snapshots
+        :raises Forbidden: it does not look like an image's: any volume can stand in a URI
         """
 
         self._shared.settle()
         cinder = self._access.cinder(context)
         volume = self._object(cinder, location)
+        if not is_object(volume):
+            raise Forbidden(
+                f"Volume {volume.id} was not deleted. Expected an image's volume, which is named "
+                f"image-<id> and has that id in its metadata as {IMAGE_ID}; got one that does not "
+                "agree. Restore these if it is an image's, else delete it in Cinder."
+            )
         for attempt in range(3):
             try:
                 return cinder.delete(volume.id)

@@ -42,7 +42,7 @@ class Upload:
         #: What the volume is called until it is the object, ...
         self.temporary_name = _temporary_name(nonce)
         #: ... and then, as with glance_store.
-        self.name = f"image-{object_id}"
+        self.name = _final_name(object_id)
         self.host = host
         self._object_id = object_id
         self._nonce = nonce
@@ -82,6 +82,16 @@ class Upload:
 def _lock_of(host: "Host", nonce: str) -> LockFile:
     """Return the lock that an upload holds as long as its process lives."""
     return host.lock(f"upload-{nonce if _NONCE.fullmatch(nonce) else 'unknown'}")
+
+
+def _final_name(object_id: str) -> str:
+    return f"image-{object_id}"
+
+
+def is_object(volume: Volume) -> bool:
+    """Tell whether a volume bears what every image's does, whether we stored it or glance_store."""
+    object_id = volume.metadata.get(IMAGE_ID)
+    return bool(object_id) and volume.name == _final_name(str(object_id))
 
 
 def _temporary_name(nonce: str) -> str:

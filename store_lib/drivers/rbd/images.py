@@ -37,7 +37,14 @@ from store_lib.drivers.rbd.image import (
     unprotect,
     watchers_of,
 )
-from store_lib.exceptions import Duplicate, HasSnapshot, InUseByStore, NotFound, StorageFull
+from store_lib.exceptions import (
+    Duplicate,
+    Forbidden,
+    HasSnapshot,
+    InUseByStore,
+    NotFound,
+    StorageFull,
+)
 
 #: Stands for the nonce of an image that no upload of ours made.
 _NO_NONCE = "-"
@@ -323,6 +330,7 @@ class Images:
         :param snapshot: the one its URI names; ``None`` when it names none
         :raises InUseByStore: clones depend on it, or something has it open; it is intact
         :raises HasSnapshot: it has other snapshots; it is intact
+        :raises Forbidden: it does not look like an object: any image can stand in a URI
         """
         own = snapshot or SNAPSHOT
         try:
@@ -331,6 +339,12 @@ class Images:
                 absent = snapshot is not None or found.unfinished
                 if absent and not found.complete and not found.deleting:
                     raise NotFound(image=name)
+                if found.mark is None and not (found.complete and own == SNAPSHOT):
+                    raise Forbidden(
+                        f"Image {name} was not deleted. Expected one with the snapshot "
+                        f"{SNAPSHOT!r}, by which an object is known; got one that any software in "
+                        "this pool may have made. Remove it with `rbd rm` if nobody needs it."
+                    )
                 check_unused(image, name, own, found.watchers)
                 if found.complete:
                     unprotect(image, own)

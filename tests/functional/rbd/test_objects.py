@@ -12,6 +12,7 @@ from store_lib.drivers.rbd.images import Images
 from store_lib.exceptions import (
     BadStoreUri,
     Duplicate,
+    Forbidden,
     HasSnapshot,
     InUseByStore,
     InvalidObjectId,
@@ -184,7 +185,7 @@ def test_what_other_software_stored(
 
 
 def test_an_old_image_without_a_snapshot(store: Store, behind: Behind, object_id: str) -> None:
-    """A URI of one part reads an image without a snapshot; such an image is never swept."""
+    """A URI of one part reads an image without a snapshot; such an image is never removed."""
     data = content(5 * MIB)
     behind.make(object_id, data, snapshot=None)
     assert read(store, f"rbd://{object_id}") == data
@@ -192,8 +193,24 @@ def test_an_old_image_without_a_snapshot(store: Store, behind: Behind, object_id
     assert (list(store.list()), list(store.list_incomplete())) == ([], [])
     with pytest.raises(Duplicate):
         store.add(object_id, io.BytesIO(b"other"), 5)
+    with pytest.raises(Forbidden, match="snapshot 'snap'"):
+        store.delete(f"rbd://{object_id}")
     assert read(store, f"rbd://{object_id}") == data
-    store.delete(f"rbd://{object_id}")
+    behind.remove(object_id)
+
+
+def test_a_volume_in_the_same_pool_is_not_deleted(
+    ceph: Ceph, store: Store, behind: Behind, object_id: str
+) -> None:
+    """A URI may name any image and any snapshot: only what a store has published goes."""
+    data = content(MIB)
+    behind.make(object_id, data, snapshot="snapshot-of-cinder")
+    for uri in (f"rbd://{object_id}", f"rbd://{ceph.fsid}/{IMAGES}/{object_id}/snapshot-of-cinder"):
+        assert read(store, uri) == data
+        with pytest.raises(Forbidden, match="rbd rm"):
+            store.delete(uri)
+        assert read(store, uri) == data
+    behind.remove(object_id)
 
 
 def test_what_is_not_there(ceph: Ceph, store: Store, behind: Behind, object_id: str) -> None:

@@ -92,7 +92,9 @@ class Cinder:
         """Add a volume as glance_store made it."""
         volume_id = str(uuid.uuid4())
         metadata = {"glance_image_id": "x", "image_size": str(size), "image_owner": "y"}
-        self.volumes[volume_id] = volume_of(volume_id, metadata=metadata, volume_type=volume_type)
+        self.volumes[volume_id] = volume_of(
+            volume_id, name="image-x", metadata=metadata, volume_type=volume_type
+        )
         return volume_id
 
     def get(self, volume_id: str) -> Volume:

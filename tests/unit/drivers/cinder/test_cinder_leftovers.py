@@ -2,15 +2,19 @@
 
 import dataclasses
 import pathlib
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from store_lib.drivers.cinder import CinderDriver, CinderLocation
 from store_lib.drivers.cinder.leftovers import dead_attachments, end_attachment, remove
 from store_lib.drivers.cinder.locks import LockFile
+from store_lib.drivers.cinder.sharing import SharedAttachments
 from store_lib.drivers.cinder.uploads import DEAD, Upload, is_unfinished
 from store_lib.drivers.cinder.volume import Attached, Volume
-from store_lib.exceptions import BackendException
+from store_lib.exceptions import BackendException, Forbidden
+from store_lib.options import StoreOptions
 from tests.unit.drivers.cinder.small_cinder import SmallCinder, grant_of, refusal, volume_of
 
 _NONCE = "0123456789abcdef" * 2
@@ -163,3 +167,33 @@ def test_a_dead_readers_device_is_taken_away_unless_others_use_it(host: Any) -> 
         assert end_attachment(cinder, host, "it/grant")
         assert len(host.taken_away) == taken
         assert cinder.attached["it"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata", "deleted"),
+    [
+        ("image-it", {"glance_image_id": "it", "image_size": "5"}, True),
+        ("image-it", {"glance_image_id": "it", "store_lib_nonce": _NONCE}, True),
+        ("image-it", {}, False),
+        ("image-other", {"glance_image_id": "it"}, False),
+        ("data", {"glance_image_id": "it"}, False),
+        ("image-", {"glance_image_id": ""}, False),
+    ],
+)
+def test_only_an_images_volume_is_deleted(
+    name: str, metadata: dict[str, str], deleted: bool
+) -> None:
+    """A URI may name any volume of the project; one that is no image's stays."""
+    cinder = SmallCinder()
+    location = CinderLocation("0123abcd-4567-89ef-0123-456789abcdef")
+    volume = volume_of(location.volume_id, name=name, metadata=metadata)
+    cinder.volumes[volume.id] = volume
+    driver: Any = CinderDriver("it", StoreOptions.of(CinderDriver.options))
+    driver._access = SimpleNamespace(cinder=lambda _: cinder)
+    driver._shared = SharedAttachments()
+    if deleted:
+        driver.delete(location, context=None)
+    else:
+        with pytest.raises(Forbidden, match="delete it in Cinder"):
+            driver.delete(location, context=None)
+    assert bool(cinder.volumes) is not deleted

@@ -15,6 +15,7 @@ from urllib3.exceptions import InsecureRequestWarning
 from store_lib.drivers.cinder import CinderDriver, CinderLocation
 from store_lib.drivers.cinder.access import Access
 from store_lib.exceptions import (
+    BackendException,
     BadStoreConfiguration,
     ErrorStatus,
     InvalidObjectId,
@@ -427,3 +428,17 @@ def test_a_lost_answer_to_the_request_of_a_writer_costs_no_add() -> None:
             "DELETE",
             "lost",
         )
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_token_follows_no_redirect(code: int) -> None:
+    """To another host or another scheme neither; the error says where it was to go."""
+    with ScriptedServer() as server, ScriptedServer() as other:
+        target = other.url.replace("://", "://user:opensesame@") + "/v3/volumes/volume?secret"
+        server.reply(Reply(code, b"", {"Location": target}))
+        error = _asked_once(server)
+        assert other.requests == []
+    assert type(error) is BackendException
+    assert other.url in str(error)
+    assert "secret" not in str(error)
+    assert "opensesame" not in str(error)
