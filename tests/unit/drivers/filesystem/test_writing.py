@@ -559,6 +559,7 @@ def test_publishing_that_comes_back_to_life(
     else:
         monkeypatch.setattr(os, "unlink", after(hanging, os.unlink))
     writer.abort()
+    hanging.go_on()
     assert [type(error) for error in hanging.raised] == [StoreClosed]
     assert os.listdir(data) == []
 
