@@ -40,8 +40,8 @@ def run_kit(
     """
     inherited = {name: each for name, each in os.environ.items() if "COVERAGE" not in name}
     command = [sys.executable, "-m", "pytest", "--pyargs", "store_lib.testing", "-q", "-W", "error"]
-    # Several runs share the processors; and in more time a slow store gets through more kills.
-    seconds, whole = (1200, 7200) if is_deep("kits") else (300, 1800)
+    # In more time a slow store gets through more kills and forks.
+    seconds, whole = (1200, 7200) if is_deep("kits") else (120, 1800)
     options = [f"--store-check-timeout={seconds}", f"--store-profile={profile}"]
     return subprocess.run(
         mortal([*command, *options, *arguments]),
