@@ -31,13 +31,14 @@ class _Adapter(TCPKeepAliveAdapter):
 
 
 def open_session(*, verify: bool | str, timeout: float, auth: Any = None) -> Session:
-    """Return a session.
+    """Return a session; the environment's proxies, .netrc and files of authorities do not count.
 
     :param verify: ``True``, ``False``, or a file with the authorities' certificates
     :param timeout: seconds for a connection to be made, and for which no byte may come
     :param auth: keystoneauth's plugin for a login
     """
     session = Session(auth=auth, verify=verify, timeout=timeout)
+    session.session.trust_env = False
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter())
     return session

@@ -8,7 +8,7 @@ from keystoneauth1.token_endpoint import Token
 from store_lib.clients.keystone import Connecting, ContextLogin, Credentials, KeystoneLogin
 from store_lib.clients.process import PerProcess
 from store_lib.clients.sessions import open_session
-from store_lib.clients.tls import verifying
+from store_lib.clients.tls import Tls
 from store_lib.driver import Repeater, once
 from store_lib.drivers.cinder.api import Cinder
 from store_lib.exceptions import BadStoreConfiguration
@@ -38,12 +38,16 @@ class Access:
             )
         self._service = "volumev3" if parts[0] in _FORMER else parts[0]
         self._name, self._interface = parts[1] or None, parts[2]
-        authorities = options.cinder_ca_certificates_file
-        if authorities and not options.cinder_api_insecure:
-            # Here, as the clients' library lets what it finds wrong with it through as it comes.
-            verifying(store_id, "cinder_ca_certificates_file", authorities)
+        # Here, as the clients' library lets what it finds wrong with the file through as it comes.
+        Tls(
+            store_id,
+            options,
+            authorities="cinder_ca_certificates_file",
+            insecure="cinder_api_insecure",
+            peers="Keystone and Cinder",
+        )
         how = Connecting(
-            verify=False if options.cinder_api_insecure else authorities or True,
+            verify=options.cinder_ca_certificates_file or not options.cinder_api_insecure,
             timeout=options.cinder_http_timeout,
         )
         credentials = _credentials(options)

@@ -69,7 +69,8 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
         "cinder_ca_certificates_file",
         help="File with the certificates, in PEM, of the authorities that Keystone and Cinder "
-        "are verified against. Left out, the system's authorities are trusted.",
+        "are verified against. Left out, the system's authorities are trusted. With it, "
+        "cinder_api_insecure is ignored.",
     ),
     cfg.BoolOpt(
         "cinder_api_insecure",

@@ -206,6 +206,10 @@ def test_certificates_are_verified(tmp_path: pathlib.Path) -> None:
             ask(cinder_ca_certificates_file=str(file))
         with pytest.warns(InsecureRequestWarning), pytest.raises(NotFound):
             ask(cinder_api_insecure=True)
+        other = tmp_path / "other.pem"
+        trustme.CA().cert_pem.write_to_path(str(other))
+        with pytest.raises(RemoteServiceUnavailable):  # and the file is not ignored
+            ask(cinder_api_insecure=True, cinder_ca_certificates_file=str(other))
         with pytest.raises(RemoteServiceUnavailable, match="cinder_ca_certificates_file") as caught:
             ask()
         assert caught.value.status is ErrorStatus.PERMANENT
@@ -442,3 +446,20 @@ def test_a_token_follows_no_redirect(code: int) -> None:
     assert other.url in str(error)
     assert "secret" not in str(error)
     assert "opensesame" not in str(error)
+
+
+def test_the_environment_plays_no_part(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No proxy, no credentials of a .netrc, and no authorities but those of the configuration."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password opensesame\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(netrc))
+    with ScriptedServer() as proxy, ScriptedServer(lambda _: Reply(404)) as server:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        _asked_once(server)
+        assert proxy.requests == []
+        assert "authorization" not in server.requests[0].headers
