@@ -211,6 +211,19 @@ def _copy(behind: Behind, name: str) -> str:
     return f"{name}-copy"
 
 
+def _copy_of_an_upload(behind: Behind, name: str) -> str:
+    """Copy an image while its mark says that it is being filled."""
+    import rbd
+
+    with rbd.Image(behind.ioctx, name) as image:
+        mark = Mark.of(image)
+        assert mark is not None
+        Mark(State.ADDING, mark.nonce).put(image)
+        copied = _copy(behind, name)
+        mark.put(image)
+    return copied
+
+
 def _take_the_snapshot(behind: Behind, name: str) -> str:
     import rbd
 
@@ -244,6 +257,7 @@ def _empty(behind: Behind, name: str) -> str:
 _LOOKALIKES = {
     "clone": _clone,
     "copy": _copy,
+    "copy of an upload": _copy_of_an_upload,
     "without its snapshot": _take_the_snapshot,
     "with another mark": _change_the_mark,
     "with another snapshot": _empty,
