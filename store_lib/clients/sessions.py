@@ -1,11 +1,13 @@
 """keystoneauth's sessions on connections of ours; imported where keystoneauth is needed."""
 
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 from keystoneauth1.session import Session, TCPKeepAliveAdapter
 from urllib3.connectionpool import HTTPSConnectionPool
 
 from store_lib.clients.connections import Pool, TlsConnection
+from store_lib.exceptions import BackendException
 
 
 class _TlsPool(Pool, HTTPSConnectionPool):
@@ -18,7 +20,23 @@ _POOLS = {"http": Pool, "https": _TlsPool}
 
 
 class _Adapter(TCPKeepAliveAdapter):
-    """Reads answers to their end, whether the server is reached through a proxy or not."""
+    """Reads answers to their end, whether the server is reached through a proxy or not.
+
+    keystoneauth follows redirects with everything it was to send, passwords and tokens too.  Those
+    are for one server: only a redirect to the same one is handed on.
+    """
+
+    def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        response = super().send(request, *args, **kwargs)
+        target = response.headers.get("Location")
+        if target is not None and 300 <= response.status_code < 400:
+            try:
+                # Whole, as keystoneauth expects it.
+                response.headers["Location"] = _redirected(request.url, target)
+            except BaseException:
+                response.close()
+                raise
+        return response
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -28,6 +46,30 @@ class _Adapter(TCPKeepAliveAdapter):
         manager = super().proxy_manager_for(*args, **kwargs)
         manager.pool_classes_by_scheme = _POOLS
         return manager
+
+
+def _redirected(origin: str, location: str) -> str:
+    """Return where a redirect leads.
+
+    :raises BackendException: to another host or port, unless from http to https
+    """
+    here = urlsplit(origin)
+    shown = "a malformed address"
+    try:
+        target = urljoin(origin, location)
+        there = urlsplit(target)
+        same = (here.scheme, here.port) == (there.scheme, there.port)
+        safer = (here.scheme, there.scheme) == ("http", "https")
+        if here.hostname == there.hostname and (same or safer):
+            return target
+        shown = ascii(f"{there.scheme}://{there.netloc.rpartition('@')[2]}"[:200])
+    except ValueError:
+        pass
+    raise BackendException(
+        f"{here.scheme}://{here.netloc.rpartition('@')[2]} redirects to {shown}. Passwords and "
+        "tokens are not sent to another server: configure the address that is meant, if it is "
+        "that one."
+    )
 
 
 def open_session(*, verify: bool | str, timeout: float, auth: Any = None) -> Session:
