@@ -2,6 +2,7 @@
 
 import dataclasses
 import http.client
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -220,6 +221,7 @@ class RangedReader(Reader):
         offset: int,
         length: int | None,
     ) -> None:
+        self._process = os.getpid()
         #: Whether the last piece came so fast that the next can be waited for whole.
         self._fast = False
         self._source = source
@@ -254,12 +256,14 @@ class RangedReader(Reader):
         while limit is None or got < limit:
             piece, error = self._piece(response, _PIECE if limit is None else limit - got)
             got += len(piece)
-            if piece:
-                yield piece
+            ended, hand = not piece, [piece]
+            del piece  # a generator that waits is to hold nothing of what it gave
+            if not ended:
+                yield hand.pop()
             self._check_open()
             if error is not None:
                 raise cut(error, self._source.server, got) from error
-            if not piece:
+            if ended:
                 break
         if needed is not None and got < needed:
             raise cut(None, self._source.server, got)
@@ -311,4 +315,6 @@ class RangedReader(Reader):
             self._current = None
 
     def __del__(self) -> None:
-        self.close()
+        # In a child, closing would end the connection for the parent too.
+        if os.getpid() == getattr(self, "_process", None):
+            self.close()

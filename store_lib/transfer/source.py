@@ -3,11 +3,12 @@
 import functools
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, BinaryIO
 
-from store_lib.exceptions import Invalid, ObjectChanged
+from store_lib.exceptions import Invalid, ObjectChanged, SizeMismatch
 from store_lib.transfer.chunks import Slot
 from store_lib.transfer.report import Meter
 
@@ -26,6 +27,9 @@ class Source:
     def __init__(self, size: int | None = None) -> None:
         #: The size that the source itself knows, if it does.
         self.size = size
+        #: Tells how many bytes of a server's answer are still to come, which would end without a
+        #: word where its connection is cut.
+        self.missing: Callable[[], object] | None = None
         #: What the caller's object raised.
         self.error: BaseException | None = None
         self.meter = Meter()
@@ -37,9 +41,16 @@ class Source:
         """
         began = time.perf_counter()
         try:
-            return self._fill(slot, limit)
+            end = self._fill(slot, limit)
         finally:
             self.meter.source += time.perf_counter() - began
+        missing = self.missing() if end and self.missing is not None else 0
+        if isinstance(missing, int) and missing > 0:
+            raise SizeMismatch(
+                f"Expected {missing} bytes more of the server's answer that the data comes from: "
+                "its connection was cut. Nothing was stored; fetch it again."
+            )
+        return end
 
     def _fill(self, slot: Slot, limit: int) -> bool:
         raise NotImplementedError
@@ -180,6 +191,26 @@ def open_source(data: Any, size: int | None = None) -> Source:
     :param size: how many bytes it is said to have
     :raises Invalid: it is nothing that bytes can be read from
     """
+    source = _open(data, size)
+    source.missing = _missing(data)
+    return source
+
+
+def _missing(data: Any) -> Callable[[], object] | None:
+    """Return what tells the bytes still to come, if ``data`` is the answer of an HTTP server.
+
+    That of http.client, and so of urllib.request, ends where its connection is cut as it would at
+    its end; so does that of urllib3 where its user has switched the look at the length off.
+    """
+    http = sys.modules.get("http.client")  # there is no such object without it
+    if http is not None and isinstance(data, http.HTTPResponse):
+        return lambda: data.length
+    if isinstance(getattr(data, "length_remaining", None), int):
+        return lambda: data.length_remaining
+    return None
+
+
+def _open(data: Any, size: int | None) -> Source:
     read = getattr(data, "read", None)
     if _reads_into_buffers(type(data)) and (  # type: ignore[arg-type]  # a type is hashable
         read is None or not isinstance(size, int) or size > _SMALL
@@ -203,15 +234,32 @@ def open_source(data: Any, size: int | None = None) -> Source:
 
 
 def _open_path(path: "os.PathLike[Any]") -> Source:
+    file = None
     try:
         file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed with the source
-    except OSError as error:
-        raise Invalid(
-            f"Cannot read the data from {os.fspath(path)!r}: {error.strerror}."
-        ) from error
-    status = os.fstat(file.fileno())
-    size = status.st_size if stat.S_ISREG(status.st_mode) else None
-    return _ReadInto(file.readinto, size, file)
+        return _ReadInto(file.readinto, _size_of(file.fileno()), file)
+    except BaseException as error:
+        if file is not None:
+            file.close()
+        if isinstance(error, OSError):
+            raise Invalid(
+                f"Cannot read the data from {os.fspath(path)!r}: {error.strerror}."
+            ) from error
+        raise
+
+
+def _size_of(fd: int) -> int | None:
+    """Return the size of a file, where it has one.
+
+    That of files such as those in /proc and /sys says nothing.  So it is believed only where the
+    last byte is there; or, of a file that is said to be empty, where none is.
+    """
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    size = status.st_size
+    last = os.pread(fd, 1, max(0, size - 1))
+    return size if bool(last) == bool(size) else None
 
 
 @functools.lru_cache(maxsize=256)

@@ -370,6 +370,8 @@ class Upload:
                     break
             return self._finish(way, team)
         except BaseException as error:
+            if isinstance(error, Stopped):
+                self.failure.check()  # the error because of which a request was not begun
             self.failure.set(Stopped())
             if isinstance(error, TimeoutError):
                 patience = GRACE

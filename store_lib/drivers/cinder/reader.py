@@ -48,13 +48,17 @@ class VolumeReader(Reader):
         first, self._first = self._first, None
         if first is not None and first[0] == offset and len(first[1]) <= end - offset:
             offset += len(first[1])
-            yield first[1]
+            hand = [first[1]]
+            del first
+            yield hand.pop()
         while offset < end:
             if self._release is None:
                 raise BackendException("The reader was closed while it was being read.")
             piece = self._read(offset, end - offset)
             offset += len(piece)
-            yield piece
+            hand = [piece]
+            del piece  # a generator that waits is to hold nothing of what it gave
+            yield hand.pop()
 
     def _read(self, offset: int, most: int) -> bytes:
         device = self._attachment.device

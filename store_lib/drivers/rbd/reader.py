@@ -32,6 +32,7 @@ class RbdReader(Reader):
     """
 
     parallel = True
+    piece_size = PIECE
 
     def __init__(
         self,
@@ -67,13 +68,15 @@ class RbdReader(Reader):
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
         end = self.size if length is None else min(self.size, offset + length)
         first, self._first = self._first, None
+        hand: list[bytes] = []
         if first is not None and first[0] == offset and len(first[1]) <= end - offset:
-            yield first[1]
-            offset += len(first[1])
+            hand.append(first[1])
+        del first
         while offset < end:
-            piece = self._read(offset, end)
-            yield piece
-            offset += len(piece)
+            if not hand:
+                hand.append(self._read(offset, end))
+            offset += len(hand[0])
+            yield hand.pop()  # a generator that waits is to hold nothing of what it gave
 
     def _read(self, offset: int, end: int) -> bytes:
         """Return the bytes from ``offset`` on, up to ``end`` or the end of the piece."""

@@ -96,7 +96,9 @@ class S3Reader(Reader):
                     status=ErrorStatus.TEMPORARY,
                 )
             left = None if left is None else left - len(piece)
-            yield piece
+            hand = [piece]
+            del piece  # a generator that waits is to hold nothing of what it gave
+            yield hand.pop()
 
     def _shown(self) -> str:
         return f"get_object {self._bucket.name}/{self._key}"

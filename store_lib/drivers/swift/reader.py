@@ -79,7 +79,9 @@ class SwiftReader(RangedReader):
                 for piece in super().stream(offset, length):
                     offset += len(piece)
                     length = None if length is None else length - len(piece)
-                    yield piece
+                    hand = [piece]
+                    del piece  # a generator that waits is to hold nothing of what it gave
+                    yield hand.pop()
                 return
             except RemoteServiceUnavailable:
                 if not self._left or self.validator is None:

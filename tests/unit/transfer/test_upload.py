@@ -1,5 +1,6 @@
 """Tests of the way in: chunking, digests, verdicts, faults and clean-up."""
 
+import contextlib
 import gc
 import hashlib
 import io
@@ -7,11 +8,14 @@ import mmap
 import os
 import random
 import threading
+import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from store_lib.exceptions import (
     BackendException,
@@ -691,3 +695,73 @@ def test_cleaning_up_is_repeated_after_temporary_errors() -> None:
         store.add("it", payload(10), 11)
     assert driver.aborted == ["it"] * 3
     assert not getattr(caught.value, "__notes__", [])
+
+
+@pytest.mark.parametrize("name", ["/proc/version", "/sys/kernel/profiling"])
+def test_a_file_whose_size_says_nothing(name: str) -> None:
+    """Of a file such as those in /proc what comes is stored, whatever its size is said to be."""
+    path = Path(name)
+    if not path.exists():
+        path = Path("/proc/version")
+    store, driver = make()
+    result = store.add("it", path)
+    assert driver.objects["it"][0] == path.read_bytes()
+    assert result.size > 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 * CHUNK], ids=["empty", "a byte", "large"])
+def test_a_files_size_is_told(tmp_path: Path, size: int) -> None:
+    """The store learns the true size of an ordinary file, a hole too."""
+    (tmp_path / "file").write_bytes(b"")
+    os.truncate(tmp_path / "file", size)
+    store, driver = make()
+    told: list[int | None] = []
+    driver.faults.hooks["create"] = lambda _, size: told.append(size)
+    store.add("it", tmp_path / "file")
+    assert told == [size]
+
+
+class HalfAnAnswer(BaseHTTPRequestHandler):
+    """Promises more bytes than it sends."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(3 * CHUNK))
+        self.end_headers()
+        self.wfile.write(bytes(3 * CHUNK if self.path == "/whole" else 2 * CHUNK))
+        self.close_connection = True
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A web server whose answers are cut, but for /whole."""
+    with HTTPServer(("127.0.0.1", 0), HalfAnAnswer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("fetch", ["urllib", "urllib3"])
+def test_a_cut_answer_is_not_stored(server: str, fetch: str) -> None:
+    """An HTTP answer that ends before its promised length is refused, with no size declared."""
+
+    def get(path: str) -> Any:
+        if fetch == "urllib":
+            return urllib.request.urlopen(server + path)
+        return urllib3.PoolManager().request(
+            "GET", server + path, preload_content=False, enforce_content_length=False
+        )
+
+    store, driver = make()
+    with contextlib.closing(get("/cut")) as answer, pytest.raises(SizeMismatch, match="was cut"):
+        store.add("it", answer)
+    assert "it" not in driver.objects
+    with contextlib.closing(get("/whole")) as answer:
+        assert store.add("it", answer).size == 3 * CHUNK
