@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -70,6 +71,7 @@ def upload(
     writer is aborted once; what its ``abort`` raises is added to the first error as a note.
     """
     writer = transfer = None
+    process = os.getpid()
     try:
         writer = order.retry.within(order.watch).call(
             functools.partial(order.guard.call, create, late=lambda made: made.abort()),
@@ -79,6 +81,8 @@ def upload(
         transfer = Upload(writer, source, order)
         return transfer.run()
     except BaseException as error:
+        if os.getpid() != process:
+            raise  # in a child that the source forked: the upload is the parent's
         location = transfer.published(error) if transfer is not None else None
         if location is not None:
             order.withdraw(location, error)

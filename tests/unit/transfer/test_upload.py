@@ -765,3 +765,26 @@ def test_a_cut_answer_is_not_stored(server: str, fetch: str) -> None:
     assert "it" not in driver.objects
     with contextlib.closing(get("/whole")) as answer:
         assert store.add("it", answer).size == 3 * CHUNK
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_child_leaves_its_parents_upload_alone(writer: str) -> None:
+    """A child that the source forks ends its copy of the add without aborting the upload."""
+    store, driver = make(writer)
+    child = 0
+
+    def source() -> Iterator[bytes]:
+        nonlocal child
+        for number in range(8):
+            if number == 5:
+                child = os.fork()
+                if not child:
+                    raise LookupError
+            yield payload(CHUNK)
+
+    try:
+        store.add("x", source())
+    except LookupError:
+        os._exit(len(driver.aborted))
+    assert os.waitpid(child, 0)[1] == 0
+    assert driver.objects["x"][0] == payload(CHUNK) * 8
