@@ -6,14 +6,21 @@ from typing import ClassVar, Self
 from store_lib.exceptions import BadStoreUri
 from store_lib.redaction import redact_uri
 
+#: Characters that a URI may have.  Longer ones only cost time.
+LONGEST_URI = 8192
+
 
 def scheme_of(uri: str) -> str:
     """Return the scheme of ``uri`` in lower case.
 
-    :raises BadStoreUri: ``uri`` is no string, or has no ``scheme://``
+    :raises BadStoreUri: ``uri`` is no string, is too long, or has no ``scheme://``
     """
     if not isinstance(uri, str):
         raise BadStoreUri(f"Expected a location URI as a str, got {type(uri).__name__}.")
+    if len(uri) > LONGEST_URI:
+        raise BadStoreUri(
+            f"Expected a location URI of at most {LONGEST_URI} characters, got {len(uri)}."
+        )
     scheme, separator, _ = uri.partition("://")
     if not separator or not scheme or not scheme[0].isalpha():
         raise BadStoreUri("Expected a location URI such as file:///path, got %(uri)s", uri=uri)

@@ -1,37 +1,93 @@
-"""Hides credentials in URIs and in texts that hold them, before they are printed or logged."""
+"""Hides credentials in URIs and in texts that hold them, before they are printed or logged.
+
+Such texts come from servers and from anybody who names a URI, at any length, so each character
+is looked at a fixed number of times.
+"""
 
 import re
 
 #: What stands where a secret was.
 HIDDEN = "***"
 
-_NO_USERS = ("file://", "filesystem://")
-_SCHEME = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)"
-#: A text that is one URI: whatever stands before its last @ may be a secret, blanks included.
-_WHOLE = re.compile(rf"\A{_SCHEME}.*@", re.DOTALL)
-#: A URI within a text: it ends at a blank.
-_WITHIN = re.compile(rf"{_SCHEME}\S*@")
-_SECRET_QUERY = re.compile(
-    r"(?P<name>[?&;][^=&;\s]*(?:signature|sig|token|secret|password|credential|accesskey|key)"
-    r"[^=&;\s]*)=[^&;#\s'\"<>]*",
-    re.IGNORECASE,
+_NO_USERS = ("file", "filesystem")
+_BLANK = re.compile(r"\s")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+#: What a query is made of.
+_QUERY = re.compile(r"([&;=\s])")
+_SECRET_NAME = re.compile(
+    r"signature|sig|token|secret|password|credential|accesskey|key", re.IGNORECASE
 )
+_VALUE_END = re.compile(r"[#'\"<>]")
 
 
-def redact_uri(text: str) -> str:
+def redact_uri(text: str, *, cut: bool = False) -> str:
     """Return ``text`` with the credentials of every URI in it replaced by ``***``.
 
     Old swift and S3 URIs carry keys in which any character may stand unescaped, so everything
     from ``://`` to the last ``@`` goes; a key is never shown for the sake of a path.  A ``file``
     URI has no credentials and stays as it is.  Query values whose names speak of a signature,
     token, key or password are hidden too (presigned and temporary URLs).
+
+    :param cut: the text was cut off, so that an ``@`` may follow what stands at its end
     """
+    start = text.find("://")
+    if start < 0:
+        return _without_values(text)
+    if _SCHEME.fullmatch(text, 0, start) and not _has_no_user(text, start):
+        at = len(text) if cut else text.rfind("@", start)
+        if at >= 0:
+            return _without_values(f"{text[: start + 3]}{HIDDEN}{text[at:] or '@'}")
+    return _without_values(_without_users(text, cut))
 
-    def user(match: re.Match[str]) -> str:
-        if match["scheme"].lower() in _NO_USERS:
-            return match[0]
-        return f"{match['scheme']}{HIDDEN}@"
 
-    whole = _WHOLE.match(text)
-    pattern = _WHOLE if whole and whole["scheme"].lower() not in _NO_USERS else _WITHIN
-    return _SECRET_QUERY.sub(lambda m: f"{m['name']}={HIDDEN}", pattern.sub(user, text))
+def _without_users(text: str, cut: bool) -> str:
+    """Hide the logins of URIs within a text: each of them ends at a blank."""
+    kept: list[str] = []
+    done, end, at = 0, 0, -1
+    start = text.find("://")
+    while start >= 0:
+        if start >= end:
+            blank = _BLANK.search(text, start)
+            end = len(text) if blank is None else blank.start()
+            at = end if cut and blank is None else text.rfind("@", start, end)
+        if at < start:
+            start = text.find("://", end)
+        elif _has_no_user(text, start):
+            start = text.find("://", start + 3)
+        else:
+            kept += (text[done : start + 3], HIDDEN, "@" if at == len(text) else "")
+            done = at
+            start = text.find("://", end)
+    return "".join((*kept, text[done:]))
+
+
+def _has_no_user(text: str, start: int) -> bool:
+    """Say whether the scheme before ``start`` is one of URIs without a login."""
+    for scheme in _NO_USERS:
+        begin = start - len(scheme)
+        if begin >= 0 and text[begin:start].lower() == scheme:
+            # A scheme begins with a letter, and goes on with more than letters.
+            before = text[max(0, begin - 32) : begin].rstrip("0123456789+.-")
+            return not before[-1:].isalpha()
+    return False
+
+
+def _without_values(text: str) -> str:
+    """Hide the values of a query whose names say that they are secrets."""
+    if "=" not in text:
+        return text
+    kept: list[str] = []
+    named = hiding = False
+    pieces = [*_QUERY.split(text), ""]
+    for piece, mark in zip(pieces[::2], pieces[1::2], strict=True):
+        if hiding:
+            rest = _VALUE_END.search(piece)
+            if rest is None and mark == "=":
+                continue  # an equals sign within the value
+            piece = "" if rest is None else piece[rest.start() :]
+            hiding = False
+        if mark == "=" and (named or "?" in piece):
+            hiding = _SECRET_NAME.search(piece if named else piece.partition("?")[2]) is not None
+        kept += (piece, mark, HIDDEN if hiding else "")
+        named = mark in ("&", ";")
+    return "".join(kept)

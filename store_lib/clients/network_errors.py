@@ -94,7 +94,8 @@ def quoted(response: BaseHTTPResponse) -> str:
         body = response.read1(_QUOTED, decode_content=False) or b""
     except Exception:  # the status is what matters
         return ""
-    text = redact_uri(body[:_QUOTED].decode("ascii", "replace"))
+    cut = len(body) >= _QUOTED
+    text = redact_uri(body[:_QUOTED].decode("ascii", "replace"), cut=cut)
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return f": {text!r}" if text else ""
 

@@ -15,6 +15,7 @@ from store_lib.drivers.http.connection import Connections
 from store_lib.drivers.http.errors import refused, server_of, unreachable
 from store_lib.drivers.http.location import HttpLocation
 from store_lib.exceptions import BackendException, BadStoreUri, MaxRedirectsExceeded, StoreError
+from store_lib.location import LONGEST_URI
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,6 +107,11 @@ def _redirected(place: HttpLocation, response: BaseHTTPResponse) -> HttpLocation
     given = response.headers.get("Location", "").strip(" \t")
     if not given:
         raise BackendException(f"{place.shown} redirects ({response.status}) to nowhere.")
+    if len(given) > LONGEST_URI:
+        raise BadStoreUri(
+            f"{place.shown} redirects to a URI of {len(given)} characters, which is refused: "
+            f"expected at most {LONGEST_URI}."
+        )
     with contextlib.suppress(UnicodeError):  # neither ASCII nor UTF-8: stays as it came
         given = given.encode("latin-1").decode()
     try:

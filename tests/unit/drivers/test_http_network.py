@@ -176,6 +176,14 @@ def test_redirects_that_lead_nowhere_good(make: Any, server: ScriptedServer, to:
     assert len(server.requests) == 1
 
 
+def test_a_redirect_to_a_very_long_target(make: Any, server: ScriptedServer) -> None:
+    """A Location that is longer than any URI may be is refused, and not printed."""
+    server.reply(redirect("/?key" * 4000))
+    with pytest.raises(BadStoreUri, match="a URI of 20000 characters") as caught:
+        get(make(), f"{server.url}/a")
+    assert len(str(caught.value)) < 200
+
+
 def test_a_redirect_without_a_target(make: Any, server: ScriptedServer) -> None:
     """A redirect without a Location is the server's fault."""
     server.reply(Reply(302))
