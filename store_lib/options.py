@@ -72,6 +72,15 @@ STORE_OPTIONS: tuple[cfg.Opt, ...] = (
         help="Seconds after which a transfer is given up however it goes; 0 for no limit.",
     ),
     cfg.FloatOpt(
+        "transfer_head_timeout",
+        default=60,
+        min=0,
+        help="Seconds within which the answer to a request over HTTP is to begin: connecting to "
+        "all addresses of a name, redirects, interim answers and the whole head, together. For "
+        "requests that write it counts from the end of what is sent, and is no less than the time "
+        "for which the server may be silent. 0 for no limit.",
+    ),
+    cfg.FloatOpt(
         "transfer_retry_seconds",
         default=20,
         min=0,

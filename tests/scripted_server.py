@@ -66,7 +66,9 @@ class Reply:
     surplus: bytes = b""
     #: What follows the reply, or the cut: the next request, an orderly end, a reset, or nothing at
     #: all until the client or the server closes.
-    then: Literal["keep", "fin", "rst", "stall"] = "keep"
+    then: Literal["keep", "fin", "rst", "stall", "drip"] = "keep"
+    #: For "drip": what is sent again and again, a moment between, until the client closes.
+    drop: bytes = b"x"
     #: Sent verbatim in place of all of the above but ``then``.
     raw: bytes | None = None
     #: Answers a CONNECT: from here on, bytes go to and fro between the client and its target.
@@ -201,6 +203,9 @@ class ScriptedServer:
         if reply.then == "rst":
             # Closing with no time to linger sends a reset.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif reply.then == "drip":
+            while not select.select([sock], [], [], _MOMENT / 5)[0]:
+                sock.sendall(reply.drop)
         elif reply.then == "stall":
             # Nothing comes, or the client's end: either way it is over.
             with contextlib.suppress(OSError):

@@ -1,32 +1,53 @@
 """The answer below urllib3, botocore and requests: a final one, with a whole head, and no more.
 
 All three read answers by :mod:`http.client`, which takes any interim answer but ``100 Continue``
-for the final one, believes a head that was cut, and leaves what a server sends beyond an answer
-to be read as the next one.
+for the final one, believes a head that was cut, leaves what a server sends beyond an answer to be
+read as the next one, and waits as long for each byte as for all of them.
 """
 
 import contextlib
+import contextvars
 import http.client
 import io
+import math
 import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.errors import FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from urllib3.util import wait_for_read
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util import Timeout, wait_for_read
+from urllib3.util.connection import allowed_gai_family, create_connection
+
+from store_lib.exceptions import Forbidden
+from store_lib.head_limit import HeadLimit, head_limit
 
 #: Interim answers that are skipped before one final answer.
 _INTERIM = 16
 #: Bytes of a line of a head.
 _LINE = 65536
-#: Header fields of an interim answer.
+#: Header fields of an interim answer, and trailers of a body in chunks.
 _FIELDS = 100
+#: Bytes of the line before a chunk.
+_CHUNK_LINE = 4096
 
 _BAD_HEADS = (MissingHeaderBodySeparatorDefect, FirstHeaderLineIsContinuationDefect)
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}[ \t]*(?:;|\r?\n\Z)")
+
+#: Given a host's name and an address that it has, raises Forbidden where that one is refused.
+Admission: TypeAlias = Callable[[str, str], None]
+
+#: When the head that this thread reads is to be there, by the monotonic clock.
+_due: contextvars.ContextVar[float] = contextvars.ContextVar("store_lib_head_due", default=math.inf)
+
+
+class HeadTimeout(TimeoutError):
+    """The answer to a request did not begin within the limit for heads."""
 
 
 class BadAnswer(http.client.HTTPException):
@@ -140,12 +161,23 @@ class Response(http.client.HTTPResponse):
             self.will_close = True  # two readers may see two ends
 
     def _read_next_chunk_size(self) -> int:
-        line = self.fp.readline(_LINE + 1)
+        with self._head() as lines:
+            line = lines.readline(_CHUNK_LINE + 1)
         # int() would take a sign and underscores too.
-        if len(line) > _LINE or not _CHUNK_SIZE.match(line):
+        if len(line) > _CHUNK_LINE or not _CHUNK_SIZE.match(line):
             self._close_conn()
             raise ValueError("no size of a chunk")
         return int(re.split(rb"[;\s]", line, maxsplit=1)[0], 16)
+
+    def _read_and_discard_trailer(self) -> None:
+        with self._head() as lines:
+            for _ in range(_FIELDS + 1):
+                line = lines.readline(_LINE + 1)
+                if line in (b"\r\n", b"\n", b""):
+                    return  # some servers end without the empty line
+                if len(line) > _LINE:
+                    break
+        raise BadAnswer("it gave trailers that are too many or too long")
 
     def close(self) -> None:
         """Close the answer, which another thread may be reading."""
@@ -213,24 +245,31 @@ class _Lines:
         self.last = b""
         self._stream = stream
         self._sock = sock
-        patience = sock.gettimeout()
-        self._deadline = None if patience is None else time.monotonic() + patience
+        patience, due = sock.gettimeout(), _due.get()
+        self._deadline = min(due, math.inf if patience is None else time.monotonic() + patience)
+        self._late = HeadTimeout if self._deadline == due else TimeoutError
 
     def readline(self, limit: int) -> bytes:
         line = b""
         while len(line) < limit and not line.endswith(b"\n"):
-            if self._deadline is not None:
-                left = self._deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError("timed out")
-                self._sock.settimeout(left)
-            waiting = self._stream.peek(1)[: limit - len(line)]
+            waiting = self._peek()[: limit - len(line)]
             if not waiting:
                 break
             end = waiting.find(b"\n") + 1
             line += self._stream.read(end or len(waiting))
         self.last = line
         return line
+
+    def _peek(self) -> bytes:
+        if self._deadline < math.inf:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise self._late("timed out")
+            self._sock.settimeout(left)
+        try:
+            return self._stream.peek(1)
+        except TimeoutError as error:
+            raise self._late("timed out") from error
 
     def close(self) -> None:
         self._stream.close()
@@ -242,3 +281,106 @@ def _cut() -> http.client.RemoteDisconnected:
 
 def _too_many() -> BadAnswer:
     return BadAnswer(f"it gave more than {_INTERIM} interim answers")
+
+
+if TYPE_CHECKING:
+    _Base = HTTPConnection
+    _PoolBase = HTTPConnectionPool
+else:
+    _Base = _PoolBase = object
+
+
+class Bounded(_Base):
+    """Mixed into a connection, makes it keep to the limit for heads and read answers rightly."""
+
+    response_class: Any = Response
+    #: Who says which addresses may be connected to; ``None`` admits all.
+    admit: Admission | None = None
+    #: The limit of the present request, and when the head of its answer is to be there.
+    limit = HeadLimit()
+    due = math.inf
+    _reads = True
+
+    def begin(self) -> None:
+        """Begin a request, connecting included."""
+        self.limit = head_limit()
+        self.due = min(self.limit.until, time.monotonic() + self.limit.seconds)
+
+    def putrequest(self, method: str, *args: Any, **kwargs: Any) -> None:
+        """Begin to send a request."""
+        self._reads = method in ("GET", "HEAD")
+        super().putrequest(method, *args, **kwargs)
+
+    def getresponse(self) -> Any:
+        """Return the answer, up to its head."""
+        due = self.due
+        if not self._reads:
+            # The body took its time, and the server may rightly be at work: as long as it may be
+            # silent.
+            patience = Timeout.resolve_default_timeout(self.timeout)
+            seconds = max(self.limit.seconds, math.inf if patience is None else patience)
+            due = min(self.limit.until, time.monotonic() + seconds)
+        token = _due.set(due)
+        try:
+            return super().getresponse()
+        finally:
+            _due.reset(token)
+
+    def _new_conn(self) -> socket.socket:
+        """Look the name up once, and connect to an address that is admitted.
+
+        The time for a connection is for all addresses together.
+        """
+        host = self._dns_host.strip("[]")
+        try:
+            found = socket.getaddrinfo(host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except UnicodeError as error:
+            raise NewConnectionError(self, f"{self.host!r} is no host name.") from error
+        patience = Timeout.resolve_default_timeout(self.timeout)
+        end = min(self.due, math.inf if patience is None else time.monotonic() + patience)
+        trouble: Exception | None = None
+        for address in dict.fromkeys(str(info[4][0]) for info in found):
+            try:
+                sock = self._connect_to(address, end)
+            except (Forbidden, OSError) as error:
+                trouble = error
+                continue
+            sock.settimeout(patience)
+            return sock
+        if isinstance(trouble, Forbidden):
+            raise trouble
+        if isinstance(trouble, TimeoutError):
+            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out.") from trouble
+        raise NewConnectionError(self, f"No connection to {self.host}: {trouble}") from trouble
+
+    def _connect_to(self, address: str, end: float) -> socket.socket:
+        if self.admit is not None:
+            self.admit(self.host, address)
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        sock = create_connection(
+            (address, self.port),
+            None if left == math.inf else left,
+            source_address=self.source_address,
+            socket_options=self.socket_options,
+        )
+        if self.admit is not None:
+            try:
+                # Linux takes 0.0.0.0 for itself: what counts is who is at the other end.
+                self.admit(self.host, str(sock.getpeername()[0]))
+            except BaseException:
+                sock.close()
+                raise
+        return sock
+
+
+class BoundedPool(_PoolBase):
+    """Mixed into a pool of such connections, begins their requests."""
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        connection: Any = super()._get_conn(timeout)
+        connection.begin()
+        return connection

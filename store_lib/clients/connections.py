@@ -6,17 +6,14 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.response import BaseHTTPResponse
-from urllib3.util.connection import create_connection
 
-from store_lib.clients._urllib3 import Response
-from store_lib.exceptions import Forbidden
+from store_lib.clients._urllib3 import Admission, Bounded, BoundedPool
 from store_lib.redaction import HIDDEN
 
 #: Servers whose connections are kept, and idle connections kept for each.
@@ -28,9 +25,6 @@ _FAREWELL = 3.0
 
 #: Linux has it: what is written waits for a full packet, whatever pieces it comes in.
 _CORK = getattr(socket, "TCP_CORK", None)
-
-#: Given a host's name and an address that it has, raises Forbidden where that one is refused.
-Admission: TypeAlias = Callable[[str, str], None]
 
 
 class Chunks:
@@ -55,7 +49,7 @@ class Chunks:
         yield from ()
 
 
-class _Connection(HTTPConnection):
+class _Connection(Bounded, HTTPConnection):
     """A connection that is made only to addresses that are admitted.
 
     :param admit: ``None`` admits all; also behind a proxy, where the peer is the proxy
@@ -65,7 +59,6 @@ class _Connection(HTTPConnection):
         not wake the other side each
     """
 
-    response_class = Response
     #: The request target to send in place of the one in ``putrequest``, which has no query.
     target: str | None = None
     #: The socket, even where http.client has let go of it.
@@ -81,7 +74,7 @@ class _Connection(HTTPConnection):
     ) -> None:
         super().__init__(*args, **kwargs)
         self._full_packets = full_packets
-        self._admit = admit
+        self.admit = admit
         self._send_timeout = send_timeout
 
     def connect(self) -> None:
@@ -132,41 +125,6 @@ class _Connection(HTTPConnection):
                 while time.monotonic() < deadline and socket.socket.recv(self.wire, 65536):
                     pass
 
-    def _new_conn(self) -> socket.socket:
-        return self._connect_checked(self._admit) if self._admit else super()._new_conn()
-
-    def _connect_checked(self, admit: Admission) -> socket.socket:
-        """Look the name up once, and connect to an address that is admitted."""
-        try:
-            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        trouble: Exception | None = None
-        for address in dict.fromkeys(str(info[4][0]) for info in found):
-            try:
-                admit(self.host, address)
-                sock = create_connection(
-                    (address, self.port),
-                    self.timeout,
-                    source_address=self.source_address,
-                    socket_options=self.socket_options,
-                )
-            except (Forbidden, OSError) as error:
-                trouble = error
-                continue
-            try:
-                # Linux takes 0.0.0.0 for itself: what counts is who is at the other end.
-                admit(self.host, str(sock.getpeername()[0]))
-            except BaseException:
-                sock.close()
-                raise
-            return sock
-        if isinstance(trouble, Forbidden):
-            raise trouble
-        if isinstance(trouble, TimeoutError):
-            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out.") from trouble
-        raise NewConnectionError(self, f"No connection to {self.host}: {trouble}") from trouble
-
     def putrequest(
         self,
         method: str,
@@ -191,7 +149,7 @@ class TlsConnection(_Connection, HTTPSConnection):
     """Such a connection by TLS."""
 
 
-class Pool(HTTPConnectionPool):
+class Pool(BoundedPool, HTTPConnectionPool):
     """A pool whose debug lines and errors do not show the query, which may be a credential."""
 
     ConnectionCls = _Connection

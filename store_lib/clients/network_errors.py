@@ -16,7 +16,7 @@ from urllib3.exceptions import (
 )
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients._urllib3 import BadAnswer
+from store_lib.clients._urllib3 import BadAnswer, HeadTimeout
 from store_lib.exceptions import (
     BackendException,
     ErrorStatus,
@@ -107,6 +107,8 @@ def _reason(causes: list[BaseException], server: Server) -> str:
         # A refused connection is a NewConnectionError, which urllib3 derives from this one.
         if isinstance(cause, ConnectTimeoutError) and not isinstance(cause, NewConnectionError):
             return f"it did not connect within {server.connect_timeout}"
+        if any(isinstance(each, HeadTimeout) for each in causes):
+            return "its answer did not begin in time (transfer_head_timeout)"
         if isinstance(cause, ReadTimeoutError | TimeoutError):
             return (
                 f"no byte came in time ({server.read_timeout}; in a handshake "

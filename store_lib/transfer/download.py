@@ -58,7 +58,7 @@ class Cursor:
         while True:
             length = None if end is None else end - position
             try:
-                for piece in self.reader.stream(position, length):
+                for piece in retry.each(self.reader.stream(position, length)):
                     position += len(piece)
                     if end is not None and position > end:
                         raise BackendException(f"Expected {length} bytes, got more from the store.")

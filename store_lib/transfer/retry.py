@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from store_lib.exceptions import ErrorStatus, InUseByStore, StoreError
+from store_lib.head_limit import limited_heads
 from store_lib.options import StoreOptions
 from store_lib.transfer import limits
 from store_lib.transfer.limits import Clock, Watch, checkpoint
@@ -72,6 +73,8 @@ class Retry:
     subject: object = None
     #: ``None`` for the one of all.
     clock: Clock | None = None
+    #: Seconds for the answer to a request to begin; 0 for no limit.
+    head: float = 60.0
     #: When the time began; ``None``: each request has its own, from its first try.
     began: float | None = None
     #: The limits of the transfer that the requests belong to; they end it, whatever is repeated.
@@ -80,7 +83,12 @@ class Retry:
     @classmethod
     def of(cls, store: str, options: StoreOptions) -> "Retry":
         """Return what the options of a store say."""
-        return cls(options.transfer_retry_seconds, options.transfer_attempts, store)
+        return cls(
+            options.transfer_retry_seconds,
+            options.transfer_attempts,
+            store,
+            head=options.transfer_head_timeout,
+        )
 
     def to(self, operation: str, subject: object = None) -> "Retry":
         """Return the same for an operation, which the log then names."""
@@ -97,6 +105,20 @@ class Retry:
     def once(self) -> "Retry":
         """Return one that repeats nothing, for what cannot be sent again."""
         return dataclasses.replace(self, attempts=1)
+
+    def each(self, found: Iterator[R]) -> Iterator[R]:
+        """Yield what an iterator yields, whose requests keep to the limits of this operation."""
+        while True:
+            with self._limited():
+                try:
+                    hand = [next(found)]
+                except StopIteration:
+                    return
+            yield hand.pop()  # a generator that waits is to hold nothing of what it gave
+
+    def _limited(self) -> contextlib.AbstractContextManager[None]:
+        left = None if self.watch is None else self.watch.patience(stall=False)
+        return limited_heads(self.head, left)
 
     def call(
         self,
@@ -117,7 +139,8 @@ class Retry:
         tries = Tries(self, request, stop)
         while True:
             try:
-                return call()
+                with self._limited():
+                    return call()
             except StoreError as error:
                 if rescue is not None and (found := rescue(error)) is not None:
                     return found

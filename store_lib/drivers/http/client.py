@@ -15,6 +15,7 @@ from store_lib.drivers.http.connection import Connections
 from store_lib.drivers.http.errors import refused, server_of, unreachable
 from store_lib.drivers.http.location import HttpLocation
 from store_lib.exceptions import BackendException, BadStoreUri, MaxRedirectsExceeded, StoreError
+from store_lib.head_limit import head_limit, limited_heads
 from store_lib.location import LONGEST_URI
 
 _LOG = logging.getLogger(__name__)
@@ -42,6 +43,12 @@ class Client:
         :raises BadStoreUri: a redirect leads to where none may lead
         :raises RemoteServiceUnavailable: the server did not answer
         """
+        with limited_heads(left=head_limit().seconds):  # all redirects together
+            return self._follow(method, location, headers)
+
+    def _follow(
+        self, method: str, location: HttpLocation, headers: Mapping[str, str]
+    ) -> BaseHTTPResponse:
         place = location
         for _ in range(self.max_redirects + 1):
             response = self._request(method, place, location, headers)

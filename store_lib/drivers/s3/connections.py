@@ -11,7 +11,7 @@ from botocore.awsrequest import (
 from botocore.utils import parse_timestamp
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients._urllib3 import Response
+from store_lib.clients._urllib3 import Bounded, BoundedPool, Response
 
 #: Seconds for which a server may be silent before a body is sent that it was asked about.
 _PATIENCE = 1.0
@@ -20,9 +20,7 @@ _PATIENCE = 1.0
 _SMALL = 1024 * 1024
 
 
-class _Connection(AWSHTTPConnection):  # type: ignore[misc]
-    response_class: Any = Response
-
+class _Connection(Bounded, AWSHTTPConnection):  # type: ignore[misc]
     def _handle_expect_response(self, message_body: Any) -> None:
         # botocore's own takes any interim answer but 100 for the final one, and loses what came
         # in one packet with it.
@@ -43,7 +41,7 @@ class _TlsConnection(_Connection, AWSHTTPSConnection):  # type: ignore[misc]
     pass
 
 
-class _Pool(AWSHTTPConnectionPool):  # type: ignore[misc]
+class _Pool(BoundedPool, AWSHTTPConnectionPool):  # type: ignore[misc]
     ConnectionCls = _Connection
 
     def urlopen(self, *args: Any, **kwargs: Any) -> BaseHTTPResponse:
