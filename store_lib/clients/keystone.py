@@ -3,10 +3,11 @@
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from store_lib.clients.answers import retry_after
+from store_lib.clients.decoding import decoding, entries, text, url
 from store_lib.clients.process import PerProcess
 from store_lib.exceptions import (
     AuthorizationFailure,
@@ -18,6 +19,8 @@ from store_lib.exceptions import (
     RemoteServiceUnavailable,
     StoreError,
 )
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +124,7 @@ class KeystoneLogin:
         """
         held = self._held.get()
         with self._errors():
-            token: str = held.plugin.get_token(held.session)
-        return token
+            return text(held.plugin.get_token(held.session))
 
     def renew(self, stale: str) -> None:
         """Have the next :meth:`token` get a new one, if ``stale`` is still the one in use."""
@@ -144,26 +146,33 @@ class KeystoneLogin:
         held = self._held.get()
         with self._errors():
             catalog = held.plugin.get_access(held.session).service_catalog.catalog
-        return find_endpoint(catalog, service, interface, region, name)
+            return find_endpoint(catalog, service, interface, region, name)
 
     def user_id(self) -> str:
         """Return the id of the user who logs in."""
         held = self._held.get()
         with self._errors():
-            found: str = held.plugin.get_user_id(held.session)
-        return found
+            return text(held.plugin.get_user_id(held.session))
 
     def project_id(self) -> str:
         """Return the id of the project that is logged in to."""
         held = self._held.get()
         with self._errors():
-            found: str = held.plugin.get_project_id(held.session)
-        return found
+            return text(held.plugin.get_project_id(held.session))
 
-    def call(self, method: str, path: str, token: str, body: Any = None) -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        token: str,
+        body: Any = None,
+        *,
+        decode: Callable[[Any], T] = lambda found: found,
+    ) -> T:
         """Make a request of Keystone itself, such as one for a trust, with somebody's token.
 
-        :returns: the answer's JSON, ``None`` when it has none
+        :param decode: takes the answer's JSON apart, ``None`` where it has none; whatever it
+            raises says that the answer is no good
         """
         root = self.credentials.auth_url.rstrip("/")
         root = root if root.endswith("/v3") else f"{root}/v3"
@@ -172,7 +181,7 @@ class KeystoneLogin:
             reply = self.session.request(
                 root + path, method, json=body, headers=headers, authenticated=False
             )
-            return reply.json() if reply.content else None
+            return decode(reply.json() if reply.content else None)
 
     def close(self) -> None:
         """Close this process's connections."""
@@ -184,10 +193,12 @@ class KeystoneLogin:
     def _errors(self) -> Iterator[None]:
         from keystoneauth1.exceptions import ClientException
 
-        try:
-            yield
-        except ClientException as error:
-            raise _translated(error, self.credentials) from error
+        where = f"Keystone at {self.credentials.auth_url}"
+        with decoding(f"a token, a catalog or a trust from {where}, whose address ends with /v3"):
+            try:
+                yield
+            except ClientException as error:
+                raise _translated(error, self.credentials) from error
 
 
 def _translated(error: Any, credentials: Credentials) -> StoreError:
@@ -223,7 +234,7 @@ def _translated(error: Any, credentials: Credentials) -> StoreError:
 
 
 def find_endpoint(
-    catalog: Iterable[Mapping[str, Any]],
+    catalog: Any,
     service: str,
     interface: str,
     region: str | None,
@@ -232,22 +243,28 @@ def find_endpoint(
     """Return a service's URL from a catalog of either form, v2 or v3.
 
     :param name: the service's, where its type alone does not tell
-    :raises BadStoreConfiguration: there is none
+    :raises BadStoreConfiguration: there is none, or the catalog is malformed
     """
     kind = interface.removesuffix("URL")
-    for each in catalog:
-        if each.get("type") != service or name not in (None, each.get("name")):
-            continue
-        for endpoint in each.get("endpoints", ()):
-            known = (endpoint.get("region_id"), endpoint.get("region"))
-            if region is not None and region not in known:
+    try:
+        for each in entries(catalog):
+            if each.get("type") != service or name not in (None, each.get("name")):
                 continue
-            if "interface" in endpoint:
-                url = endpoint.get("url") if endpoint["interface"] == kind else None
-            else:
-                url = endpoint.get(f"{kind}URL")
-            if url:
-                return str(url)
+            for endpoint in entries(each.get("endpoints", ())):
+                known = (endpoint.get("region_id"), endpoint.get("region"))
+                if region is not None and region not in known:
+                    continue
+                if "interface" in endpoint:
+                    found = endpoint.get("url") if endpoint["interface"] == kind else None
+                else:
+                    found = endpoint.get(f"{kind}URL")
+                if found:
+                    return url(found)
+    except ValueError as error:
+        raise BadStoreConfiguration(
+            f"Expected a catalog of services with URLs of endpoints for {service}, got a malformed "
+            "one. Check the service's endpoints in Keystone, or configure the endpoint itself."
+        ) from error
     where = f" in region {region}" if region else ""
     raise BadStoreConfiguration(
         f"Expected a {kind} endpoint of a service of type {service}{where} in Keystone's catalog, "

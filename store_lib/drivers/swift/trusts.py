@@ -5,7 +5,9 @@ import datetime
 import logging
 import secrets
 from collections.abc import Callable
+from typing import Any
 
+from store_lib.clients.decoding import entries, text
 from store_lib.clients.keystone import Connecting, Credentials, KeystoneLogin
 from store_lib.drivers.swift.account import Account
 from store_lib.drivers.swift.logins import KeystoneAccount
@@ -63,19 +65,26 @@ class Trustee:
 
     def _make(self, token: str) -> str:
         """Make the trust, with the token's own project and roles, and return its id."""
-        user = self.login.call("GET", "/auth/tokens?nocatalog", token)["token"]
+        user, project, roles = self.login.call(
+            "GET", "/auth/tokens?nocatalog", token, decode=_user_of
+        )
         end = datetime.datetime.now(datetime.UTC) + _LONGEST
         end += datetime.timedelta(seconds=secrets.randbelow(_SPREAD))
         asked = {
-            "trustor_user_id": user["user"]["id"],
+            "trustor_user_id": user,
             "trustee_user_id": self.login.user_id(),
-            "project_id": user["project"]["id"],
+            "project_id": project,
             "impersonation": True,
-            "roles": [{"id": role["id"]} for role in user["roles"]],
+            "roles": [{"id": role} for role in roles],
             "expires_at": end.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         }
-        made = self.login.call("POST", "/OS-TRUST/trusts", token, {"trust": asked})
-        return str(made["trust"]["id"])
+        return self.login.call(
+            "POST",
+            "/OS-TRUST/trusts",
+            token,
+            {"trust": asked},
+            decode=lambda made: text(made["trust"]["id"]),
+        )
 
     @staticmethod
     def _end(login: KeystoneLogin, trust: str) -> None:
@@ -86,3 +95,10 @@ class Trustee:
             _LOG.warning("Trust %s could not be ended: %s", trust, error)
         finally:
             login.close()
+
+
+def _user_of(answer: Any) -> tuple[str, str, list[str]]:
+    """Return the ids of a token's user, its project and its roles."""
+    token = answer["token"]
+    roles = [text(each["id"]) for each in entries(token["roles"])]
+    return text(token["user"]["id"]), text(token["project"]["id"]), roles

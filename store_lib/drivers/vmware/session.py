@@ -145,16 +145,16 @@ class Session:
         :param target: its path and query
         """
 
-        def acquire(api: "Api") -> Any:
+        def acquire(api: "Api") -> str:
             spec = api.make(
                 "SessionManagerHttpServiceRequestSpec",
                 method=f"http{method.capitalize()}",
                 url=self._wire.server.base + target,
             )
             manager = api.service_content.sessionManager
-            return api.AcquireGenericServiceTicket(manager, spec=spec)
+            return str(api.AcquireGenericServiceTicket(manager, spec=spec).id)
 
-        return f'vmware_cgi_ticket="{self.call("a service ticket", acquire).id}"'
+        return f'vmware_cgi_ticket="{self.call("a service ticket", acquire)}"'
 
     @property
     def now(self) -> float:
@@ -203,7 +203,8 @@ class Session:
     def fault(self, fault: Any, doing: str) -> StoreError:
         """Return the error for the fault that a task ended with."""
         said = str(getattr(fault, "localizedMessage", ""))
-        return fault_error(type(fault.fault).__name__, said, doing, self._wire.server)
+        kind = type(getattr(fault, "fault", None)).__name__
+        return fault_error(kind, said, doing, self._wire.server)
 
 
 _ALL: "weakref.WeakSet[Session]" = weakref.WeakSet()

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from store_lib.clients.decoding import decoding, text
+from store_lib.clients.decoding import size as checked_size
 from store_lib.drivers.vmware import names
 from store_lib.drivers.vmware.inventory import Inventory
 from store_lib.drivers.vmware.options import Place
@@ -130,11 +132,12 @@ class Files:
             found = self._run(f"listing {path}", begin)
         except NotFound:
             return []  # there is no such directory yet
-        return [
-            _file(each)
-            for each in getattr(found, "file", ())
-            if type(each).__name__ != "FolderFileInfo"
-        ]
+        with decoding(f"the files of {path} from the vSphere server"):
+            return [
+                _file(each)
+                for each in getattr(found, "file", ())
+                if type(each).__name__ != "FolderFileInfo"
+            ]
 
     def _run(self, doing: str, begin: Callable[["Api"], Any]) -> Any:
         """Begin a task, wait for its end, and return its result."""
@@ -154,9 +157,9 @@ class Files:
                     raise
                 info = None
             if info is not None and info.state == "success":
-                return getattr(info, "result", None)
+                return info.result
             if info is not None and info.state == "error":
-                raise self._session.fault(info.error, doing)
+                raise self._session.fault(info.fault, doing)
             if time.monotonic() + pause > deadline:
                 raise TimeoutError(
                     f"Expected {doing} to end within {self._patience.timeout:g} s "
@@ -166,18 +169,30 @@ class Files:
             time.sleep(pause)  # the API tells of a task's end only when it is asked
             pause = min(2 * pause, self._patience.interval)
 
-    def _info(self, task: Any) -> Any:
-        found = self._session.call(
-            "the state of a task", lambda api: api.properties("Task", [task], ["info"])
-        )
-        (properties,) = found.values()
-        return properties["info"]
+    def _info(self, task: Any) -> "_Info":
+        def ask(api: "Api") -> _Info:
+            (properties,) = api.properties("Task", [task], ["info"]).values()
+            info = properties["info"]
+            return _Info(
+                str(info.state), getattr(info, "result", None), getattr(info, "error", None)
+            )
+
+        return self._session.call("the state of a task", ask)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Info:
+    """What a task is at."""
+
+    state: str
+    result: Any
+    fault: Any
 
 
 def _file(told: Any) -> File:
     size, modified = (getattr(told, name, None) for name in ("fileSize", "modification"))
     return File(
-        str(told.path),
-        None if size is None else int(size),
+        text(str(told.path)),
+        None if size is None else checked_size(int(size)),
         None if modified is None else modified.timestamp(),
     )

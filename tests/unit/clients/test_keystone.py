@@ -1,5 +1,6 @@
 """Logins to Keystone: what is sent, kept, renewed and closed, and what refusals become."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from store_lib.clients.decoding import text
 from store_lib.clients.keystone import (
     Connecting,
     ContextLogin,
@@ -214,3 +216,55 @@ def test_a_requests_context() -> None:
         ContextLogin(SimpleNamespace(auth_token=None))
     with pytest.raises(BadStoreConfiguration, match="service_catalog"):
         ContextLogin(SimpleNamespace(auth_token="t")).endpoint("x", "public", None)
+
+
+#: What stands in place of anything in an answer.
+WRONG: list[Any] = [None, True, 10**30, "\ud800", "http://[::1", [None], {"a": [1]}]
+
+
+def _spoiled(value: Any) -> Iterator[Any]:
+    """Yield copies of an answer, in each of which one thing is wrong or missing."""
+    yield from WRONG
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield {name: value[name] for name in value if name != key}
+            for wrong in _spoiled(inner):
+                yield {**value, key: wrong}
+    if isinstance(value, list) and value:
+        for wrong in _spoiled(value[-1]):
+            yield [*value[:-1], wrong]
+
+
+def test_answers_that_make_no_sense(server: ScriptedServer, login: KeystoneLogin) -> None:
+    """Whatever a server says in place of a token, what comes of it is right or our own error."""
+    good = json.loads(Tokens()(Request("POST", "/", {}, b"", 0)).body)
+    answers = [json.dumps(each).encode() for each in _spoiled(good)]
+    answers += [b"", b"<html>", b"[" * 100_000, b"\xff\xfe", b'{"token": ' * 2000]
+
+    def ask() -> None:
+        login.renew("t")
+        assert login.endpoint("object-store", "public", None) == "http://one"
+        assert isinstance(login.user_id(), str)
+
+    def decode() -> None:
+        assert login.call("GET", "/x", "t", decode=lambda found: text(found["token"]["user"]["id"]))
+
+    failed = 0
+    for answer in answers:
+        headers: dict[str, str | None] = {"X-Subject-Token": "t"}
+        reply = Reply(201, answer, headers)
+        server.handler = lambda _, reply=reply: reply  # type: ignore[misc]
+        for call in (ask, decode):
+            try:
+                call()
+            except StoreError:
+                failed += 1
+    assert failed > len(answers) / 2
+
+
+@pytest.mark.parametrize("catalog", list(_spoiled(CATALOG)), ids=repr)
+def test_catalogs_that_make_no_sense(catalog: Any) -> None:
+    """A context's catalog is a service's, and may be anything."""
+    login = ContextLogin(SimpleNamespace(auth_token="t", service_catalog=catalog))
+    with contextlib.suppress(BadStoreConfiguration):
+        assert login.endpoint("object-store", "public", "two") == "http://two"

@@ -21,7 +21,8 @@ import trustme
 from oslo_vmware import vim_util
 
 from store_lib.drivers.vmware import VmwareDriver, names, session
-from store_lib.drivers.vmware.tasks import File
+from store_lib.drivers.vmware.options import Place
+from store_lib.drivers.vmware.tasks import File, Patience
 from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
@@ -314,6 +315,42 @@ def test_a_listing_is_asked_for_again(
     failing.append(RemoteServiceUnavailable("busy"))
     assert [each.object_id for each in driver.list_incomplete(context=None)] == ["an-id"]
     assert not failing
+
+
+_TASK = '<objects><obj type="Task">t</obj>{}</objects>'
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        "",
+        "<objects/>",
+        _TASK.format(""),
+        _TASK.format("<propSet><name>other</name><val>1</val></propSet>"),
+        _TASK.format("<propSet><name>info</name></propSet>"),
+        _TASK.format('<propSet><name>info</name><val i:type="TaskInfo"/></propSet>'),
+        _TASK.format(
+            '<propSet><name>info</name><val i:type="TaskInfo"><state>error</state></val></propSet>'
+        ),
+        "<objects>" * 2000 + "</objects>" * 2000,
+        "no objects",
+    ],
+)
+def test_a_task_that_is_none(driver: VmwareDriver, vcenter: VCenter, properties: str) -> None:
+    """Whatever a server says of a task in place of its state is the library's own error."""
+    driver.configure()
+
+    def further(operation: str, request: Request) -> Reply | None:
+        if operation == "DeleteDatastoreFile_Task":
+            return answer(operation, '<returnval type="Task">t</returnval>')
+        if operation == "RetrievePropertiesEx":
+            return answer(operation, f"<returnval>{properties}</returnval>")
+        return None
+
+    vcenter.further = further
+    driver._files._patience = Patience(interval=0.01, timeout=1.0, failures=1)
+    with pytest.raises(StoreError):
+        driver._files.delete(Place("dc", "ds"), "it")
 
 
 def test_no_secret_is_logged(
