@@ -4,7 +4,11 @@ Such texts come from servers and from anybody who names a URI, at any length, so
 is looked at a fixed number of times.
 """
 
+import html
+import json
 import re
+from collections.abc import Iterable
+from urllib.parse import quote
 
 #: What stands where a secret was.
 HIDDEN = "***"
@@ -17,6 +21,14 @@ _QUERY = re.compile(r"([&;=\s])")
 _SECRET_NAME = re.compile(
     r"signature|sig|token|secret|password|credential|accesskey|key", re.IGNORECASE
 )
+#: Header fields whose values are secrets, as error pages quote them.
+_SECRET_FIELD = re.compile(
+    r"((?:proxy-)?authorization|x-(?:auth|service|storage|subject)-token|x-auth-key|(?:set-)?cookie"
+    r"|vmware_(?:soap_session|cgi_ticket))(\W{1,8}(?:(?:basic|bearer)\s)?)[^\s<>&;,]+",
+    re.IGNORECASE,
+)
+#: Characters of the shortest text that is taken for a secret wherever it stands.
+_SHORTEST = 4
 _VALUE_END = re.compile(r"[#'\"<>]")
 
 
@@ -91,3 +103,33 @@ def _without_values(text: str) -> str:
         kept += (piece, mark, HIDDEN if hiding else "")
         named = mark in ("&", ";")
     return "".join(kept)
+
+
+def hide(text: str, secrets: Iterable[str], *, cut: bool = False) -> str:
+    """Return ``text`` without what was sent, which a server's error page may quote.
+
+    Header fields that hold secrets lose their values, whosever they are.
+
+    :param secrets: what was sent, as it was sent
+    :param cut: the text was cut off, so that the beginning of a secret may stand at its end
+    """
+    forms = {
+        form
+        for secret in secrets
+        for form in (
+            secret,
+            html.escape(secret),
+            json.dumps(secret)[1:-1],
+            quote(secret, errors="replace"),
+            quote(secret, safe="", errors="replace"),
+        )
+        if len(secret) >= _SHORTEST
+    }
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, HIDDEN)
+        if cut:
+            for length in range(min(len(form) - 1, len(text)), _SHORTEST - 1, -1):
+                if text.endswith(form[:length]):
+                    text = text[:-length] + HIDDEN
+                    break
+    return _SECRET_FIELD.sub(rf"\1\2{HIDDEN}", text)

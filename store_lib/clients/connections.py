@@ -1,11 +1,12 @@
 """urllib3's connections and pools: final answers only, and no secrets in their logs."""
 
+import base64
 import contextlib
 import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import urllib3
@@ -161,10 +162,41 @@ class Pool(BoundedPool, HTTPConnectionPool):
         path, mark, _ = url.partition("?")
         shown = path + (f"?{HIDDEN}" if mark else "")
         try:
-            return super()._make_request(conn, method, shown, *args, **kwargs)
+            response: Any = super()._make_request(conn, method, shown, *args, **kwargs)
         except BaseException:
             conn.drop()
             raise
+        response.sent_secrets = sent_secrets(url, kwargs.get("headers") or {})
+        return response  # type: ignore[no-any-return]
+
+
+#: Header fields of requests whose values are secrets.
+_SECRET_FIELDS = frozenset(
+    {
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+        "x-auth-key",
+        "x-auth-token",
+        "x-subject-token",
+    }
+)
+
+
+def sent_secrets(target: str, headers: Mapping[str, str | bytes]) -> list[str]:
+    """Return what of a request no message may show: logins, tokens, and the query's values."""
+    found = []
+    for name, value in headers.items():
+        if name.lower() in _SECRET_FIELDS:
+            text = value.decode("latin-1") if isinstance(value, bytes) else value
+            found += [text, *text.split(maxsplit=1)[1:], text.partition("=")[2].strip('"')]
+            if text.startswith("Basic "):
+                with contextlib.suppress(ValueError):
+                    login = base64.b64decode(text[6:]).decode("latin-1")
+                    found += [login, login.partition(":")[2]]
+    query = target.partition("?")[2]
+    found += [query, *(each.partition("=")[2] for each in query.split("&"))]
+    return [each for each in found if each]
 
 
 class _TlsPool(Pool, HTTPSConnectionPool):

@@ -23,12 +23,14 @@ from store_lib.exceptions import (
     RemoteServiceUnavailable,
     StoreError,
 )
-from store_lib.redaction import redact_uri
+from store_lib.redaction import hide, redact_uri
 
 #: Statuses that say that the same request may succeed later.
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-#: Bytes of an error's body that a message may quote.
+#: Characters of an error's body that a message may quote, and bytes that are read for that: a
+#: secret that begins within the first is whole within the second.
 _QUOTED = 200
+_READ = 16384
 
 # These end a handshake from outside; all other TLS errors come again.
 _CUT_TLS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
@@ -89,13 +91,17 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def quoted(response: BaseHTTPResponse) -> str:
-    """Return the beginning of an error's body for a message, redacted; may be empty."""
+    """Return the beginning of an error's body for a message, without secrets; may be empty.
+
+    What was sent with the request is taken out: servers quote it in their error pages.
+    """
     try:
-        body = response.read1(_QUOTED, decode_content=False) or b""
+        body = response.read1(_READ, decode_content=False) or b""
     except Exception:  # the status is what matters
         return ""
-    cut = len(body) >= _QUOTED
-    text = redact_uri(body[:_QUOTED].decode("ascii", "replace"), cut=cut)
+    cut = response.headers.get("Content-Length") != str(len(body))
+    text = hide(body.decode("ascii", "replace"), getattr(response, "sent_secrets", ()), cut=cut)
+    text = redact_uri(text, cut=cut)[:_QUOTED]
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return f": {text!r}" if text else ""
 

@@ -6,8 +6,9 @@ from urllib.parse import urljoin, urlsplit
 from keystoneauth1.session import Session, TCPKeepAliveAdapter
 from urllib3.connectionpool import HTTPSConnectionPool
 
-from store_lib.clients.connections import Pool, TlsConnection
+from store_lib.clients.connections import Pool, TlsConnection, sent_secrets
 from store_lib.exceptions import BackendException
+from store_lib.redaction import hide
 
 
 class _TlsPool(Pool, HTTPSConnectionPool):
@@ -36,6 +37,9 @@ class _Adapter(TCPKeepAliveAdapter):
             except BaseException:
                 response.close()
                 raise
+        if response.status_code >= 400:  # its page may quote what was sent to prove who asks
+            said = response.content.decode("latin-1")
+            response._content = hide(said, sent_secrets("", request.headers)).encode("latin-1")
         return response
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

@@ -9,6 +9,7 @@ from store_lib.exceptions import (
     StorageWriteDenied,
     StoreError,
 )
+from store_lib.redaction import hide
 
 #: Characters of somebody else's message that ours may quote.
 _QUOTED = 300
@@ -68,5 +69,5 @@ def quoted(error: object) -> str:
     """Return a message of somebody else's in one line, without passwords, as a sentence."""
     from oslo_utils.strutils import mask_password  # comes with the clients
 
-    text = " ".join(mask_password(str(error)).split())[:_QUOTED]
+    text = " ".join(hide(mask_password(str(error)), ()).split())[:_QUOTED]
     return text if text.endswith((".", "!", "?")) else f"{text}."

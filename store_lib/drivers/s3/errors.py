@@ -20,7 +20,7 @@ from store_lib.exceptions import (
     StorageFull,
     StoreError,
 )
-from store_lib.redaction import redact_uri
+from store_lib.redaction import hide, redact_uri
 
 
 class NoSuchBucket(NotFound):
@@ -221,7 +221,7 @@ def _answer(response: dict[str, Any], code: str, status: int) -> str:
     text = " ".join("".join(c if c.isprintable() else " " for c in message).split())
     parts = [code if code == str(status) else f"{code} ({status})"]
     if text and text != code:
-        parts.append(f"{redact_uri(text)[:200]!r}")
+        parts.append(f"{redact_uri(hide(text, ()))[:200]!r}")
     request = response.get("ResponseMetadata", {}).get("RequestId")
     if request:
         parts.append(f"request {request}")

@@ -1,5 +1,6 @@
 """What the vSphere API and its data server say, as the library's errors."""
 
+from collections.abc import Collection
 from typing import Any
 
 from urllib3.response import BaseHTTPResponse
@@ -20,6 +21,7 @@ from store_lib.exceptions import (
     StorageWriteDenied,
     StoreError,
 )
+from store_lib.redaction import hide
 
 #: The faults that mean something of their own; all others are a BackendException.
 _FAULTS: dict[str, type[StoreError]] = {
@@ -108,10 +110,11 @@ def not_authenticated(server: Server) -> NotAuthenticated:
     )
 
 
-def soap_error(error: Any, doing: str, server: Server) -> StoreError:
+def soap_error(error: Any, doing: str, server: Server, secrets: Collection[str] = ()) -> StoreError:
     """Return the error for an exception of oslo.vmware.
 
     :param error: it, which may wrap an error of ours that a transport raised within the library
+    :param secrets: what was sent that no message may show
     """
     cause = getattr(error, "cause", None)
     while cause is not None:
@@ -122,9 +125,10 @@ def soap_error(error: Any, doing: str, server: Server) -> StoreError:
     if faults:
         details = getattr(error, "details", None) or {}
         said = str(details.get("privilegeId") or getattr(error, "msg", ""))
-        return fault_error(str(faults[0]), said, doing, server)
+        return fault_error(str(faults[0]), hide(said, secrets), doing, server)
+    said = hide(str(error), secrets)[:300]
     return BackendException(
         f"{server.base} did not understand {doing}, or was not understood "
-        f"({type(error).__name__}: {str(error)[:300]}). Check that it is a vCenter Server or ESXi "
+        f"({type(error).__name__}: {said}). Check that it is a vCenter Server or ESXi "
         "host, and the description in vmware_wsdl_location if it is set."
     )

@@ -179,7 +179,8 @@ class Session:
         except StoreError:
             raise
         except Exception as error:
-            raise soap_error(error, doing, self._wire.server) from None
+            secrets = (self._password, self._logins.get().cookie or "")
+            raise soap_error(error, doing, self._wire.server, secrets) from None
 
     def _post(self, body: bytes, headers: Mapping[str, str]) -> tuple[BaseHTTPResponse, bytes]:
         """Send a call with the session's cookie, and keep the cookie that comes back."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import email.utils
+import html
 import io
 import json
 import logging
@@ -383,6 +384,14 @@ def test_a_refused_login_is_told(driver: VmwareDriver, vcenter: VCenter) -> None
     vcenter.login = fault("InvalidLogin", "Cannot complete login")
     with pytest.raises(BadStoreConfiguration, match=r"InvalidLogin \(Cannot complete login\)"):
         driver.configure()
+
+
+def test_a_fault_that_quotes_the_password(driver: VmwareDriver, vcenter: VCenter) -> None:
+    """What was sent to log in is not in the error, whatever words the server has for it."""
+    vcenter.login = fault("InvalidLogin", f"no login by {html.escape(PASSWORD)}")
+    with pytest.raises(BadStoreConfiguration, match="InvalidLogin") as caught:
+        driver.configure()
+    assert "canary" not in str(caught.value)
 
 
 def test_a_store_that_cannot_be_used_logs_out(
