@@ -60,10 +60,17 @@ def untold(request: pytest.FixtureRequest, s3: S3Server) -> Callable[[], dict[st
     return spoil
 
 
+@pytest.mark.parametrize("rate", [1, 1e15], ids=["fast", "slow"])
 def test_what_is_not_told_is_not_known(
-    store: Store, s3: S3Server, untold: Callable[[], dict[str, str | None]]
+    store: Store,
+    s3: S3Server,
+    untold: Callable[[], dict[str, str | None]],
+    rate: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Size, time and ETag are there as far as the server tells them, and the bytes are right."""
+    monkeypatch.setattr(S3Driver, "read_size", 50_000)
+    monkeypatch.setattr(S3Driver, "sequential_rate", rate)
     s3.store("id", DATA)
     fields = untold()
     uri = f"{store.driver.url_prefix}/id"  # type: ignore[union-attr]
