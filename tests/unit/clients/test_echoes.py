@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import trustme
 
-from store_lib.clients.sessions import open_session
 from store_lib.clients.tls import Tls
-from store_lib.drivers.cinder.api import Cinder
+from store_lib.drivers.cinder import CinderDriver
+from store_lib.drivers.cinder.access import Access
 from store_lib.drivers.http import HttpDriver
 from store_lib.drivers.swift import SwiftDriver
 from store_lib.drivers.vmware.folder import Folder
@@ -51,11 +51,9 @@ def swift(url: str, _: str) -> None:
 
 def cinder(url: str, _: str) -> None:
     """Ask Cinder with a token."""
-    from keystoneauth1.token_endpoint import Token
-
-    session = open_session(verify=True, timeout=5)
-    with contextlib.closing(session.session):
-        Cinder(session, Token(url, CANARY), url, retries=0, patience=5).get("it")
+    options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=url)
+    with contextlib.closing(Access("it", options)) as access:
+        access.cinder(SimpleNamespace(auth_token=CANARY, project_id="project")).get("it")
 
 
 def vmware(url: str, authorities: str) -> None:
