@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from oslo_config import cfg
 
-from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, PositionWriter, Reader, Stat
+from store_lib.driver import (
+    CreateOnly,
+    Driver,
+    Entry,
+    Incomplete,
+    PositionWriter,
+    Reader,
+    Stat,
+    invalid_id,
+)
 from store_lib.drivers.cinder.attachment import Attachment
 from store_lib.drivers.cinder.errors import is_refusal
 from store_lib.drivers.cinder.leftovers import (
@@ -41,7 +50,6 @@ from store_lib.exceptions import (
     Forbidden,
     HasSnapshot,
     InUseByStore,
-    InvalidObjectId,
     InvalidRange,
     NotFound,
     StoreError,
@@ -143,13 +151,11 @@ class CinderDriver(Driver):
 
         :raises InvalidObjectId: the id is long, or has characters beyond U+FFFF
         """
-        reason = None
         if len(object_id) > _LONGEST_ID:
-            reason = f"it has more than {_LONGEST_ID} characters."
-        elif any(ord(each) > 0xFFFF or 0xD800 <= ord(each) < 0xE000 for each in object_id):
+            raise invalid_id(object_id, f"it has more than {_LONGEST_ID} characters.")
+        if any(ord(each) > 0xFFFF for each in object_id):
             reason = "it has characters beyond U+FFFF, which Cinder's databases may not hold."
-        if reason is not None:
-            raise InvalidObjectId(object_id_repr=repr(object_id)[:100], reason=reason)
+            raise invalid_id(object_id, reason)
 
     @property
     def _uri_store(self) -> str | None:

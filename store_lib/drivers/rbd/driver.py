@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
-from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat
+from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat, invalid_id
 from store_lib.drivers.rbd import bindings
 from store_lib.drivers.rbd.cluster import Access, Cluster
 from store_lib.drivers.rbd.image import SNAPSHOT
@@ -22,7 +22,6 @@ from store_lib.exceptions import (
     BadStoreUri,
     Forbidden,
     Invalid,
-    InvalidObjectId,
     NotFound,
     StorageFull,
     StoreError,
@@ -36,8 +35,6 @@ _LARGEST_OBJECT = 32
 #: The share of a transfer's stall limit that one operation may take, so that Ceph's own, more
 #: exact error comes first.
 _PATIENCE = 0.8
-#: Bytes that an image's name may have: more does not fit the names of its objects everywhere.
-_LONGEST_NAME = 255
 
 
 class RbdDriver(Driver):
@@ -102,12 +99,8 @@ class RbdDriver(Driver):
         return name
 
     def check_object_id(self, object_id: str) -> None:
-        reason = _refusal(object_id)
-        if reason is not None:
-            shown = ascii(object_id)
-            if len(shown) > 80:
-                shown = f"{shown[:80]}..."
-            raise InvalidObjectId(object_id_repr=shown, reason=reason)
+        if "@" in object_id:
+            raise invalid_id(object_id, "it holds an @, by which Ceph's tools tell snapshots.")
 
     def holds(self, location: Location) -> bool:
         place = _checked(location)
@@ -274,18 +267,3 @@ def _checked(location: Location) -> RbdLocation:
     if not isinstance(location, RbdLocation):
         raise BadStoreUri("Expected an rbd:// URI, got %(uri)s", uri=location.uri)
     return location
-
-
-def _refusal(object_id: str) -> str | None:
-    """Return why an id cannot name an image, ``None`` when it can."""
-    try:
-        encoded = object_id.encode()
-    except UnicodeEncodeError:
-        return "it cannot be written in UTF-8."
-    if len(encoded) > _LONGEST_NAME:
-        return f"it has {len(encoded)} bytes, the name of an image at most {_LONGEST_NAME}."
-    if "/" in object_id or "@" in object_id:
-        return "it holds a slash or an @, by which Ceph's tools tell pools and snapshots."
-    if not object_id.isprintable():
-        return "it holds a character that cannot be printed."
-    return None

@@ -27,14 +27,11 @@ from store_lib.drivers.s3.writer import S3Writer
 from store_lib.exceptions import (
     BadStoreConfiguration,
     Invalid,
-    InvalidObjectId,
     NotFound,
     StorageFull,
 )
 from store_lib.location import Location
 
-#: Bytes of the longest id: S3's keys have 1024, of which claims need some.
-_LONGEST_ID = 1000
 #: Seconds for which a presigned URL can be good at most.
 _LONGEST_URL = 7 * 24 * 3600
 
@@ -85,25 +82,6 @@ class S3Driver(Driver):
             CreateOnly.ATOMIC if self._settings.create_only == ATOMIC else CreateOnly.CHECKED
         )
         self._proof = Proof(self._bucket, self._settings.create_only)
-
-    def check_object_id(self, object_id: str) -> None:
-        """Refuse ids that are no good as a key, or in a URI.
-
-        :raises InvalidObjectId: with the reason
-        """
-        reason = None
-        if "/" in object_id:
-            reason = "it holds a slash; in a URI the key is what stands after the last one."
-        elif object_id in (".", ".."):
-            reason = "HTTP takes it for a step in the path."
-        elif any(ord(each) < 32 or ord(each) == 127 for each in object_id):
-            reason = "it holds a control character."
-        elif any(0xD800 <= ord(each) < 0xE000 for each in object_id):
-            reason = "it holds half a character (a lone surrogate)."
-        elif len(object_id.encode()) > _LONGEST_ID:
-            reason = f"it has more than {_LONGEST_ID} bytes in UTF-8."
-        if reason is not None:
-            raise InvalidObjectId(object_id_repr=repr(object_id)[:100], reason=reason)
 
     def holds(self, location: Location) -> bool:
         """Tell whether ``location`` is in this server's bucket, by its host and its name."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Stat
+from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Stat, invalid_id
 from store_lib.drivers.swift import names, references
 from store_lib.drivers.swift.account import Account, Answer, path_of
 from store_lib.drivers.swift.leftovers import leftovers, remove
@@ -97,11 +97,9 @@ class SwiftDriver(Driver):
         return self._tenancy.url_prefix
 
     def check_object_id(self, object_id: str) -> None:
-        reason = names.refusal(object_id, self._tenancy.container_of(object_id))
+        reason = names.refusal(self._tenancy.container_of(object_id))
         if reason is not None:
-            shown = ascii(object_id)
-            shown = shown if len(shown) <= 80 else f"{shown[:80]}..."
-            raise InvalidObjectId(object_id_repr=shown, reason=reason)
+            raise invalid_id(object_id, reason)
 
     def holds(self, location: Location) -> bool:
         return isinstance(location, SwiftLocation) and self._tenancy.holds(location)

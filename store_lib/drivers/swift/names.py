@@ -8,11 +8,9 @@ from urllib.parse import quote, unquote
 SEGMENTS = ".segments/"
 #: The header that keeps an upload's nonce with its object.
 NONCE = "X-Object-Meta-Store-Lib-Nonce"
-#: Bytes that Swift allows in the name of an object, and of a container.
-_LONGEST_OBJECT = 1024
+#: Bytes that Swift allows in the name of a container.  An object's may have 1024, so that of a
+#: segment has room for the longest id, percent-encoded.
 _LONGEST_CONTAINER = 256
-#: What stands behind the quoted id in the name of a segment, or of a manifest of some.
-_BEHIND_ID = len("/") + 32 + len("/m1-000000")
 
 _OWN = re.compile(r"\.segments/([^/]+)/([0-9a-f]{32})/(?:m[0-9]+-[0-9]{6,}|[0-9]{8,})")
 _KEY = re.compile(r"([^/]+)/\.segments/([^/]+)/([0-9a-f]{32})/")
@@ -68,24 +66,11 @@ def has_dots(path: str) -> bool:
     return any(part in (".", "..") for part in path.split("/"))
 
 
-def refusal(object_id: str, container: str) -> str | None:
-    """Say why an id cannot be the name of an object, ``None`` if it can.
+def refusal(container: str) -> str | None:
+    """Say why an id cannot be part of the name of its container, ``None`` if it can.
 
     :param container: the name that its container would have
     """
-    try:
-        object_id.encode()
-    except UnicodeEncodeError:
-        return "it cannot be written in UTF-8."
-    longest = _LONGEST_OBJECT - len(SEGMENTS) - _BEHIND_ID
-    if len(quote(object_id, safe="")) > longest:
-        return f"percent-encoded it is longer than {longest} bytes."
-    if is_segment(object_id):
-        return "names that begin with .segments/ are for segments."
-    if has_dots(object_id):
-        return "a part of it is '.' or '..'."
-    if "/" in container or has_dots(container):
-        return "with a '/' it cannot be part of a container's name."
     if len(container.encode()) > _LONGEST_CONTAINER:
         return f"its container's name would be longer than {_LONGEST_CONTAINER} bytes."
     return None

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from store_lib.clients.hosts import join_host, split_host
 from store_lib.clients.ranged import RangedReader
 from store_lib.clients.tls import Tls
-from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Space, Stat
+from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Space, Stat, invalid_id
 from store_lib.drivers.vmware import names
 from store_lib.drivers.vmware.folder import Folder
 from store_lib.drivers.vmware.inventory import Inventory
@@ -24,7 +24,6 @@ from store_lib.exceptions import (
     BadStoreUri,
     DriverLoadFailure,
     ErrorStatus,
-    InvalidObjectId,
     NotFound,
     StoreError,
 )
@@ -156,7 +155,7 @@ class VmwareDriver(Driver):
         """
         reason = names.refusal(object_id)
         if reason is not None:
-            raise InvalidObjectId(object_id_repr=ascii(object_id)[:80], reason=reason)
+            raise invalid_id(object_id, reason)
 
     def holds(self, location: Location) -> bool:
         """Tell whether ``location`` is on this store's server and in its directory."""

@@ -114,7 +114,7 @@ def test_usual_ids_are_taken(object_id: str) -> None:
     _driver().check_object_id(object_id)
 
 
-@pytest.mark.parametrize("object_id", ["a" * 250, "a\U0001f600", "a\ud800"])
+@pytest.mark.parametrize("object_id", ["a" * 250, "a\U0001f600"])
 def test_ids_that_a_database_may_alter_are_refused(object_id: str) -> None:
     """Long ones, and those with characters that MySQL's utf8 has no room for."""
     with pytest.raises(InvalidObjectId):

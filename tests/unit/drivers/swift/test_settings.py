@@ -8,6 +8,7 @@ import pytest
 
 from store_lib import Store, Stores, capabilities
 from store_lib.drivers.swift import SwiftDriver
+from store_lib.drivers.swift.names import prefix_of
 from store_lib.exceptions import (
     BadStoreConfiguration,
     BadStoreUri,
@@ -252,30 +253,18 @@ def test_containers_by_the_documents_rule() -> None:
         assert driver._tenancy.container_of(image) == container
 
 
-@pytest.mark.parametrize(
-    "object_id",
-    [".segments", ".segments/a", "a/../b", ".", "..", "./a", "\udc80", "x" * 972, "ä" * 162],
-)
-def test_ids_that_cannot_be_names(object_id: str) -> None:
-    """Ids that look like segments, that clients resolve, or that are too long are refused."""
-    with pytest.raises(InvalidObjectId):
-        _driver(_make(**GOOD)).check_object_id(object_id)
-
-
 def test_ids_that_can_be_names() -> None:
-    """What Swift can hold is taken, up to the length that leaves room for a segment's name."""
-    for object_id in ("x" * 971, "a/b", "a//b", ".segmentsx", "...", "a b%2F?#\n", "ä" * 161):
+    """What every store holds Swift does too; the longest id leaves room for a segment's name."""
+    for object_id in ("x" * 255, "...", "a b%2F?#", "\u4e2d" * 85):
         _driver(_make(**GOOD)).check_object_id(object_id)
+        assert len(prefix_of(object_id, "0" * 32) + "m1-000000") <= 1024
 
 
 def test_ids_that_cannot_be_containers() -> None:
     """Where the container's name is made of the id, that has to be possible."""
     tenants = _driver(_make(swift_store_multi_tenant=True))
-    seeded = _driver(_make(**GOOD, swift_store_multiple_containers_seed=3))
-    for driver, bad in ((tenants, "a/b"), (tenants, "x" * 250), (seeded, "a/b")):
-        with pytest.raises(InvalidObjectId, match="container"):
-            driver.check_object_id(bad)
-    seeded.check_object_id("abc/b")
+    with pytest.raises(InvalidObjectId, match="container"):
+        tenants.check_object_id("x" * 250)
     tenants.check_object_id("x" * 249)
 
 
