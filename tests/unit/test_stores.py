@@ -29,6 +29,7 @@ from store_lib.exceptions import (
     UnknownScheme,
     UnknownStore,
 )
+from tests.garbage import collected
 from tests.unit.memory_driver import memory_store
 
 
@@ -378,3 +379,23 @@ def test_processes_race_for_one_id(tmp_path: Path) -> None:
     for name, number in winners.items():
         assert (tmp_path / "s" / str(name)).read_bytes() == str(number).encode() * 100_000
     assert len(list((tmp_path / "s").iterdir())) == 20
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_an_add_leaves_nothing_to_the_garbage_collector(
+    tmp_path: Path, broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an add held is free when it returns, also where a directory was passed over."""
+    directories = [f"{tmp_path}/{name}:{number}" for number, name in enumerate("ab")]
+    values = {
+        "DEFAULT": {"enabled_backends": "it:file"},
+        "it": {"filesystem_store_datadirs": directories},
+    }
+    with Stores.from_mapping(values, strict=True) as stores:
+        stores.add("warm", iter([bytes(3_000_000)]))
+        if broken:
+            (tmp_path / "b").rename(tmp_path / "gone")
+        with collected() as left:
+            stores.add("large", iter([bytes(3_000_000)]))
+            stores.add("small", b"x")
+    assert left == []

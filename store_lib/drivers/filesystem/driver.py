@@ -139,15 +139,23 @@ class FilesystemDriver(Driver):
         What is free is only a forecast: quotas do not show in it, and a disk may be broken.
         """
         problem: StoreError | None = None
-        for directory in self._directories.candidates(size, at_most=at_most):
-            try:
-                return attempt(directory)
-            except (BackendException, InvalidObjectId, StorageFull, StorageWriteDenied) as error:
-                if len(self._directories.paths) > 1:
-                    LOG.warning("Passing over data directory %s: %s", directory.path, error)
-                problem = problem or error
-        assert problem is not None  # there is one candidate at least
-        raise problem
+        try:
+            for directory in self._directories.candidates(size, at_most=at_most):
+                try:
+                    return attempt(directory)
+                except (
+                    BackendException,
+                    InvalidObjectId,
+                    StorageFull,
+                    StorageWriteDenied,
+                ) as error:
+                    if len(self._directories.paths) > 1:
+                        LOG.warning("Passing over data directory %s: %s", directory.path, error)
+                    problem = problem or error
+            assert problem is not None  # there is one candidate at least
+            raise problem
+        finally:
+            del problem  # with its traceback it would keep this frame, and the callers' memory
 
     def read(
         self, location: Location, offset: int, length: int | None, *, context: Any

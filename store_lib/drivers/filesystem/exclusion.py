@@ -72,8 +72,11 @@ def sole_publisher(
                     raise
                 LOG.debug("Not locking an id in %s: %s", directory, error)
                 problem = problem or error
-        if problem is not None and not locked:
-            raise problem
+        try:
+            if problem is not None and not locked:
+                raise problem
+        finally:
+            del problem  # with its traceback it would keep this frame, and the callers' memory
 
         def check() -> None:
             for each in checks:

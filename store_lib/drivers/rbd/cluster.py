@@ -243,7 +243,10 @@ class Cluster:
         except bindings.rados.Error as error:
             refused = self._refused(new, error)
             new.shutdown()  # here and now: the error keeps it alive, and it must not end in a child
-            raise refused from error
+            try:
+                raise refused from error
+            finally:
+                del refused  # with its traceback it would keep this frame, and the callers' memory
         self.known_fsid = new.get_fsid()
         return bindings.keep(new, new.shutdown)
 

@@ -10,7 +10,7 @@ from store_lib.clients.process import PerProcess
 from store_lib.driver import Repeater
 from store_lib.drivers.s3.errors import NoSuchBucket, translate
 from store_lib.drivers.s3.options import Settings
-from store_lib.exceptions import BackendException, RemoteServiceUnavailable
+from store_lib.exceptions import BackendException, RemoteServiceUnavailable, StoreError
 from store_lib.options import StoreOptions
 from store_lib.redaction import HIDDEN
 
@@ -137,10 +137,9 @@ class Client:
         try:
             answer: dict[str, Any] = getattr(self.open(), operation)(**arguments)
         except Exception as error:
-            refused = translate(error, self.endpoint, _asked(operation, arguments))
-            if isinstance(refused, NoSuchBucket) and operation in _ADDING:
-                refused = BackendException(refused.msg)
-            raise refused from error
+            # No variable of this frame: with its traceback it would keep the add's memory until
+            # the cyclic garbage collector comes.
+            raise self._meaning(error, operation, _asked(operation, arguments)) from error
         for needed, kind in (
             (_NEEDED_HEADS.get(operation), BackendException),
             (_NEEDED_BODIES.get(operation), RemoteServiceUnavailable),
@@ -151,6 +150,13 @@ class Client:
                     f"{self.endpoint}, got none. Check that it is an S3 server."
                 )
         return answer
+
+    def _meaning(self, error: Exception, operation: str, asked: str) -> StoreError:
+        """Return the library's error for one of botocore's."""
+        refused = translate(error, self.endpoint, asked)
+        if isinstance(refused, NoSuchBucket) and operation in _ADDING:
+            return BackendException(refused.msg)
+        return refused
 
     def pages(self, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         """Make the requests for a listing, each repeated by itself, and yield the answers."""

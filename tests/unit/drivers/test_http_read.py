@@ -762,7 +762,7 @@ def test_a_server_that_is_busy_for_a_second(server: ScriptedServer, clock: Skipp
             return Reply(503)
         reply = serve(request, DATA)
         if clock.now() - began[0] < 2:
-            return dataclasses.replace(reply, cut=len(reply.body) // 2)
+            return dataclasses.replace(reply, cut=len(reply.body) // 2, then="fin")
         return reply
 
     server.handler = handler

@@ -284,7 +284,7 @@ def test_a_path_that_changes_while_it_is_resolved(driver, data: Path, monkeypatc
 def test_endless_paths(driver, data: Path, monkeypatch) -> None:
     """A path that the system would not open is refused before it is resolved."""
     monkeypatch.setattr(os.path, "realpath", None)
-    everything_refuses(driver, f"file://{data}/{'a/' * 5000}x", BadStoreUri)
+    everything_refuses(driver, f"file://{data}/{'a/' * 2500}x", BadStoreUri)
 
 
 def test_things_that_are_no_files(driver, data: Path) -> None:

@@ -27,6 +27,7 @@ from store_lib.exceptions import (
     StoreError,
 )
 from store_lib.transfer import ways
+from tests.garbage import collected
 from tests.relay import CuttingRelay
 from tests.s3_faults import refusal, times
 from tests.scripted_server import Reply, Request
@@ -797,3 +798,13 @@ def test_one_client_for_each_process(make_store: MakeStore, s3: S3Server) -> Non
     with store.get(uri) as reader:
         assert reader.read() == b"data"
     assert s3.server.connections == before + 2
+
+
+def test_an_add_leaves_nothing_to_the_garbage_collector(store: Store, s3: S3Server) -> None:
+    """What an add held in memory is free when it returns: nothing of it is in a cycle."""
+    data = bytes(20 * CHUNK)
+    store.add("warm", iter([data]))
+    with collected() as left:
+        store.add("id", iter([data]))
+        store.add("small", b"x")
+    assert left == []

@@ -29,6 +29,7 @@ from store_lib.exceptions import (
     StorageFull,
     StoreError,
 )
+from tests.garbage import collected
 from tests.scripted_server import Reply, Request
 from tests.unit.drivers.swift.small_swift import SmallSwift
 
@@ -620,3 +621,12 @@ def test_a_forked_child_uses_nothing_of_its_parents(small: SmallSwift, store: St
     with store.get(uri) as reader:
         assert reader.read() == SMALL
     assert small.server.connections - before == made
+
+
+def test_an_add_leaves_nothing_to_the_garbage_collector(store: Store) -> None:
+    """What an add held in memory is free when it returns: nothing of it is in a cycle."""
+    store.add("warm", iter([LARGE]))
+    with collected() as left:
+        store.add("large", iter([LARGE]))
+        store.add("small", b"x")
+    assert left == []
