@@ -135,6 +135,21 @@ def small(settings: Settings) -> Case:
 
 
 @register
+def stalled(settings: Settings) -> Case:
+    """What clients that stop sending cost everybody else."""
+    return Case(
+        name="stalled",
+        title="50 adds of 1 KiB beside 32 uploads that stopped after 20 MiB, durable off",
+        size=50 * 1024,
+        contestants=(Contestant("ours", "ours", "stalled"), Contestant("peer", "peer", "stalled")),
+        targets=(Target(metric="worst_seconds", at_most=0.1),),
+        payload=None,
+        operations=50,
+        request={"clients": 32},
+    )
+
+
+@register
 def memory(settings: Settings) -> Case:
     """A stream of unknown length, far larger than the memory allowed for it."""
     return Case(

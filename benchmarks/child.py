@@ -21,6 +21,7 @@ import resource
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import types
 import urllib.parse
@@ -31,6 +32,10 @@ BLOCK = 1024 * 1024
 
 #: Bytes of one small object.
 SMALL = 64 * 1024
+
+#: Bytes that a client sends before it stops sending, and how many adds are made beside such.
+STALLED_AT = 20 * 1024 * 1024
+BESIDE = 50
 
 #: Small objects added, read and deleted before the measured ones, so that neither side pays for
 #: its lazy imports in them.
@@ -201,6 +206,63 @@ def context_of(request: Request) -> Any:
     """Return the request context to call a store with, or ``None``."""
     attributes = request.get("context")
     return None if attributes is None else types.SimpleNamespace(**attributes)
+
+
+class _Stalled:
+    """The bytes of a client that sends some of them, and the rest only when it is let go on."""
+
+    def __init__(self, go_on: threading.Event) -> None:
+        self.sent = 0
+        self._go_on = go_on
+
+    def read(self, amount: int = -1) -> bytes:
+        if self.sent >= STALLED_AT:
+            self._go_on.wait()
+            return b""
+        self.sent += BLOCK
+        return bytes(BLOCK)
+
+
+@contextlib.contextmanager
+def stalled_clients(count: int, upload: Callable[[str, Any], object]) -> Iterator[None]:
+    """Within the block, as many uploads are at work whose clients have stopped sending.
+
+    :param upload: stores an object under an id, from a source
+    """
+    go_on = threading.Event()
+    sources = [_Stalled(go_on) for _ in range(count)]
+    threads = [
+        threading.Thread(target=upload, args=(f"stalled-{number}", source))
+        for number, source in enumerate(sources)
+    ]
+    for thread in threads:
+        thread.start()
+    sent = -1
+    while sent != (sent := sum(each.sent for each in sources)):
+        time.sleep(1)  # until all have sent their part, or wait for memory
+    try:
+        yield
+    finally:
+        go_on.set()
+        for thread in threads:
+            thread.join()
+
+
+def add_beside(
+    measures: Measures, count: int, upload: Callable[[str, Any], object], add: Callable[[str], Any]
+) -> Answer:
+    """Measure adds of a KiB beside uploads of clients that have stopped sending."""
+    for number in range(WARM_UP):
+        add(f"warm-up-{number}")
+    measures.idle()
+    worst = 0.0
+    with stalled_clients(count, upload), measures.phase():
+        for number in range(BESIDE):
+            began = time.perf_counter()
+            add(f"small-{number}")
+            worst = max(worst, time.perf_counter() - began)
+    measures.phases["run"]["worst_seconds"] = worst
+    return {"size": BESIDE * 1024}
 
 
 class SmallObjects:

@@ -13,6 +13,7 @@ from benchmarks.child import (
     Measures,
     Request,
     SmallObjects,
+    add_beside,
     compare,
     context_of,
     facts,
@@ -161,6 +162,19 @@ def _small(store: Store, count: int, measures: Measures, context: Any) -> Answer
     return {"size": got}
 
 
+def stalled(request: Request, measures: Measures) -> Answer:
+    """Add small objects beside uploads of clients that have stopped sending."""
+    with _store(request, measures) as store:
+
+        def add(object_id: str) -> object:
+            return store.add(object_id, BytesIO(bytes(1024)), 1024, digests=("md5", "sha512"))
+
+        def upload(object_id: str, source: Any) -> object:
+            return store.add(object_id, source, digests=("md5", "sha512"))
+
+        return add_beside(measures, request["clients"], upload, add)
+
+
 def tell_facts(request: Request, measures: Measures) -> Answer:
     """Tell versions."""
     answer = facts("oslo.config")
@@ -177,6 +191,7 @@ if __name__ == "__main__":
             "get": get,
             "get_by_read": get_by_read,
             "small": small,
+            "stalled": stalled,
             "facts": tell_facts,
         }
     )

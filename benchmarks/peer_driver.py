@@ -20,6 +20,7 @@ from benchmarks.child import (
     Measures,
     Request,
     SmallObjects,
+    add_beside,
     compare,
     context_of,
     facts,
@@ -167,6 +168,19 @@ def small(request: Request, measures: Measures) -> Answer:
     return {"size": got}
 
 
+def stalled(request: Request, measures: Measures) -> Answer:
+    """Add small objects beside uploads of clients that have stopped sending."""
+    store = _store(request, measures)
+
+    def add(object_id: str) -> object:
+        return store.add(object_id, BytesIO(bytes(1024)), 1024, "sha512")
+
+    def upload(object_id: str, source: Any) -> object:
+        return store.add(object_id, source, 0, "sha512")
+
+    return add_beside(measures, request["clients"], upload, add)
+
+
 def tell_facts(request: Request, measures: Measures) -> Answer:
     """Tell versions."""
     return facts("glance_store", "oslo.config")
@@ -181,6 +195,7 @@ if __name__ == "__main__":
             "collect": collect,
             "get": get,
             "small": small,
+            "stalled": stalled,
             "facts": tell_facts,
         }
     )
