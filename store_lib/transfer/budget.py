@@ -110,13 +110,9 @@ class Budget:
         reservation.hold()
         return reservation
 
-    def open(self, lender: "Lender") -> "Reservation":
-        """Return a reservation of nothing yet, for a transfer that is not made to wait.
-
-        :param lender: is asked to give back what it can when somebody waits; until :meth:`close`
-        """
+    def open(self, lender: "Lender") -> None:
+        """Ask a transfer to give back what it can when somebody waits; until :meth:`close`."""
         self._open[id(lender)] = weakref.ref(lender)
-        return Reservation(self)
 
     def close(self, lender: "Lender") -> None:
         """Forget a transfer."""

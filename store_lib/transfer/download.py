@@ -433,7 +433,7 @@ class ObjectReader:
         self._exact = reader.exact and not bounded
         #: For the piece that is fetched, what is in hand, and what is read ahead.
         self._budget = budget
-        self._memory = budget.open(self)
+        self._memory = Reservation(budget)
         self._feed = Feed(
             cursor,
             offset,
@@ -447,6 +447,7 @@ class ObjectReader:
         self._left_at = time.perf_counter()
         self._freed = False
         self._closed = False
+        budget.open(self)  # last: from now on another thread may ask to give memory back
 
     def __iter__(self) -> Iterator[bytes]:
         return self

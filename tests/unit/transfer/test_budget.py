@@ -107,7 +107,8 @@ class Holder:
 
     def __init__(self, budget: Budget, asked: list["Holder"]) -> None:
         self._asked = asked
-        self.memory = budget.open(self)
+        self.memory = Reservation(budget)
+        budget.open(self)
 
     def give_back(self) -> None:
         """Keep the last 50 bytes."""

@@ -500,3 +500,20 @@ def test_a_child_leaves_its_parents_reader_alone(way: dict[str, Any]) -> None:
         assert os.waitpid(child, 0)[1] == 0
         assert found + reader.read() == DATA
     wait_closed(driver)
+
+
+def test_memory_may_be_asked_for_at_once(
+    way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the moment that a reader can be asked to give memory back it is ready for that."""
+    opened = Budget.open
+
+    def open_and_ask(budget: Budget, lender: Any) -> None:
+        opened(budget, lender)
+        lender.give_back()
+
+    monkeypatch.setattr(Budget, "open", open_and_ask)
+    store, driver = rebuilt(way)
+    with store.get(URI) as reader:
+        assert reader.read() == DATA
+    wait_closed(driver)
