@@ -1,4 +1,4 @@
-"""What servers answer, taken apart: every type and bound is checked."""
+"""Decodes what servers answer, and checks every type and bound."""
 
 import contextlib
 from collections.abc import Iterator, Mapping

@@ -333,7 +333,7 @@ def check_attachable(volume_id: str, status: str) -> None:
     """Refuse a volume that nobody can attach in the state that it is in.
 
     :raises NotFound: it is about to go
-    :raises BackendException: its state is told
+    :raises BackendException: with its state
     """
     if status == "deleting":
         raise NotFound(f"Volume {volume_id} is being deleted.")

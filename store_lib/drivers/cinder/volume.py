@@ -41,7 +41,7 @@ class Volume:
     def of(cls, found: Any) -> "Volume":
         """Take over what cinderclient has.
 
-        :raises ValueError: it is not what Cinder tells of a volume
+        :raises ValueError: it is not Cinder's description of a volume
         """
         if not isinstance(found.size, int) or not 0 <= found.size < _LARGEST:
             raise ValueError("the size of a volume is a number of GiB")
@@ -62,7 +62,7 @@ class Volume:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Attached:
-    """A complete attachment, as a volume tells of it."""
+    """A complete attachment, as a volume lists it."""
 
     id: str
     #: ``None`` for users whom Cinder does not tell it.

@@ -8,7 +8,7 @@ A *lock file* is locked with flock(2).  Whoever has the lock looks whether the f
 name: its last holder, or a sweep, may have removed it.
 
 A *claim* stands in where files cannot be locked: a file that only one process can make
-(``O_EXCL``).  What a dead process left is told by its age, and is never simply unlinked: between
+(``O_EXCL``).  What a dead process left is known by its age, and is never simply unlinked: between
 the look and the unlink the claim may have become another process's.  It is renamed to a name of
 one's own; the renamed file shows whose it was, and if it was not the dead one's it goes back.
 Whoever holds a claim looks once more whether it still is his just before he publishes.

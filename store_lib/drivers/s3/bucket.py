@@ -24,7 +24,7 @@ IF_NONE: Mapping[str, str] = {"IfNoneMatch": "*"}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Head:
-    """What a bucket tells of an object; ``None`` where it does not."""
+    """What a bucket reports about an object; ``None`` for what it leaves out."""
 
     size: int | None
     #: What identifies these very bytes.
