@@ -204,7 +204,9 @@ class RbdDriver(Driver):
             return self.retry(functools.partial(self._cluster.now, self._pool))
         except (StorageFull, Forbidden) as error:
             # A full pool is one to be swept.  What an upload is at work on has a watcher.
-            LOG.info("Store %s: ages are measured by this machine's clock: %s", self.store_id, error)
+            LOG.info(
+                "Store %s: ages are measured by this machine's clock: %s", self.store_id, error
+            )
             return time.time()
 
     def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
