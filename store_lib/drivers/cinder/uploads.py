@@ -91,7 +91,8 @@ def _final_name(object_id: str) -> str:
 def is_object(volume: Volume) -> bool:
     """Tell whether a volume bears what every image's does, whether we stored it or glance_store."""
     object_id = volume.metadata.get(IMAGE_ID)
-    return bool(object_id) and volume.name == _final_name(str(object_id))
+    # Cinder takes blanks off the end of a name, not of metadata.
+    return bool(object_id) and volume.name == _final_name(str(object_id)).strip()
 
 
 def _temporary_name(nonce: str) -> str:

@@ -174,6 +174,7 @@ def test_a_dead_readers_device_is_taken_away_unless_others_use_it(host: Any) -> 
     [
         ("image-it", {"glance_image_id": "it", "image_size": "5"}, True),
         ("image-it", {"glance_image_id": "it", "store_lib_nonce": _NONCE}, True),
+        ("image-it", {"glance_image_id": "it "}, True),
         ("image-it", {}, False),
         ("image-other", {"glance_image_id": "it"}, False),
         ("data", {"glance_image_id": "it"}, False),
