@@ -38,7 +38,7 @@ class Budget:
     How far each may go:
 
     * further memory up to three quarters of the limit, so that room for minimums is left;
-    * minimums up to seven eighths; one that is larger is granted when no other is held;
+    * minimums up to seven eighths; where no other minimum is held one is granted whatever its size;
     * the last eighth is for small amounts: each takes a quarter of what is left of it at most, so
       that there is always room for a smaller one.  They overtake whoever waits for more.
 
@@ -106,8 +106,8 @@ class Budget:
         :raises DeadlineExceeded: the transfer's deadline ran out
         """
         reservation = Reservation(self)
+        reservation.minimum = True
         reservation.take(amount, watch)
-        reservation.hold()
         return reservation
 
     def open(self, lender: "Lender") -> None:
@@ -133,14 +133,23 @@ class Budget:
         """Whether a minimum can be granted out of the last eighth."""
         return 4 * amount <= self._limit // 8 - self._small
 
-    def _grant(self, reservation: "Reservation", amount: int, first: bool) -> bool:
-        """Grant a minimum if that can be; say whether."""
-        if (first and self._fits(amount)) or self._holders.get(threading.get_ident()):
+    def _grant(
+        self, reservation: "Reservation", amount: int, first: bool, *, called_in: bool = False
+    ) -> bool:
+        """Grant a minimum if that can be; say whether.
+
+        :param called_in: the others have given back what they can.  What readers still hold keeps
+            nobody waiting, only minimums do.
+        """
+        fits = self._fits(amount) or (called_in and not self._holders)
+        if (first and fits) or self._holders.get(threading.get_ident()):
             reservation.add(amount)
         elif self._is_small(amount):
             reservation.add(amount, small=True)
         else:
             return False
+        if reservation.minimum:
+            reservation.hold()
         return True
 
     def _wait(self, reservation: "Reservation", amount: int, watch: Watch | None) -> None:
@@ -152,7 +161,9 @@ class Budget:
                 self._queue.append(me)
             self._call_in(amount)
             with self._lock:
-                while not self._grant(reservation, amount, self.wanted and self._queue[0] is me):
+                while not self._grant(
+                    reservation, amount, self.wanted and self._queue[0] is me, called_in=True
+                ):
                     left = end - time.monotonic()
                     if left <= 0:
                         raise self._starved(patience, amount)
@@ -193,6 +204,8 @@ class Reservation:
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.amount = 0
+        #: Whether it is what a transfer cannot do without.
+        self.minimum = False
         self._small = 0
         self._holder: int | None = None
         self._generation = budget._lock

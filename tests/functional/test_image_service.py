@@ -183,8 +183,9 @@ def test_upload_by_curl(service: Service, chunked: bool, tmp_path: Path) -> None
     done = subprocess.run(upload, capture_output=True, text=True, timeout=60)
     if chunked and service.data.parent.name.startswith("nginx-plain"):
         # It passes a header on that is no longer true: refused, never stored wrong.
-        assert done.stdout == "400"
-        assert "HTTP_TRANSFER_ENCODING" in (tmp_path / "answer").read_text()
+        # nginx says 502 when it has not sent the whole body yet.
+        assert done.stdout in ("400", "502")
+        assert service.files() == []
         return
     assert done.stdout == "201", done.stderr + (tmp_path / "answer").read_text()
     again = subprocess.run(upload, capture_output=True, text=True, timeout=60)

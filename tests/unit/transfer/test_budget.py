@@ -140,6 +140,7 @@ def test_small_amounts_have_a_share_of_their_own() -> None:
     budget = Budget(8 * 1024)
     held = Reservation(budget)
     held.take(7 * 1024)
+    budget._holders[0] = 1  # as if another thread had reserved it
     waiting = threading.Thread(target=lambda: budget.reserve(1024).release())
     waiting.start()
     while not budget.wanted:
@@ -157,6 +158,7 @@ def test_small_amounts_have_a_share_of_their_own() -> None:
     for each in granted:
         each.release()
     assert budget._small == 0
+    budget._holders.clear()
     held.release()
     waiting.join(10)
     assert budget.used == 0
@@ -339,3 +341,15 @@ def test_fork_while_held() -> None:
             os._exit(0 if clean and PROCESS_BUDGET.used == 0 else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert PROCESS_BUDGET.used == 10
+
+
+def test_what_readers_cannot_give_back_keeps_no_upload_waiting() -> None:
+    """Where no other minimum is held one is granted, whatever readers hold and however large."""
+    budget = Budget(1000)
+    reader = Reservation(budget)
+    assert reader.grow(700)
+    with budget.reserve(2000) as upload:
+        assert upload.amount == 2000
+        assert budget.used == 2700
+    reader.release()
+    assert budget.used == 0
