@@ -32,7 +32,7 @@ def content_length(response: BaseHTTPResponse) -> int | None:
 def content_range(text: str) -> tuple[int, int, int | None] | None:
     """Take a Content-Range apart: first byte, last byte, bytes of the whole object where told.
 
-    :returns: ``None`` where it is none; the last byte is before the first where there are no bytes
+    :returns: ``None`` if it is malformed; an empty range has its last byte before its first
     """
     match = _CONTENT_RANGE.fullmatch(text.strip())
     if match is None:

@@ -170,7 +170,7 @@ def test_a_set_up_that_fails_is_no_failed_check(
     arguments: list[str],
     reason: str,
 ) -> None:
-    """What is wrong before any check is told once, as such, and ends the run."""
+    """A failed set-up is reported once, as a failed set-up, and ends the run."""
     config = _configure(tmp_path, driver)
     result = _run_kit(environment, config, *arguments)
     assert result.returncode == pytest.ExitCode.USAGE_ERROR, result.stdout

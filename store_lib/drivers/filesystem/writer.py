@@ -73,8 +73,8 @@ class FileWriter(PositionWriter):
         self._doubtful = False
         self._checkpoint = checkpoint
         self._aborted = False
-        #: What the file was when it was last looked at; whether the final name is ours is told by
-        #: it, since the file may be closed by then.
+        #: The last status of the file.  It shows whether the final name is ours, also once the
+        #: file is closed.
         self._status: os.stat_result | None = None
         self._staged = ""
         self._file = Descriptor()

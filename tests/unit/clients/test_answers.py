@@ -50,5 +50,5 @@ def test_retry_after(
     ],
 )
 def test_content_range(text: str, found: tuple[int, int, int | None] | None) -> None:
-    """First and last byte, and the size where it is told; nothing else is one."""
+    """A range has a first and a last byte, and a size if known; other text is refused."""
     assert content_range(text) == found

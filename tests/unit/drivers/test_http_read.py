@@ -632,7 +632,7 @@ def test_stat_where_a_head_is_not_as_good_as_a_get(
 def test_stat_where_a_get_would_do_no_better(
     driver: HttpDriver, server: ScriptedServer, status: int
 ) -> None:
-    """A login that is asked for, or a server that is busy, is told at once."""
+    """A server that is busy or asks for a login ends the call at once."""
     server.handler = lambda request: Reply(status)
     with pytest.raises((NotAuthenticated, RemoteServiceUnavailable)):
         driver.stat(place(server), context=None)

@@ -60,7 +60,7 @@ def test_an_answer_has_its_error(code: int, kind: type[StoreError], status: Erro
 
 @pytest.mark.parametrize("error", [KeyError("volume"), TypeError("None"), RecursionError()])
 def test_what_is_no_answer_of_cinders_is_tried_again(error: Exception) -> None:
-    """A proxy's page, or an answer that lost its end, is an error of the way to Cinder."""
+    """A proxy's page and a truncated answer are errors of the connection to Cinder."""
     with (
         pytest.raises(RemoteServiceUnavailable, match="no answer of Cinder's") as caught,
         Answers(None).to("make it"),

@@ -231,7 +231,7 @@ def _asked_once(server: ScriptedServer, **values: Any) -> StoreError:
 @pytest.mark.parametrize("code", [413, 429, 503])
 @pytest.mark.parametrize("retries", [0, 3])
 def test_the_client_repeats_nothing(code: int, retries: int) -> None:
-    """Whoever is sent away for a while is told for how long, and the engine alone comes back."""
+    """An answer's Retry-After is kept in the error, and only the engine tries again."""
     with ScriptedServer() as server:
         server.reply(Reply(code, _LATER, {"Retry-After": "7"}), Reply(404))
         error = _asked_once(server, cinder_http_retries=retries)

@@ -142,7 +142,7 @@ def test_a_directory_that_cannot_be_looked_at(make, put, begin, both, monkeypatc
 
 
 def test_all_directories_bad(make, begin, both: list[str], unwritable) -> None:
-    """Where no directory takes anything, the first one's reason is told."""
+    """If no directory can be written, the error of the first one is raised."""
     driver = make(filesystem_store_datadirs=[f"{both[0]}:9", both[1]])
     unwritable(both[0], errno.ENOSPC)
     unwritable(both[1], errno.EROFS)
@@ -194,7 +194,7 @@ def left(no_locks: None, tmp_path: Path) -> Path:
 
 
 def test_a_claim_is_held_by_one(no_locks: None, tmp_path: Path) -> None:
-    """While one publishes, another is told to try again; afterwards nothing is left."""
+    """While one process publishes, another gets a temporary error; nothing is left afterwards."""
     with sole_publisher([str(tmp_path)], "a") as check:
         check()
         with pytest.raises(Duplicate) as caught, sole_publisher([str(tmp_path)], "a"):

@@ -103,7 +103,7 @@ def test_uploads_at_work_here(driver, begin, data: Path) -> None:
 
 
 def test_ages_are_told_by_the_file_system(driver, data: Path, monkeypatch) -> None:
-    """How old a leftover is is told by the clock that gave its time, which may be a server's."""
+    """The age of a leftover is measured by the clock that gave its time, perhaps a server's."""
     path = leftover(data)
     os.utime(path, (path.stat().st_mtime - 1000,) * 2)
     real = staging.clock

@@ -95,7 +95,7 @@ def test_look_makes_no_conditional_request(make_store: MakeStore, s3: S3Server) 
 
 
 def test_look_sees_who_was_faster(make_store: MakeStore, s3: S3Server) -> None:
-    """An object that replaced ours at once is told as a Duplicate, and stays."""
+    """An object that replaced ours at once is a Duplicate, and stays."""
     store = unproved(make_store(s3_store_create_only="look"))
 
     def overwrite(request: Request) -> None:
@@ -365,7 +365,7 @@ def test_a_copy_that_fails_in_a_look_leaves_no_claim(
 
 
 def test_an_abort_that_is_forbidden_leaves_no_claim(store: Store, s3: S3Server) -> None:
-    """Without s3:AbortMultipartUpload the upload stays, and is told; the claim goes."""
+    """Without s3:AbortMultipartUpload the upload stays and is reported; the claim goes."""
     s3.before.append(times(99, lambda: refusal(403, "AccessDenied"), "DELETE", "uploadId"))
     s3.before.append(times(1, lambda: refusal(400, "Odd"), "POST", "uploadId"))
     with pytest.raises(BackendException, match="Odd") as caught:

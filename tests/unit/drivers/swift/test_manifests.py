@@ -93,7 +93,7 @@ def test_a_link_that_leads_nowhere_is_listed_and_deleted(
     before = len(small.sent("PUT"))
     with pytest.raises(Duplicate):
         store.add("link", [LARGE])
-    assert len(small.sent("PUT")) == before  # it is told before any byte is sent
+    assert len(small.sent("PUT")) == before  # it is raised before any byte is sent
     store.delete(link)
     assert [each.object_id for each in store.list()] == ["id"]
 

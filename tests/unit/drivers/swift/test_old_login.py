@@ -59,7 +59,7 @@ def test_the_key_follows_no_redirect(small: SmallSwift, open_store: Open, status
 def test_answers_that_hold_no_login(
     small: SmallSwift, open_store: Open, reply: Reply, error: type[StoreError] | None
 ) -> None:
-    """What was cut, and a server that is busy, is asked again; anything else is told."""
+    """A truncated answer and a busy server are retried; any other error is raised."""
     small.fail("GET /auth", reply, times=1 if error is None else 9)
     store = open_store(**small.options())
     with pytest.raises(error, match="/auth/v1") if error else contextlib.nullcontext() as caught:
