@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from urllib3.response import BaseHTTPResponse
 
+from store_lib.clients.decoding import decoding, digits
 from store_lib.exceptions import BackendException
 
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.I)
@@ -23,10 +24,8 @@ def content_length(response: BaseHTTPResponse) -> int | None:
     if text is None or response.headers.get("Transfer-Encoding"):
         return None
     values = {value.strip() for value in text.split(",")}
-    value = values.pop()
-    if values or not re.fullmatch(r"[0-9]{1,19}", value):
-        raise BackendException(f"Expected a Content-Length in bytes, got {text[:40]!r}")
-    return int(value)
+    with decoding("a Content-Length"):
+        return digits(values.pop() if len(values) == 1 else text)
 
 
 def content_range(text: str) -> tuple[int, int, int | None] | None:

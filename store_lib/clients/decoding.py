@@ -1,73 +1,184 @@
-"""Decodes what servers answer, and checks every type and bound."""
+"""Decodes what servers answer, and checks every type and bound: JSON, numbers, times and URLs.
+
+Each function takes one value and returns it checked, else raises :class:`Unexpected`; a block of
+:func:`decoding` makes one documented error of that and of whatever else goes wrong there.
+"""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import datetime
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from store_lib.exceptions import BackendException, StoreError
+from store_lib.redaction import hide, redact_uri
 
 #: More than any object has.
 _MOST_BYTES = 2**63
+#: Characters of a time or a number.
+_LONGEST = 64
+#: Characters of a value that a message shows, and that are looked at for secrets: one that begins
+#: within the first is whole within the second.
+_SHOWN, _READ = 200, 16384
+
+
+class Unexpected(ValueError):
+    """A value is not what was expected."""
+
+    def __init__(self, expected: str, got: Any) -> None:
+        super().__init__(expected)
+        self.expected = expected
+        self.got = got
 
 
 @contextlib.contextmanager
-def decoding(what: str) -> Iterator[None]:
+def decoding(
+    what: str,
+    *,
+    secrets: Collection[str] = (),
+    raising: type[StoreError] = BackendException,
+    advice: str = "Check the address, and what is between.",
+) -> Iterator[None]:
     """Take an answer apart within the block: whatever goes wrong there is the answer's fault.
 
     :param what: what was expected, and from whom
-    :raises BackendException: the answer is something else
+    :param secrets: what was sent, which the answer may quote and no message may show
+    :param raising: what is raised where the answer is something else
+    :param advice: what to do about it
+    :raises BackendException: the answer is something else, unless ``raising`` says otherwise
     """
     try:
         yield
     except StoreError:
         raise
     except Exception as error:
+        told = f"got something else ({type(error).__name__})"
+        if isinstance(error, Unexpected):
+            told = f"got {shown(error.got, secrets)} where {error.expected} belongs"
+        elif isinstance(error, KeyError) and error.args:
+            told = f"got none with {shown(error.args[0], secrets)} in it"
         # Not chained: the frames below may hold what was sent, with its secrets.
-        raise BackendException(
-            f"Expected {what}, got something else ({type(error).__name__}). Check the address, "
-            "and what is between."
-        ) from None
+        raise raising(f"Expected {what}, {told}. {advice}") from None
+
+
+def shown(value: Any, secrets: Collection[str] = ()) -> str:
+    """Return a value of an answer for a message: in ASCII, cut, without the logins of URIs.
+
+    :param secrets: what was sent, which the value may quote
+    """
+    if isinstance(value, str | bytes):
+        text = value[:_READ] if isinstance(value, str) else value[:_READ].decode("latin-1")
+        cut = len(value) > len(text)
+        return ascii(redact_uri(hide(text, secrets, cut=cut), cut=cut))[:_SHOWN]
+    if value is None or isinstance(value, bool | float):
+        return repr(value)
+    if isinstance(value, int):
+        return repr(value) if -_MOST_BYTES < value < 2 * _MOST_BYTES else "a larger number"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return "an object" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+
+
+def json_of(body: bytes | str) -> Any:
+    """Return what a text in JSON holds.
+
+    :raises Unexpected: it is none, or nested too deep
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise Unexpected("JSON", body) from None
 
 
 def text(value: Any) -> str:
     """Return a string.
 
-    :raises ValueError: it is none, or holds half a character
+    :raises Unexpected: it is none, or holds half a character
     """
-    if not isinstance(value, str):
-        raise ValueError(f"Expected a string, got {type(value).__name__}.")
-    value.encode()
+    try:
+        if isinstance(value, str) and value.encode() is not None:
+            return value
+    except UnicodeError:
+        pass
+    raise Unexpected("a string", value)
+
+
+def flag(value: Any) -> bool:
+    """Return a truth value.
+
+    :raises Unexpected: it is none
+    """
+    if not isinstance(value, bool):
+        raise Unexpected("true or false", value)
     return value
 
 
-def size(value: Any) -> int:
-    """Return a number of bytes.
+def size(value: Any, unit: str = "bytes", most: int = _MOST_BYTES) -> int:
+    """Return a number of bytes, or of another unit.
 
-    :raises ValueError: it is none
+    :param most: what it is less than
+    :raises Unexpected: it is none
     """
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _MOST_BYTES:
-        raise ValueError("Expected a number of bytes.")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < most:
+        raise Unexpected(f"a number of {unit}", value)
+    return int(value)  # of a library's own class of numbers, too
+
+
+def digits(value: Any) -> int:
+    """Return a number of bytes that is written in decimal digits, as in a header.
+
+    :raises Unexpected: it is none
+    """
+    if not isinstance(value, str) or not re.fullmatch(rf"[0-9]{{1,{_LONGEST}}}", value):
+        raise Unexpected("a number of bytes", value)
+    return size(int(value))
+
+
+def moment(value: Any) -> float:
+    """Return a time of ISO 8601 in seconds since the epoch; in UTC where it has no zone.
+
+    :raises Unexpected: it is none
+    """
+    try:
+        found = datetime.datetime.fromisoformat(text(value)[:_LONGEST])
+        return found.replace(tzinfo=found.tzinfo or datetime.UTC).timestamp()
+    except (ValueError, OverflowError):
+        raise Unexpected("a time", value) from None
+
+
+def fields(value: Any) -> Mapping[str, Any]:
+    """Return an object with named fields.
+
+    :raises Unexpected: it is none
+    """
+    if not isinstance(value, Mapping):
+        raise Unexpected("an object", value)
     return value
 
 
 def entries(value: Any) -> list[Mapping[str, Any]]:
     """Return a list of objects with named fields.
 
-    :raises ValueError: it is none
+    :raises Unexpected: it is none
     """
-    if not isinstance(value, list | tuple) or not all(isinstance(each, Mapping) for each in value):
-        raise ValueError("Expected a list of objects.")
-    return list(value)
+    if not isinstance(value, list | tuple):
+        raise Unexpected("a list of objects", value)
+    return [fields(each) for each in value]
 
 
 def url(value: Any) -> str:
-    """Return an http or https URL.
+    """Return an http or https URL without a login in it.
 
-    :raises ValueError: it is none
+    :raises Unexpected: it is none
     """
-    parts = urlsplit(text(value))
-    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
-        raise ValueError("Expected an http or https URL.")
-    _ = parts.port  # which is looked at only now
-    return str(value)
+    try:
+        parts = urlsplit(text(value))
+        good = parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
+        _ = parts.port  # which is looked at only now
+        if good and value.isprintable() and " " not in value and "@" not in parts.netloc:
+            return str(value)
+    except ValueError:
+        pass
+    raise Unexpected("an http or https URL without a login", value)

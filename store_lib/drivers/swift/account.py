@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import http.client
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -15,10 +14,10 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
 from store_lib.clients.answers import modified, retry_after, seconds_of
+from store_lib.clients.decoding import decoding, digits, entries, json_of, moment, size, text
 from store_lib.clients.network_errors import Server, unreachable
 from store_lib.clients.process import PerProcess
 from store_lib.driver import Body, Repeater, Together
-from store_lib.drivers.swift.decoding import Listed, names_of, objects_of
 from store_lib.drivers.swift.errors import refusal, refused, report_of, reported, server_of
 from store_lib.drivers.swift.logins import Login
 from store_lib.drivers.swift.names import has_dots
@@ -45,12 +44,11 @@ class Answer:
     @property
     def size(self) -> int | None:
         """Content-Length; ``None`` where it is left out."""
-        text = self.headers.get("Content-Length")
-        if text is None:
+        told = self.headers.get("Content-Length")
+        if told is None:
             return None
-        if not re.fullmatch(r"[0-9]{1,18}", text):
-            raise BackendException(f"Expected a Content-Length in bytes, got {text[:40]!r}.")
-        return int(text)
+        with decoding("a Content-Length from Swift"):
+            return digits(told)
 
     @property
     def followed(self) -> bool:
@@ -66,6 +64,46 @@ class Answer:
     def link(self) -> str | None:
         """What it is a symbolic link to, where :meth:`Account.itself` has asked."""
         return self.headers.get("X-Symlink-Target")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listed:
+    """An object in a container's listing."""
+
+    name: str
+    size: int
+    #: In seconds since the epoch, by the server's clock.
+    modified: float
+    etag: str
+    #: When the server made the listing, by the same clock; ``None`` where it does not say.
+    now: float | None = None
+
+
+def objects_of(body: bytes, now: float | None) -> list[Listed]:
+    """Return what a page of a container's listing holds.
+
+    :raises BackendException: it is no such listing
+    """
+    with decoding("the listing of a container from Swift"):
+        return [
+            Listed(
+                text(each["name"]),
+                size(each["bytes"]),
+                moment(each["last_modified"]),
+                text(each["hash"]),
+                now,
+            )
+            for each in entries(json_of(body))
+        ]
+
+
+def names_of(body: bytes) -> list[str]:
+    """Return the names in a page of an account's listing.
+
+    :raises BackendException: it is no such listing
+    """
+    with decoding("the listing of an account from Swift"):
+        return [text(each["name"]) for each in entries(json_of(body))]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -180,12 +218,12 @@ class Account:
         try:
             if not 200 <= response.status < 300 and response.status not in allowed:
                 raise refusal(response, self._what(method, path))
-            text = response.read(decode_content=False)
+            whole = response.read(decode_content=False)
         except (HTTPError, OSError, http.client.HTTPException) as error:
             raise unreachable(error, self.server) from error
         finally:
             response.close()  # read to its end, its connection has gone back to the pool already
-        return Answer(response.status, response.headers, text, modified(response))
+        return Answer(response.status, response.headers, whole, modified(response))
 
     def reported(
         self,

@@ -1,11 +1,12 @@
 """What Swift's refusals mean, as the library's errors."""
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
 from urllib3.response import BaseHTTPResponse
 
 from store_lib.clients.answers import retry_after
+from store_lib.clients.decoding import Unexpected, fields, json_of, shown
 from store_lib.clients.network_errors import BUSY, Server, quoted
 from store_lib.exceptions import (
     BackendException,
@@ -72,32 +73,32 @@ def refusal(response: BaseHTTPResponse, what: str) -> StoreError:
     return refused(response.status, what, quoted(response), retry_after(response.headers))
 
 
-def report_of(body: bytes) -> dict[str, Any] | None:
+def report_of(body: bytes) -> Mapping[str, Any] | None:
     """Return what an answer reports in its body, when its status came before the work.
 
     ``None`` when it is no such report: then the status is what there is.
     """
     try:
-        report = json.loads(body)
-    except ValueError:
+        report = fields(json_of(body))
+    except Unexpected:
         return None
-    return report if isinstance(report, dict) and "Response Status" in report else None
+    return report if "Response Status" in report else None
 
 
-def reported(report: dict[str, Any]) -> tuple[int, str]:
+def reported(report: Mapping[str, Any]) -> tuple[int, str]:
     """Return the real status in a report, and the first of its complaints.
 
     Where parts of the work failed, the whole is 400: then the part's own status says more.
     """
     status = _number(report["Response Status"])
-    errors = report.get("Errors") or []
-    if not errors:
+    errors = report.get("Errors")
+    if not isinstance(errors, list) or not errors:
         return status, ""
-    first = errors[0][1] if isinstance(errors[0], list) and len(errors[0]) == 2 else ""
-    part = _number(first)
+    first = errors[0] if isinstance(errors[0], list) else errors[:1]
+    part = _number(first[1]) if len(first) == 2 else 400
     if status < 300 or (status == 400 and (part in (401, 403) or part >= 500)):
         status = part
-    return status, f": {errors[0]!a}"[:300]
+    return status, f": {shown(' '.join(each for each in first if isinstance(each, str)))}"
 
 
 def _number(status: object) -> int:

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from store_lib.driver import Incomplete
-from store_lib.drivers.swift.account import Account, path_of
-from store_lib.drivers.swift.decoding import Listed
+from store_lib.drivers.swift.account import Account, Listed, path_of
 from store_lib.drivers.swift.manifests import names_any
 from store_lib.drivers.swift.names import NONCE, SEGMENTS, prefix_of, upload_of
 

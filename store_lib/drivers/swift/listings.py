@@ -3,8 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from store_lib.drivers.swift.account import Account, path_of
-from store_lib.drivers.swift.decoding import Listed
+from store_lib.drivers.swift.account import Account, Listed, path_of
 from store_lib.drivers.swift.manifests import dynamic_of, dynamic_size, lost_segments
 from store_lib.drivers.swift.names import NUMBER, SEGMENTS, has_dots
 

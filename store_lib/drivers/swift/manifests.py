@@ -5,10 +5,11 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, unquote
 
+from store_lib.clients.decoding import Unexpected, decoding, entries, json_of, size, text
 from store_lib.drivers.swift.account import Account, Answer, path_of
-from store_lib.drivers.swift.decoding import Part, parts_of
 from store_lib.drivers.swift.names import NONCE, NUMBER, all_of, has_dots, is_segment
 from store_lib.exceptions import (
     BackendException,
@@ -36,6 +37,42 @@ class Segment:
     name: str
     size: int
     etag: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """What a static manifest lists: a segment, or a manifest of some."""
+
+    container: str
+    name: str
+    size: int
+    etag: str
+    nested: bool
+    #: Whether it is the whole of what it names.
+    whole: bool
+
+
+def parts_of(body: bytes) -> list[Part | None]:
+    """Return what a static manifest lists in order; ``None`` stands for data within it.
+
+    :raises BackendException: it is no such manifest
+    """
+    with decoding("a static manifest from Swift"):
+        return [None if "data" in each else _part(each) for each in entries(json_of(body))]
+
+
+def _part(listed: Mapping[str, Any]) -> Part:
+    container, _, name = text(listed["name"]).lstrip("/").partition("/")
+    if not container or not name:
+        raise Unexpected("a container and an object", listed["name"])
+    return Part(
+        container,
+        name,
+        size(listed["bytes"]),
+        text(listed["hash"]),
+        listed.get("sub_slo") is True,
+        "range" not in listed,
+    )
 
 
 class ManifestLost(BackendException):
