@@ -71,20 +71,26 @@ def request_body(environ: Mapping[str, Any]) -> RequestBody:
     sends chunks and the server is uWSGI, which has a function of its own to read them.
 
     :param environ: the environment of the request, as the server made it
-    :raises LengthRequired: none of these holds; answer 411
+    :raises LengthRequired: none of these holds, or there are chunks in HTTP/1.0; answer 411
     :raises Invalid: the length is malformed, or contradicts the chunks; answer 400
     """
     size = _declared(environ.get("CONTENT_LENGTH"))
     chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+    if chunked and size is not None:
+        raise Invalid(
+            "Expected a request with Content-Length or with Transfer-Encoding: chunked, got both. "
+            "Where a web server stands before this one and reads the chunks itself, let it remove "
+            'Transfer-Encoding (nginx before uWSGI: uwsgi_param HTTP_TRANSFER_ENCODING "";).'
+        )
+    if chunked and environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        # Servers differ in whether they read the chunks (RFC 9112, 6.1); waitress gives no byte.
+        raise LengthRequired(
+            "Expected a request with Content-Length, got one in chunks in HTTP/1.0, which has "
+            "none. Send the length."
+        )
     if environ.get("wsgi.input_terminated"):
         return RequestBody(environ["wsgi.input"].read, size)
     if chunked and "uwsgi.version" in environ:
-        if size is not None:
-            raise Invalid(
-                "Expected a request with Content-Length or with Transfer-Encoding: chunked, got "
-                "both. Where a web server stands before uWSGI and reads the chunks itself, let it "
-                'remove Transfer-Encoding (nginx: uwsgi_param HTTP_TRANSFER_ENCODING "";).'
-            )
         import uwsgi  # exists only inside uWSGI
 
         return RequestBody(lambda _: uwsgi.chunked_read(), None)

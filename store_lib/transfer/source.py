@@ -1,6 +1,7 @@
 """Whatever a caller hands in as data, read in whole chunks."""
 
 import functools
+import io
 import os
 import stat
 import sys
@@ -203,11 +204,24 @@ def _missing(data: Any) -> Callable[[], object] | None:
     its end; so does that of urllib3 where its user has switched the look at the length off.
     """
     http = sys.modules.get("http.client")  # there is no such object without it
+    data = _unwrapped(data)
     if http is not None and isinstance(data, http.HTTPResponse):
         return lambda: data.length
     if isinstance(getattr(data, "length_remaining", None), int):
         return lambda: data.length_remaining
     return None
+
+
+def _unwrapped(data: Any) -> Any:
+    """Return what is below the standard library's wrappers, which pass on what they read."""
+    handlers = sys.modules.get("urllib.response")
+    while True:
+        if isinstance(data, io.BufferedReader):
+            data = data.raw
+        elif handlers is not None and isinstance(data, handlers.addbase):
+            data = data.fp
+        else:
+            return data
 
 
 def _open(data: Any, size: int | None) -> Source:

@@ -116,11 +116,26 @@ def test_chunks_of_uwsgi(uwsgi: list[bytes]) -> None:
     ]
 
 
-def test_both_length_and_chunks_under_uwsgi(uwsgi: list[bytes]) -> None:
-    """Which of the two is true cannot be known there, and the wrong one would store other bytes."""
-    values = {"HTTP_TRANSFER_ENCODING": "chunked", "uwsgi.version": b"2.0", "CONTENT_LENGTH": "3"}
+@pytest.mark.parametrize(
+    "server", [{"uwsgi.version": b"2.0"}, {"wsgi.input_terminated": True}, {}], ids=str
+)
+def test_both_length_and_chunks(uwsgi: list[bytes], server: dict[str, Any]) -> None:
+    """Which of the two is true differs by server, and the wrong one would store other bytes."""
+    values = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": "3", **server}
     with pytest.raises(Invalid, match="got both"):
         request_body(environ(b"abc", **values))
+
+
+@pytest.mark.parametrize("terminated", [False, True])
+def test_chunks_in_http_1_0(terminated: bool) -> None:
+    """Some servers do not read them there, and give an empty body that ends: it is refused."""
+    values = {
+        "HTTP_TRANSFER_ENCODING": "Chunked",
+        "SERVER_PROTOCOL": "HTTP/1.0",
+        "wsgi.input_terminated": terminated,
+    }
+    with pytest.raises(LengthRequired, match="in chunks in HTTP"):
+        request_body(environ(b"", **values))
 
 
 def test_drain() -> None:

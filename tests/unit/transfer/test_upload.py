@@ -9,6 +9,7 @@ import os
 import random
 import threading
 import urllib.request
+import urllib.response
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -748,13 +749,18 @@ def server() -> Iterator[str]:
             thread.join()
 
 
-@pytest.mark.parametrize("fetch", ["urllib", "urllib3"])
+@pytest.mark.parametrize("fetch", ["urllib", "buffered", "handler", "urllib3"])
 def test_a_cut_answer_is_not_stored(server: str, fetch: str) -> None:
     """An HTTP answer that ends before its promised length is refused, with no size declared."""
 
     def get(path: str) -> Any:
-        if fetch == "urllib":
-            return urllib.request.urlopen(server + path)
+        if fetch != "urllib3":
+            answer = urllib.request.urlopen(server + path)
+            if fetch == "buffered":
+                return io.BufferedReader(answer)
+            if fetch == "handler":  # as a handler of one's own gives it
+                return urllib.response.addinfourl(answer, answer.headers, answer.url)
+            return answer
         return urllib3.PoolManager().request(
             "GET", server + path, preload_content=False, enforce_content_length=False
         )
