@@ -55,6 +55,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for reason, number in sorted(left_out.items()):
         tests = "1 test" if number == 1 else f"{number} tests"
         terminalreporter.write_line(f"NOT RUN ({tests}): {reason}", yellow=True)
+    if deep.chosen_parts(terminalreporter.config):
+        for line in deep.counted(terminalreporter.stats.get("passed", ())):
+            terminalreporter.write_line(line)
 
 
 _STRICT = pytest.StashKey[bool]()

@@ -4,7 +4,11 @@ A test that belongs to a part is marked ``deep("part")`` and is left out of othe
 ``always=True`` it is made in those too.  ``--deep PARTS`` makes just the tests of some parts.
 """
 
+import json
 import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 
@@ -12,8 +16,11 @@ import pytest
 PARTS = {
     "kits": "the conformance suite in its long profile, on every configuration of every backend",
     "interrupts": "an interrupt at every line of the engine and the filesystem driver",
+    "fuzz": "a million inputs of each parser, and hostile servers under whole operations",
 }
 
+#: The property of a test that has the counts of a fuzzer's inputs.
+COUNTS = "fuzz"
 
 #: Carries the chosen parts to the tests.
 _VARIABLE = "STORE_LIB_TEST_DEEP"
@@ -68,3 +75,22 @@ def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = made
+
+
+def counted(reports: Iterable[Any]) -> Iterator[str]:
+    """Yield a line for each parser that fuzzers have fed: what became of the inputs."""
+    totals: dict[str, Counter[str]] = {}
+    notes: dict[str, tuple[float, str]] = {}
+    for report in reports:
+        for name, text in getattr(report, "user_properties", ()):
+            if name == COUNTS and report.when == "call":
+                told = json.loads(text)
+                parser = told["name"]
+                totals.setdefault(parser, Counter()).update(told["counts"])
+                slowest = max(told["slowest"], notes.get(parser, (0.0, ""))[0])
+                notes[parser] = slowest, told["why"]
+    for parser, counts in sorted(totals.items()):
+        slowest, why = notes[parser]
+        parts = ", ".join(f"{number:,} {what}" for what, number in counts.most_common())
+        line = f"{parser}: {counts.total():,} inputs: {parts}; the slowest {slowest * 1000:.0f} ms"
+        yield f"{line}; {why}" if why else line

@@ -5,13 +5,16 @@ import re
 
 from store_lib.exceptions import Invalid
 
+#: More digits than any number of bytes or seconds has; Python converts no more than some thousand.
+_DIGITS = 19
+
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def count(text: str) -> int:
     """Return a number of bytes, which is 0 or more."""
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected a number of bytes, got {text!r}")
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
+        raise argparse.ArgumentTypeError(f"expected a number of bytes, got {text[:80]!r}")
     return int(text)
 
 
@@ -27,10 +30,10 @@ def digest(text: str) -> tuple[str, str]:
 
 def duration(text: str) -> float:
     """Return the seconds of a time such as ``90``, ``15m``, ``12h``, ``7d`` or ``2w``."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhdw]?)", text, re.ASCII)
+    found = re.fullmatch(r"([0-9]{1,19}(?:\.[0-9]+)?)([smhdw]?)", text, re.ASCII)
     if found is None:
         raise argparse.ArgumentTypeError(
-            f"expected a time such as 90 (seconds), 15m, 12h, 7d or 2w, got {text!r}"
+            f"expected a time such as 90 (seconds), 15m, 12h, 7d or 2w, got {text[:80]!r}"
         )
     return float(found[1]) * _UNITS[found[2]]
 

@@ -101,7 +101,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     ),
 )
 
-_PRIORITY = re.compile(r"[+-]?[0-9]+")
+_PRIORITY = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def data_directories(options: StoreOptions, store_id: str) -> list[DataDir]:
@@ -130,8 +130,8 @@ def data_directories(options: StoreOptions, store_id: str) -> list[DataDir]:
                 f"filesystem_store_datadirs, got {path!r}. Where the ':' belongs to the path, "
                 "write a priority after it, such as ':0'."
             )
-        if not path.startswith("/") or "\0" in path:
-            raise bad(f"Expected the absolute path of a data directory, got {path!r}.")
+        if not _is_absolute(path):
+            raise bad(f"Expected the absolute path of a data directory, got {path!a}.")
         checked = options.filesystem_store_checked_publish
         new = DataDir(_normalised(path), path, priority, checked=checked)
         if any(new.real == known.real for known in found):
@@ -141,6 +141,14 @@ def data_directories(options: StoreOptions, store_id: str) -> list[DataDir]:
             )
         found.append(new)
     return found
+
+
+def _is_absolute(path: str) -> bool:
+    """Whether the system can be asked for ``path`` wherever this process was started."""
+    try:
+        return path.startswith("/") and b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def _with_priority(entry: str) -> tuple[str, int | None]:
@@ -207,23 +215,26 @@ class MountMetadata:
         try:
             with open(path, encoding="utf-8") as file:
                 content = json.load(file)
+            plain = _is_metadata(content)
         except OSError as error:
             raise bad(f"cannot be read: {error.strerror or error}.") from error
         except ValueError as error:
             raise bad(f"is not JSON: {error}.") from error
+        except RecursionError:
+            raise bad("is nested too deep.") from None
         for item in content if isinstance(content, list) else [content]:
             if not isinstance(item, dict) or not _are_strings(item, "id", "mountpoint"):
                 raise bad(
                     "Expected an object, or a list of objects, each with the strings 'id' and "
                     f"'mountpoint', got {json.dumps(item)[:200]}."
                 )
-            if not _is_metadata(item):
+            if not plain and not _is_metadata(item):
                 raise bad(
                     "Expected values that are strings, lists or objects of such, got "
                     f"{json.dumps(item)[:200]}."
                 )
-            if not item["mountpoint"].startswith("/"):
-                raise bad(f"Expected an absolute mountpoint, got {item['mountpoint']!r}.")
+            if not _is_absolute(item["mountpoint"]):
+                raise bad(f"Expected an absolute mountpoint, got {item['mountpoint']!a}.")
             # Kept as text: each caller gets an object of its own.
             self._mounts.append((_normalised(item["mountpoint"]), json.dumps(item)))
         self._mounts.sort(key=lambda mount: -len(mount[0]))

@@ -121,10 +121,13 @@ def _redirected(place: HttpLocation, response: BaseHTTPResponse) -> HttpLocation
         )
     with contextlib.suppress(UnicodeError):  # neither ASCII nor UTF-8: stays as it came
         given = given.encode("latin-1").decode()
+    uri, _, fragment = given.partition("#")
     try:
-        target = HttpLocation.parse(urljoin(place.url, given.partition("#")[0]))
+        target = HttpLocation.parse(urljoin(place.url, uri))
     except (BadStoreUri, ValueError) as error:
-        raise BadStoreUri(f"{place.shown} redirects to what is refused: {error}") from None
+        # With an @ behind it, the # may stand in a password.
+        why = "a malformed URI with credentials" if "@" in fragment else error
+        raise BadStoreUri(f"{place.shown} redirects to what is refused: {why}") from None
     if target.login is not None:
         raise BadStoreUri(f"{place.shown} redirects to a URI with credentials, which is refused.")
     if place.scheme == "https" and target.scheme != "https":

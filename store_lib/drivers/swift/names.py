@@ -42,8 +42,12 @@ def split_key(key: str) -> tuple[str, str, str] | None:
 
 def _unquoted(text: str) -> str | None:
     """Return the id that :func:`prefix_of` writes so, ``None`` if there is none."""
-    object_id = unquote(text)
-    return object_id if quote(object_id, safe="") == text and not has_dots(object_id) else None
+    try:
+        object_id = unquote(text, errors="strict")
+        same = quote(object_id, safe="") == text
+    except UnicodeError:
+        return None
+    return object_id if same and not has_dots(object_id) else None
 
 
 def is_segment(name: str) -> bool:

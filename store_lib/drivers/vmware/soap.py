@@ -6,6 +6,7 @@ in without a limit when the server cannot be verified, sleeps ten seconds when a
 and brings eventlet along; so only the layer below is used: calls, faults and objects.
 """
 
+import contextlib
 import io
 import logging
 from collections.abc import Callable
@@ -159,6 +160,7 @@ def wsdl_url(location: str) -> str:
             raise ValueError("vmware_wsdl_location: expected a path or a file URI")
         text = unquote(url.path)
     path = Path(text)
-    if not path.is_file():
-        raise ValueError(f"vmware_wsdl_location: expected a file, got {text}")
-    return path.resolve().as_uri()
+    with contextlib.suppress(OSError):  # a name that is too long
+        if path.is_file():
+            return path.resolve().as_uri()
+    raise ValueError(f"vmware_wsdl_location: expected a file, got {text}")

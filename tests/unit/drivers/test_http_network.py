@@ -163,6 +163,7 @@ def test_too_many_redirects(make: Any, server: ScriptedServer) -> None:
         "http://[::1",
         f"http://user:{SECRET}@127.0.0.1/",
         f"http://user:'{SECRET}@127.0.0.1/",
+        f"http://user:{SECRET}#@127.0.0.1/",
         "http://allowed\\@127.0.0.1/",
         "//h\u00f6st/",
     ],

@@ -362,7 +362,7 @@ def test_colons_in_paths(make, tmp_path: Path, entry: str, made: str) -> None:
     assert os.listdir(tmp_path) == [made]
 
 
-@pytest.mark.parametrize("entry", ["a:high", "a:1.5", "a:1O0", "a:"])
+@pytest.mark.parametrize("entry", ["a:high", "a:1.5", "a:1O0", "a:", f"a:{'9' * 5000}"])
 def test_bad_priorities(make, tmp_path: Path, entry: str) -> None:
     """A priority that is no whole number is refused rather than taken for part of the path."""
     with pytest.raises(BadStoreConfiguration, match="PATH:PRIORITY"):
@@ -370,7 +370,7 @@ def test_bad_priorities(make, tmp_path: Path, entry: str) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("path", ["images", "./images", "~/images"])
+@pytest.mark.parametrize("path", ["images", "./images", "~/images", "/\ud800"])
 def test_relative_directories(make, path: str) -> None:
     """A path that hangs on where the service was started is refused."""
     with pytest.raises(BadStoreConfiguration, match="absolute path"):
@@ -587,6 +587,10 @@ def test_no_metadata(driver: FilesystemDriver, described, put) -> None:
         '{"id": "a", "mountpoint": "a"}',
         '{"id": "a", "mountpoint": "/a", "more": 7}',
         '[{"id": "a", "mountpoint": "/a"}, {}]',
+        '{"id": "a", "mountpoint": "/../\\u0000"}',
+        '{"id": "a", "mountpoint": "/../\\ud800"}',
+        pytest.param("[" * 100_000, id="nested"),
+        pytest.param('{"a":' * 900 + "0" + "}" * 900, id="less nested"),
     ],
 )
 def test_bad_metadata(described, text: str) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from store_lib import Store
-from store_lib.exceptions import BackendException, RemoteServiceUnavailable
+from store_lib.driver import Incomplete
+from store_lib.exceptions import BackendException, Invalid, RemoteServiceUnavailable
 from tests.scripted_server import Reply, Request
 from tests.unit.drivers.swift.small_swift import SmallSwift
 
@@ -100,6 +101,15 @@ def test_a_manifest_that_cannot_be_read_is_a_doubt(
         assert [each.object_id for each in store.sweep(0)] == ["other"]
     small.faults.clear()
     assert _read(store) == LARGE
+
+
+@pytest.mark.parametrize("object_id", ["", "..", "a%zz", "\ud800", "%ff"])
+def test_keys_that_no_listing_has(store: Store, object_id: str) -> None:
+    """What is no key of a leftover is refused, whatever characters it has."""
+    key = f"glance/.segments/{object_id}/{'0' * 32}/"
+    assert store.driver is not None
+    with pytest.raises(Invalid, match="Expected the key of a leftover"):
+        store.driver.discard(Incomplete(key, None, 0, 0.0), context=None)
 
 
 def test_a_busy_server_is_no_doubt(small: SmallSwift, store: Store) -> None:

@@ -130,7 +130,9 @@ def test_a_missing_authority_file_is_told(tmp_path: Path) -> None:
         driver_for(vmware_ca_file=str(tmp_path / "nothing.pem")).configure()
 
 
-@pytest.mark.parametrize("given", ["/no/such/file", "https://elsewhere/vim.wsdl", "file://host/a"])
+@pytest.mark.parametrize(
+    "given", ["/no/such/file", "/a" * 5000, "https://elsewhere/vim.wsdl", "file://host/a"]
+)
 def test_a_description_is_a_local_file(given: str) -> None:
     """The API's description is not fetched from anywhere but the server."""
     with pytest.raises(BadStoreConfiguration, match="vmware_wsdl_location: expected"):

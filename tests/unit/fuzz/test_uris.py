@@ -1,0 +1,204 @@
+"""URIs of every kind of store, and the texts that credentials are taken out of."""
+
+import functools
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from store_lib import Stores
+from store_lib.drivers.cinder.location import CinderLocation
+from store_lib.drivers.filesystem.location import FileLocation
+from store_lib.drivers.http.location import HttpLocation
+from store_lib.drivers.rbd.location import RbdLocation
+from store_lib.drivers.s3.location import S3Location
+from store_lib.drivers.swift.location import SwiftLocation
+from store_lib.drivers.vmware.location import VmwareLocation
+from store_lib.exceptions import BadStoreUri, NotFound, StoreError, UnknownScheme
+from store_lib.location import Location, scheme_of
+from store_lib.redaction import hide, redact_uri
+from tests.unit.fuzz.fuzzing import Parser, feed
+from tests.unit.fuzz.mutation import CANARY, Mutator
+
+_UUID = "b1f8a2b4-5c2e-4f1e-9d5a-1c2d3e4f5a6b"
+CORPUS: dict[type[Location], list[str]] = {
+    FileLocation: ["file:///var/lib/glance/images/a", "filesystem:///a/b%20c?d#e", "file:///é/ü"],
+    HttpLocation: [
+        f"http://user:{CANARY}@host.example:8080/path/a%20b?sig={CANARY}&x=1",
+        "https://[::1]:8443/a/b?c=d",
+        "http://10.0.0.1",
+    ],
+    S3Location: [
+        f"s3://AKIA:{CANARY}@s3.example.com:9000/bucket/key",
+        f"s3+https://AK/IA+:{CANARY}@host/path/bucket/key",
+        "s3+http://host/bucket/b1f8a2b4",
+    ],
+    SwiftLocation: [
+        "swift+config://ref1/container/object",
+        "swift+https://host:8080/v1/AUTH_x/container/a%2Fb",
+        f"swift+http://project%3Auser:{CANARY}@auth.example/v1.0/container/object",
+        f"swift://tenant:user:{CANARY}@host/v3/glance/{_UUID}",
+    ],
+    CinderLocation: [f"cinder://{_UUID}", f"cinder://fast-1/{_UUID}"],
+    RbdLocation: [f"rbd://{_UUID}/images/a%2Fb/snap", "rbd://image-name_1"],
+    VmwareLocation: [
+        f"vsphere://vc.example/folder/openstack_glance/{_UUID}?dcPath=ha-datacenter&dsName=ds%201",
+        "vsphere://[::1]:8443/folder/a/b/c?dcPath=%2Fdc%2Fx&dsName=d+s",
+    ],
+}
+_ALL = [each for texts in CORPUS.values() for each in texts]
+_PIECES = [
+    *("://", "user:pw@", "@", "/", "?", "#", "%2F", "%40", "%00", ":8080", ":0", ":99999", "[::1]"),
+    *("s3://", "file://", "swift+https://", "http://", "..", "/../", ".segments/x", CANARY, "key="),
+    *("snap", "dcPath=", "dsName=", "&", "HTTP", "SWIFT", "\\", " ", "xn--"),
+]
+_FILES = ("file", "filesystem")
+
+
+def shows_no_secret(text: str, shown: str) -> None:
+    """Assert that what may be a login, up to the last ``@``, is not shown."""
+    start = text.find("://")
+    scheme = text[: max(0, start)]
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) and scheme.lower() not in _FILES:
+        hidden = text[start : text.rfind("@") + 1].count(CANARY)
+        assert not hidden or shown.count(CANARY) <= text.count(CANARY) - hidden, (text, shown)
+
+
+def _login(found: Location, uri: str) -> str:
+    """Return the login in a URI that was accepted, by the rules of its kind."""
+    rest = uri.partition("://")[2]
+    if isinstance(found, HttpLocation):
+        return re.split("[/?]", rest, maxsplit=1)[0].rpartition("@")[0]
+    if isinstance(found, S3Location | SwiftLocation):
+        return rest.rsplit("/", 2)[0].rpartition("@")[0]
+    return ""
+
+
+def _parse(kind: type[Location], uri: str) -> bool:
+    try:
+        found = kind.parse(uri)
+    except BadStoreUri as error:
+        shows_no_secret(uri, str(error))
+        raise
+    again = kind.parse(found.uri)
+    assert again.uri == found.uri
+    assert again == found
+    assert hash(again) == hash(found)
+    secrets = _login(found, uri).count(CANARY)
+    for shown in (str(found), repr(found), str(getattr(found, "shown", ""))):
+        assert not secrets or shown.count(CANARY) <= uri.count(CANARY) - secrets, (uri, shown)
+    if isinstance(found, S3Location | SwiftLocation):
+        parts = [found.bucket] if isinstance(found, S3Location) else [found.container]
+        assert all("/" not in each for each in parts)
+    if isinstance(found, SwiftLocation):
+        assert not {".", ".."} & set(f"{found.container}/{found.name}".split("/"))
+    if isinstance(found, VmwareLocation):
+        assert not {"", ".", ".."} & set(f"{found.directory}/{found.name}".split("/"))
+    return True
+
+
+def _scheme(uri: str) -> bool:
+    assert scheme_of(uri) == uri.partition("://")[0].lower()
+    return True
+
+
+def _redact(text: str) -> bool:
+    for cut in (False, True):
+        shown = redact_uri(text, cut=cut)
+        shows_no_secret(text, shown)
+        assert len(shown) <= 8 * len(text) + 8
+    return CANARY in text
+
+
+_PAGES = [
+    f"<p>X-Auth-Token: {CANARY}</p>",
+    f'{{"headers": {{"Authorization": "Bearer {CANARY}", "x": 1}}}}',
+    f"GET /a?sig={CANARY}&b=1 HTTP/1.1\r\nCookie: a={CANARY}\r\n\r\n",
+    f"nothing to see: http://u:{CANARY}@host/a?token={CANARY}#x",
+]
+_SECRETS = [CANARY, f'{CANARY}"<&\\', f"ü{CANARY} /", "abc", "", "aaaa", "\ud800xyz"]
+
+
+def _hide(given: tuple[str, list[str], bool]) -> bool:
+    text, secrets, cut = given
+    shown = hide(text, secrets, cut=cut)
+    assert not any(each in shown for each in secrets if len(each) >= 4 and each not in "****")
+    return True
+
+
+def _page(mutator: Mutator) -> tuple[str, list[str], bool]:
+    secrets = [mutator.one(_SECRETS) for _ in range(mutator.below(3))]
+    return mutator.text(_PAGES, _SECRETS), secrets, mutator.below(2) == 0
+
+
+@functools.cache
+def _disk() -> tuple[Any, str]:
+    """Return a set of stores with one on a directory that has ways out of it, and their place."""
+    root = Path(tempfile.mkdtemp(prefix="store_lib-fuzz-")).resolve()
+    (root / "store/sub").mkdir(parents=True)
+    (root / "other").mkdir()
+    for path in ("store/a", "store/sub/a"):
+        (root / path).write_bytes(b"inside")
+    for path in ("secret", "other/a"):
+        (root / path).write_bytes(b"out")
+    (root / "store/link").symlink_to("../secret")
+    (root / "store/way").symlink_to("..")
+    (root / "store/sub/way").symlink_to("../../other")
+    values = {
+        "DEFAULT": {"enabled_backends": "disk:file"},
+        "disk": {"filesystem_store_datadir": str(root / "store")},
+    }
+    return Stores.from_mapping(values, strict=True), str(root)
+
+
+def _file_uri(mutator: Mutator) -> str:
+    _, root = _disk()
+    paths = ["a", "sub/a", "link", "way/secret", "../secret", "sub/way/a", "./a", "sub/../a"]
+    return mutator.text([f"file://{root}/store/{each}" for each in paths], [*paths, root, "store"])
+
+
+def _look(uri: str) -> bool:
+    stores, _ = _disk()
+    assert stores.stat(uri).size == len("inside"), "a file outside of the store was reached"
+    return True
+
+
+def _kind(kind: type[Location]) -> Parser:
+    make: Callable[[Mutator], str] = functools.partial(
+        Mutator.text, corpus=[*CORPUS[kind] * 4, *_ALL], pieces=_PIECES
+    )
+    name = kind.__name__.removesuffix("Location").lower()
+    return Parser(f"{name} URIs", make, functools.partial(_parse, kind), (BadStoreUri,))
+
+
+pytestmark = pytest.mark.deep("fuzz", always=True)
+
+PARSERS = [
+    *(_kind(each) for each in CORPUS),
+    Parser(
+        "schemes of URIs",
+        functools.partial(Mutator.text, corpus=_ALL, pieces=_PIECES),
+        _scheme,
+        (BadStoreUri,),
+    ),
+    Parser(
+        "redaction of URIs",
+        functools.partial(Mutator.text, corpus=[*_ALL, *_PAGES], pieces=_PIECES),
+        _redact,
+    ),
+    Parser("redaction of pages", _page, _hide),
+    Parser(
+        "file URIs in a store",
+        _file_uri,
+        _look,
+        (BadStoreUri, UnknownScheme, NotFound, StoreError),
+    ),
+]
+
+
+def test_uris(parser: Parser, batches: range, record_property: Any) -> None:
+    """A URI is understood whole or refused, shows no secret, and leads nowhere else."""
+    feed(parser, batches, record_property)
