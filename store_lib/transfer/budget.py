@@ -1,6 +1,10 @@
 """The memory that all transfers of a process may hold in buffers together."""
 
+import bisect
+import contextlib
+import itertools
 import os
+import queue
 import threading
 import time
 import weakref
@@ -27,6 +31,36 @@ class Lender(Protocol):
         """Give back what can be done without; called by a thread that waits for memory."""
 
 
+class _Holder:
+    """A thread, as one that holds minimums; its number may be another's once it has ended."""
+
+    __slots__ = ("minimums",)
+
+    def __init__(self) -> None:
+        self.minimums = 0
+
+
+class _Waiter:
+    """A transfer that waits for memory; woken when it may be its turn."""
+
+    __slots__ = ("__weakref__", "_woken", "amount")
+
+    def __init__(self, amount: int) -> None:
+        self.amount = amount
+        # Not an Event: what is collected while its lock is held may give memory back, and wake.
+        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def wake(self) -> None:
+        """End the wait, or the next one."""
+        if self._woken.empty():
+            self._woken.put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Wait to be woken, for so long at most."""
+        with contextlib.suppress(queue.Empty):
+            self._woken.get(timeout=seconds)
+
+
 class Budget:
     """A number of bytes, handed out so that no transfer has to wait for a slow client's.
 
@@ -41,6 +75,9 @@ class Budget:
     * minimums up to seven eighths; where no other minimum is held one is granted whatever its size;
     * the last eighth is for small amounts: each takes a quarter of what is left of it at most, so
       that there is always room for a smaller one.  They overtake whoever waits for more.
+
+    When memory is given back, only those are woken whose turn it can be: who came first, and who
+    waits for the least.
 
     A thread that holds a reservation already (its source is itself a transfer) is not made to
     wait for itself.  No wait is without end: after the transfer's stall limit, or
@@ -60,15 +97,17 @@ class Budget:
         self._used = 0
         #: Bytes of those that were granted out of the last eighth.
         self._small = 0
-        #: Who waits for a minimum, in the order of arrival.
-        self._queue: deque[weakref.ref[Reservation]] = deque()
-        #: How many minimums each thread holds.
-        self._holders: dict[int, int] = {}
+        #: Who waits for a minimum, in the order of arrival, and by the amount.
+        self._queue: deque[weakref.ref[_Waiter]] = deque()
+        self._by_amount: list[tuple[int, int, weakref.ref[_Waiter]]] = []
+        self._arrivals = itertools.count()
+        #: How many minimums are held, and which of them by this thread.
+        self._minimums = 0
+        self._thread = threading.local()
         #: The transfers that are open, and can give back some of what they hold.
         self._open: dict[int, weakref.ref[Lender]] = {}
         # Re-entrant: a reader that is collected while its thread is in here gives memory back.
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
 
     @property
     def limit(self) -> int:
@@ -83,20 +122,53 @@ class Budget:
     @property
     def wanted(self) -> bool:
         """Whether somebody waits."""
-        queue = self._queue
-        if not queue:
-            return False
+        return bool(self._queue) and self._first() is not None
+
+    def _first(self) -> _Waiter | None:
+        """Return who has waited longest."""
         with self._lock:
-            while queue and queue[0]() is None:  # lost by an interrupt
-                queue.popleft()
-        return bool(queue)
+            while self._queue:
+                first = self._queue[0]()
+                if first is not None:
+                    return first
+                self._queue.popleft()  # lost by an interrupt
+        return None
+
+    def _least(self) -> _Waiter | None:
+        """Return who waits for the least; under the lock."""
+        while self._by_amount:
+            least = self._by_amount[0][2]()
+            if least is not None:
+                return least
+            del self._by_amount[0]
+        return None
+
+    def _wake(self) -> None:
+        """Wake those who can be granted what they wait for; under the lock.
+
+        Each of them takes it by itself, leaves the queue, and wakes the next.
+        """
+        first = self._first()
+        if first is not None and (self._fits(first.amount) or not self._minimums):
+            first.wake()
+        least = self._least()
+        if least is not None and self._is_small(least.amount):
+            least.wake()
+
+    def _holder(self) -> _Holder:
+        """Return this thread."""
+        try:
+            found: _Holder = self._thread.holder
+        except AttributeError:
+            found = self._thread.holder = _Holder()
+        return found
 
     def ask(self, limit: int) -> None:
         """Set the limit; when several ask, the largest of what they ask for holds."""
         with self._lock:
             self._limit = limit if self._asked is None else max(self._asked, limit)
             self._asked = self._limit
-            self._changed.notify_all()
+            self._wake()
 
     def reserve(self, amount: int, watch: Watch | None = None) -> "Reservation":
         """Wait until ``amount`` bytes are free and take them.
@@ -141,8 +213,8 @@ class Budget:
         :param called_in: the others have given back what they can.  What readers still hold keeps
             nobody waiting, only minimums do.
         """
-        fits = self._fits(amount) or (called_in and not self._holders)
-        if (first and fits) or self._holders.get(threading.get_ident()):
+        fits = self._fits(amount) or (called_in and not self._minimums)
+        if (first and fits) or self._holder().minimums:
             reservation.add(amount)
         elif self._is_small(amount):
             reservation.add(amount, small=True)
@@ -155,27 +227,34 @@ class Budget:
     def _wait(self, reservation: "Reservation", amount: int, watch: Watch | None) -> None:
         patience = (watch.limits.stall if watch else 0) or LONGEST_WAIT
         end = time.monotonic() + patience
-        me = weakref.ref(reservation)
+        waiter = _Waiter(amount)
+        me = weakref.ref(waiter)
+        entry = amount, next(self._arrivals), me
         try:
             with self._lock:
                 self._queue.append(me)
+                bisect.insort(self._by_amount, entry)
             self._call_in(amount)
-            with self._lock:
-                while not self._grant(
-                    reservation, amount, self.wanted and self._queue[0] is me, called_in=True
-                ):
-                    left = end - time.monotonic()
-                    if left <= 0:
-                        raise self._starved(patience, amount)
-                    ends = watch.patience(stall=False) if watch else None
-                    self._changed.wait(left if ends is None else min(left, ends))
-                    if watch:
-                        watch.check(stall=False)
+            while True:
+                with self._lock:
+                    first = self._first() is waiter
+                    if self._grant(reservation, amount, first, called_in=True):
+                        return
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise self._starved(patience, amount)
+                ends = watch.patience(stall=False) if watch else None
+                waiter.wait(left if ends is None else min(left, ends))
+                if watch:
+                    watch.check(stall=False)
         finally:
             with self._lock:
                 if me in self._queue:
                     self._queue.remove(me)
-                self._changed.notify_all()
+                at = bisect.bisect_left(self._by_amount, entry)
+                if self._by_amount[at : at + 1] == [entry]:
+                    del self._by_amount[at]
+                self._wake()
 
     def _call_in(self, amount: int) -> None:
         """Let others give back what they can do without, until ``amount`` bytes are free.
@@ -207,7 +286,7 @@ class Reservation:
         #: Whether it is what a transfer cannot do without.
         self.minimum = False
         self._small = 0
-        self._holder: int | None = None
+        self._holder: _Holder | None = None
         self._generation = budget._lock
 
     @property
@@ -240,9 +319,11 @@ class Reservation:
 
     def hold(self) -> None:
         """Say that this thread holds a minimum."""
-        me, holders = threading.get_ident(), self.budget._holders
-        with self.budget._lock:
-            self._holder, holders[me] = me, holders.get(me, 0) + 1
+        budget = self.budget
+        with budget._lock:
+            holder = budget._holder()
+            mine, minimums = holder.minimums + 1, budget._minimums + 1
+            self._holder, holder.minimums, budget._minimums = holder, mine, minimums
 
     def grow(self, amount: int) -> bool:
         """Take ``amount`` more bytes if they are free and nobody waits; say whether."""
@@ -268,7 +349,7 @@ class Reservation:
             else:
                 self.amount, budget._used = self.amount - amount, budget._used - amount
             if budget._queue:
-                budget._changed.notify_all()
+                budget._wake()
 
     def release(self) -> None:
         """Give everything back; further calls do nothing."""
@@ -276,11 +357,10 @@ class Reservation:
         if self.inherited:
             return
         with budget._lock:
-            holder, holders = self._holder, budget._holders
+            holder = self._holder
             if holder is not None:
-                self._holder, holders[holder] = None, holders[holder] - 1
-                if not holders[holder]:
-                    del holders[holder]
+                its, minimums = holder.minimums - 1, budget._minimums - 1
+                self._holder, holder.minimums, budget._minimums = None, its, minimums
             self.shrink(self.amount)
 
     def add(self, amount: int, *, small: bool = False) -> None:

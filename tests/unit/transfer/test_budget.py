@@ -11,7 +11,7 @@ import pytest
 
 from store_lib import store as store_module
 from store_lib.exceptions import DeadlineExceeded, TransferStalled
-from store_lib.transfer.budget import PROCESS_BUDGET, Budget, Reservation
+from store_lib.transfer.budget import PROCESS_BUDGET, Budget, Reservation, _Waiter
 from store_lib.transfer.limits import Limits, Watch
 from tests.unit.memory_driver import CHUNK, MemoryParts, memory_store
 
@@ -84,6 +84,101 @@ def test_waiting_in_order() -> None:
     assert budget.used == 0
 
 
+def test_only_whose_turn_it_can_be_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is given back wakes none of those for whom it is too little, and all come in order."""
+    budget = Budget(1000)
+    waits: list[int] = []
+    plain = _Waiter.wait
+
+    def wait(waiter: _Waiter, seconds: float) -> None:
+        waits.append(waiter.amount)
+        plain(waiter, seconds)
+
+    monkeypatch.setattr(_Waiter, "wait", wait)
+    order: list[int] = []
+
+    def client(amount: int) -> None:
+        with budget.reserve(amount):
+            order.append(amount)
+
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(budget.reserve, 875).result(10)
+    small = Reservation(budget)
+    small.take(31)
+    threads = []
+    for number in range(20):
+        threads.append(threading.Thread(target=client, args=(500 + number,)))
+        threads[-1].start()
+        while len(waits) <= number:
+            threading.Event().wait(0.001)
+    for _ in range(50):
+        held.shrink(1)
+        small.shrink(31)
+        small.take(31)
+    assert len(waits) == 20
+    held.release()
+    for each in threads:
+        each.join(10)
+    assert order == [500 + number for number in range(20)]
+    assert len(waits) < 40
+    small.release()
+    assert budget.used == 0
+    assert not budget._by_amount
+
+
+def test_who_waits_for_the_least_gets_a_small_amount_first() -> None:
+    """What a small amount gives back goes to a small amount, though others have waited longer."""
+    budget = Budget(3200)
+    # A thread each: one that holds a minimum would not have to wait.
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two, ThreadPoolExecutor(1) as three:
+        held = one.submit(budget.reserve, 2800).result(10)
+        smalls = [Reservation(budget) for _ in range(4)]
+        for each in smalls:
+            each.take((400 - budget._small) // 4)
+        started = two.submit(budget.reserve, 1000)
+        while len(budget._queue) < 1:
+            threading.Event().wait(0.001)
+        wanted = smalls[-1].amount
+        overtakes = three.submit(budget.reserve, wanted)
+        while len(budget._queue) < 2:
+            threading.Event().wait(0.001)
+        smalls[-1].release()
+        got = overtakes.result(10)
+        assert got.amount == wanted
+        assert not started.done()
+        got.release()
+        held.release()
+        assert started.result(10).amount == 1000
+
+
+def test_a_thread_of_the_same_number_is_another_one() -> None:
+    """A minimum that outlives its thread makes none of those after it overtake."""
+    budget = Budget(100)
+    kept: list[tuple[int, Reservation]] = []
+
+    def reserve() -> None:
+        kept.append((threading.get_ident(), budget.reserve(90)))
+
+    first = threading.Thread(target=reserve)
+    first.start()
+    first.join(10)
+    granted: list[bool] = []
+
+    def try_again() -> None:
+        with budget._lock:
+            granted.append(budget._grant(Reservation(budget), 90, first=True))
+        same.append(threading.get_ident() == kept[0][0])
+
+    same: list[bool] = []
+    while not any(same) and len(same) < 1000:
+        thread = threading.Thread(target=try_again)
+        thread.start()
+        thread.join(10)
+    assert not any(granted)
+    kept.pop()[1].release()
+    assert budget.used == 0
+
+
 def test_more_than_the_whole_runs_alone() -> None:
     """A minimum above the limit is granted once nobody else holds anything."""
     budget = Budget(100)
@@ -138,9 +233,8 @@ def test_what_others_can_do_without_is_called_in() -> None:
 def test_small_amounts_have_a_share_of_their_own() -> None:
     """However much is held and waited for, there is room for something smaller at once."""
     budget = Budget(8 * 1024)
-    held = Reservation(budget)
-    held.take(7 * 1024)
-    budget._holders[0] = 1  # as if another thread had reserved it
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(budget.reserve, 7 * 1024).result(10)
     waiting = threading.Thread(target=lambda: budget.reserve(1024).release())
     waiting.start()
     while not budget.wanted:
@@ -158,7 +252,6 @@ def test_small_amounts_have_a_share_of_their_own() -> None:
     for each in granted:
         each.release()
     assert budget._small == 0
-    budget._holders.clear()
     held.release()
     waiting.join(10)
     assert budget.used == 0
