@@ -491,12 +491,23 @@ class Driver(abc.ABC):
         """What the URIs of this store begin with, as glance_store tells its callers."""
         return f"{self.schemes[0]}://"
 
+    def owns(self, location: Location) -> bool:
+        """Tell from the configuration alone whether ``location`` can be on this store's server.
+
+        Asked before every call with a URI, also where the caller names the store: a URI that says
+        no is :class:`~store_lib.exceptions.BadStoreUri`.  Another place on the same server (a
+        bucket, a pool) is owned, and so is what ``former_places`` lists (see
+        :meth:`~store_lib.options.StoreOptions.moved_from`).  A driver that knows its server only
+        once it is connected, or that has more to say, raises that error in its methods instead.
+        """
+        return True
+
     def holds(self, location: Location) -> bool:
-        """Tell from the configuration alone whether ``location`` can be one of this store's.
+        """Tell from the configuration alone whether new objects of this store lie there, too.
 
         Decides which store is asked when several have the scheme and the caller named none.
         """
-        return True
+        return self.owns(location)
 
     def create(
         self, object_id: str, size: int | None, *, nonce: str, context: Any

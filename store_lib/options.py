@@ -59,6 +59,17 @@ STORE_OPTIONS: tuple[cfg.Opt, ...] = (
     ),
     cfg.StrOpt("store_description", help="What the operator calls this store."),
     cfg.StrOpt("description", help="Another name for store_description, which wins."),
+    cfg.ListOpt(
+        "former_places",
+        default=[],
+        help="Places that this store has moved from, as they stand in URIs of that time between "
+        "scheme and object. s3: a server, old.example.org:8080, or a bucket of it, "
+        "old.example.org:8080/images. rbd: a cluster's fsid, or a pool of it, <fsid>/images. "
+        "swift: an account, old.example.org/v1/AUTH_x, or a server, old.example.org, where the "
+        "store is multi-tenant. vmware: a server, old.example.org. Objects are then looked for on "
+        "the server that is configured now, in the bucket, pool, container or datastore of the "
+        "URI. URIs of servers that are neither configured nor listed are refused.",
+    ),
     cfg.IntOpt(
         "transfer_stall_timeout",
         default=300,
@@ -152,6 +163,15 @@ class StoreOptions(Mapping[str, Any]):
         timeout, stall = float(self[name]), float(self["transfer_stall_timeout"])
         return min(timeout, stall) if stall else timeout
 
+    def moved_from(self, *places: str) -> bool:
+        """Whether ``former_places`` lists one of ``places``.
+
+        :param places: a server, and what of it, as :attr:`~store_lib.location.Location.uri` has
+            them; with or without a scheme
+        """
+        listed = {_place_of(each) for each in self["former_places"]}
+        return any(_place_of(each) in listed for each in places)
+
     def is_set(self, name: str) -> bool:
         """Whether the operator set the option, in whichever place."""
         return name in self._explicit
@@ -175,6 +195,12 @@ class StoreOptions(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<StoreOptions: {len(self)} options, set: {', '.join(sorted(self._explicit))}>"
+
+
+def _place_of(text: str) -> str:
+    """Return what places are compared by: no scheme, no login, a server's name in any case."""
+    server, slash, rest = text.rpartition("://")[2].rpartition("@")[2].strip("/").partition("/")
+    return f"{server.lower()}{slash}{rest}"
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:

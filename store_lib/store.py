@@ -29,6 +29,7 @@ from store_lib.driver import (
 )
 from store_lib.exceptions import (
     BadStoreConfiguration,
+    BadStoreUri,
     Invalid,
     NotFound,
     NotSupported,
@@ -487,7 +488,7 @@ class Store:
         try:
             check_id(object_id)
             driver.check_object_id(object_id)
-            location = driver.parse(uri)
+            location = self._locate(driver, uri, "copy")
             copy = functools.partial(
                 driver.copy, location, object_id, nonce=os.urandom(16).hex(), context=context
             )
@@ -593,7 +594,15 @@ class Store:
 
     def _locate(self, driver: Driver, uri: str, operation: str) -> Location:
         try:
-            return driver.parse(uri)
+            location = driver.parse(uri)
+            if not driver.owns(location):
+                raise BadStoreUri(
+                    f"Expected a URI of store {self.id}, such as {driver.url_prefix}, got "
+                    "%(uri)s. If the store has moved from there, list that place in its option "
+                    "former_places.",
+                    uri=uri,
+                )
+            return location
         except StoreError as error:
             self._at(error, operation)
             raise

@@ -1,7 +1,7 @@
 """A store as glance_store's callers know it, over one of store_lib's."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from store_lib.config import Selection, StoreSection
@@ -110,8 +110,37 @@ class BackedStore(Store):
         return self.backing
 
     def holding(self, uri: str) -> Backing:
-        """Return the store that an object at ``uri`` is asked of."""
+        """Return the store that an object at ``uri`` is asked of.
+
+        A service finds the store of an image by what the URI begins with, and so takes what lies
+        in images-2 for what lies in images.  glance_store found the object all the same.
+        """
+        if self.backend_group is not None and not self._holds(uri):
+            prefix = self.url_prefix
+            if prefix is not None and uri.startswith(prefix):
+                for each in self._siblings():
+                    if each._holds(uri):
+                        return each.configured
         return self.configured
+
+    def _holds(self, uri: str) -> bool:
+        return self.driver is not None and self.driver.holds(self.driver.parse(uri))
+
+    def _siblings(self) -> Iterator["BackedStore"]:
+        """Yield the stores of several that are of this one's kind."""
+        for stores in list(location.SCHEME_TO_CLS_BACKEND_MAP.values()):
+            for entry in list(stores.values()):
+                if isinstance(entry["store"], type(self)):
+                    yield entry["store"]
+
+    def meant(self, uri: str) -> str:
+        """Return the URI by which the store finds what a service's URI meant in glance_store."""
+        return uri
+
+    def _found(self, location: Any) -> tuple[Backing, str]:
+        uri = location.get_store_uri()
+        backing = self.holding(uri)
+        return backing, self.meant(uri) if backing is self.backing else uri
 
     @back_compat_add
     def add(
@@ -140,14 +169,14 @@ class BackedStore(Store):
     def get(
         self, location: Any, offset: int = 0, chunk_size: int | None = None, context: Any = None
     ) -> tuple[ObjectReader, int]:
-        uri = location.get_store_uri()
-        reader = self.holding(uri).get(uri, offset or 0, chunk_size or None, context=context)
+        backing, uri = self._found(location)
+        reader = backing.get(uri, offset or 0, chunk_size or None, context=context)
         return reader, reader.length or 0
 
     def get_size(self, location: Any, context: Any = None) -> int:
-        uri = location.get_store_uri()
         try:
-            return self.holding(uri).stat(uri, context=context).size or 0
+            backing, uri = self._found(location)
+            return backing.stat(uri, context=context).size or 0
         except _PASSED_ON:
             raise
         except exceptions.GlanceStoreException as error:
@@ -155,8 +184,8 @@ class BackedStore(Store):
             return 0
 
     def delete(self, location: Any, context: Any = None) -> None:
-        uri = location.get_store_uri()
-        self.holding(uri).delete(uri, context=context)
+        backing, uri = self._found(location)
+        backing.delete(uri, context=context)
 
     def set_acls(
         self,
@@ -166,8 +195,7 @@ class BackedStore(Store):
         write_tenants: Sequence[str] | None = None,
         context: Any = None,
     ) -> None:
-        uri = location.get_store_uri()
-        backing = self.holding(uri)
+        backing, uri = self._found(location)
         if "set_acls" not in backing.capabilities:
             raise NotImplementedError
         backing.set_acls(

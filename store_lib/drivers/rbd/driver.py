@@ -106,8 +106,11 @@ class RbdDriver(Driver):
         place = _checked(location)
         known = self._configured.known_fsid if self._configured is not None else None
         return place.pool is None or (
-            place.pool == self._pool and (known is None or place.fsid == known)
+            place.pool == self._pool and (known in (None, place.fsid) or self._was_in(place))
         )
+
+    def _was_in(self, place: RbdLocation) -> bool:
+        return self.conf.moved_from(str(place.fsid), f"{place.fsid}/{place.pool}")
 
     def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> RbdWriter:
         settings = self._settings
@@ -253,9 +256,11 @@ class RbdDriver(Driver):
         place = _checked(location)
         if place.pool is None:
             return self._images, place
-        if place.fsid != (mine := self._cluster.fsid):
+        if place.fsid != (mine := self._cluster.fsid) and not self._was_in(place):
             raise BadStoreUri(
-                f"Expected the URI of an image in the cluster {mine}, got %(uri)s", uri=place.uri
+                f"Expected the URI of an image in the cluster {mine}, got %(uri)s. If its images "
+                "have moved here, list the other cluster's fsid in former_places.",
+                uri=place.uri,
             )
         return Images(self._cluster, place.pool, self.retry), place
 

@@ -7,7 +7,7 @@ from oslo_config import cfg
 
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, PartWriter, Reader, Stat
 from store_lib.drivers.s3 import leftovers
-from store_lib.drivers.s3.bucket import Bucket
+from store_lib.drivers.s3.bucket import NONCE, Bucket
 from store_lib.drivers.s3.client import Client
 from store_lib.drivers.s3.copying import Copy
 from store_lib.drivers.s3.location import S3Location
@@ -26,6 +26,7 @@ from store_lib.drivers.s3.reader import S3Reader
 from store_lib.drivers.s3.writer import S3Writer
 from store_lib.exceptions import (
     BadStoreConfiguration,
+    Forbidden,
     Invalid,
     NotFound,
     StorageFull,
@@ -52,6 +53,7 @@ class S3Driver(Driver):
 
     _client: Client
     _settings: Settings
+    _server: str
     _bucket: Bucket
     _proof: Proof
     _bucket_made = False
@@ -77,16 +79,34 @@ class S3Driver(Driver):
         except Exception as error:
             # What boto3 says of its own files, or of a region, is ValueError or BotoCoreError.
             raise self._bad(str(error)) from error
+        self._server = self._location("").server
         self._bucket = Bucket(self._client, self._settings.bucket)
         self.create_only = (
             CreateOnly.ATOMIC if self._settings.create_only == ATOMIC else CreateOnly.CHECKED
         )
         self._proof = Proof(self._bucket, self._settings.create_only)
 
+    def owns(self, location: Location) -> bool:
+        """Tell whether ``location`` is on this server, in whichever bucket."""
+        place = _checked(location)
+        return place.server == self._server or self.conf.moved_from(
+            place.host, f"{place.host}/{place.bucket}"
+        )
+
     def holds(self, location: Location) -> bool:
-        """Tell whether ``location`` is in this server's bucket, by its host and its name."""
-        mine, place = self._settings, _checked(location)
-        return (place.host.lower(), place.bucket) == (mine.host.lower(), mine.bucket)
+        """Tell whether ``location`` is in this store's bucket, or in one that was."""
+        place = _checked(location)
+        return self.owns(place) and self._is_own_bucket(place)
+
+    def _is_own_bucket(self, place: S3Location) -> bool:
+        return place.bucket == self._settings.bucket or self.conf.moved_from(
+            f"{place.host}/{place.bucket}"
+        )
+
+    def here(self, location: Location) -> S3Location:
+        """Return the location of the same bucket and key on this server."""
+        place = _checked(location)
+        return S3Location(self._settings.scheme, self._settings.host, place.bucket, place.key)
 
     def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> PartWriter:
         """Begin an upload.
@@ -132,11 +152,21 @@ class S3Driver(Driver):
         """Remove an object.
 
         :raises NotFound: there is no such object; S3 itself would not say so
+        :raises Forbidden: it is in another bucket, and does not say that a store made it: any
+            object that the keys open can stand in a URI
         """
         place = _checked(location)
         bucket = Bucket(self._client, place.bucket)
-        if bucket.head(place.key) is None:
+        found = bucket.head(place.key)
+        if found is None:
             raise _missing(place)
+        if not (self._is_own_bucket(place) or found.nonce):
+            raise Forbidden(
+                f"Object {place} was not deleted. Expected one in bucket {self._settings.bucket}, "
+                f"or one that a store has added (x-amz-meta-{NONCE}), got another. If this store's "
+                f"objects were in bucket {place.bucket} once, list {place.host}/{place.bucket} in "
+                "former_places."
+            )
         bucket.delete(place.key)
 
     def list(self, *, context: Any) -> Iterator[Entry]:

@@ -1,10 +1,21 @@
 """Where an S3 object lies: host, bucket and key; credentials in old URIs are read and dropped."""
 
 import dataclasses
+import re
 from typing import ClassVar, Self
 
 from store_lib.exceptions import BadStoreUri
 from store_lib.location import Location, scheme_of
+
+#: What a bucket can be called; not an ARN, which would lead botocore to a server of its own.
+_BUCKET = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,255}")
+#: The names of S3 itself at Amazon; other services there, and machines, have names of that domain.
+AMAZON = re.compile(
+    r"(?P<vpc>[\w-]+\.vpce-[\w-]+\.)?s3(?:-fips|-accelerate|-external-1)?(?:[.-]dualstack)?"
+    r"(?:[.-](?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+))?(?:\.vpce)?\."
+    r"(?P<domain>amazonaws\.(?:com|com\.cn|eu))"
+)
+_DEFAULT_PORT = re.compile(r":(?:80|443)$")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -41,7 +52,8 @@ class S3Location(Location):
         rest, _, key = uri[uri.index("://") + 3 :].rpartition("/")
         address, _, bucket = rest.rpartition("/")
         host = address.rpartition("@")[2].strip("/")
-        if not (host and bucket and key) or "@" in bucket:
+        # Dots would be taken for a path's, by the server or what is between.
+        if not host or not _BUCKET.fullmatch(bucket) or key in ("", ".", ".."):
             raise BadStoreUri("Expected s3://host/bucket/key, got %(uri)s", uri=uri)
         try:
             uri.encode()
@@ -52,3 +64,15 @@ class S3Location(Location):
     @property
     def uri(self) -> str:
         return f"{self.scheme}://{self.host}/{self.bucket}/{self.key}"
+
+    @property
+    def server(self) -> str:
+        """What two URIs of one server have in common.
+
+        A port that is usual does not count, nor which of Amazon's names it is: a bucket has the
+        same objects at all of them.
+        """
+        name, slash, path = self.host.partition("/")
+        name = _DEFAULT_PORT.sub("", name.lower())
+        amazon = AMAZON.fullmatch(name)
+        return f"{amazon['domain'] if amazon else name}{slash}{path}"

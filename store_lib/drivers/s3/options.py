@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from oslo_config import cfg
 
+from store_lib.drivers.s3.location import AMAZON
 from store_lib.options import StoreOptions
 
 MIB = 1024 * 1024
@@ -150,11 +151,6 @@ OPTIONS: tuple[cfg.Opt, ...] = (
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 #: Names that can stand in a host name.
 _DNS_BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]")
-#: The names of S3 itself at Amazon; other services there, and machines, have names of that domain.
-_AMAZON = re.compile(
-    r"(?P<vpc>[\w-]+\.vpce-[\w-]+\.)?s3(?:-fips|-accelerate|-external-1)?(?:[.-]dualstack)?"
-    r"(?:[.-](?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+))?(?:\.vpce)?\.amazonaws\.(?:com|com\.cn|eu)"
-)
 
 #: The values of s3_store_create_only, but for auto.
 ATOMIC, CHECKED, LOOK = "atomic", "checked", "look"
@@ -212,7 +208,7 @@ def settings_of(options: StoreOptions) -> Settings:
             f"s3_store_{missing}_key is missing: set both keys, or neither where boto3 is to find "
             "credentials by itself"
         )
-    amazon = _AMAZON.fullmatch(urlsplit(endpoint).hostname or "")
+    amazon = AMAZON.fullmatch(urlsplit(endpoint).hostname or "")
     create_only = options.s3_store_create_only
     if create_only == "auto":
         create_only = ATOMIC if amazon else CHECKED

@@ -169,7 +169,12 @@ class SingleTenant(Tenancy):
             return location.reference in self.known.accounts
         endpoint = self.options.swift_store_endpoint
         # Without one the login tells which account is the store's own.
-        return location.user is not None or not endpoint or _same(endpoint, location.url)
+        return (
+            location.user is not None
+            or not endpoint
+            or _same(endpoint, location.url)
+            or self.options.moved_from(str(location.url))
+        )
 
     def own(self, context: Any) -> Account:
         known = self.known
@@ -213,10 +218,13 @@ class SingleTenant(Tenancy):
         if location.user is None or location.key is None:
             account = self.own(None)
             # The store's token may do more elsewhere than whoever wrote the URI.
-            if not _same(account.storage_url, location.url):
+            if not (
+                _same(account.storage_url, location.url) or self.options.moved_from(location.url)
+            ):
                 raise BadStoreUri(
                     f"Expected a URI in the account of store {self.store_id}, "
-                    f"{_shown(account.storage_url)}, got one in {_shown(location.url)}."
+                    f"{_shown(account.storage_url)}, got one in {_shown(location.url)}. If that "
+                    "account was the store's once, list it in former_places."
                 )
             return account
         settings = known.matching(location.url, location.user)
@@ -314,7 +322,11 @@ class MultiTenant(Tenancy):
         if location.url is None or location.user is not None:
             return False
         endpoint = self.options.swift_store_endpoint
-        return not endpoint or _origin(endpoint) == _origin(location.url)
+        return (
+            not endpoint
+            or _origin(endpoint) == _origin(location.url)
+            or self.options.moved_from(urlsplit(location.url).netloc)
+        )
 
     def own(self, context: Any) -> Account:
         if context is None:
@@ -342,12 +354,17 @@ class MultiTenant(Tenancy):
             )
         account = self.own(context)
         # The user's token goes nowhere but to the server that the catalog or the store tells.
-        if _origin(account.storage_url) != _origin(location.url):
-            raise BadStoreUri(
-                f"The Swift URI leads to {_shown(location.url)}, which is not the server of store "
-                f"{self.store_id}."
-            )
-        account = self.account(account.login, location.url)
+        url = location.url
+        if _origin(account.storage_url) != _origin(url):
+            parts = urlsplit(url)
+            if not self.options.moved_from(parts.netloc):
+                raise BadStoreUri(
+                    f"The Swift URI leads to {_shown(url)}, which is not the server of store "
+                    f"{self.store_id}. If it was once, list {parts.netloc} in former_places."
+                )
+            own = urlsplit(account.storage_url)
+            url = parts._replace(scheme=own.scheme, netloc=own.netloc).geturl()
+        account = self.account(account.login, url)
         return Place(account, location.container, location.name, location)
 
     def known_containers(self, account: Account) -> Iterator[str]:

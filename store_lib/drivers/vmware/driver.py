@@ -24,6 +24,7 @@ from store_lib.exceptions import (
     BadStoreUri,
     DriverLoadFailure,
     ErrorStatus,
+    Invalid,
     NotFound,
     StoreError,
 )
@@ -157,13 +158,13 @@ class VmwareDriver(Driver):
         if reason is not None:
             raise invalid_id(object_id, reason)
 
-    def holds(self, location: Location) -> bool:
+    def owns(self, location: Location) -> bool:
         """Tell whether ``location`` is on this store's server and in its directory."""
         assert isinstance(location, VmwareLocation), type(location)
-        return (
-            location.host,
-            location.port,
-        ) == self._server and location.directory == self._directory
+        server = (location.host, location.port)
+        return location.directory == self._directory and (
+            server == self._server or self.conf.moved_from(join_host(*server, HTTPS))
+        )
 
     def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> Upload:
         """Begin an upload on the datastore that is to have it.
@@ -237,6 +238,11 @@ class VmwareDriver(Driver):
     def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
         """Delete an upload's file, which has another name once it is published."""
         location = VmwareLocation.parse(incomplete.key)
+        if not self.owns(location) or names.uploaded_object_id(location.name) is None:
+            raise Invalid(
+                f"Expected the key of an upload of store {self.store_id}, got {incomplete.key!a}. "
+                "Take it from a listing of this store."
+            )
         try:
             self._files.delete(location.place, location.name)
         except NotFound:
@@ -259,7 +265,7 @@ class VmwareDriver(Driver):
 
     def _checked(self, location: Location) -> VmwareLocation:
         assert isinstance(location, VmwareLocation), type(location)
-        if not self.holds(location) or names.refusal(location.name) is not None:
+        if not self.owns(location) or names.refusal(location.name) is not None:
             raise BadStoreUri(
                 f"Expected a URI of store {self.store_id}, which begins with {self.url_prefix} and "
                 "names an object, got %(uri)s. Nothing is asked of other servers, and nothing "

@@ -3,13 +3,11 @@
 import functools
 import logging
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from oslo_config import cfg
 
 from store_lib.exceptions import StoreError
-from store_lib.glance import location
 from store_lib.glance.backed import BackedStore
 from store_lib.glance.exceptions import NotFound
 from store_lib.glance.location import scheme_of
@@ -89,16 +87,6 @@ class Store(BackedStore):
                 return _store_of(folder)
         return None
 
-    def holding(self, uri: str) -> Backing:
-        prefix = self.url_prefix
-        if self.backend_group is not None and prefix is not None and uri.startswith(prefix):
-            # Glance finds the store of an image by what the URI begins with, and so takes what
-            # lies in /images-2 for what lies in /images.  glance_store found the file all the same.
-            for each in (self, *_file_stores()):
-                if each.driver is not None and each.driver.holds(each.driver.parse(uri)):
-                    return each.configured
-        return super().holding(uri)
-
     def _own_directories(self) -> list[str]:
         """Return the directories that the service itself uses, as it writes them in URIs."""
         found = []
@@ -107,13 +95,6 @@ class Store(BackedStore):
             if value:
                 found.append(value.removeprefix("file://").rstrip("/"))
         return found
-
-
-def _file_stores() -> Iterator[BackedStore]:
-    """Yield the stores of several that keep files."""
-    for entry in list(location.SCHEME_TO_CLS_BACKEND_MAP.get("file", {}).values()):
-        if isinstance(entry["store"], BackedStore):
-            yield entry["store"]
 
 
 @functools.lru_cache(maxsize=8)

@@ -20,6 +20,7 @@ from store_lib.drivers.rbd.writer import FIRST_STEP, LAST_STEP, Settings, grown
 from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
+    BadStoreUri,
     DriverLoadFailure,
     Duplicate,
     ErrorStatus,
@@ -95,6 +96,28 @@ def test_ids_refused() -> None:
 def test_ids_taken(object_id: str) -> None:
     """Any other id is taken."""
     _driver().check_object_id(object_id)
+
+
+def test_another_clusters_images_are_this_stores_where_they_have_moved_here() -> None:
+    """Pool and image of a URI then count; without the option it is refused."""
+    driver = _driver(former_places=["old", "older/images"])
+    driver._configured = types.SimpleNamespace(known_fsid="new", fsid="new")  # type: ignore[assignment]
+    for place, obeyed, held in (
+        ("new/images", True, True),
+        ("new/other", True, False),
+        ("old/images", True, True),
+        ("old/other", True, False),
+        ("older/images", True, True),
+        ("older/other", False, False),
+        ("else/images", False, False),
+    ):
+        location = driver.parse(f"rbd://{place}/a/snap")
+        assert driver.holds(location) is held
+        if obeyed:
+            assert driver._place(location)[1] == location
+            continue
+        with pytest.raises(BadStoreUri, match="fsid in former_places"):
+            driver.stat(location, context=None)
 
 
 def test_order() -> None:

@@ -51,6 +51,10 @@ class S3Server(Spoiled):
         """Forget everything."""
         super().reset()
         self.bucket = self._name
+        #: Another bucket, with the same objects.
+        self.twin = ""
+        #: What the server's URL has before the bucket.
+        self.path = ""
         self.objects: dict[str, Stored] = {}
         #: Uploads in parts that have not ended.
         self.uploads: dict[str, Started] = {}
@@ -86,9 +90,10 @@ class S3Server(Spoiled):
     def _answer(self, request: Request) -> Reply:
         path, _, query = request.target.partition("?")
         words = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
-        _, bucket, *rest = urllib.parse.unquote(path).split("/", 2)
+        path = urllib.parse.unquote(path).removeprefix(self.path)
+        _, bucket, *rest = path.split("/", 2)
         key = rest[0] if rest else ""
-        if bucket != self.bucket:
+        if bucket not in (self.bucket, self.twin):
             return refusal(404, "NoSuchBucket")
         if "versioning" in words:
             status = f"<Status>{self.versioning}</Status>" if self.versioning else ""

@@ -51,6 +51,46 @@ def test_only_the_stores_own_account_is_obeyed(
     assert not small.names
 
 
+def test_an_account_that_the_store_has_left_is_named_by_an_option(
+    small: SmallSwift, open_store: Callable[..., Store]
+) -> None:
+    """Its URIs mean the same container and object in the account that is configured now."""
+    store = open_store(**small.options(former_places=["https://old.example/v1/AUTH_gone"]))
+    store.add("id", [b"moved"])
+    uri = "swift+https://old.example/v1/AUTH_gone/glance/id"
+    assert _read(store, uri) == b"moved"
+    for other in (
+        "old.example/v1/AUTH_other",
+        "old.example/AUTH_gone",
+        "else.example/v1/AUTH_gone",
+    ):
+        with pytest.raises(BadStoreUri, match="list it in former_places"):
+            store.delete(f"swift+https://{other}/glance/id")
+    store.delete(uri)
+    assert not small.names
+
+
+def test_a_server_that_tenants_have_left_is_named_by_an_option(
+    small: SmallSwift, open_store: Callable[..., Store]
+) -> None:
+    """Account, container and object of a URI are those of the server that the catalog names."""
+    small.tokens.add("token-of-a-user")
+    url = f"{small.server.url}/v1/TEMP_other"
+    catalog = [{"type": "object-store", "endpoints": [{"publicURL": url}]}]
+    context = SimpleNamespace(
+        auth_token="token-of-a-user", project_id="p", user_id="u", service_catalog=catalog
+    )
+    small.containers.add("v1")
+    small.objects["v1/TEMP_other/glance_id/id"] = b"moved", {}
+    store = open_store(swift_store_multi_tenant=True, former_places=["old.example:8080"])
+    path = "v1/TEMP_other/glance_id/id"
+    assert _read(store, f"swift+https://old.example:8080/{path}", context=context) == b"moved"
+    with pytest.raises(BadStoreUri, match=r"list old\.example in former_places"):
+        store.stat(f"swift+https://old.example/{path}", context=context)
+    store.delete(f"swift+https://old.example:8080/{path}", context=context)
+    assert path not in small.objects
+
+
 @pytest.mark.parametrize("order", ["one:swift, many:swift", "many:swift, one:swift"])
 @pytest.mark.parametrize("endpoint", [False, True])
 def test_of_two_kinds_of_stores_the_right_one_is_asked(

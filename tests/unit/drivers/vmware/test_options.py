@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 
+from store_lib.driver import Incomplete
 from store_lib.drivers.vmware import VmwareDriver
 from store_lib.drivers.vmware.options import Place, parse_datastores, parse_directory
-from store_lib.exceptions import BadStoreConfiguration, DriverLoadFailure
+from store_lib.exceptions import (
+    BadStoreConfiguration,
+    BadStoreUri,
+    DriverLoadFailure,
+    Invalid,
+)
 from store_lib.options import StoreOptions
 
 GOOD: dict[str, Any] = {
@@ -158,3 +164,47 @@ def test_eventlet_is_not_brought_along() -> None:
         "assert not {'eventlet', 'oslo_service', 'oslo_vmware.api'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("host", "directory", "owned"),
+    [
+        ("vcenter.example.org", "openstack_glance", True),
+        ("VCENTER.example.org:443", "openstack_glance", True),
+        ("old.example.org:8443", "openstack_glance", True),
+        ("old.example.org", "openstack_glance", False),
+        ("other.example.org", "openstack_glance", False),
+        ("old.example.org:8443", "elsewhere", False),
+    ],
+)
+def test_uris_of_its_own_server_and_of_former_ones_are_the_stores(
+    host: str, directory: str, owned: bool
+) -> None:
+    """On whichever datastore, and in its own directory alone."""
+    driver = driver_for(former_places=["https://Old.example.org:8443/"])
+    driver._configure_offline()
+    uri = f"vsphere://{host}/folder/{directory}/id?dcPath=other&dsName=other"
+    assert driver.owns(driver.parse(uri)) is owned
+    if not owned:
+        with pytest.raises(BadStoreUri, match="Nothing is asked of other servers"):
+            driver.stat(driver.parse(uri), context=None)
+
+
+UPLOAD = f"store_lib-upload-{'a' * 32}-id"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "vcenter.example.org/folder/openstack_glance/id",
+        f"vcenter.example.org/folder/elsewhere/{UPLOAD}",
+        f"other.example.org/folder/openstack_glance/{UPLOAD}",
+    ],
+)
+def test_only_an_uploads_file_is_discarded(file: str) -> None:
+    """Not an object, and nothing of another place."""
+    driver = driver_for()
+    driver._configure_offline()
+    key = f"vsphere://{file}?dcPath=dc&dsName=ds"
+    with pytest.raises(Invalid, match="Expected the key of an upload of store vm"):
+        driver.discard(Incomplete(key, "id", 1, 0.0), context=None)
