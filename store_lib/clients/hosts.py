@@ -1,10 +1,16 @@
 """Hosts with ports as they stand in URIs and options, taken apart strictly."""
 
+import contextlib
 import ipaddress
 import re
+from urllib.parse import urlsplit
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+
+
+#: Characters of a URL that are looked at.
+_LONGEST_URL = 8192
 
 
 def is_host_name(text: str) -> bool:
@@ -48,3 +54,13 @@ def join_host(host: str, port: int, default_port: int) -> str:
     """Put a host and its port together again, the default port left out."""
     shown = f"[{host}]" if ":" in host else host
     return shown if port == default_port else f"{shown}:{port}"
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a redirect's target for a message, and nothing else of it."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url[:_LONGEST_URL])
+        if parts.hostname:
+            port = f":{parts.port}" if parts.port else ""
+            return f"{parts.scheme or 'http'}://{ascii(parts.hostname)[1:-1]}{port}"
+    return "another address of the same host"

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from store_lib.clients.answers import retry_after
 from store_lib.clients.decoding import decoding, entries, text, url
+from store_lib.clients.network_errors import tls_failure
 from store_lib.clients.process import PerProcess
 from store_lib.exceptions import (
     AuthorizationFailure,
@@ -208,10 +209,10 @@ def _translated(error: Any, credentials: Credentials) -> StoreError:
     where = f"Keystone at {credentials.auth_url}"
     status = getattr(error, "http_status", None)
     if isinstance(error, exceptions.SSLError):
+        # What went wrong is what this was raised for, while it was handled.
+        told = tls_failure(error.__context__ or error, where, "the store's file of authorities")
         return RemoteServiceUnavailable(
-            f"No verified TLS connection to {where}. Configure the file of its authority, or mend "
-            "its certificate.",
-            status=ErrorStatus.PERMANENT,
+            told or f"No verified TLS connection to {where}.", status=ErrorStatus.PERMANENT
         )
     if isinstance(error, exceptions.ConnectionError) or status in (408, 429) or (status or 0) > 499:
         told = f"it answered {status}" if status else type(error).__name__

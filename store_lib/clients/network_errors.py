@@ -15,6 +15,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 from urllib3.response import BaseHTTPResponse
+from urllib3.util.ssl_match_hostname import CertificateError
 
 from store_lib.clients._urllib3 import BadAnswer, HeadTimeout
 from store_lib.exceptions import (
@@ -35,6 +36,9 @@ _READ = 16384
 # These end a handshake from outside; all other TLS errors come again.
 _CUT_TLS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
+# OpenSSL's codes for a certificate of another host name, or of another address.
+_OTHER_NAME = (62, 64)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Server:
@@ -51,22 +55,36 @@ class Server:
 def unreachable(error: Exception, server: Server) -> StoreError:
     """Return the library's error for one raised while a request was made."""
     causes = list(causes_of(error))
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return RemoteServiceUnavailable(
-                f"TLS verification of {server.base} failed: {cause.verify_message}. Give the "
-                f"server's authority in {server.authorities}, or mend its certificate.",
-                status=ErrorStatus.PERMANENT,
-            )
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _CUT_TLS):
-            return RemoteServiceUnavailable(
-                f"No TLS connection to {server.base}: {cause.reason or 'handshake failed'}. "
-                "Check that the server speaks TLS there.",
-                status=ErrorStatus.PERMANENT,
-            )
+    failure = tls_failure(error, server.base, server.authorities)
+    if failure is not None:
+        return RemoteServiceUnavailable(failure, status=ErrorStatus.PERMANENT)
     if any(isinstance(cause, (LocationParseError, InvalidHeader)) for cause in causes):
         return BackendException(f"The answer of {server.base} cannot be used: {causes[-1]}")
     return RemoteServiceUnavailable(f"No answer from {server.base}: {_reason(causes, server)}.")
+
+
+def tls_failure(error: BaseException, server: str, authorities: str) -> str | None:
+    """Tell why no TLS connection can be made, and what to do; ``None`` for other errors.
+
+    :param authorities: the option with the file of authorities
+    """
+    for cause in causes_of(error):
+        if isinstance(cause, ssl.SSLCertVerificationError | CertificateError):
+            # urllib3's own error comes where it, and not OpenSSL, compares the names.
+            other_name = getattr(cause, "verify_code", None) in (None, *_OTHER_NAME)
+            reason = ascii(getattr(cause, "verify_message", None) or str(cause))[1:-1]
+            advice = (
+                "Ask the server by a name that its certificate has, or give it one for this name."
+                if other_name
+                else f"Give the server's authority in {authorities}, or mend its certificate."
+            )
+            return f"TLS verification of {server} failed: {reason[:_QUOTED].rstrip('.')}. {advice}"
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _CUT_TLS):
+            return (
+                f"No TLS connection to {server}: {cause.reason or 'handshake failed'}. "
+                "Check that the server speaks TLS there."
+            )
+    return None
 
 
 def cut(error: Exception | None, server: Server, got: int) -> RemoteServiceUnavailable:

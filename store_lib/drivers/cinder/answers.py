@@ -5,13 +5,14 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from cinderclient.exceptions import ClientException
 from keystoneauth1 import exceptions as keystone_errors
 from keystoneauth1.adapter import Adapter
 
 from store_lib.clients.answers import retry_after, seconds_of
+from store_lib.clients.hosts import origin_of
+from store_lib.clients.network_errors import tls_failure
 from store_lib.drivers.cinder.errors import quoted
 from store_lib.exceptions import (
     AuthorizationFailure,
@@ -24,9 +25,6 @@ from store_lib.exceptions import (
     StorageFull,
     StoreError,
 )
-
-#: Characters of a URL that are looked at.
-_LONGEST_URL = 8192
 
 #: What comes of taking apart an answer that is not what Cinder answers.
 _NO_ANSWER = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
@@ -54,7 +52,7 @@ class Answers(Adapter):
         if 300 <= answer.status_code < 400:
             raise BackendException(
                 f"Expected Cinder's answer, got a redirect ({answer.status_code}) to "
-                f"{_origin(answer.headers.get('Location', ''))}, which the token is not sent to. "
+                f"{origin_of(answer.headers.get('Location', ''))}, which the token is not sent to. "
                 "Give Cinder's own address in the catalog or in cinder_endpoint_template."
             )
         date = seconds_of(answer.headers.get("Date"))
@@ -96,16 +94,6 @@ class Answers(Adapter):
             ) from error
 
 
-def _origin(url: str) -> str:
-    """Return scheme, host and port of a URL, without whatever else may stand in it."""
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(url[:_LONGEST_URL])
-        if parts.hostname:
-            port = f":{parts.port}" if parts.port else ""
-            return f"{parts.scheme or 'http'}://{ascii(parts.hostname)[1:-1]}{port}"
-    return "another address of the same host"
-
-
 def _refused(error: ClientException, doing: str, later: float | None) -> StoreError:
     code = error.code
     text = f"Cinder was asked to {doing} and answered {code}: {quoted(error.message)}"
@@ -125,9 +113,10 @@ def _refused(error: ClientException, doing: str, later: float | None) -> StoreEr
 def _unreachable(error: keystone_errors.ClientException, doing: str) -> StoreError:
     told = type(error).__name__
     if isinstance(error, keystone_errors.SSLError):
+        # What went wrong is what this was raised for, while it was handled.
+        why = tls_failure(error.__context__ or error, "Cinder", "cinder_ca_certificates_file")
         return RemoteServiceUnavailable(
-            f"Cinder could not be asked to {doing}: no verified TLS connection. Give its "
-            "authority in cinder_ca_certificates_file, or mend its certificate.",
+            f"Cinder could not be asked to {doing}: {why or 'no verified TLS connection.'}",
             status=ErrorStatus.PERMANENT,
         )
     if isinstance(error, keystone_errors.ConnectionError):

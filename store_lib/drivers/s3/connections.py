@@ -12,6 +12,7 @@ from botocore.utils import parse_timestamp
 from urllib3.response import BaseHTTPResponse
 
 from store_lib.clients._urllib3 import Bounded, BoundedPool, Response
+from store_lib.drivers.s3.errors import region_of
 
 #: Seconds for which a server may be silent before a body is sent that it was asked about.
 _PATIENCE = 1.0
@@ -45,8 +46,12 @@ class _Pool(BoundedPool, AWSHTTPConnectionPool):  # type: ignore[misc]
     ConnectionCls = _Connection
 
     def urlopen(self, *args: Any, **kwargs: Any) -> BaseHTTPResponse:
-        """Send a request; an answer that ends early is an error, where botocore believes it."""
+        """Send a request; an answer that ends early is an error, where botocore believes it.
+
+        Redirects are not followed, as botocore means it; but urllib3 fails on the way to that.
+        """
         kwargs["enforce_content_length"] = True
+        kwargs["redirect"] = False
         response: BaseHTTPResponse = super().urlopen(*args, **kwargs)
         return response
 
@@ -63,6 +68,7 @@ def settle(client: Any) -> None:
     assert session._manager.pool_classes_by_scheme["https"] is _TlsPool
     client.meta.events.register_last("before-call.s3", _send_small_at_once)
     client.meta.events.register_first("before-parse.s3", _leave_out_nonsense)
+    client.meta.events.register_first("needs-retry.s3", _follow_a_region_once)
 
 
 def _send_small_at_once(params: Any, **_: Any) -> None:
@@ -71,6 +77,13 @@ def _send_small_at_once(params: Any, **_: Any) -> None:
     length = str(headers.get("Content-Length", ""))
     if length.isdecimal() and int(length) <= _SMALL:
         headers.pop("Expect", None)
+
+
+def _follow_a_region_once(request_dict: Any, response: Any, **_: Any) -> None:
+    """Have a request that went to the wrong region made again only where the answer names the right
+    one: botocore would ask for it by further requests, each of which can be sent elsewhere, too."""
+    if response is not None and region_of(response[1]) is None:
+        request_dict["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _leave_out_nonsense(response_dict: Any, **_: Any) -> None:

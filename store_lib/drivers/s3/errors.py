@@ -1,11 +1,15 @@
 """What boto3 raises, as the library's errors."""
 
+import http.client
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from urllib3 import HTTPHeaderDict
+from urllib3.exceptions import HTTPError
 
 from store_lib.clients.answers import retry_after
+from store_lib.clients.hosts import origin_of
 from store_lib.clients.network_errors import BUSY, Server, unreachable
 from store_lib.exceptions import (
     AuthorizationFailure,
@@ -105,6 +109,7 @@ _RIGHTS = {
 _REGION_CODES = frozenset(
     {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
 )
+_REGION = re.compile(r"[a-z0-9-]{1,63}")
 _CREDENTIAL_ERRORS = frozenset(
     {
         "CredentialRetrievalError",
@@ -137,7 +142,11 @@ def translate(error: Exception, endpoint: str, asked: str) -> StoreError:
             f"No credentials for {endpoint}: {error}. Set s3_store_access_key and "
             "s3_store_secret_key, or see that boto3 finds some."
         )
-    if kinds & {
+    # botocore's name for whatever is raised while a request is made.
+    unknown = type(error).__name__ == "HTTPClientError" and not isinstance(
+        cause, OSError | HTTPError | http.client.HTTPException
+    )
+    if not unknown and kinds & {
         "HTTPClientError",
         "ConnectionError",
         "OSError",
@@ -156,7 +165,8 @@ def translate(error: Exception, endpoint: str, asked: str) -> StoreError:
             "server, and what is between."
         )
     return BackendException(
-        f"{asked} at {endpoint} failed in boto3: {type(error).__name__}: {redact_uri(str(error))}"
+        f"{asked} at {endpoint} failed in boto3: {type(cause).__name__}: "
+        f"{redact_uri(hide(str(cause), ()))}"
     )
 
 
@@ -191,10 +201,20 @@ def _refused(response: dict[str, Any], endpoint: str, asked: str) -> StoreError:
         return NotFound(told)
     if code == "InvalidLocationConstraint":
         return UnknownRegion(f"{told} Set s3_store_region_name to a region of this server.")
-    if code in _REGION_CODES or status == 301:
-        region = facts.get("HTTPHeaders", {}).get("x-amz-bucket-region")
-        named = f" to {region}" if region else ""
-        return BackendException(f"{told} Set s3_store_region_name{named}, and s3_store_host to it.")
+    region = region_of(response)
+    if code in _REGION_CODES or status == 301 or (code == str(status) == "400" and region):
+        named = f" to {region}, the bucket's region" if region else " to the bucket's region"
+        return BackendException(
+            f"{told} Set s3_store_region_name{named}, and s3_store_host to a name of the server "
+            "there."
+        )
+    if 300 <= status < 400:
+        target = facts.get("HTTPHeaders", {}).get("location")
+        leads = f" This one leads to {origin_of(target)}." if target else ""
+        return BackendException(
+            f"{told} Redirects are not followed.{leads} Set s3_store_host to the server that is "
+            "meant."
+        )
     if code in _KEY_CODES:
         return InvalidObjectId(f"{told} The server cannot hold a key like this: use a shorter id.")
     if status == 400 and _CHECKSUM_WANTED.search(f"{code} {response['Error'].get('Message')}"):
@@ -213,6 +233,15 @@ def _refused(response: dict[str, Any], endpoint: str, asked: str) -> StoreError:
         right = _RIGHTS.get(asked.partition(" ")[0], "s3:PutObject")
         return Forbidden(f"{told} See that the policies of user and bucket allow {right}. {_KEYS}.")
     return BackendException(told)
+
+
+def region_of(answer: Mapping[str, Any]) -> str | None:
+    """Return the bucket's region where an answer of a server names it, ``None`` elsewhere."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    for named in (headers.get("x-amz-bucket-region"), answer.get("Error", {}).get("Region")):
+        if isinstance(named, str) and _REGION.fullmatch(named):
+            return named
+    return None
 
 
 def _answer(response: dict[str, Any], code: str, status: int) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -182,7 +183,26 @@ def test_a_server_that_is_not_trusted(server: ScriptedServer) -> None:
     trustme.CA().issue_cert("localhost").configure_cert(context)
     with ScriptedServer(Tokens(), tls=context, name="localhost") as secure:
         login = KeystoneLogin(_credentials(secure.url), Connecting())
-        with pytest.raises(RemoteServiceUnavailable, match="TLS") as caught:
+        with pytest.raises(RemoteServiceUnavailable, match=r"self.signed|unable to get") as caught:
+            login.token()
+        login.close()
+    assert caught.value.status is ErrorStatus.PERMANENT
+
+
+def test_a_certificate_of_another_host_is_told(tmp_path: Path) -> None:
+    """Why the connection was refused is said, and not tried again."""
+    import ssl
+
+    import trustme
+
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("other.example").configure_cert(context)
+    authority.cert_pem.write_to_path(str(file := tmp_path / "ca.pem"))
+    with ScriptedServer(Tokens(), tls=context, name="localhost") as secure:
+        login = KeystoneLogin(_credentials(secure.url), Connecting(verify=str(file)))
+        with pytest.raises(
+            RemoteServiceUnavailable, match=r"Keystone at https.*localhost.*by a name that its"
+        ) as caught:
             login.token()
         login.close()
     assert caught.value.status is ErrorStatus.PERMANENT

@@ -213,6 +213,12 @@ def test_certificates_are_verified(tmp_path: pathlib.Path) -> None:
         with pytest.raises(RemoteServiceUnavailable, match="cinder_ca_certificates_file") as caught:
             ask()
         assert caught.value.status is ErrorStatus.PERMANENT
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("other.example").configure_cert(context)
+    with ScriptedServer(lambda _: Reply(404), tls=context, name="localhost") as server:
+        with pytest.raises(RemoteServiceUnavailable, match="by a name that its cert") as caught:
+            ask(cinder_ca_certificates_file=str(file))
+        assert caught.value.status is ErrorStatus.PERMANENT
 
 
 def _asked_once(server: ScriptedServer, **values: Any) -> StoreError:
