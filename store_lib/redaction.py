@@ -32,6 +32,15 @@ _SHORTEST = 4
 _VALUE_END = re.compile(r"[#'\"<>]")
 
 
+class Secret(str):
+    """A password, a token or a login, which is not shown by what shows a frame's variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(HIDDEN)
+
+
 def redact_uri(text: str, *, cut: bool = False) -> str:
     """Return ``text`` with the credentials of every URI in it replaced by ``***``.
 

@@ -4,14 +4,15 @@ Each function takes one value and returns it checked, else raises :class:`Unexpe
 :func:`decoding` makes one documented error of that and of whatever else goes wrong there.
 """
 
-import contextlib
 import datetime
+import functools
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from store_lib.clients.library_calls import library_call
 from store_lib.exceptions import BackendException, StoreError
 from store_lib.redaction import hide, redact_uri
 
@@ -23,6 +24,8 @@ _LONGEST = 64
 #: within the first is whole within the second.
 _SHOWN, _READ = 200, 16384
 
+_ADVICE = "Check the address, and what is between."
+
 
 class Unexpected(ValueError):
     """A value is not what was expected."""
@@ -33,34 +36,44 @@ class Unexpected(ValueError):
         self.got = got
 
 
-@contextlib.contextmanager
 def decoding(
     what: str,
     *,
     secrets: Collection[str] = (),
     raising: type[StoreError] = BackendException,
-    advice: str = "Check the address, and what is between.",
-) -> Iterator[None]:
-    """Take an answer apart within the block: whatever goes wrong there is the answer's fault.
+    advice: str = _ADVICE,
+) -> library_call:
+    """Take an answer apart within a block: whatever goes wrong there is the answer's fault.
 
     :param what: what was expected, and from whom
     :param secrets: what was sent, which the answer may quote and no message may show
     :param raising: what is raised where the answer is something else
     :param advice: what to do about it
-    :raises BackendException: the answer is something else, unless ``raising`` says otherwise
     """
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:
-        told = f"got something else ({type(error).__name__})"
-        if isinstance(error, Unexpected):
-            told = f"got {shown(error.got, secrets)} where {error.expected} belongs"
-        elif isinstance(error, KeyError) and error.args:
-            told = f"got none with {shown(error.args[0], secrets)} in it"
-        # Not chained: the frames below may hold what was sent, with its secrets.
-        raise raising(f"Expected {what}, {told}. {advice}") from None
+    meaning = functools.partial(
+        malformed, what=what, secrets=secrets, raising=raising, advice=advice
+    )
+    return library_call(meaning, kept=())
+
+
+def malformed(
+    error: Exception,
+    what: str,
+    *,
+    secrets: Collection[str] = (),
+    raising: type[StoreError] = BackendException,
+    advice: str = _ADVICE,
+) -> StoreError:
+    """Return the error for an answer that is something else; the parameters are as above.
+
+    :param error: what went wrong when it was taken apart
+    """
+    told = f"got something else ({type(error).__name__})"
+    if isinstance(error, Unexpected):
+        told = f"got {shown(error.got, secrets)} where {error.expected} belongs"
+    elif isinstance(error, KeyError) and error.args:
+        told = f"got none with {shown(error.args[0], secrets)} in it"
+    return raising(f"Expected {what}, {told}. {advice}")
 
 
 def shown(value: Any, secrets: Collection[str] = ()) -> str:
@@ -103,6 +116,14 @@ def text(value: Any) -> str:
     except UnicodeError:
         pass
     raise Unexpected("a string", value)
+
+
+def maybe_text(value: Any) -> str | None:
+    """Return a string, or ``None`` as it is.
+
+    :raises Unexpected: it is neither
+    """
+    return None if value is None else text(value)
 
 
 def flag(value: Any) -> bool:

@@ -1,13 +1,13 @@
 """A login to Keystone that a driver keeps: one token for each process, renewed before it ends."""
 
-import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from store_lib.clients.answers import retry_after
-from store_lib.clients.decoding import decoding, entries, text, url
+from store_lib.clients.decoding import decoding, entries, json_of, malformed, text, url
+from store_lib.clients.library_calls import library_call
 from store_lib.clients.network_errors import tls_failure
 from store_lib.clients.process import PerProcess
 from store_lib.exceptions import (
@@ -20,6 +20,7 @@ from store_lib.exceptions import (
     RemoteServiceUnavailable,
     StoreError,
 )
+from store_lib.redaction import Secret
 
 T = TypeVar("T")
 
@@ -42,6 +43,16 @@ class Credentials:
     application_credential_secret: str | None = dataclasses.field(default=None, repr=False)
     #: Act for the user who made this trust; no project is told then.
     trust_id: str | None = None
+
+    @property
+    def secrets(self) -> list[str]:
+        """What no message may show."""
+        return [each for each in (self.password, self.application_credential_secret) if each]
+
+    @property
+    def where(self) -> str:
+        """Where the login is, for messages."""
+        return f"Keystone at {self.auth_url}"
 
     @property
     def who(self) -> str:
@@ -125,7 +136,7 @@ class KeystoneLogin:
         """
         held = self._held.get()
         with self._errors():
-            return text(held.plugin.get_token(held.session))
+            return Secret(text(held.plugin.get_token(held.session)))
 
     def renew(self, stale: str) -> None:
         """Have the next :meth:`token` get a new one, if ``stale`` is still the one in use."""
@@ -147,7 +158,9 @@ class KeystoneLogin:
         held = self._held.get()
         with self._errors():
             catalog = held.plugin.get_access(held.session).service_catalog.catalog
-            return find_endpoint(catalog, service, interface, region, name)
+            return find_endpoint(
+                catalog, service, interface, region, name, secrets=self.credentials.secrets
+            )
 
     def user_id(self) -> str:
         """Return the id of the user who logs in."""
@@ -178,11 +191,11 @@ class KeystoneLogin:
         root = self.credentials.auth_url.rstrip("/")
         root = root if root.endswith("/v3") else f"{root}/v3"
         headers = {"X-Auth-Token": token, "X-Subject-Token": token}
-        with self._errors():
+        with self._errors(token):
             reply = self.session.request(
                 root + path, method, json=body, headers=headers, authenticated=False
             )
-            return decode(reply.json() if reply.content else None)
+            return decode(json_of(reply.content) if reply.content else None)
 
     def close(self) -> None:
         """Close this process's connections."""
@@ -190,23 +203,29 @@ class KeystoneLogin:
         if held is not None:
             held.session.close()
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, *sent: str) -> library_call:
+        """Turn what goes wrong in a block that asks Keystone into our errors.
+
+        :param sent: secrets of the request besides those of the login
+        """
         from keystoneauth1.exceptions import ClientException
 
-        where = f"Keystone at {self.credentials.auth_url}"
-        with decoding(f"a token, a catalog or a trust from {where}, whose address ends with /v3"):
-            try:
-                yield
-            except ClientException as error:
-                raise _translated(error, self.credentials) from error
+        ours = self.credentials
+
+        def meaning(error: Exception) -> StoreError:
+            if isinstance(error, ClientException):
+                return _translated(error, ours)
+            what = f"a token, a catalog or a trust from {ours.where}, whose address ends with /v3"
+            return malformed(error, what, secrets=[*sent, *ours.secrets])
+
+        return library_call(meaning, kept=(ClientException,))
 
 
 def _translated(error: Any, credentials: Credentials) -> StoreError:
     """Return the library's error for one of keystoneauth's."""
     from keystoneauth1 import exceptions
 
-    where = f"Keystone at {credentials.auth_url}"
+    where = credentials.where
     status = getattr(error, "http_status", None)
     if isinstance(error, exceptions.SSLError):
         # What went wrong is what this was raised for, while it was handled.
@@ -240,14 +259,22 @@ def find_endpoint(
     interface: str,
     region: str | None,
     name: str | None = None,
+    *,
+    secrets: Collection[str] = (),
 ) -> str:
     """Return a service's URL from a catalog of either form, v2 or v3.
 
     :param name: the service's, where its type alone does not tell
+    :param secrets: what was sent for it, which it may quote
     :raises BadStoreConfiguration: there is none, or the catalog is malformed
     """
     kind = interface.removesuffix("URL")
-    try:
+    with decoding(
+        f"a catalog of services with URLs of endpoints for {service}",
+        secrets=secrets,
+        raising=BadStoreConfiguration,
+        advice="Check the service's endpoints in Keystone, or configure the endpoint itself.",
+    ):
         for each in entries(catalog):
             if each.get("type") != service or name not in (None, each.get("name")):
                 continue
@@ -261,11 +288,6 @@ def find_endpoint(
                     found = endpoint.get(f"{kind}URL")
                 if found:
                     return url(found)
-    except ValueError as error:
-        raise BadStoreConfiguration(
-            f"Expected a catalog of services with URLs of endpoints for {service}, got a malformed "
-            "one. Check the service's endpoints in Keystone, or configure the endpoint itself."
-        ) from error
     where = f" in region {region}" if region else ""
     raise BadStoreConfiguration(
         f"Expected a {kind} endpoint of a service of type {service}{where} in Keystone's catalog, "
@@ -282,16 +304,20 @@ class ContextLogin:
     """
 
     def __init__(self, context: Any) -> None:
-        self._token: str | None = getattr(context, "auth_token", None)
+        self._token = Secret(getattr(context, "auth_token", None) or "")
         self._catalog = getattr(context, "service_catalog", None)
         if not self._token:
             raise NotAuthenticated(
                 "Expected a request context with a token (auth_token), got one without."
             )
+        if not (self._token.isascii() and self._token.isprintable()):
+            raise NotAuthenticated(
+                "Expected a request context with a token (auth_token) of ASCII letters, digits and "
+                "signs, got one with other characters."
+            )
 
     def token(self) -> str:
         """Return the token."""
-        assert self._token is not None
         return self._token
 
     def renew(self, stale: str) -> None:
@@ -315,4 +341,4 @@ class ContextLogin:
                 "Expected a request context with a service_catalog, got one without. Configure "
                 "the endpoint itself, or have the service pass the catalog on."
             )
-        return find_endpoint(self._catalog, service, interface, region, name)
+        return find_endpoint(self._catalog, service, interface, region, name, secrets=[self._token])

@@ -1,6 +1,7 @@
 """What went wrong on the wire, as the library's errors."""
 
 import dataclasses
+import functools
 import http.client
 import ssl
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from store_lib.clients._urllib3 import BadAnswer, HeadTimeout
+from store_lib.clients.library_calls import library_call
 from store_lib.exceptions import (
     BackendException,
     ErrorStatus,
@@ -50,6 +52,31 @@ class Server:
     authorities: str
     connect_timeout: str
     read_timeout: str
+
+
+#: What urllib3 and what is below it raise by themselves.
+OWN = (HTTPError, OSError, http.client.HTTPException)
+
+
+def requesting(server: Server, body: object = None) -> library_call:
+    """Turn what goes wrong in a block that makes a request, or reads an answer, into our errors.
+
+    :param body: what the request sends; an error that it raises passes as it is
+    """
+    return library_call(functools.partial(failed, server=server, body=body), kept=OWN)
+
+
+def failed(error: Exception, server: Server, body: object = None) -> StoreError | None:
+    """Return the library's error for whatever went wrong in such a block."""
+    if isinstance(error, OWN):
+        return unreachable(error, server)
+    if body is not None and not isinstance(body, bytes):
+        return None
+    # Its text may hold anything, such as a header that cannot be sent.
+    return BackendException(
+        f"A request to {server.base} could not be made, or its answer could not be read "
+        f"({type(error).__name__}). Check what was asked for, and what is between."
+    )
 
 
 def unreachable(error: Exception, server: Server) -> StoreError:

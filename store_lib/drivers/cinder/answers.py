@@ -1,17 +1,18 @@
 """What Cinder and Keystone answer: heads, and refusals and silence as the library's errors."""
 
-import contextlib
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from cinderclient.exceptions import ClientException
 from keystoneauth1 import exceptions as keystone_errors
 from keystoneauth1.adapter import Adapter
 
 from store_lib.clients.answers import retry_after, seconds_of
+from store_lib.clients.decoding import malformed
 from store_lib.clients.hosts import origin_of
+from store_lib.clients.library_calls import library_call
 from store_lib.clients.network_errors import tls_failure
 from store_lib.drivers.cinder.errors import quoted
 from store_lib.exceptions import (
@@ -26,8 +27,8 @@ from store_lib.exceptions import (
     StoreError,
 )
 
-#: What comes of taking apart an answer that is not what Cinder answers.
-_NO_ANSWER = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+#: What the client raises by itself.
+_OWN = (ClientException, keystone_errors.ClientException)
 
 
 class Answers(Adapter):
@@ -43,11 +44,19 @@ class Answers(Adapter):
         self._shown: tuple[float, float] | None = None
 
     def request(self, url: str, method: str, **options: Any) -> Any:
-        """Make a request, as the session does, but follow no redirect: the token would go along.
+        """Make a request, as the session does, but to Cinder alone: the token goes along.
 
-        :raises BackendException: the answer is a redirect
+        :raises BackendException: the answer is a redirect, or a page's link to the next one leads
+            to another server
         """
         self._last.retry_after = None
+        endpoint = options.get("endpoint_override") or url
+        if "://" in url and _server_of(url) != _server_of(endpoint):
+            raise BackendException(
+                f"Cinder at {origin_of(endpoint)} says that a list goes on at {origin_of(url)}, "
+                "which the token is not sent to. Set public_endpoint in Cinder's configuration to "
+                "the address by which it is asked."
+            )
         answer = super().request(url, method, **{**options, "redirect": False})
         if 300 <= answer.status_code < 400:
             raise BackendException(
@@ -73,25 +82,36 @@ class Answers(Adapter):
         date, then = self._shown
         return date + time.monotonic() - then
 
-    @contextlib.contextmanager
-    def to(self, doing: str) -> Iterator[None]:
+    def to(self, doing: str) -> library_call:
         """Turn what goes wrong in a block that asks Cinder for something into our errors.
 
         :param doing: what is asked for, as in ``"create a volume"``
         """
         self._last.retry_after = None
-        try:
-            yield
-        except ClientException as error:
-            raise _refused(error, doing, self._last.retry_after) from error
-        except keystone_errors.ClientException as error:
-            raise _unreachable(error, doing) from error
-        except _NO_ANSWER as error:
-            raise RemoteServiceUnavailable(
-                f"Cinder was asked to {doing}, and what came is no answer of Cinder's "
-                f"({type(error).__name__}). Check that cinder_catalog_info or "
-                "cinder_endpoint_template leads to Cinder and not to a proxy's error page."
-            ) from error
+
+        def meaning(error: Exception) -> StoreError:
+            if isinstance(error, ClientException):
+                return _refused(error, doing, self._last.retry_after)
+            if isinstance(error, keystone_errors.ClientException):
+                return _unreachable(error, doing)
+            return malformed(
+                error,
+                f"an answer of Cinder's, which was asked to {doing}",
+                raising=RemoteServiceUnavailable,
+                advice="Check that cinder_catalog_info or cinder_endpoint_template leads to Cinder "
+                "and not to a proxy's error page.",
+            )
+
+        return library_call(meaning, kept=_OWN)
+
+
+def _server_of(url: str) -> tuple[str, str | None, int | None] | None:
+    """Return scheme, host and port of a URL; ``None`` where it is malformed."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        return None
 
 
 def _refused(error: ClientException, doing: str, later: float | None) -> StoreError:

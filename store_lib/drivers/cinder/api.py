@@ -9,6 +9,7 @@ from typing import Any
 
 from cinderclient import client as cinderclient
 
+from store_lib.clients.decoding import text
 from store_lib.driver import Repeater
 from store_lib.drivers.cinder.answers import Answers
 from store_lib.drivers.cinder.errors import is_refusal
@@ -182,13 +183,13 @@ class Cinder:
                 volume_id, name=name, description=None, metadata=dict(metadata)
             )
 
-    def describe(self, volume_id: str, text: str) -> None:
+    def describe(self, volume_id: str, words: str) -> None:
         """Give a volume another description, and with it a new ``updated_at``.
 
         Metadata would not do: Cinder does not count them as a change of the volume.
         """
         with self._answers.to(f"describe volume {volume_id}"):
-            self._client.volumes.update(volume_id, description=text)
+            self._client.volumes.update(volume_id, description=words)
 
     def protect(self, volume_id: str) -> None:
         """Let a volume be attached for reading only."""
@@ -239,8 +240,8 @@ class Cinder:
             nonlocal refusal, status
             try:
                 with self._answers.to(f"attach volume {volume_id}"):
-                    made: str = self._client.attachments.create(volume_id, None, mode=mode)["id"]
-                    return made
+                    made = self._client.attachments.create(volume_id, None, mode=mode)
+                    return text(made["id"])
             except StoreError as error:
                 if not is_refusal(error):
                     raise
@@ -305,16 +306,16 @@ class Cinder:
     def has_type(self, name: str) -> bool:
         """Tell whether there is a volume type of this name, for this user."""
         with self._answers.to("list the volume types"):
-            return any(each.name == name for each in self._client.volume_types.list(is_public=None))
+            found = self._client.volume_types.list(is_public=None)
+            return name in [text(each.name) for each in found]
 
     def default_type(self) -> str | None:
         """Return the name of the type that volumes get when none is named."""
         try:
             with self._answers.to("tell the default volume type"):
-                found: str = self._client.volume_types.default().name
+                return text(self._client.volume_types.default().name)
         except NotFound:
             return None
-        return found
 
 
 #: What is to be done about a volume that stays in a state.

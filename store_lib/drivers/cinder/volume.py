@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
+
+from store_lib.clients.decoding import entries, fields, flag, maybe_text, moment, size, text
 
 GIB = 1024**3
 
@@ -41,22 +42,21 @@ class Volume:
     def of(cls, found: Any) -> "Volume":
         """Take over what cinderclient has.
 
-        :raises ValueError: it is not Cinder's description of a volume
+        :raises Unexpected: it is not Cinder's description of a volume
         """
-        if not isinstance(found.size, int) or not 0 <= found.size < _LARGEST:
-            raise ValueError("the size of a volume is a number of GiB")
-        changed = getattr(found, "updated_at", None) or getattr(found, "created_at", None)
+        told = fields(found.to_dict())
+        metadata = fields(told.get("metadata") or {})
         return cls(
-            id=str(found.id),
-            name=str(getattr(found, "name", None) or ""),
-            status=str(found.status),
-            size=found.size * GIB,
-            metadata={str(name): str(value) for name, value in found.metadata.items()},
-            volume_type=getattr(found, "volume_type", None),
-            multiattach=bool(getattr(found, "multiattach", False)),
-            encrypted=bool(getattr(found, "encrypted", False)),
-            attached=tuple(Attached.of(each) for each in found.attachments),
-            updated=_seconds(changed),
+            id=text(told["id"]),
+            name=maybe_text(told.get("name")) or "",
+            status=text(told["status"]),
+            size=size(told["size"], "GiB", _LARGEST) * GIB,
+            metadata={text(name): maybe_text(value) or "" for name, value in metadata.items()},
+            volume_type=maybe_text(told.get("volume_type")),
+            multiattach=flag(told.get("multiattach", False)),
+            encrypted=flag(told.get("encrypted", False)),
+            attached=tuple(Attached.of(each) for each in entries(told["attachments"])),
+            updated=_seconds(told.get("updated_at") or told.get("created_at")),
         )
 
 
@@ -71,9 +71,16 @@ class Attached:
     device: str | None
 
     @classmethod
-    def of(cls, found: Any) -> "Attached":
-        """Take over one of a volume's attachments."""
-        return cls(str(found.get("attachment_id")), found.get("host_name"), found.get("device"))
+    def of(cls, told: Mapping[str, Any]) -> "Attached":
+        """Take over one of a volume's attachments.
+
+        :raises Unexpected: it is not Cinder's description of one
+        """
+        return cls(
+            text(told["attachment_id"]),
+            maybe_text(told.get("host_name")),
+            maybe_text(told.get("device")),
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,21 +99,19 @@ class Grant:
 
     @classmethod
     def of(cls, found: Any) -> "Grant":
-        """Take over what cinderclient has."""
+        """Take over what cinderclient has.
+
+        :raises Unexpected: it is not Cinder's description of an attachment
+        """
+        told = fields(found.to_dict())
         return cls(
-            str(found.id),
-            str(found.status),
-            getattr(found, "instance", None) or None,
-            _seconds(getattr(found, "attached_at", None)),
-            dict(getattr(found, "connection_info", None) or {}),
+            text(told["id"]),
+            text(told["status"]),
+            maybe_text(told.get("instance")) or None,
+            _seconds(told.get("attached_at")),
+            dict(fields(told.get("connection_info") or {})),
         )
 
 
-def _seconds(text: Any) -> float | None:
-    if not isinstance(text, str):
-        return None
-    try:
-        told = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+def _seconds(told: Any) -> float | None:
+    return moment(told) if told else None

@@ -6,13 +6,12 @@ import logging
 from collections.abc import Mapping
 from urllib.parse import urljoin
 
-from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
 from store_lib.drivers.http.addresses import AddressRules
 from store_lib.drivers.http.connection import Connections
-from store_lib.drivers.http.errors import refused, server_of, unreachable
+from store_lib.drivers.http.errors import refused, requesting, server_of
 from store_lib.drivers.http.location import HttpLocation
 from store_lib.exceptions import BackendException, BadStoreUri, MaxRedirectsExceeded, StoreError
 from store_lib.head_limit import head_limit, limited_heads
@@ -76,7 +75,7 @@ class Client:
         sent = {"Accept-Encoding": "identity", "User-Agent": "store_lib", **headers}
         if first.authorization is not None and place.origin == first.origin:
             sent["Authorization"] = first.authorization
-        try:
+        with requesting(place):
             return self.connections.manager(place.scheme).urlopen(
                 method,
                 place.url,
@@ -87,8 +86,6 @@ class Client:
                 preload_content=False,
                 decode_content=False,
             )
-        except (HTTPError, OSError) as error:
-            raise unreachable(error, place) from error
 
 
 class WebObject:

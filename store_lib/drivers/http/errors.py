@@ -4,9 +4,9 @@ import re
 
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients import network_errors
 from store_lib.clients.answers import retry_after
-from store_lib.clients.network_errors import BUSY, Server, causes_of, quoted
+from store_lib.clients.library_calls import library_call
+from store_lib.clients.network_errors import BUSY, OWN, Server, causes_of, failed, quoted
 from store_lib.drivers.http.location import HttpLocation
 from store_lib.exceptions import (
     BackendException,
@@ -27,12 +27,16 @@ def server_of(location: HttpLocation) -> Server:
     )
 
 
-def unreachable(error: Exception, location: HttpLocation) -> StoreError:
-    """Return the library's error for one raised while a request was made."""
-    for cause in causes_of(error):
-        if isinstance(cause, OSError) and (refused := _TUNNEL.search(str(cause))):
-            return _tunnel_refused(int(refused[1]), location.base)
-    return network_errors.unreachable(error, server_of(location))
+def requesting(location: HttpLocation) -> library_call:
+    """Turn what goes wrong in a block that makes a request into our errors."""
+
+    def meaning(error: Exception) -> StoreError | None:
+        for cause in causes_of(error):
+            if isinstance(cause, OSError) and (refused := _TUNNEL.search(str(cause))):
+                return _tunnel_refused(int(refused[1]), location.base)
+        return failed(error, server_of(location))
+
+    return library_call(meaning, kept=OWN)
 
 
 def refused(response: BaseHTTPResponse, location: HttpLocation) -> StoreError:

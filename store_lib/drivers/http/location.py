@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 from store_lib.clients.hosts import join_host, split_host
 from store_lib.exceptions import BadStoreUri
 from store_lib.location import Location, scheme_of
-from store_lib.redaction import HIDDEN, redact_uri
+from store_lib.redaction import HIDDEN, Secret, redact_uri
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -78,6 +78,9 @@ class HttpLocation(Location):
         """The full URI as it was given, credentials included."""
         return self.text
 
+    def __str__(self) -> str:
+        return self.shown
+
     @property
     def origin(self) -> tuple[str, str, int]:
         """Scheme, host and port: what a login is good for."""
@@ -104,7 +107,7 @@ class HttpLocation(Location):
         """The value of an Authorization header for :attr:`origin`, or ``None``."""
         if self.login is None:
             return None
-        return f"Basic {base64.b64encode(self.login).decode('ascii')}"
+        return Secret(f"Basic {base64.b64encode(self.login).decode('ascii')}")
 
 
 def _is_text(uri: str) -> bool:

@@ -12,7 +12,6 @@ from store_lib.drivers.s3.errors import (
     NoSuchBucket,
     NotImplementedThere,
     UnknownRegion,
-    translate,
 )
 from store_lib.exceptions import BackendException, Forbidden, InvalidRange, NotFound
 
@@ -78,12 +77,9 @@ class Bucket:
             answer = self.call("get_object", key)
         except NotFound:
             return None
-        with contextlib.closing(answer["Body"]) as body:
-            try:
-                return _head(answer), body.read(most)
-            except Exception as error:
-                asked = f"get_object {self.name}/{key}"
-                raise translate(error, self.client.endpoint, asked) from error
+        asked = f"get_object {self.name}/{key}"
+        with contextlib.closing(answer["Body"]) as body, self.client.answering(asked):
+            return _head(answer), body.read(most)
 
     def put(
         self,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from store_lib.clients.library_calls import library_call
 from store_lib.clients.process import PerProcess
 from store_lib.driver import Repeater
 from store_lib.drivers.s3.errors import NoSuchBucket, translate
@@ -134,24 +135,21 @@ class Client:
         :param operation: a method of botocore's client, with its arguments
         :raises StoreError: as :func:`~store_lib.drivers.s3.errors.translate` says
         """
-        try:
+        asked = _asked(operation, arguments)
+        with library_call(functools.partial(self._meaning, operation, asked)):
             answer: dict[str, Any] = getattr(self.open(), operation)(**arguments)
-        except Exception as error:
-            # No variable of this frame: with its traceback it would keep the add's memory until
-            # the cyclic garbage collector comes.
-            raise self._meaning(error, operation, _asked(operation, arguments)) from error
         for needed, kind in (
             (_NEEDED_HEADS.get(operation), BackendException),
             (_NEEDED_BODIES.get(operation), RemoteServiceUnavailable),
         ):
             if needed is not None and needed not in answer:
                 raise kind(
-                    f"{_asked(operation, arguments)}: expected {needed} in the answer of "
-                    f"{self.endpoint}, got none. Check that it is an S3 server."
+                    f"{asked}: expected {needed} in the answer of {self.endpoint}, got none. Check "
+                    "that it is an S3 server."
                 )
         return answer
 
-    def _meaning(self, error: Exception, operation: str, asked: str) -> StoreError:
+    def _meaning(self, operation: str, asked: str, error: Exception) -> StoreError:
         """Return the library's error for one of botocore's."""
         refused = translate(error, self.endpoint, asked)
         if isinstance(refused, NoSuchBucket) and operation in _ADDING:
@@ -181,13 +179,18 @@ class Client:
 
     def presigned(self, bucket: str, key: str, expires: int) -> str:
         """Return a URL that reads an object for ``expires`` seconds."""
-        try:
+        with self.answering(f"presign {bucket}/{key}"):
             url: str = self.open().generate_presigned_url(
                 "get_object", {"Bucket": bucket, "Key": key}, ExpiresIn=expires
             )
-        except Exception as error:
-            raise translate(error, self.endpoint, f"presign {bucket}/{key}") from error
-        return url
+            return url
+
+    def answering(self, asked: str) -> library_call:
+        """Turn what goes wrong in a block that uses botocore into our errors.
+
+        :param asked: what was asked for: an operation and what it was about
+        """
+        return library_call(lambda error: translate(error, self.endpoint, asked))
 
     def close(self) -> None:
         """Close this process's idle connections."""

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from oslo_config import cfg
 
+from store_lib.clients.library_calls import library_call
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, PartWriter, Reader, Stat
 from store_lib.drivers.s3 import leftovers
 from store_lib.drivers.s3.bucket import NONCE, Bucket
@@ -30,6 +31,7 @@ from store_lib.exceptions import (
     Invalid,
     NotFound,
     StorageFull,
+    StoreError,
 )
 from store_lib.location import Location
 
@@ -63,22 +65,21 @@ class S3Driver(Driver):
         """What the URIs of new objects begin with, but for the slash."""
         return f"{self._settings.scheme}://{self._settings.host}/{self._settings.bucket}"
 
+    def _unusable(self, error: Exception) -> StoreError:
+        if isinstance(error, ImportError):
+            return self._bad(f"the s3 driver needs boto3 ({error}): pip install store_lib[s3]")
+        # What boto3 says of its own files, or of a region, is ValueError or BotoCoreError.
+        return self._bad(str(error))
+
     def configure(self) -> None:
         """Check the options and make a client; nothing is connected to.
 
         :raises BadStoreConfiguration: an option is no good, or boto3 is not installed
         """
-        try:
+        with library_call(self._unusable):
             self._settings = settings_of(self.conf)
             self._client = Client(self.conf, self._settings, lambda call: self.retry(call))
             self._client.open()
-        except ImportError as error:
-            raise self._bad(
-                f"the s3 driver needs boto3 ({error}): pip install store_lib[s3]"
-            ) from error
-        except Exception as error:
-            # What boto3 says of its own files, or of a region, is ValueError or BotoCoreError.
-            raise self._bad(str(error)) from error
         self._server = self._location("").server
         self._bucket = Bucket(self._client, self._settings.bucket)
         self.create_only = (

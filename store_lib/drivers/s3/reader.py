@@ -7,7 +7,7 @@ from typing import Any
 from store_lib.clients.answers import content_range
 from store_lib.driver import Reader
 from store_lib.drivers.s3.bucket import Bucket
-from store_lib.drivers.s3.errors import ConditionFailed, translate
+from store_lib.drivers.s3.errors import ConditionFailed
 from store_lib.exceptions import (
     BackendException,
     ErrorStatus,
@@ -83,11 +83,9 @@ class S3Reader(Reader):
         if length is not None:
             left = length if left is None else min(length, left)
         while left is None or left:
-            try:
+            with self._bucket.client.answering(self._shown()):
                 # What has come, and no waiting for more: a cut would lose it.
                 piece = answer.body.read1(_PIECE if left is None else min(left, _PIECE))
-            except Exception as error:
-                raise translate(error, self._bucket.client.endpoint, self._shown()) from error
             if not piece:
                 if left is None or not answer.certain:
                     return

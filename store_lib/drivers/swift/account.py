@@ -3,19 +3,17 @@
 import contextlib
 import dataclasses
 import functools
-import http.client
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
 from store_lib.clients.answers import modified, retry_after, seconds_of
 from store_lib.clients.decoding import decoding, digits, entries, json_of, moment, size, text
-from store_lib.clients.network_errors import Server, unreachable
+from store_lib.clients.network_errors import Server, requesting
 from store_lib.clients.process import PerProcess
 from store_lib.driver import Body, Repeater, Together
 from store_lib.drivers.swift.errors import refusal, refused, report_of, reported, server_of
@@ -178,7 +176,7 @@ class Account:
         timeout = (
             self.timeout if silence is None else Timeout(self.timeout.connect_timeout, silence)
         )
-        try:
+        with requesting(server_of(target), data):
             response = self.connections.get().urlopen(
                 method,
                 target,
@@ -190,8 +188,6 @@ class Account:
                 preload_content=False,
                 decode_content=False,
             )
-        except (HTTPError, OSError, http.client.HTTPException) as error:
-            raise unreachable(error, server_of(target)) from error
         try:
             if response.status == 401:
                 self.login.renew(token)
@@ -218,9 +214,8 @@ class Account:
         try:
             if not 200 <= response.status < 300 and response.status not in allowed:
                 raise refusal(response, self._what(method, path))
-            whole = response.read(decode_content=False)
-        except (HTTPError, OSError, http.client.HTTPException) as error:
-            raise unreachable(error, self.server) from error
+            with requesting(self.server):
+                whole = response.read(decode_content=False)
         finally:
             response.close()  # read to its end, its connection has gone back to the pool already
         return Answer(response.status, response.headers, whole, modified(response))

@@ -1,18 +1,17 @@
 """How a store comes by a token and a storage URL: Keystone, the old login, a request's context."""
 
-import contextlib
-import http.client
 import threading
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
 from store_lib.clients.answers import retry_after
+from store_lib.clients.decoding import decoding, url
 from store_lib.clients.keystone import ContextLogin, KeystoneLogin
-from store_lib.clients.network_errors import BUSY, unreachable
+from store_lib.clients.network_errors import BUSY, requesting
 from store_lib.clients.process import PerProcess
 from store_lib.drivers.swift.errors import server_of
 from store_lib.drivers.swift.references import AccountSettings
@@ -24,6 +23,7 @@ from store_lib.exceptions import (
     StoreError,
 )
 from store_lib.options import StoreOptions
+from store_lib.redaction import Secret
 
 
 class Login(Protocol):
@@ -115,28 +115,29 @@ class OldLogin:
     def _log_in(self) -> tuple[str, str]:
         credentials = self._settings.credentials
         sent = {
-            "X-Auth-User": (credentials.username or "").encode(),
-            "X-Auth-Key": (credentials.password or "").encode(),
+            "X-Auth-User": _field(credentials.username),
+            "X-Auth-Key": _field(credentials.password),
         }
-        try:
+        with requesting(server_of(credentials.auth_url)):
             response = self._connections.get().request(
                 "GET",
                 credentials.auth_url,
-                headers=sent,  # type: ignore[arg-type] # bytes, which go as they are
+                headers=sent,
                 redirect=False,  # the login is for this server alone
                 retries=False,
                 timeout=self._timeout,
             )
-        except (HTTPError, OSError, http.client.HTTPException) as error:
-            raise unreachable(error, server_of(credentials.auth_url)) from error
-        headers = response.headers
-        url = headers.get("X-Storage-Url", "")
-        token = headers.get("X-Storage-Token") or headers.get("X-Auth-Token")
-        if not 200 <= response.status < 300 or not url or not token:
-            raise _refused(response.status, credentials.auth_url, retry_after(headers))
-        with contextlib.suppress(UnicodeError):  # neither ASCII nor UTF-8: stays as it came
-            url = url.encode("latin-1").decode()
-        return url, token
+        # No variable of its own for the head: it holds the token.
+        token = Secret(
+            response.headers.get("X-Storage-Token") or response.headers.get("X-Auth-Token") or ""
+        )
+        told = bool(token and response.headers.get("X-Storage-Url"))
+        if not 200 <= response.status < 300 or not told:
+            raise _refused(response.status, credentials.auth_url, retry_after(response.headers))
+        with decoding(
+            f"a storage URL from {credentials.auth_url}", secrets=[token, *map(str, sent.values())]
+        ):
+            return url(_storage_url(response)), token
 
 
 class BoundLogin:
@@ -156,14 +157,14 @@ class BoundLogin:
 
         :raises BadStoreUri: it leads to a host that is not admitted
         """
-        url = self._login.storage_url()
-        host = host_of(url)
+        found = self._login.storage_url()
+        host = host_of(found)
         if host not in self._hosts:
             raise BadStoreUri(
                 f"The login of the Swift URI leads to an account at {host!a}, which "
                 "swift_store_uri_login_hosts does not name."
             )
-        return url
+        return found
 
 
 def host_of(url: str) -> str | None:
@@ -172,6 +173,19 @@ def host_of(url: str) -> str | None:
         return urlsplit(url).hostname
     except ValueError:
         return None
+
+
+def _storage_url(response: BaseHTTPResponse) -> str:
+    found = response.headers["X-Storage-Url"]
+    try:
+        return found.encode("latin-1").decode()
+    except UnicodeError:
+        return found  # neither ASCII nor UTF-8: as it came
+
+
+def _field(value: str | None) -> Secret:
+    """Return the value of a header field for what goes out in UTF-8."""
+    return Secret((value or "").encode().decode("latin-1"))
 
 
 def _refused(status: int, where: str, later: float | None) -> StoreError:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib3.response import BaseHTTPResponse
 
 from store_lib.clients.answers import seconds_of
+from store_lib.clients.library_calls import library_call
 from store_lib.clients.process import PerProcess
 from store_lib.drivers.vmware.errors import fault_error, soap_error
 from store_lib.drivers.vmware.wire import Wire
 from store_lib.exceptions import NotAuthenticated, StoreError
+from store_lib.redaction import Secret
 
 if TYPE_CHECKING:
     from store_lib.drivers.vmware.soap import Api, Post
@@ -136,7 +138,7 @@ class Session:
     def cookie(self) -> str:
         """The Cookie header of the present session, for the data server."""
         self.begin()
-        return f"{_COOKIE}={self._logins.get().cookie}"
+        return _cookie(self._logins.get().cookie or "")
 
     def ticket(self, method: str, target: str) -> str:
         """Return a Cookie header with a service ticket, good for one request of the data server.
@@ -154,7 +156,7 @@ class Session:
             manager = api.service_content.sessionManager
             return str(api.AcquireGenericServiceTicket(manager, spec=spec).id)
 
-        return f'vmware_cgi_ticket="{self.call("a service ticket", acquire)}"'
+        return Secret(f'vmware_cgi_ticket="{self.call("a service ticket", acquire)}"')
 
     @property
     def now(self) -> float:
@@ -171,23 +173,21 @@ class Session:
         )
 
     def _try(self, doing: str, function: Callable[["Api"], T]) -> T:
-        try:
-            with self._logins.get().turn:
-                if self._api is None:
-                    self._api = self._make_api(self._post)
-                return function(self._api)
-        except StoreError:
-            raise
-        except Exception as error:
+        def meaning(error: Exception) -> StoreError:
             secrets = (self._password, self._logins.get().cookie or "")
-            raise soap_error(error, doing, self._wire.server, secrets) from None
+            return soap_error(error, doing, self._wire.server, secrets)
+
+        with self._logins.get().turn, library_call(meaning, kept=()):
+            if self._api is None:
+                self._api = self._make_api(self._post)
+            return function(self._api)
 
     def _post(self, body: bytes, headers: Mapping[str, str]) -> tuple[BaseHTTPResponse, bytes]:
         """Send a call with the session's cookie, and keep the cookie that comes back."""
         login = self._logins.get()
         sent = dict(headers)
         if login.cookie is not None:
-            sent["Cookie"] = f"{_COOKIE}={login.cookie}"
+            sent["Cookie"] = _cookie(login.cookie)
         login.turn.release()
         try:
             response, text = self._wire.fetch("POST", "/sdk", sent, body)
@@ -218,6 +218,10 @@ def _end() -> None:
         each.end(patience=_LAST)
 
 
+def _cookie(value: str) -> Secret:
+    return Secret(f"{_COOKIE}={value}")
+
+
 def _cookie_of(response: BaseHTTPResponse) -> str | None:
     for line in response.headers.getlist("Set-Cookie"):
         try:
@@ -225,5 +229,5 @@ def _cookie_of(response: BaseHTTPResponse) -> str | None:
         except http.cookies.CookieError:
             continue
         if _COOKIE in cookies and cookies[_COOKIE].value:
-            return cookies[_COOKIE].coded_value
+            return Secret(cookies[_COOKIE].coded_value)
     return None

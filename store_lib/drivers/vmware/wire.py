@@ -1,15 +1,13 @@
 """Requests to the one configured server: its time limits, its certificate, and nobody else."""
 
-import http.client
 from collections.abc import Iterable, Mapping
 
-from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
 from store_lib.clients.connections import Chunks, DirectManager, close_manager
 from store_lib.clients.hosts import join_host
-from store_lib.clients.network_errors import Server, unreachable
+from store_lib.clients.network_errors import Server, requesting
 from store_lib.clients.process import PerProcess
 from store_lib.clients.tls import Tls
 from store_lib.drivers.vmware.location import HTTPS
@@ -66,7 +64,7 @@ class Wire:
         kept, single = self._managers.get()
         if fresh:
             sent["Connection"] = "close"
-        try:
+        with requesting(self.server, body):
             return (single if fresh else kept).urlopen(
                 method,
                 self.server.base + target,
@@ -78,8 +76,6 @@ class Wire:
                 preload_content=False,
                 decode_content=False,
             )
-        except (HTTPError, OSError, http.client.HTTPException) as error:
-            raise unreachable(error, self.server) from error
 
     def fetch(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None
@@ -97,9 +93,8 @@ class Wire:
         :raises RemoteServiceUnavailable: it was cut
         """
         try:
-            return response.read(decode_content=False)
-        except (HTTPError, OSError, http.client.HTTPException) as error:
-            raise unreachable(error, self.server) from error
+            with requesting(self.server):
+                return response.read(decode_content=False)
         finally:
             response.close()
 

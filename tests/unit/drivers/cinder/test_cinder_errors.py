@@ -62,7 +62,7 @@ def test_an_answer_has_its_error(code: int, kind: type[StoreError], status: Erro
 def test_what_is_no_answer_of_cinders_is_tried_again(error: Exception) -> None:
     """A proxy's page and a truncated answer are errors of the connection to Cinder."""
     with (
-        pytest.raises(RemoteServiceUnavailable, match="no answer of Cinder's") as caught,
+        pytest.raises(RemoteServiceUnavailable, match="an answer of Cinder's") as caught,
         Answers(None).to("make it"),
     ):
         raise error

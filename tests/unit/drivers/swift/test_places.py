@@ -276,7 +276,15 @@ def test_a_login_in_a_uri_reaches_named_hosts_only(
         named = open_store(**options, swift_store_uri_login_hosts=["127.0.0.1"])
         assert _read(named, foreign) == b"far"
         headers = {"X-Storage-Url": "http://localhost:1/v1/AUTH_p", "X-Auth-Token": "t"}
-        for url in ("http://localhost:1/v1/A", "http://[::1/v1", "/v1/A"):
+        outside = BadStoreUri, "leads to an account at"
+        malformed = BackendException, "Expected a storage URL"
+        for url, (kind, said) in {
+            "http://localhost:1/v1/A": outside,
+            "http://[::1/v1": malformed,
+            "/v1/A": malformed,
+            f"http://a:{key}@127.0.0.1:1/v1/A": malformed,
+        }.items():
             far.fail("/auth/", Reply(200, headers={**headers, "X-Storage-Url": url}), times=1)
-            with pytest.raises(BadStoreUri, match="leads to an account at"):
+            with pytest.raises(kind, match=said) as caught:
                 named.stat(foreign)
+            assert key not in str(caught.value)

@@ -1,0 +1,76 @@
+"""Calls of client libraries: what they raise becomes the library's errors, without their frames.
+
+Their frames hold passwords and tokens, which whatever shows a traceback with the variables of its
+frames would show: Sentry does, and so does ``capture_locals`` of :mod:`traceback`.
+"""
+
+import sys
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from store_lib.exceptions import StoreError
+
+E = TypeVar("E", bound=BaseException)
+
+
+class library_call:
+    """A block that calls a client library, and out of which a StoreError comes.
+
+    An error leaves it without the frames below the block, and so do the errors that it was raised
+    from, or while they were handled, as far as they were raised within the block.  What is no
+    error, such as the end of the process, passes as it is.
+
+    :param meaning: returns the StoreError for what is none yet; ``None`` for what is to pass
+    :param kept: what stays as the cause of that; the text of all else may hold what was sent
+    """
+
+    __slots__ = ("_handled", "_kept", "_meaning")
+
+    def __init__(
+        self,
+        meaning: Callable[[Exception], StoreError | None],
+        *,
+        kept: tuple[type[Exception], ...] = (Exception,),
+    ) -> None:
+        self._meaning = meaning
+        self._kept = kept
+
+    def __enter__(self) -> None:
+        #: What the caller is handling now, which was raised outside.
+        self._handled = sys.exception()
+
+    def __exit__(
+        self, kind: Any, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        if trace is None or not isinstance(error, Exception):
+            return
+        _frameless(error, self._handled)
+        # Where the block is.
+        error.__traceback__ = types.TracebackType(
+            None, trace.tb_frame, trace.tb_lasti, trace.tb_lineno
+        )
+        meaning = None if isinstance(error, StoreError) else self._meaning(error)
+        if meaning is not None:
+            _frameless(meaning, self._handled)  # it may be an error that was wrapped
+            try:
+                raise meaning from error if isinstance(error, self._kept) else None
+            finally:
+                # With its traceback it would keep this frame, and a transfer's memory.
+                del meaning
+
+
+def _frameless(error: E, outside: BaseException | None) -> E:
+    """Take the frames from an error and from all that led to it, but for one from outside."""
+    seen = {id(outside)}
+    waiting: list[BaseException] = [error]
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.__traceback__ = None
+        # urllib3 and requests keep errors in their arguments.
+        inner: Iterable[Any] = (each.__cause__, each.__context__, *each.args)
+        waiting += [one for one in inner if isinstance(one, BaseException)]
+    return error
