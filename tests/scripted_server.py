@@ -257,6 +257,19 @@ def _read_body(stream: BinaryIO, request: Request) -> bytes:
     return body
 
 
+def read_request(stream: BinaryIO) -> Request | None:
+    """Read one request; ``None`` at the end of the connection."""
+    request = _read_head(stream, 1)
+    return request and dataclasses.replace(request, body=_read_body(stream, request))
+
+
+def whole_answer(request: Request, reply: Reply) -> bytes:
+    """Return what is sent for a reply that has nothing wrong with it."""
+    if reply.raw is not None:
+        return reply.raw
+    return _head(reply) + (b"" if request.method == "HEAD" else _payload(reply))
+
+
 def _head(reply: Reply) -> bytes:
     headers: dict[str, str | None] = {}
     if reply.chunked is not None:

@@ -35,6 +35,8 @@ _LINE = 65536
 _FIELDS = 100
 #: Bytes of the line before a chunk.
 _CHUNK_LINE = 4096
+#: Bytes of an answer that is read whole, such as a listing, and that are asked for at once.
+_WHOLE, _PIECE = 256 * 1024 * 1024, 1024 * 1024
 
 _BAD_HEADS = (MissingHeaderBodySeparatorDefect, FirstHeaderLineIsContinuationDefect)
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}[ \t]*(?:;|\r?\n\Z)")
@@ -159,6 +161,24 @@ class Response(http.client.HTTPResponse):
             self.length = int(values.pop()) if good and not codings else None
         if (codings and (lengths or not self.chunked)) or (lengths and not good):
             self.will_close = True  # two readers may see two ends
+
+    def read(self, amt: int | None = None) -> bytes:
+        """Return bytes of the body, all of it where ``amt`` is left out.
+
+        http.client takes memory for as many as the server says there are, before any came.
+        """
+        if amt is not None:
+            return super().read(amt)
+        parts, got = [], 0
+        while piece := super().read(_PIECE):
+            parts.append(piece)
+            got += len(piece)
+            if got > _WHOLE:
+                raise BadAnswer(f"its body has more than {_WHOLE} bytes")
+        body = b"".join(parts)
+        if self.length:
+            raise http.client.IncompleteRead(body, self.length)
+        return body
 
     def _read_next_chunk_size(self) -> int:
         with self._head() as lines:

@@ -128,3 +128,25 @@ def test_an_interim_answer_is_bounded(
     server.reply(Reply(raw=b"HTTP/1.1 103 Early Hints\r\n" + line * fields + b"\r\n"))
     with pytest.raises(ProtocolError, match="interim"):
         ask(manager, server)
+
+
+@pytest.mark.parametrize("head", [f"Content-Length: {10**18}", "Transfer-Encoding: chunked"])
+def test_memory_is_taken_for_what_came(
+    manager: DirectManager, server: ScriptedServer, head: str
+) -> None:
+    """A server that announces more than any memory holds is one that ended too early."""
+    reply = raw(head, b"f" * 15 + b"\r\nbody" if "chunked" in head else b"body")
+    reply.then = "fin"
+    server.reply(reply)
+    with pytest.raises(ProtocolError):
+        ask(manager, server)
+
+
+def test_an_answer_that_is_read_whole_has_a_longest(
+    manager: DirectManager, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is longer than any listing is given up, and not held in memory first."""
+    monkeypatch.setattr(_urllib3, "_WHOLE", 3)
+    server.reply(raw("Content-Length: 4", b"body"))
+    with pytest.raises(ProtocolError, match="more than 3 bytes"):
+        ask(manager, server)

@@ -4,8 +4,10 @@ A failure shows the input, and a smaller one that fails too, with the number of 
 also its seed.  ``STORE_LIB_FUZZ_BATCH=number`` begins with that batch.
 """
 
+import contextlib
 import dataclasses
 import json
+import logging
 import os
 import resource
 import signal
@@ -41,6 +43,7 @@ class Parser:
     :param refusals: what it may raise
     :param share: of the usual number of inputs, where one takes long
     :param why: why there are fewer
+    :param around: what is there while it is fed
     """
 
     name: str
@@ -49,6 +52,7 @@ class Parser:
     refusals: tuple[type[Exception], ...] = ()
     share: float = 1.0
     why: str = ""
+    around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
 
     def __str__(self) -> str:
         return self.name
@@ -62,10 +66,10 @@ def feed(parser: Parser, batches: range, record: Callable[[str, object], None]) 
     """Feed a parser with some batches of inputs."""
     first = int(os.environ.get("STORE_LIB_FUZZ_BATCH", "0"))
     limit = _LIMIT * (1 if sys.gettrace() is None else 5)
-    before = _memory()
     counts: Counter[str] = Counter()
     slowest = 0.0
-    with _alarm() as rearm:
+    with _quiet(), parser.around(), _alarm() as rearm:
+        before = _memory()
         for number in batches:
             mutator = Mutator(first + number)
             rearm()
@@ -122,6 +126,16 @@ def _report(parser: Parser, batch: int, given: Any, what: str) -> str:
 
 def _memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Log nothing: pytest would keep it all."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class _alarm:
