@@ -2,14 +2,13 @@
 
 import contextlib
 import contextvars
-import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from types import TracebackType
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class HeadLimit:
+class HeadLimit(NamedTuple):
     """A limit for requests; times are of the monotonic clock."""
 
     #: Seconds for connecting, redirects, interim answers and the head of one answer, together.
@@ -29,21 +28,45 @@ def head_limit() -> HeadLimit:
     return _present.get()
 
 
-@contextlib.contextmanager
-def limited_heads(seconds: float | None = None, left: float | None = None) -> Iterator[None]:
-    """Within the block, have the requests that this thread makes be limited.
+class _Within:
+    """A block with another limit."""
+
+    __slots__ = ("_limit", "_token")
+
+    def __init__(self, limit: HeadLimit) -> None:
+        self._limit = limit
+
+    def __enter__(self) -> None:
+        self._token = _present.set(self._limit)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _present.reset(self._token)
+
+
+#: A block with the same limit; there are many, as every piece that is read has one.
+_SAME = contextlib.nullcontext()
+
+
+def limited_heads(
+    seconds: float | None = None, left: float | None = None
+) -> contextlib.AbstractContextManager[None]:
+    """Return a block in which the requests that this thread makes are limited.
 
     :param seconds: for connecting, redirects, interim answers and the head; 0 for no limit
     :param left: seconds from now after which no request may go on, where that is sooner than the
         end that holds already
     """
-    limit = _present.get()
+    present = _present.get()
+    limit, until = present
     if seconds is not None:
-        limit = dataclasses.replace(limit, seconds=seconds or math.inf)
+        limit = seconds or math.inf
     if left is not None:
-        limit = dataclasses.replace(limit, until=min(limit.until, time.monotonic() + left))
-    token = _present.set(limit)
-    try:
-        yield
-    finally:
-        _present.reset(token)
+        until = min(until, time.monotonic() + left)
+    if limit == present.seconds and until == present.until:
+        return _SAME
+    return _Within(HeadLimit(limit, until))

@@ -11,11 +11,14 @@ from typing import Any, Self
 
 from store_lib.driver import Reader
 from store_lib.exceptions import BackendException, ErrorStatus, StoreClosed, StoreError
-from store_lib.transfer.budget import Budget, Reservation
+from store_lib.transfer.budget import SHORT_PIECE, Budget, Reservation
 from store_lib.transfer.digest import compare, new_digest
 from store_lib.transfer.limits import Watch
 from store_lib.transfer.report import Meter, TransferReport
 from store_lib.transfer.retry import Retry, Tries
+
+#: Bytes that are fetched at once for a caller who has read as many a few at a time.
+_AHEAD = 4 * SHORT_PIECE
 
 
 class Cursor:
@@ -423,9 +426,10 @@ class ObjectReader:
         self._digest_seconds = 0.0
         #: Bytes that came from the store, that the digests have seen, and that the caller got.
         self._done = self._digested = self._given = 0
-        #: What is left of the last piece, and whether it counts in the budget; whoever takes it
-        #: out owns it: the caller's next read, or a thread that waits for memory.
-        self._hand: list[tuple[memoryview, bool]] = []
+        #: The last piece while some of it is left, where it begins and ends among the bytes to
+        #: be given, and whether it counts in the budget.  Reads go on in it, whoever takes it
+        #: out meanwhile: the caller at its end, or a thread that waits for memory.
+        self._hand: list[tuple[bytes, int, int, bool]] = []
         self._offset = offset
         cursor = Cursor(reader, end, retry, ranges, self._meter, watch)
         self._resumable = cursor.resumable
@@ -471,23 +475,21 @@ class ObjectReader:
             return rest
         return b"" if self._freed else self._fetch(most)
 
-    def _from_hand(self) -> memoryview | None:
-        """Take out what is in hand, if nobody else has."""
+    def _from_hand(self) -> memoryview | bytes | None:
+        """Take out what is in hand, if nobody else has, and return what is left of it."""
         try:
-            rest, counted = self._hand.pop()
+            piece, begin, _, counted = self._hand.pop()
         except IndexError:
             return None
         if counted:
-            self._memory.shrink(len(rest))
-        return rest
+            self._memory.shrink(len(piece))
+        return memoryview(piece)[self._given - begin :]
 
-    def _keep(self, rest: memoryview) -> None:
-        """Keep what the caller did not want yet, if there is memory for it."""
-        if not len(rest):
-            return
-        counted = self._memory.grow(len(rest))
+    def _keep(self, piece: bytes, begin: int) -> None:
+        """Keep a piece of which the caller did not want all yet, if there is memory for it."""
+        counted = self._memory.grow(len(piece))
         if counted or not self._resumable:
-            self._hand.append((rest, counted))
+            self._hand.append((piece, begin, begin + len(piece), counted))
 
     def give_back(self) -> None:
         """Give up what is held for the caller; for a thread that waits for memory."""
@@ -513,8 +515,13 @@ class ObjectReader:
             if self._done != self.length:
                 wanted = min(self._piece_size, self._budget.piece)
                 if self._exact and most is not None and most < wanted:
+                    ahead = min(wanted, _AHEAD)
+                    if most <= SHORT_PIECE and ahead <= self._done and self._memory.grow(ahead):
+                        taken = ahead
                     wanted = most
-                self._reader.piece_size = taken = self._memory.take_piece(wanted, self._watch)
+                self._reader.piece_size = taken = taken or self._memory.take_piece(
+                    wanted, self._watch
+                )
             piece = self._next_piece()
         except BaseException:
             self.close()
@@ -557,37 +564,50 @@ class ObjectReader:
         """Return ``amount`` bytes, fewer only at the end; all that is left for -1 or ``None``."""
         if amount is None or amount < 0:
             return b"".join(self)
+        given = self._given
+        for piece, begin, end, _ in self._hand:
+            if given + amount < end:  # more than enough: nothing has to be done but this
+                self._given = given + amount
+                return piece[given - begin : given - begin + amount]
         if not amount:
             return b""
-        piece = self._take(amount)
-        if isinstance(piece, bytes) and len(piece) in (0, amount):
+        first = self._part(self._take(amount), amount)
+        if len(first) in (0, amount):
+            return bytes(first)  # which copies no bytes
+        gathered = bytearray(first)
+        while len(gathered) < amount:
+            left = amount - len(gathered)
+            if not len(part := self._part(self._take(left), left)):
+                break
+            gathered += part
+        return bytes(gathered)
+
+    def _part(self, piece: memoryview | bytes, most: int) -> memoryview | bytes:
+        """Give the caller what it wants of a piece, and keep the piece where that is not all."""
+        if len(piece) <= most:
             self._given += len(piece)
             return piece
-        gathered = bytearray()
-        while len(piece):
-            view = memoryview(piece)
-            part = view[: amount - len(gathered)]
-            self._given += len(part)
-            gathered += part
-            if len(gathered) == amount:
-                self._keep(view[len(part) :])
-                break
-            piece = self._take(amount - len(gathered))
-        return bytes(gathered)
+        self._keep(bytes(piece), self._given)
+        self._given += most
+        return memoryview(piece)[:most]
 
     def readinto(self, buffer: Any, /) -> int:
         """Fill ``buffer`` as far as the object reaches, and return the number of bytes."""
         view = memoryview(buffer).cast("B")
+        amount, given = len(view), self._given
+        for held, begin, end, _ in self._hand:
+            if given + amount < end:
+                view[:] = memoryview(held)[given - begin : given - begin + amount]
+                self._given = given + amount
+                return amount
         done = 0
-        while done < len(view):
-            piece = memoryview(self._take(len(view) - done))
+        while done < amount:
+            piece = self._take(amount - done)
             if not len(piece):
                 break
-            part = piece[: len(view) - done]
-            view[done : done + len(part)] = part
-            done += len(part)
-            self._given += len(part)
-            self._keep(piece[len(part) :])
+            length = min(len(piece), amount - done)
+            view[done : done + length] = memoryview(piece)[:length]
+            done += len(self._part(piece, length))
         return done
 
     def readable(self) -> bool:

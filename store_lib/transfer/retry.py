@@ -158,7 +158,7 @@ class Retry:
         :param on_repeat: called before each repeat
         :param rescue: looks at each error first, and may know that the call succeeded all the same
         """
-        tries = Tries(self, request, stop)
+        tries, began = None, (self.clock or limits.CLOCK).now()
         while True:
             try:
                 with self._limited():
@@ -166,6 +166,8 @@ class Retry:
             except StoreError as error:
                 if rescue is not None and (found := rescue(error)) is not None:
                     return found
+                if tries is None:
+                    tries = Tries(self, request, stop, began)
                 if not tries.again(error):
                     raise
             if on_repeat is not None:
@@ -173,23 +175,30 @@ class Retry:
 
 
 class Tries:
-    """The tries of one request; begins with the first of them.
+    """The tries of one request, of which the first has failed.
 
     :param request: what it does, for the log
     :param stop: ends the pauses when set
+    :param began: when the first try did; ``None``: now
     """
 
     __slots__ = ("_began", "_clock", "_made", "_request", "_retry", "_seconds", "_stop")
 
     def __init__(
-        self, retry: Retry, request: str = "", stop: threading.Event | None = None
+        self,
+        retry: Retry,
+        request: str = "",
+        stop: threading.Event | None = None,
+        began: float | None = None,
     ) -> None:
         self._retry = retry
         self._request = request
         self._stop = stop
         self._clock = retry.clock or limits.CLOCK
         self._seconds = min(retry.seconds, _at_most.get())
-        self._began = self._clock.now() if retry.began is None else retry.began
+        if retry.began is not None:
+            began = retry.began
+        self._began = self._clock.now() if began is None else began
         self._made = 1
 
     def again(self, error: StoreError) -> bool:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import threading
 import weakref
 from collections.abc import Iterator
 from types import TracebackType
@@ -30,14 +29,16 @@ class Descriptor:
     :param fd: a descriptor that is open already; -1 for none yet
     """
 
-    __slots__ = ("__weakref__", "_closing", "_lock", "_open", "_users")
+    __slots__ = ("__weakref__", "_closing", "_open", "_users")
 
     def __init__(self, fd: int = -1) -> None:
         #: The number, in a list: it is taken out and closed on one line, so that an interrupt
         #: neither loses it nor lets it be closed twice.
         self._open = [fd] if fd >= 0 else []
-        self._lock = threading.Lock()
-        self._users = 0
+        #: An entry for each user.  There is no lock, since every piece that is read or written
+        #: would take it twice: who comes enters itself before it looks whether the file is
+        #: closed, and who closes says so before it looks whether there are users.
+        self._users: list[None] = []
         self._closing = False
         _ALL.add(self)
 
@@ -50,14 +51,17 @@ class Descriptor:
         self._open.append(os.open(path, flags, 0o600, dir_fd=directory))
 
     def __enter__(self) -> int:
-        with self._lock:
-            if self._closing or not self._open:
-                raise StoreClosed(
-                    "The file is closed: its upload or download has ended, or was begun by the "
-                    "parent of this process."
-                )
-            self._users += 1
-        return self._open[0]
+        self._users.append(None)
+        try:
+            if not self._closing:
+                return self._open[0]
+        except IndexError:  # not opened yet
+            pass
+        self._leave()
+        raise StoreClosed(
+            "The file is closed: its upload or download has ended, or was begun by the "
+            "parent of this process."
+        )
 
     def __exit__(
         self,
@@ -65,10 +69,13 @@ class Descriptor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._lock:
-            self._users -= 1
-            last = self._closing and not self._users
-        if last:
+        self._leave()
+
+    def _leave(self) -> None:
+        """Use it no longer, and close it if that is left to the last user."""
+        if self._users:  # else this is a child, made by one of them
+            self._users.pop()
+        if self._closing and not self._users:
             self._close()
 
     @property
@@ -78,18 +85,16 @@ class Descriptor:
 
     def close(self) -> None:
         """Close now, or when the last call at work on it has returned.  Idempotent."""
-        with self._lock:
-            if self._closing:
-                return
-            self._closing = True
-            last = not self._users
-        if last:
+        self._closing = True
+        if not self._users:
             self._close()
 
     def _close(self) -> None:
         try:
             if self._open:
                 os.close(self._open.pop())
+        except IndexError:
+            pass  # another thread was quicker
         except OSError as error:
             # No harm: a writer asks for errors held back until close before it publishes.
             LOG.debug("Closing a file: %s", error)
@@ -102,7 +107,7 @@ class Descriptor:
 
     def _after_fork(self) -> None:
         """In the child: close its copy, whoever of the parent was using the file."""
-        self._lock = threading.Lock()
+        self._users.clear()
         self._closing = True
         self._close()
 

@@ -64,9 +64,8 @@ class Place:
     #: The data directory that it lies somewhere below; ``None`` where it lies directly in one.
     root: str | None = None
 
-    @contextlib.contextmanager
-    def reached(self) -> Iterator[tuple[str, int | None]]:
-        """Yield what to open, and the descriptor of the directory that it starts from, if any.
+    def reached(self) -> contextlib.AbstractContextManager[tuple[str, int | None]]:
+        """Return a block with what to open, and the descriptor of its directory, if it needs one.
 
         The directories on the way are opened one by one.  Whoever exchanges one of them for a
         symbolic link, after it was looked where the path leads, gets an error.
@@ -74,11 +73,14 @@ class Place:
         :raises OSError: there is no such directory on the way, or it is a symbolic link by now
         """
         if self.root is None:
-            yield self.path, None
-            return
-        *folders, name = self.path[len(self.root.rstrip("/")) + 1 :].split("/")
+            return contextlib.nullcontext((self.path, None))
+        return self._reached_from(self.root)
+
+    @contextlib.contextmanager
+    def _reached_from(self, root: str) -> Iterator[tuple[str, int | None]]:
+        *folders, name = self.path[len(root.rstrip("/")) + 1 :].split("/")
         with contextlib.ExitStack() as stack:
-            directory = _directory(stack, self.root, None, 0)
+            directory = _directory(stack, root, None, 0)
             for folder in folders:
                 with contextlib.ExitStack() as above:
                     above.push(stack.pop_all())

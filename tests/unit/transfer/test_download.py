@@ -27,6 +27,7 @@ from store_lib.exceptions import (
     StoreRandomGetNotSupported,
     TransferStalled,
 )
+from store_lib.transfer import download
 from store_lib.transfer.budget import PROCESS_BUDGET, Budget
 from store_lib.transfer.download import LocalFileReader
 from tests.unit.memory_driver import CHUNK, MemoryReader, memory_store
@@ -404,6 +405,44 @@ def test_a_store_of_small_pieces_is_asked_for_what_is_wanted() -> None:
     assert reader._hand == []
     assert PROCESS_BUDGET.used == 0
     reader.close()
+
+
+@pytest.mark.parametrize("into", [False, True], ids=["read", "readinto"])
+def test_who_reads_on_a_little_at_a_time_gets_it_out_of_a_larger_piece(
+    monkeypatch: pytest.MonkeyPatch, into: bool
+) -> None:
+    """Where small pieces are exact, a long row of small reads costs few requests all the same."""
+    monkeypatch.setattr(download, "_AHEAD", 1024)
+    store, driver = make()
+    pieces: list[int] = []
+    driver.faults.hooks["piece"] = pieces.append
+    got = bytearray()
+
+    def read(up_to: int) -> None:
+        while len(got) < up_to:
+            if into:
+                buffer = bytearray(100)
+                assert reader.readinto(buffer) == 100
+                got.extend(buffer)
+            else:
+                got.extend(reader.read(100))
+
+    with store.get(URI) as reader:
+        reader._exact = True
+        read(1100)
+        assert pieces == list(range(0, 1100, 100))
+        assert PROCESS_BUDGET.used == 0
+        read(1600)
+        assert pieces == [*range(0, 1100, 100), 1100]
+        assert PROCESS_BUDGET.used == 1024
+        reader.give_back()
+        assert PROCESS_BUDGET.used == 0
+        read(1700)
+        assert pieces[12:] == [1600]
+        assert PROCESS_BUDGET.used == 1024
+        read(9000)
+        assert got + reader.read() == DATA
+    assert PROCESS_BUDGET.used == 0
 
 
 def test_what_is_held_is_given_back(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
