@@ -8,7 +8,7 @@ import datetime
 import functools
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -40,14 +40,14 @@ def decoding(
     what: str,
     *,
     secrets: Collection[str] = (),
-    raising: type[StoreError] = BackendException,
+    raising: Callable[[str], StoreError] = BackendException,
     advice: str = _ADVICE,
 ) -> library_call:
     """Take an answer apart within a block: whatever goes wrong there is the answer's fault.
 
     :param what: what was expected, and from whom
     :param secrets: what was sent, which the answer may quote and no message may show
-    :param raising: what is raised where the answer is something else
+    :param raising: makes the error, of its text, that is raised where the answer is something else
     :param advice: what to do about it
     """
     meaning = functools.partial(
@@ -61,7 +61,7 @@ def malformed(
     what: str,
     *,
     secrets: Collection[str] = (),
-    raising: type[StoreError] = BackendException,
+    raising: Callable[[str], StoreError] = BackendException,
     advice: str = _ADVICE,
 ) -> StoreError:
     """Return the error for an answer that is something else; the parameters are as above.

@@ -5,6 +5,7 @@ from typing import Any
 
 from keystoneauth1.token_endpoint import Token
 
+from store_lib.clients.decoding import decoding, url
 from store_lib.clients.keystone import Connecting, ContextLogin, Credentials, KeystoneLogin
 from store_lib.clients.process import PerProcess
 from store_lib.clients.sessions import open_session
@@ -36,6 +37,16 @@ class Access:
                 reason="cinder_catalog_info: expected service_type:service_name:interface, got "
                 f"{options.cinder_catalog_info!r}",
             )
+        address = options.cinder_store_auth_address
+        if address:
+            with decoding(
+                "the URL of Keystone in cinder_store_auth_address",
+                raising=lambda text: BadStoreConfiguration(
+                    store_name=store_id, reason=text, store=store_id
+                ),
+                advice="A login has options of its own.",
+            ):
+                url(address)
         self._service = "volumev3" if parts[0] in _FORMER else parts[0]
         self._name, self._interface = parts[1] or None, parts[2]
         # Here, as the clients' library lets what it finds wrong with the file through as it comes.
@@ -88,12 +99,12 @@ class Access:
             return login.endpoint(
                 self._service, self._interface, self._options.cinder_os_region_name, self._name
             )
-        try:
-            return str(template % self._values(login, context))
-        except (AttributeError, KeyError, ValueError, TypeError) as error:
-            raise BadStoreConfiguration(
-                f"cinder_endpoint_template: {template!r} cannot be filled in: {error!r}"
-            ) from None
+        with decoding(
+            "a URL of Cinder when cinder_endpoint_template is filled in",
+            raising=BadStoreConfiguration,
+            advice="It may name values of the request context, as in %(tenant)s.",
+        ):
+            return url(template % self._values(login, context))
 
     @staticmethod
     def _values(login: KeystoneLogin | ContextLogin, context: Any) -> Mapping[str, Any]:
@@ -102,6 +113,11 @@ class Access:
             project = login.project_id()
             return {"tenant": project, "project_id": project, "tenant_id": project}
         values = context.to_dict() if hasattr(context, "to_dict") else vars(context)
+        if not hasattr(context, "project_id"):
+            raise BadStoreConfiguration(
+                "Expected a request context with a project_id for cinder_endpoint_template, got "
+                "one without."
+            )
         return {"tenant": context.project_id, "tenant_id": context.project_id, **values}
 
     def project(self, context: Any) -> str:

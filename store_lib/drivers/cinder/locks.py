@@ -1,6 +1,7 @@
 """Lock files that processes of a host share: held by whoever lives, and gone when nobody does."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from store_lib.exceptions import BackendException, TimeoutError
 LIMIT = 600
 #: Seconds between looks at a lock: first, and at most.
 _FIRST, _MOST = 0.005, 0.05
+
+#: Not through a symbolic link, which others may have put there, nor waiting at a pipe.
+_FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 _PREFIX = "store_lib-cinder-"
 
@@ -64,8 +68,13 @@ class LockFile:
 
     def _open(self) -> int:
         try:
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return os.open(self._path, _FILE, 0o600)
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise BackendException(
+                    f"Expected a file for the lock {self._path}, got a symbolic link, which is not "
+                    "followed. See who may write in lock_path of [oslo_concurrency], and remove it."
+                ) from error
             raise BackendException(
                 f"The lock {self._path} cannot be opened: {error.strerror}. Check lock_path in "
                 "[oslo_concurrency], and that the file is not a leftover of another user's."
@@ -73,7 +82,7 @@ class LockFile:
 
     def _is_current(self, descriptor: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))
         except FileNotFoundError:
             return False
 
@@ -91,7 +100,7 @@ class LockFile:
 
     def is_held(self) -> bool:
         """Tell whether a living process holds it."""
-        if not os.path.exists(self._path):
+        if not os.path.lexists(self._path):
             return False
         if not self.take():
             return True

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from store_lib.clients.decoding import decoding, url
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Stat, invalid_id
 from store_lib.drivers.swift import names, references
 from store_lib.drivers.swift.account import Account, Answer, path_of
@@ -70,6 +71,13 @@ class SwiftDriver(Driver):
         )
         if not conf.swift_store_container or "/" in conf.swift_store_container:
             raise self._bad("Expected a name without '/' in swift_store_container.")
+        if conf.swift_store_endpoint:
+            with decoding(
+                "the storage URL of an account in swift_store_endpoint",
+                raising=self._bad,
+                advice="A login has options of its own.",
+            ):
+                url(conf.swift_store_endpoint)
         if conf.swift_store_multi_tenant and conf.swift_store_config_file:
             raise self._bad(
                 "swift_store_config_file is for single-tenant stores, and swift_store_multi_tenant "

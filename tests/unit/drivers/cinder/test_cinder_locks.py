@@ -45,6 +45,35 @@ def test_a_file_that_cannot_be_opened_is_told(tmp_path: pathlib.Path) -> None:
     locks.remove_dead(str(tmp_path))
 
 
+def test_a_link_is_not_followed(tmp_path: pathlib.Path) -> None:
+    """Nothing is made, locked or removed where a link leads that others have put there."""
+    there, directory = tmp_path / "there", tmp_path / "locks"
+    directory.mkdir()
+    for made in (False, True):
+        if made:
+            there.touch()
+        (directory / "store_lib-cinder-it").symlink_to(there)
+        lock = LockFile(str(directory), "it")
+        for call in (lock.take, lock.wait, lock.is_held):
+            with pytest.raises(BackendException, match=r"symbolic link.*lock_path"):
+                call()
+        locks.remove_dead(str(directory))
+        assert there.exists() is made
+        (directory / "store_lib-cinder-it").unlink()
+
+
+def test_files_are_their_owners_alone(tmp_path: pathlib.Path) -> None:
+    """Whatever the umask is, nobody else can open a lock and hold it."""
+    before = os.umask(0)
+    try:
+        lock = LockFile(str(tmp_path), "it")
+        assert lock.take()
+        assert (tmp_path / "store_lib-cinder-it").stat().st_mode & 0o777 == 0o600
+        lock.release()
+    finally:
+        os.umask(before)
+
+
 def test_files_of_the_dead_are_removed(tmp_path: pathlib.Path) -> None:
     """What is held stays, and so does what is no lock of ours."""
     holder = LockFile(str(tmp_path), "held")

@@ -469,3 +469,22 @@ def test_the_environment_plays_no_part(
         _asked_once(server)
         assert proxy.requests == []
         assert "authorization" not in server.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {**_LOGIN, "cinder_store_auth_address": "http://u:opensesame@127.0.0.1:9/v3"},
+        {"cinder_endpoint_template": "http://u:opensesame@127.0.0.1:9/v3/%(tenant)s"},
+        {"cinder_endpoint_template": "ftp://127.0.0.1/%(tenant)s"},
+        {"cinder_endpoint_template": "http://u:opensesame@h/%(nothing)s"},
+        {"cinder_endpoint_template": "http://u:opensesame@h/%"},
+        {"cinder_endpoint_template": "http://%(tenant)s/"},
+    ],
+)
+def test_addresses_hold_no_login(options: dict[str, Any]) -> None:
+    """A login within a URL is refused and not shown, and so is what is no URL."""
+    context = SimpleNamespace(auth_token="t", project_id="u:opensesame@h", service_catalog=[])
+    with pytest.raises(BadStoreConfiguration, match=r"_address|_template") as caught:
+        Access("it", StoreOptions.of(CinderDriver.options, **options)).cinder(context)
+    assert "opensesame" not in str(caught.value)

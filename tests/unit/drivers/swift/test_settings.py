@@ -56,6 +56,8 @@ def _account(store: Store, name: str = "a") -> Any:
         ({**GOOD, "swift_store_auth_address": "http://h:5000/v2.0/"}, "/v2.0"),
         ({**GOOD, "swift_store_auth_address": "http://u:key-5eCr@h/v3"}, "without '@'"),
         ({**GOOD, "swift_store_auth_address": "ftp://h/v3"}, "http or https"),
+        ({**GOOD, "swift_store_endpoint": "http://u:key-5eCr@h/v1"}, "URL without a login"),
+        ({**GOOD, "swift_store_endpoint": "http://[::1"}, "an http or https URL"),
         ({**GOOD, "swift_store_user": "glance"}, "project:user"),
         ({**GOOD, "default_swift_reference": ""}, "default_swift_reference"),
         ({**GOOD, "swift_store_container": "a/b"}, "swift_store_container"),
