@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from store_lib.clients import _urllib3
+from store_lib.clients import _urllib3, connections
 from tests.scripted_server import Reply, Request, read_request, whole_answer
 from tests.unit.fuzz.mutation import Mutator
 
@@ -37,6 +37,13 @@ _PIECES = [
 ]
 
 
+class _PlainPool(connections.Pool):
+    """Stands for a pool of TLS connections; within a process nothing is encrypted."""
+
+    def __init__(self, *args: Any, ssl_context: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
 class Server:
     """Answers requests, one of them badly.
 
@@ -52,10 +59,12 @@ class Server:
     def plan(self, number: int, kind: str, seed: int) -> None:
         """Begin an operation: the answer to its request ``number``, from 0 on, is spoiled."""
         self.requests = 0
+        self.broken: Exception | None = None
         self._number, self._kind, self.seed = number, kind, seed
 
     def check(self) -> None:
         """See that the operation came to an end by itself."""
+        assert self.broken is None, f"the test's own server: {self.broken!r}"
         assert self.requests < _MOST, f"{self.requests} requests"
 
     @contextlib.contextmanager
@@ -78,6 +87,7 @@ class Server:
         with (
             mock.patch.object(_urllib3.Bounded, "_new_conn", connect),
             mock.patch.object(_urllib3.Bounded, "getresponse", answered),
+            mock.patch.dict(connections.POOLS, {"https": _PlainPool}),
             mock.patch("time.sleep", return_value=None),
         ):
             yield
@@ -98,7 +108,11 @@ class Server:
             return
         with self._lock:
             number, self.requests = self.requests, self.requests + 1
-            raw = whole_answer(request, self.answer(request))
+            try:
+                raw = whole_answer(request, self.answer(request))
+            except Exception as error:
+                self.broken = error
+                raw = b""
         spoiled = number == self._number and self._kind
         if number > _PATIENCE:
             raw = b""
