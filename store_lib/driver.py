@@ -99,6 +99,11 @@ def invalid_id(object_id: str, reason: str) -> InvalidObjectId:
     )
 
 
+#: Bytes that a reader may have fetched when :meth:`Driver.read` returns it: as many as a
+#: connection has in its buffers.  They do not count against the memory limit.
+FIRST_PIECE = 64 * 1024
+
+
 class Repeater(Protocol):
     """Makes a call, and makes it again after each temporary error, with growing pauses.
 
@@ -367,7 +372,8 @@ class Reader(abc.ABC):
     #: Whether :meth:`stream` may be called several times at once.
     parallel: bool = False
     #: Bytes of a piece of :meth:`stream` that suits the backend.  The engine sets it on the object
-    #: to what the next piece should have at most: less when memory is short.
+    #: to what the next piece should have at most: less when memory is short.  What a reader
+    #: fetches before it is first asked for a piece is no more than :data:`FIRST_PIECE`.
     piece_size: int = 1024 * 1024
     #: Whether a small piece costs little more than its share of a large one (a local file).
     #: Then :attr:`piece_size` becomes just what the caller wants.

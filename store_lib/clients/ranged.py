@@ -28,8 +28,6 @@ from store_lib.exceptions import (
     StoreRandomGetNotSupported,
 )
 
-#: Bytes of a piece when the network is fast enough.
-_PIECE = 1024 * 1024
 #: Bytes asked from the socket at once.
 _READ = 256 * 1024
 #: Seconds for which a piece is gathered; then it goes out as it is, so that progress shows.
@@ -254,7 +252,8 @@ class RangedReader(Reader):
         needed = None if answer.needed is None else _least(answer.needed, length)
         got = 0
         while limit is None or got < limit:
-            piece, error = self._piece(response, _PIECE if limit is None else limit - got)
+            most = self.piece_size
+            piece, error = self._piece(response, most if limit is None else min(most, limit - got))
             got += len(piece)
             ended, hand = not piece, [piece]
             del piece  # a generator that waits is to hold nothing of what it gave
@@ -279,7 +278,6 @@ class RangedReader(Reader):
 
     def _piece(self, response: BaseHTTPResponse, most: int) -> tuple[bytes, Exception | None]:
         """Gather a piece of up to ``most`` bytes; an error comes beside what arrived before it."""
-        most = min(most, _PIECE)
         parts: list[bytes] = []
         size = 0
         began = time.monotonic()
@@ -294,7 +292,9 @@ class RangedReader(Reader):
                 parts.append(part)
                 size += len(part)
             plain = "Transfer-Encoding" not in response.headers  # or a cut would lose a piece
-            self._fast = plain and most == _PIECE and time.monotonic() - began < _PATIENCE / 2
+            self._fast = (
+                plain and most == self.piece_size and time.monotonic() - began < _PATIENCE / 2
+            )
         except (HTTPError, OSError, http.client.HTTPException) as error:
             return b"".join(parts), error
         except (ValueError, AttributeError):

@@ -16,6 +16,7 @@ from store_lib.transfer.digest import compare, new_digest
 from store_lib.transfer.limits import Watch
 from store_lib.transfer.report import Meter, TransferReport
 from store_lib.transfer.retry import Retry, Tries
+from store_lib.transfer.threads import new_thread
 
 #: Bytes that are fetched at once for a caller who has read as many a few at a time.
 _AHEAD = 4 * SHORT_PIECE
@@ -245,9 +246,7 @@ class Feed:
         if self._stop is None:
             self._running, self._lock = set(), threading.RLock()
             self._stop = threading.Event()
-        thread = threading.Thread(
-            target=self._read, args=(span,), name="store_lib-read-ahead", daemon=True
-        )
+        thread = new_thread("read-ahead", self._read, span)
         self._running.add(span)
         try:
             thread.start()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from store_lib.transfer.chunks import Failure, Pool, Slot, Stopped
+from store_lib.transfer.threads import new_thread
 
 
 class Lane:
@@ -23,7 +24,7 @@ class Lane:
         self._failure = failure
         self._pool = pool
         self._queue: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"store_lib-{name}", daemon=True)
+        self._thread = new_thread(name, self._run)
 
     def start(self) -> None:
         """Start the thread."""
@@ -71,10 +72,7 @@ class Crew:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._open = 0
-        self._threads = [
-            threading.Thread(target=self._run, name=f"store_lib-{name}-{number}", daemon=True)
-            for number in range(size)
-        ]
+        self._threads = [new_thread(f"{name}-{number}", self._run) for number in range(size)]
 
     def start(self) -> None:
         """Start the threads."""

@@ -1,6 +1,5 @@
 """How long: the two time limits of a transfer, and calls that may hang."""
 
-import contextvars
 import dataclasses
 import functools
 import logging
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from store_lib.exceptions import DeadlineExceeded, TimeoutError, TransferStalled
+from store_lib.transfer.threads import new_thread
 
 LOG = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -154,12 +154,7 @@ class Guard:
                 )
         call = _Call()
         patience = self.timeout if timeout is None else timeout
-        thread = threading.Thread(
-            target=contextvars.copy_context().run,
-            args=(self._run, call, function, late),
-            name="store_lib-guard",
-            daemon=True,
-        )
+        thread = new_thread("guard", self._run, call, function, late)
         try:
             thread.start()
             while not call.done.wait(self._left(call, patience, watch)):

@@ -38,7 +38,8 @@ _at_most: contextvars.ContextVar[float] = contextvars.ContextVar(
 def retry_at_most(seconds: float) -> Iterator[None]:
     """Within the block, repeat for ``seconds`` at most: for what must answer soon, such as a probe.
 
-    It holds for the calls that this thread makes; 0 repeats nothing.
+    It holds for the calls that this thread makes, and those that it has others make for it; 0
+    repeats nothing.
     """
     token = _at_most.set(min(seconds, _at_most.get()))
     try:

@@ -1,10 +1,10 @@
 """Many short calls made side by side: the deletes of an object's segments, and the like."""
 
-import contextvars
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from store_lib.transfer.chunks import Failure
+from store_lib.transfer.threads import new_thread
 
 
 def together(calls: Sequence[Callable[[], object]], at_once: int) -> None:
@@ -16,12 +16,7 @@ def together(calls: Sequence[Callable[[], object]], at_once: int) -> None:
     """
     failure, turn, waiting = Failure(), threading.Lock(), iter(calls)
     others = [
-        threading.Thread(
-            target=contextvars.copy_context().run,
-            args=(_work, waiting, turn, failure),
-            name=f"store_lib-call-{number}",
-            daemon=True,
-        )
+        new_thread(f"call-{number}", _work, waiting, turn, failure)
         for number in range(1, min(at_once, len(calls)))
     ]
     try:

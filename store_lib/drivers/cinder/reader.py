@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 
-from store_lib.driver import Reader
+from store_lib.driver import FIRST_PIECE, Reader
 from store_lib.drivers.cinder.attachment import Attachment
 from store_lib.exceptions import BackendException
 
@@ -31,12 +31,13 @@ class VolumeReader(Reader):
         self.validator = attachment.volume_id
         self._attachment = attachment
         self._release: Callable[[], None] | None = release
+        self.piece_size = attachment.device.piece
         wanted = size - offset if length is None else min(length, size - offset)
         #: The first piece, so that its errors come from opening.
         self._first: tuple[int, bytes] | None = None
         if wanted > 0:
             try:
-                self._first = (offset, self._read(offset, wanted))
+                self._first = (offset, self._read(offset, min(wanted, FIRST_PIECE)))
             except BaseException:
                 self.close()
                 raise
@@ -61,8 +62,7 @@ class VolumeReader(Reader):
             yield hand.pop()
 
     def _read(self, offset: int, most: int) -> bytes:
-        device = self._attachment.device
-        return device.read_at(offset, min(most, device.piece))
+        return self._attachment.device.read_at(offset, min(most, self.piece_size))
 
     def close(self) -> None:
         """Give the attachment back; what goes wrong with that is logged."""

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from store_lib.driver import Reader
+from store_lib.driver import FIRST_PIECE, Reader
 from store_lib.drivers.rbd import bindings
 from store_lib.drivers.rbd.cluster import Cluster
 from store_lib.drivers.rbd.errors import number_of
 from store_lib.exceptions import BackendException, InvalidRange, NotFound, ObjectChanged
 
-#: Bytes of one request; requests begin at its multiples.
+#: Bytes of one request at most; no request goes beyond its multiples.
 PIECE = 4 * 1024 * 1024
 #: Bytes of an image that are asked about at once: where it has data and where it has none.
 _SPAN = 128 * PIECE
@@ -60,7 +60,7 @@ class RbdReader(Reader):
             #: The start of the range that was asked for, until somebody takes it.
             self._first: tuple[int, bytes] | None = None
             if offset < end:
-                self._first = offset, self._read(offset, end)
+                self._first = offset, self._read(offset, min(end, offset + FIRST_PIECE))
         except BaseException:
             self.close()
             raise
@@ -80,7 +80,7 @@ class RbdReader(Reader):
 
     def _read(self, offset: int, end: int) -> bytes:
         """Return the bytes from ``offset`` on, up to ``end`` or the end of the piece."""
-        amount = min(PIECE - offset % PIECE, end - offset)
+        amount = min(PIECE - offset % PIECE, end - offset, self.piece_size)
         with self._cluster.using(self._image, "read from", self._name):
             if self._holes.cover(offset, amount):
                 return zeros(amount)

@@ -17,9 +17,6 @@ from store_lib.exceptions import (
     StoreRandomGetNotSupported,
 )
 
-#: Bytes that are taken from the socket at once.
-_PIECE = 1024 * 1024
-
 
 @dataclasses.dataclass(slots=True)
 class Answer:
@@ -85,7 +82,8 @@ class S3Reader(Reader):
         while left is None or left:
             with self._bucket.client.answering(self._shown()):
                 # What has come, and no waiting for more: a cut would lose it.
-                piece = answer.body.read1(_PIECE if left is None else min(left, _PIECE))
+                most = self.piece_size
+                piece = answer.body.read1(most if left is None else min(left, most))
             if not piece:
                 if left is None or not answer.certain:
                     return

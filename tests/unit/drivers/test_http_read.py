@@ -158,6 +158,19 @@ def test_past_the_end(
         driver.read(place(server), 1001, length, context=None)
 
 
+def test_pieces_are_as_small_as_memory_is_short(driver: HttpDriver, server: ScriptedServer) -> None:
+    """No piece is larger than the engine has set, which is asked anew for each."""
+    server.handler = lambda request: serve(request, DATA)
+    reader = driver.read(place(server), 0, None, context=None)
+    got = []
+    for piece in reader.stream(0, None):
+        assert len(piece) <= reader.piece_size
+        got.append(piece)
+        reader.piece_size = 60_000 if len(got) % 2 else 70_000
+    assert b"".join(got) == DATA
+    reader.close()
+
+
 def test_416_without_a_size(driver: HttpDriver, server: ScriptedServer) -> None:
     """A 416 that tells no size is the empty object's at 0, and an InvalidRange elsewhere."""
     server.handler = lambda request: Reply(416)

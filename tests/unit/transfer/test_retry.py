@@ -166,6 +166,27 @@ def test_what_must_answer_soon_in_other_threads(time: SetClock) -> None:
     assert time.pauses == []
 
 
+@pytest.mark.parametrize("hook", ["write_at", "put_part", "piece"])
+def test_what_must_answer_soon_in_the_threads_of_a_transfer(
+    hook: str, time: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shorter time holds for the chunks that an add sends, and for what a get reads ahead."""
+    monkeypatch.setattr("store_lib.transfer.limits.CLOCK", time)
+    store, driver = memory_store(transfer_attempts=None)
+    driver.read_concurrency, driver.read_size = 2, CHUNK
+    uri = store.add("there", bytes(5 * CHUNK)).uri
+    if hook == "put_part":
+        driver.writer_class = MemoryParts
+        driver.writer_settings = {"chunk_size": CHUNK, "once_limit": 0, "concurrency": 3}
+    reader = store.get(uri)
+    driver.faults.hooks[hook] = lambda offset, *_: failing() if offset else None
+    source = iter([bytes(CHUNK)] * 9)
+    with retry_at_most(0), pytest.raises(RemoteServiceUnavailable):
+        reader.read() if hook == "piece" else store.add("it", source)
+    assert time.pauses == []
+    reader.close()
+
+
 def test_requests_that_share_a_time(time: SetClock) -> None:
     """Requests that belong together are repeated for the time of one."""
     retry = Retry(20, clock=time).begin()

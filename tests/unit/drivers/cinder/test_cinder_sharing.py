@@ -2,12 +2,14 @@
 
 import gc
 import os
+import random
 import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from store_lib.driver import FIRST_PIECE
 from store_lib.drivers.cinder import CinderDriver, CinderLocation, sharing
 from store_lib.drivers.cinder.reader import VolumeReader
 from store_lib.drivers.cinder.sharing import SharedAttachments
@@ -156,6 +158,30 @@ def test_a_reader_gives_its_attachment_back_once() -> None:
         list(reader.stream(0, 3))
     del reader
     assert given == [1]
+
+
+def test_a_reader_fetches_what_memory_is_there_for() -> None:
+    """Little before it is first asked for a piece, and then pieces as large as the engine says."""
+    attachment: Any = _Attachment(data=random.Random(0).randbytes(300_000))
+    attachment.piece = 200_000
+    lengths: list[int] = []
+    plain = attachment.read_at
+
+    def read_at(offset: int, length: int) -> bytes:
+        lengths.append(length)
+        return plain(offset, length)
+
+    attachment.read_at = read_at
+    reader = VolumeReader(attachment, 300_000, 0, None, lambda: None)
+    assert lengths == [FIRST_PIECE]
+    assert reader.piece_size == 200_000
+    got = []
+    for piece in reader.stream(0, None):
+        got.append(piece)
+        reader.piece_size = 100_000
+    assert lengths == [FIRST_PIECE, 100_000, 100_000, 100_000 - FIRST_PIECE]
+    assert b"".join(got) == attachment.data
+    reader.close()
 
 
 def test_a_reader_that_cannot_begin_takes_nothing_from_another() -> None:

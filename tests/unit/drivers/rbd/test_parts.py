@@ -1,7 +1,9 @@
 """The rbd driver's rules that need no cluster: options, ids, sizes, errors, holes, forks."""
 
+import contextlib
 import errno
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -11,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from store_lib.driver import capabilities
+from store_lib.driver import FIRST_PIECE, capabilities
 from store_lib.drivers.rbd import RbdDriver, bindings
 from store_lib.drivers.rbd.cluster import Access, Cluster
 from store_lib.drivers.rbd.errors import translate, translated
-from store_lib.drivers.rbd.reader import PIECE, Holes, has_blank, zeros
+from store_lib.drivers.rbd.reader import PIECE, Holes, RbdReader, has_blank, zeros
 from store_lib.drivers.rbd.writer import FIRST_STEP, LAST_STEP, Settings, grown
 from store_lib.exceptions import (
     BackendException,
@@ -496,3 +498,36 @@ def test_time_limits(modules: types.SimpleNamespace) -> None:
     assert settings["rados_osd_op_timeout"] == "240"
     assert settings["rados_mon_op_timeout"] == "7"
     assert settings["rbd_cache"] == "false"
+
+
+def test_a_reader_fetches_what_memory_is_there_for(
+    modules: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Little before it is first asked for a piece, and then pieces as large as the engine says."""
+    data = random.Random(0).randbytes(PIECE)
+    asked: list[tuple[int, int]] = []
+
+    def read(offset: int, length: int) -> bytes:
+        asked.append((offset, length))
+        return data[offset : offset + length]
+
+    image = types.SimpleNamespace(
+        size=lambda: PIECE, stat=lambda: {"obj_size": PIECE}, read=read, close=lambda: None
+    )
+    monkeypatch.setattr(bindings, "open_image", lambda *_: image)
+    monkeypatch.setattr(bindings, "is_ours", lambda _: False)
+    quiet = contextlib.nullcontext()
+    cluster: Any = types.SimpleNamespace(calling=lambda *_: quiet, using=lambda *_: quiet)
+    reader = RbdReader(cluster, None, "it", "snap", 0, None)
+    assert asked == [(0, FIRST_PIECE)]
+    got = []
+    for piece in reader.stream(0, None):
+        got.append(piece)
+        reader.piece_size = MIB if len(got) < 3 else PIECE
+    assert [length for _, length in asked] == [
+        FIRST_PIECE,
+        MIB,
+        MIB,
+        PIECE - 2 * MIB - FIRST_PIECE,
+    ]
+    assert b"".join(got) == data

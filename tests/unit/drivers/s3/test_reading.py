@@ -65,7 +65,7 @@ def test_a_server_near_by_is_asked_once(
 ) -> None:
     """As long as one answer comes fast enough it is read to its end; a slow one is given up."""
     # So that what has come when the first piece is taken is never the whole object.
-    monkeypatch.setattr("store_lib.drivers.s3.reader._PIECE", 50_000)
+    monkeypatch.setattr("store_lib.driver.Reader.piece_size", 50_000)
     for rate in (1, 1e15):
         monkeypatch.setattr(S3Driver, "sequential_rate", rate)
         s3.server.requests.clear()
