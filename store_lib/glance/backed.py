@@ -14,6 +14,7 @@ from store_lib.options import StoreOptions
 from store_lib.store import Store as Backing
 from store_lib.stores import Stores
 from store_lib.transfer.download import ObjectReader
+from store_lib.transfer.retry import retry_at_most
 
 LOG = logging.getLogger(__name__)
 
@@ -22,6 +23,10 @@ LOG = logging.getLogger(__name__)
 #: together for each read by adding chunk to chunk, and copies all it has for each: of 8 MiB, which
 #: a store may want at a time, every byte 64 times.
 _KNOWN, _UNKNOWN = 1024 * 1024, 256 * 1024
+
+#: Seconds for which the request for a size is repeated: it is made while a user waits, perhaps for
+#: each image of a list, and for URIs that somebody has made up.
+SOON = 3.0
 
 #: What get_size passes on; anything else that goes wrong there is an unknown size.
 _PASSED_ON = (exceptions.NotFound, exceptions.BadStoreUri, exceptions.UnknownScheme)
@@ -175,13 +180,17 @@ class BackedStore(Store):
 
     def get_size(self, location: Any, context: Any = None) -> int:
         try:
-            backing, uri = self._found(location)
-            return backing.stat(uri, context=context).size or 0
+            return self._size_of(location, context)
         except _PASSED_ON:
             raise
         except exceptions.GlanceStoreException as error:
             LOG.warning("The size of an object is not known for now: %s", error)
             return 0
+
+    def _size_of(self, location: Any, context: Any) -> int:
+        with retry_at_most(SOON):
+            backing, uri = self._found(location)
+            return backing.stat(uri, context=context).size or 0
 
     def delete(self, location: Any, context: Any = None) -> None:
         backing, uri = self._found(location)

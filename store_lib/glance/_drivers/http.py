@@ -21,11 +21,11 @@ class Store(BackedStore):
 
         :raises BadStoreUri: the server cannot be reached, or refuses to answer
         """
-        uri = location.get_store_uri()
         try:
-            return self.holding(uri).stat(uri, context=context).size or 0
+            return self._size_of(location, context)
         except (NotFound, UnknownScheme, BadStoreUri):
             raise
         except GlanceStoreException as error:
             # With a size of 0 a service would take the URI for a good one.
+            uri = location.get_store_uri()
             raise BadStoreUri(f"The size of {uri} cannot be read: {error}") from error

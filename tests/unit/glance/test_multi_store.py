@@ -10,6 +10,7 @@ from oslo_config import cfg
 
 import store_lib.glance as glance_store
 from store_lib.glance import location, multi_backend
+from tests.clock import SetClock
 from tests.unit.glance.conftest import RESERVED, TWO_STORES
 
 SIZE = 100_000
@@ -283,6 +284,15 @@ def test_a_read_only_store(with_web):
         add(with_web, store="web")
     with pytest.raises(glance_store.StoreDeleteNotSupported):
         glance_store.delete("http://127.0.0.1:1/x", "web")
+
+
+def test_a_size_that_cannot_be_had_is_told_soon(with_web, monkeypatch):
+    """A web server that does not answer is no good URI after 3 seconds, not after 20."""
+    clock = SetClock()
+    monkeypatch.setattr("store_lib.transfer.limits.CLOCK", clock)
+    with pytest.raises(glance_store.BadStoreUri):
+        glance_store.get_size_from_uri_and_backend("http://127.0.0.1:1/x", "web")
+    assert 2 < clock.now() < 3.2
 
 
 def test_a_misconfigured_store_does_not_stop_the_others(service, tmp_path):
