@@ -12,7 +12,8 @@ from store_lib.exceptions import BackendException
 
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.I)
 
-_TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+#: A strong tag.  An empty one, which is allowed, tells no two objects apart.
+_TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]+"')
 
 
 def content_length(response: BaseHTTPResponse) -> int | None:

@@ -556,6 +556,7 @@ def _after_the_first(reader: Any, offset: int) -> Iterator[bytes]:
         ({"ETag": '"v1"'}, '"v1"'),
         ({"ETag": 'W/"v1"'}, None),
         ({"ETag": "v1"}, None),
+        ({"ETag": '""'}, None),
         ({"ETag": '"v1"', "Accept-Ranges": "none"}, None),
         ({"ETag": '"v1"', **OLD}, '"v1"'),
         ({"ETag": 'W/"v1"', **OLD}, None),

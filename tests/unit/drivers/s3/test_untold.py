@@ -17,6 +17,8 @@ DATA = bytes(range(256)) * 1000
 #: What a server may leave out, or spoil.
 FIELDS = {
     "no-etag": {"ETag": None},
+    "blank-etag": {"ETag": ""},
+    "empty-etag": {"ETag": '""'},
     "no-time": {"Last-Modified": None},
     "no-length": {"Content-Length": None},
     "no-date": {"Date": None},
