@@ -241,7 +241,9 @@ def _open(data: Any, size: int | None) -> Source:
         )
     if isinstance(data, bytes | bytearray | memoryview):
         pieces: Iterator[Any] = iter((data,))
-        return _Pieces(_from_iterator(pieces), "the data")
+        source = _Pieces(_from_iterator(pieces), "the data")
+        source.size = memoryview(data).nbytes
+        return source
     if isinstance(data, Iterable):
         return _Pieces(_from_iterator(iter(data)), "the iterable")
     raise Invalid(f"Expected the data as {_EXPECTED}; got {type(data).__name__}.")

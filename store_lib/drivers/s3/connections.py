@@ -86,16 +86,17 @@ def _follow_a_region_once(request_dict: Any, response: Any, **_: Any) -> None:
         request_dict["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
-def _leave_out_nonsense(response_dict: Any, **_: Any) -> None:
+def _leave_out_nonsense(response_dict: Any, operation_model: Any, **_: Any) -> None:
     """Take fields that say nothing for fields that are missing.
 
-    botocore would fail, and an empty ETag would be that of any object.
+    botocore would fail, and an empty ETag would be that of any object.  A part's is handed back.
     """
     headers = response_dict["headers"]
     length = headers.get("Content-Length", "0")
     if not length.isascii() or not length.isdecimal() or "Transfer-Encoding" in headers:
         headers.pop("Content-Length", None)
-    if headers.get("ETag", "tag").removeprefix("W/").strip('" ') == "":
+    empty = headers.get("ETag", "tag").removeprefix("W/").strip('" ') == ""
+    if empty and operation_model.name != "UploadPart":
         del headers["ETag"]
     try:
         parse_timestamp(headers.get("Last-Modified", "0"))

@@ -154,6 +154,19 @@ def test_path_is_read_and_closed(tmp_path: Path) -> None:
         store.add("other", tmp_path / "missing")
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_tell_their_own_size(kind: Any) -> None:
+    """What lies in memory has a size, so it needs no more memory than that."""
+    store, driver = make()
+    seen: list[Any] = []
+    driver.faults.hooks["create"] = lambda name, size: seen.append(size)
+    store.add("it", kind(payload(10)))
+    store.add("none", kind(b""))
+    assert seen == [10, 0]
+    with pytest.raises(SizeMismatch, match="Expected 11 bytes, got 10"):
+        store.add("other", kind(payload(10)), 11)
+
+
 def test_a_path_that_is_overwritten_meanwhile(tmp_path: Path) -> None:
     """A file overwritten in place while it is read is refused, though its size stays."""
     path = tmp_path / "f"

@@ -115,6 +115,22 @@ def test_objects_are_added_all_the_same(
     assert set(s3.objects) == {"other"}
 
 
+def test_an_empty_etag_of_a_part_is_handed_back(store: Store, s3: S3Server) -> None:
+    """What a server calls a part is its own affair."""
+    whole = s3.server.handler
+    assert whole is not None
+
+    def handler(request: Request) -> Reply:
+        reply = whole(request)
+        if "partNumber" in request.target:
+            reply.headers["ETag"] = '""'
+        return reply
+
+    s3.server.handler = handler
+    assert store.add("id", io.BytesIO(DATA)).size == len(DATA)
+    assert s3.objects["id"].data == DATA
+
+
 def test_without_an_etag_there_is_one_answer(
     store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
