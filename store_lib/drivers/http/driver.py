@@ -20,8 +20,9 @@ from store_lib.drivers.http.location import HttpLocation
 from store_lib.exceptions import BackendException, BadStoreConfiguration
 from store_lib.location import Location
 
-#: Statuses of a HEAD after which a GET of a byte would do no better.
-_FINAL = frozenset({401, 407, 416}) | BUSY
+#: Statuses of a HEAD after which a GET of a byte would do no better.  500 and 502 may come of a
+#: program that fails at a HEAD alone.
+_FINAL = (frozenset({401, 407, 416}) | BUSY) - {500, 502}
 
 
 class HttpDriver(Driver):

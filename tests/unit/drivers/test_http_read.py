@@ -613,7 +613,7 @@ def test_stat(driver: HttpDriver, server: ScriptedServer) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        *(Reply(status) for status in (204, 206, 304, 400, 403, 404, 405, 406, 410, 501)),
+        *map(Reply, (204, 206, 304, 400, 403, 404, 405, 406, 410, 500, 501, 502)),
         Reply(),
         Reply(headers={"Content-Length": "10", "Content-Encoding": "gzip"}),
         Reply(headers={"Content-Length": None}),
@@ -621,7 +621,7 @@ def test_stat(driver: HttpDriver, server: ScriptedServer) -> None:
         Reply(headers={"Content-Length": "1, 2"}),
     ],
     ids=[
-        *("204", "206", "304", "400", "403", "404", "405", "406", "410", "501"),
+        *("204", "206", "304", "400", "403", "404", "405", "406", "410", "500", "501", "502"),
         *("empty", "encoded", "no length", "bad length", "two lengths"),
     ],
 )
@@ -642,7 +642,7 @@ def test_stat_where_a_head_is_not_as_good_as_a_get(
     assert server.requests[-1].headers["range"] == "bytes=0-0"
 
 
-@pytest.mark.parametrize("status", [401, 407, 408, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [401, 407, 408, 425, 429, 503, 504])
 def test_stat_where_a_get_would_do_no_better(
     driver: HttpDriver, server: ScriptedServer, status: int
 ) -> None:
@@ -659,6 +659,18 @@ def test_stat_of_what_is_not_told(driver: HttpDriver, server: ScriptedServer) ->
     assert driver.stat(place(server), context=None).size is None
     server.handler = lambda request: Reply()
     assert driver.stat(place(server), context=None).size == 0
+
+
+@pytest.mark.parametrize("status", [500, 502])
+def test_stat_where_a_get_fails_too(
+    driver: HttpDriver, server: ScriptedServer, status: int
+) -> None:
+    """What fails at a GET as well is a temporary error."""
+    server.handler = lambda request: Reply(status)
+    with pytest.raises(RemoteServiceUnavailable) as caught:
+        driver.stat(place(server), context=None)
+    assert caught.value.status is ErrorStatus.TEMPORARY
+    assert [each.method for each in server.requests] == ["HEAD", "GET"]
 
 
 def test_stat_of_what_is_not_there(driver: HttpDriver, server: ScriptedServer) -> None:
