@@ -29,7 +29,8 @@ endif
 demo:
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo/demo.sh "$(or $(IMAGE),$(ISO))"
 
-test: $(VENV)/.dev lint docs ## everything CI runs: checks, documentation, all tests, coverage
+test: $(VENV)/.dev ## everything CI runs: checks, documentation, all tests, coverage
+	$(MAKE) --no-print-directory --jobs 2 --output-sync lint docs
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(SPREAD) tests/unit
 	$(BIN)/coverage run -m pytest $(SPREAD_WAITING) tests/functional

@@ -101,6 +101,16 @@ class Target:
             return of
         return [of[place * (len(of) - 1) // (number - 1)] for place in range(number)]
 
+    def in_turn(self, of: Sequence[_Case], number: int, cases: int) -> Sequence[_Case]:
+        """Return what to try in case ``number`` of ``cases``, each of which takes an add.
+
+        That is all of them; one, each in its turn, in the short profile and where the store is too
+        slow for all of them in every case.
+        """
+        if self.settings.short or not self.affords(cases * len(of)):
+            return (of[number % len(of)],)
+        return of
+
     @property
     def directory(self) -> pathlib.Path:
         """A directory for files; removed at the check's end."""

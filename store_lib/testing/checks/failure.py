@@ -100,9 +100,10 @@ def check_a_wrong_size_stores_nothing(target: Target) -> None:
     cases = [(0, 1), (1, 0), (1, 2), (100, 99), (chunk, chunk + 1), (chunk + 1, chunk)]
     cases += [(long, long + 1), (long, long - 1), (long, 2 * long), (long, chunk), (0, long)]
     shapes = ("file-like", "odd pieces", "path", "bytearray", "short-reading file-like")
-    for number, (real, declared) in enumerate(target.some(cases, 6)):
+    chosen = target.some(cases, 6)
+    for number, (real, declared) in enumerate(chosen):
         content = Content(real, seed=9)
-        for name in (shapes[number % len(shapes)],) if target.settings.short else shapes:
+        for name in target.in_turn(shapes, number, len(chosen)):
             what = f"an add of {real} bytes from a {name}, declared as {declared}"
             object_id = target.new_id()
             with raises(SizeMismatch, doing=what):

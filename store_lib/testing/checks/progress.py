@@ -21,7 +21,7 @@ def check_progress_rises_to_the_exact_size(target: Target) -> None:
     sizes = (0, 1, 100, 3 * target.chunk_size + 7, target.profile.long_size)
     for number, size in enumerate(sizes):
         for declared in (size, None):
-            for name in (shapes[number % 3],) if target.settings.short else shapes:
+            for name in target.in_turn(shapes, number, 2 * len(sizes)):
                 told.append(_follow(target, Content(size, seed=1), declared, name))
     target.store.stat(target.add(Content(3)).uri)  # time for a straggler of the last one too
     for what, steps, calls in told:
