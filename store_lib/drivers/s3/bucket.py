@@ -163,8 +163,7 @@ def _head(answer: dict[str, Any]) -> Head:
     if span := answer.get("ContentRange"):
         found = content_range(span)
         size = None if found is None else found[2]
-    told = answer.get("LastModified")
-    modified = None if told is None else told.timestamp()
+    modified = answer.get("LastModified")
     return Head(
         size=size,
         etag=answer.get("ETag"),

@@ -9,23 +9,14 @@ from typing import Any
 from store_lib.clients.library_calls import library_call
 from store_lib.clients.process import PerProcess
 from store_lib.driver import Repeater
+from store_lib.drivers.s3.answers import checked
 from store_lib.drivers.s3.errors import NoSuchBucket, translate
 from store_lib.drivers.s3.options import Settings
-from store_lib.exceptions import BackendException, RemoteServiceUnavailable, StoreError
+from store_lib.exceptions import BackendException, StoreError
 from store_lib.options import StoreOptions
 from store_lib.redaction import HIDDEN
 
-#: What an answer has without which it is none, by operation: in its head, or in its body, which
-#: may be cut where only the connection's end ends it.
-_NEEDED_HEADS: Mapping[str, str] = {"upload_part": "ETag"}
-_NEEDED_BODIES: Mapping[str, str] = {
-    "create_multipart_upload": "UploadId",
-    "complete_multipart_upload": "ETag",
-    "copy_object": "CopyObjectResult",
-    "upload_part_copy": "CopyPartResult",
-}
-
-#: Where a listing goes on: parameters of the request, and what of the answer before they repeat.
+#: Where a listing goes on: parameters of the request, and the fields of the answer before.
 _MARKS: Mapping[str, Mapping[str, str]] = {
     "list_multipart_uploads": {
         "KeyMarker": "NextKeyMarker",
@@ -133,21 +124,18 @@ class Client:
         """Make a request and return the answer.
 
         :param operation: a method of botocore's client, with its arguments
-        :raises StoreError: as :func:`~store_lib.drivers.s3.errors.translate` says
+        :raises StoreError: as :func:`~store_lib.drivers.s3.errors.translate` and
+            :func:`~store_lib.drivers.s3.answers.checked` say
         """
         asked = _asked(operation, arguments)
         with library_call(functools.partial(self._meaning, operation, asked)):
             answer: dict[str, Any] = getattr(self.open(), operation)(**arguments)
-        for needed, kind in (
-            (_NEEDED_HEADS.get(operation), BackendException),
-            (_NEEDED_BODIES.get(operation), RemoteServiceUnavailable),
-        ):
-            if needed is not None and needed not in answer:
-                raise kind(
-                    f"{asked}: expected {needed} in the answer of {self.endpoint}, got none. Check "
-                    "that it is an S3 server."
-                )
-        return answer
+        try:
+            return checked(operation, answer, asked, self.endpoint)
+        except StoreError:
+            if operation == "get_object" and "Body" in answer:
+                answer["Body"].close()
+            raise
 
     def _meaning(self, operation: str, asked: str, error: Exception) -> StoreError:
         """Return the library's error for one of botocore's."""
@@ -159,23 +147,25 @@ class Client:
     def pages(self, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         """Make the requests for a listing, each repeated by itself, and yield the answers."""
         marks: dict[str, Any] = {}
+        seen = set()
         while True:
             ask = functools.partial(self.call, operation, **arguments, **marks)
             page = self.retry(ask)
             yield page
-            if not page.get("IsTruncated"):
+            if not page["IsTruncated"]:
                 return
-            before = marks
             marks = {
                 mark: page[following]
                 for mark, following in _MARKS[operation].items()
                 if page.get(following)
             }
-            if not marks or marks == before:
+            if not marks or (place := (*marks.values(),)) in seen:
                 raise BackendException(
                     f"{_asked(operation, arguments)}: {self.endpoint} says that there is more, and "
-                    "does not say where it goes on."
+                    "does not say where it goes on, or leads back to where it began. Check that it "
+                    "is an S3 server."
                 )
+            seen.add(place)
 
     def presigned(self, bucket: str, key: str, expires: int) -> str:
         """Return a URL that reads an object for ``expires`` seconds."""

@@ -1,5 +1,6 @@
 """botocore's connections, with answers that are read to their end; imported at configure time."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from botocore.awsrequest import (
@@ -13,12 +14,15 @@ from urllib3.response import BaseHTTPResponse
 
 from store_lib.clients._urllib3 import Bounded, BoundedPool, Response
 from store_lib.drivers.s3.errors import region_of
+from store_lib.exceptions import BackendException
 
 #: Seconds for which a server may be silent before a body is sent that it was asked about.
 _PATIENCE = 1.0
 #: Bytes of a body that is sent at once: asking first costs a round trip, and a second where the
 #: server, or a proxy, does not say to go on.
 _SMALL = 1024 * 1024
+#: Bytes of the longest answer to a request but for an object's bytes: a page of 1000 long keys.
+_LONGEST = 32 * 1024 * 1024
 
 
 class _Connection(Bounded, AWSHTTPConnection):  # type: ignore[misc]
@@ -42,6 +46,32 @@ class _TlsConnection(_Connection, AWSHTTPSConnection):  # type: ignore[misc]
     pass
 
 
+class _Whole:
+    """An answer that is no object's bytes: botocore reads it into memory, whatever its length."""
+
+    def __init__(self, response: BaseHTTPResponse) -> None:
+        self._response = response
+
+    def stream(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
+        """Yield the body.
+
+        :raises BackendException: it is longer than any answer of S3
+        """
+        left = _LONGEST
+        for piece in self._response.stream(*args, **kwargs):
+            left -= len(piece)
+            if left < 0:
+                self._response.close()
+                raise BackendException(
+                    f"Expected an answer of S3 of at most {_LONGEST} bytes, got more. Check that "
+                    "it is an S3 server, and what is between."
+                )
+            yield piece
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._response, name)
+
+
 class _Pool(BoundedPool, AWSHTTPConnectionPool):  # type: ignore[misc]
     ConnectionCls = _Connection
 
@@ -53,7 +83,8 @@ class _Pool(BoundedPool, AWSHTTPConnectionPool):  # type: ignore[misc]
         kwargs["enforce_content_length"] = True
         kwargs["redirect"] = False
         response: BaseHTTPResponse = super().urlopen(*args, **kwargs)
-        return response
+        whole = response.status >= 300 or kwargs["method"] != "GET" or "?" in kwargs["url"]
+        return _Whole(response) if whole else response  # type: ignore[return-value]
 
 
 class _TlsPool(_Pool, AWSHTTPSConnectionPool):  # type: ignore[misc]
@@ -68,6 +99,7 @@ def settle(client: Any) -> None:
     assert session._manager.pool_classes_by_scheme["https"] is _TlsPool
     client.meta.events.register_last("before-call.s3", _send_small_at_once)
     client.meta.events.register_first("before-parse.s3", _leave_out_nonsense)
+    client.meta.events.register_first("before-parse.s3.GetBucketVersioning", _doubt_silence)
     client.meta.events.register_first("needs-retry.s3", _follow_a_region_once)
 
 
@@ -77,6 +109,12 @@ def _send_small_at_once(params: Any, **_: Any) -> None:
     length = str(headers.get("Content-Length", ""))
     if length.isdecimal() and int(length) <= _SMALL:
         headers.pop("Expect", None)
+
+
+def _doubt_silence(response_dict: Any, **_: Any) -> None:
+    """Take an empty body, which may have been cut, for an error: else it would say something."""
+    if not response_dict["body"]:
+        response_dict["status_code"] = max(500, response_dict["status_code"])
 
 
 def _follow_a_region_once(request_dict: Any, response: Any, **_: Any) -> None:

@@ -174,13 +174,10 @@ class S3Driver(Driver):
         """Yield every object whose key can be an id."""
         for page in self._client.pages("list_objects_v2", Bucket=self._bucket.name):
             for each in page.get("Contents", ()):
-                if "/" not in each["Key"]:
-                    yield Entry(
-                        each["Key"],
-                        self._location(each["Key"]),
-                        each.get("Size"),
-                        each["LastModified"].timestamp() if "LastModified" in each else None,
-                    )
+                key = each["Key"]
+                if "/" not in key and key not in (".", ".."):
+                    place = self._location(key)
+                    yield Entry(key, place, each.get("Size"), each.get("LastModified"))
 
     def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
         """Yield every upload in parts that has not ended, anybody's, and every claim."""

@@ -17,8 +17,7 @@ def find(bucket: Bucket) -> Iterator[Incomplete]:
     for page in bucket.client.pages("list_multipart_uploads", Bucket=bucket.name):
         for upload in page.get("Uploads", ()):
             key, identity = upload["Key"], upload["UploadId"]
-            begun = upload["Initiated"].timestamp()
-            if "/" not in key and (found := _upload(bucket, key, identity, begun)):
+            if "/" not in key and (found := _upload(bucket, key, identity, upload["Initiated"])):
                 yield found
     for page in bucket.client.pages("list_objects_v2", Bucket=bucket.name, Prefix=PREFIX):
         for claim in page.get("Contents", ()):
@@ -49,7 +48,7 @@ def _upload(bucket: Bucket, key: str, identity: str, begun: float) -> Incomplete
             now = server_time(page)
             for part in page.get("Parts", ()):
                 size += part["Size"]
-                modified = max(modified, part["LastModified"].timestamp())
+                modified = max(modified, part["LastModified"])
     except (NoSuchUpload, NotFound):
         return None
     return Incomplete(f"{key}/{identity}", key, size, modified, now=now)

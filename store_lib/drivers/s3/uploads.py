@@ -37,7 +37,7 @@ def abort_unnamed(bucket: Bucket, key: str, since: float | None = None) -> None:
             name = upload["UploadId"]
             if (
                 upload["Key"] == key
-                and upload["Initiated"].timestamp() >= first
+                and upload["Initiated"] >= first
                 and not bucket.call("list_parts", key, UploadId=name, MaxParts=1).get("Parts")
             ):
                 abort_upload(bucket, key, name)

@@ -236,7 +236,7 @@ class S3Server(Spoiled):
             f"<LastModified>{touched}</LastModified></Part>"
             for number, data in started.parts.items()
         )
-        return xml_answer(f"<X>{rows}</X>")
+        return xml_answer(f"<X>{rows}<IsTruncated>false</IsTruncated></X>")
 
     def _list(self, words: dict[str, str]) -> Reply:
         prefix = words.get("prefix", "")
