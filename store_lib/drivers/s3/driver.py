@@ -11,7 +11,7 @@ from store_lib.drivers.s3 import leftovers
 from store_lib.drivers.s3.bucket import NONCE, Bucket
 from store_lib.drivers.s3.client import Client
 from store_lib.drivers.s3.copying import Copy
-from store_lib.drivers.s3.location import S3Location
+from store_lib.drivers.s3.location import S3Location, is_object_key
 from store_lib.drivers.s3.options import (
     ATOMIC,
     LARGEST_PUT,
@@ -175,7 +175,7 @@ class S3Driver(Driver):
         for page in self._client.pages("list_objects_v2", Bucket=self._bucket.name):
             for each in page.get("Contents", ()):
                 key = each["Key"]
-                if "/" not in key and key not in (".", ".."):
+                if is_object_key(key):
                     place = self._location(key)
                     yield Entry(key, place, each.get("Size"), each.get("LastModified"))
 

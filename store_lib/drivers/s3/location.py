@@ -18,6 +18,11 @@ AMAZON = re.compile(
 _DEFAULT_PORT = re.compile(r":(?:80|443)$")
 
 
+def is_object_key(key: str) -> bool:
+    """Tell whether a key can be an object's: it has no slash, and is no path's dots."""
+    return key not in ("", ".", "..") and "/" not in key
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class S3Location(Location):
     """``s3://host[:port]/bucket/key``, or ``s3+https://...`` for a server that is asked by TLS.
@@ -52,8 +57,7 @@ class S3Location(Location):
         rest, _, key = uri[uri.index("://") + 3 :].rpartition("/")
         address, _, bucket = rest.rpartition("/")
         host = address.rpartition("@")[2].strip("/")
-        # Dots would be taken for a path's, by the server or what is between.
-        if not host or not _BUCKET.fullmatch(bucket) or key in ("", ".", ".."):
+        if not host or not _BUCKET.fullmatch(bucket) or not is_object_key(key):
             raise BadStoreUri("Expected s3://host/bucket/key, got %(uri)s", uri=uri)
         try:
             uri.encode()

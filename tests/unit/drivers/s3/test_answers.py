@@ -8,9 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from store_lib import Store
+from store_lib.driver import Incomplete
 from store_lib.drivers.s3 import S3Driver, connections
 from store_lib.exceptions import (
     BackendException,
+    Invalid,
     RemoteServiceUnavailable,
     StoreError,
 )
@@ -233,11 +235,20 @@ def test_an_endless_answer_is_cut_off(
         once.get(_uri(once))
 
 
-def test_keys_that_no_uri_can_have_are_not_listed(once: Store, s3: S3Server) -> None:
-    """Dots alone would be taken for a path's."""
+def test_keys_that_are_no_objects_are_left_alone(once: Store, s3: S3Server) -> None:
+    """Dots alone would be taken for a path's, and an upload without a name for the object."""
     for key in (".", "..", "id"):
         s3.store(key, DATA)
+        s3.uploads[f"upload of {key}"] = Started(key, {}, {1: DATA})
+    s3.store(".store_lib/claims/../../id", b"nonce 0\n")
     assert [each.object_id for each in once.list()] == ["id"]
+    assert [each.key for each in once.list_incomplete()] == ["id/upload of id"]
+    s3.server.requests.clear()
+    claims = ".store_lib/claims/"
+    for key in ("id", "id/", "/x", "../x", "./x", claims, f"{claims}..", f"{claims}../../id"):
+        with pytest.raises(Invalid, match="Take it from a listing"):
+            once.driver.discard(Incomplete(key, "id", 1, 0.0), context=None)  # type: ignore[union-attr]
+    assert not s3.server.requests
 
 
 def test_an_empty_answer_about_versions_says_nothing(once: Store, s3: S3Server) -> None:
