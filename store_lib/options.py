@@ -66,9 +66,10 @@ STORE_OPTIONS: tuple[cfg.Opt, ...] = (
         "scheme and object. s3: a server, old.example.org:8080, or a bucket of it, "
         "old.example.org:8080/images. rbd: a cluster's fsid, or a pool of it, <fsid>/images. "
         "swift: an account, old.example.org/v1/AUTH_x, or a server, old.example.org, where the "
-        "store is multi-tenant. vmware: a server, old.example.org. Objects are then looked for on "
-        "the server that is configured now, in the bucket, pool, container or datastore of the "
-        "URI. URIs of servers that are neither configured nor listed are refused.",
+        "store is multi-tenant. vmware: a server, old.example.org. cinder: the id that the store "
+        "had. Objects are then looked for on the server that is configured now, in the bucket, "
+        "pool, container or datastore of the URI. URIs of servers that are neither configured nor "
+        "listed are refused.",
     ),
     cfg.IntOpt(
         "transfer_stall_timeout",

@@ -168,8 +168,9 @@ class CinderDriver(Driver):
         return f"cinder://{self._uri_store or ''}"
 
     def holds(self, location: Location) -> bool:
-        """Tell whether a URI names this store, or none: then Cinder is asked."""
-        return _checked(location).store_id in (None, self.store_id)
+        """Tell whether a URI names this store, by an id that it has or had, or none."""
+        named = _checked(location).store_id
+        return named is None or named == self.store_id or self.conf.moved_from(named)
 
     def create(
         self, object_id: str, size: int | None, *, nonce: str, context: Any

@@ -106,6 +106,10 @@ def test_a_store_holds_uris_that_name_it_or_none() -> None:
     assert driver.holds(CinderLocation(volume))
     assert driver.holds(CinderLocation(volume, "it"))
     assert not driver.holds(CinderLocation(volume, "other"))
+    renamed = _driver(former_places=["cinder://other", "another"])
+    assert renamed.holds(CinderLocation(volume, "other"))
+    assert renamed.holds(CinderLocation(volume, "another"))
+    assert not renamed.holds(CinderLocation(volume, "else"))
 
 
 @pytest.mark.parametrize("object_id", ["a", "0123abcd-4567-89ef-0123-456789abcdef", "ä " * 124])
