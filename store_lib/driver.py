@@ -376,7 +376,8 @@ class Reader(abc.ABC):
     #: fetches before it is first asked for a piece is no more than :data:`FIRST_PIECE`.
     piece_size: int = 1024 * 1024
     #: Whether a small piece costs little more than its share of a large one (a local file).
-    #: Then :attr:`piece_size` becomes just what the caller wants.
+    #: Then :attr:`piece_size` becomes just what the caller wants, and the reader is closed with
+    #: the last byte of a known size, without a look at whether :meth:`stream` ends there.
     exact: bool = False
 
     @abc.abstractmethod

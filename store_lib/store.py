@@ -247,14 +247,15 @@ class Store:
                 check_id(object_id)
                 driver.check_object_id(object_id)
                 withdraw = functools.partial(self._withdraw, driver, context)
+                watch = Watch(self._limits)
                 order = Order(
                     size=size,
                     digests=names,
                     expected=expected,
                     verifier=verifier,
                     progress=progress,
-                    watch=Watch(self._limits),
-                    retry=self._retry.to("add", object_id),
+                    watch=watch,
+                    retry=self._retry.to("add", object_id, watch),
                     guard=self._guard,
                     budget=PROCESS_BUDGET,
                     withdraw=withdraw,
@@ -333,8 +334,9 @@ class Store:
         try:
             call.begin()
             read = functools.partial(driver.read, location, offset, first, context=context)
-            watch, retry = Watch(self._limits), self._retry.to("get", location)
-            reader = retry.within(watch).call(
+            watch = Watch(self._limits)
+            retry = self._retry.to("get", location, watch)
+            reader = retry.call(
                 functools.partial(self._guard.call, read, late=lambda made: made.close())
             )
             return self._reader(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -66,13 +67,11 @@ class Watch:
 
     def patience(self, *, stall: bool = True) -> float | None:
         """Return how many seconds a wait may last now, ``None`` for as long as it takes."""
-        now = CLOCK.now()
-        ends = []
-        if stall and self.limits.stall:
-            ends.append(self._last + self.limits.stall)
-        if self.limits.deadline:
-            ends.append(self.started + self.limits.deadline)
-        return max(0.0, min(ends) - now) if ends else None
+        limits = self.limits
+        end = self._last + limits.stall if stall and limits.stall else math.inf
+        if limits.deadline:
+            end = min(end, self.started + limits.deadline)
+        return None if end == math.inf else max(0.0, end - CLOCK.now())
 
     def check(self, *, stall: bool = True) -> None:
         """Raise when a limit has run out.
@@ -80,8 +79,10 @@ class Watch:
         :raises TransferStalled: no progress for too long
         :raises DeadlineExceeded: the whole takes too long
         """
-        now = CLOCK.now()
         limits = self.limits
+        if not (limits.deadline or (stall and limits.stall)):
+            return
+        now = CLOCK.now()
         if limits.deadline and now >= self.started + limits.deadline:
             raise DeadlineExceeded(timeout=limits.deadline, done=self.done)
         if stall and limits.stall and now >= self._last + limits.stall:

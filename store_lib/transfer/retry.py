@@ -91,23 +91,34 @@ class Retry:
             head=options.transfer_head_timeout,
         )
 
-    def to(self, operation: str, subject: object = None) -> "Retry":
-        """Return the same for an operation, which the log then names."""
+    def to(self, operation: str, subject: object = None, watch: Watch | None = None) -> "Retry":
+        """Return the same for an operation, which the log then names.
+
+        :param watch: of the transfer that it is, whose limits hold while something is repeated
+        """
         made = self._copy()
-        made.operation, made.subject = operation, subject
+        made.operation, made.subject, made.watch = operation, subject, watch
         return made
 
-    def within(self, watch: Watch) -> "Retry":
-        """Return the same for a transfer, whose limits hold while something is repeated."""
+    def beyond(self) -> "Retry":
+        """Return the same for what goes on whatever the limits of the transfer."""
         made = self._copy()
-        made.watch = watch
+        made.watch = None
         return made
 
-    def begin(self) -> "Retry":
-        """Return the same with the time begun now: requests that belong together share it."""
+    def since(self, began: float | None = None) -> "Retry":
+        """Return the same with the time begun, by :meth:`now`: requests that belong together share
+        it.
+
+        :param began: ``None``: now
+        """
         made = self._copy()
-        made.began = (self.clock or limits.CLOCK).now()
+        made.began = self.now() if began is None else began
         return made
+
+    def now(self) -> float:
+        """Return the time by which this goes."""
+        return (self.clock or limits.CLOCK).now()
 
     def once(self) -> "Retry":
         """Return one that repeats nothing, for what cannot be sent again."""
@@ -140,7 +151,9 @@ class Retry:
             yield hand.pop()  # a generator that waits is to hold nothing of what it gave
 
     def _limited(self) -> contextlib.AbstractContextManager[None]:
-        left = None if self.watch is None else self.watch.patience(stall=False)
+        watch, left = self.watch, None
+        if watch is not None and watch.limits.deadline:
+            left = watch.patience(stall=False)
         return limited_heads(self.head, left)
 
     def call(
@@ -159,7 +172,7 @@ class Retry:
         :param on_repeat: called before each repeat
         :param rescue: looks at each error first, and may know that the call succeeded all the same
         """
-        tries, began = None, (self.clock or limits.CLOCK).now()
+        tries, began = None, self.now()
         while True:
             try:
                 with self._limited():

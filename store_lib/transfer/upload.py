@@ -73,7 +73,7 @@ def upload(
     writer = transfer = None
     process = os.getpid()
     try:
-        writer = order.retry.within(order.watch).call(
+        writer = order.retry.call(
             functools.partial(order.guard.call, create, late=lambda made: made.abort()),
             "beginning",
         )
@@ -96,7 +96,7 @@ def _abort(writer: Writer, error: BaseException, order: Order) -> None:
     if isinstance(error, TimeoutError):  # what hung will hang again
         patience = min(patience, GRACE)
     try:
-        order.retry.call(
+        order.retry.beyond().call(
             functools.partial(order.guard.call, writer.abort, timeout=patience), "cleaning up"
         )
     except Exception as trouble:
@@ -116,7 +116,7 @@ class Upload:
         self.order = order
         self.meter = source.meter
         self.watch = order.watch
-        self.retry = order.retry.within(order.watch)
+        self.retry = order.retry
         self.total = 0
         self.told = -1
         self.digest_seconds = 0.0
@@ -199,7 +199,7 @@ class Upload:
         if not self.abandoned:
             return
         try:
-            self.order.retry.call(self.writer.abort, "cleaning up")
+            self.retry.beyond().call(self.writer.abort, "cleaning up")
         except Exception as trouble:
             LOG.warning("Cleaning up after a request that was given up failed: %s", trouble)
 
@@ -208,14 +208,14 @@ class Upload:
 
     def publish(self, call: Callable[[], Location], *, repeatable: bool = True) -> Location:
         """Make the request that publishes; after a lost reply, find out whether it did."""
-        retry = self.retry.begin()
+        retry = self.retry
         self._publishing = True
         self._location = (retry if repeatable else retry.once()).call(
             call,
             "publishing",
             stop=self.failure.event,
             on_repeat=self._count_repeat,
-            rescue=functools.partial(self._stored_after_all, retry),
+            rescue=functools.partial(self._stored_after_all, retry.now()),
         )
         return self._location
 
@@ -227,21 +227,25 @@ class Upload:
         if self._location is None and self._publishing and not isinstance(error, StoreError):
             try:
                 resolve = functools.partial(self.order.guard.call, self.writer.resolve)
-                self._location = self.order.retry.call(resolve, "looking at what is stored")
+                retry = self.retry.beyond()
+                self._location = retry.call(resolve, "looking at what is stored")
             except StoreError as trouble:
                 error.add_note(f"Whether it was stored all the same is not known: {trouble}")
         return self._location
 
-    def _stored_after_all(self, retry: Retry, error: StoreError) -> Location | None:
-        """After a failed publishing request: return where the upload lies, if it does."""
+    def _stored_after_all(self, began: float, error: StoreError) -> Location | None:
+        """After a failed publishing request: return where the upload lies, if it does.
+
+        :param began: when publishing did; looking has no more time than that
+        """
         open_question = is_temporary(error) or isinstance(error, Duplicate)
         if not open_question or self.failure.error is not None:
             return None
-        return self._resolve(retry, error)
+        return self._resolve(began, error)
 
-    def _resolve(self, retry: Retry, error: StoreError) -> Location | None:
+    def _resolve(self, began: float, error: StoreError) -> Location | None:
         try:
-            found = retry.call(
+            found = self.retry.since(began).call(
                 functools.partial(self.order.guard.call, self.writer.resolve),
                 "looking at what is stored",
                 stop=self.failure.event,

@@ -220,13 +220,12 @@ class DataDirs:
             return path
         return None
 
-    @contextlib.contextmanager
     def sole_publisher(
         self, directory: DataDir, object_id: str
-    ) -> Iterator[Callable[[], None] | None]:
-        """Keep every other process from publishing this id, where the file system does not.
+    ) -> contextlib.AbstractContextManager[Callable[[], None] | None]:
+        """Return a block without other publishers of this id, where the file system lets some be.
 
-        The block gets a function to call just before it publishes, ``None`` where none is needed.
+        It gets a function to call just before it publishes, ``None`` where none is needed.
 
         :param directory: the one to publish in
         :raises Duplicate: another process is publishing the id; temporary
@@ -234,11 +233,9 @@ class DataDirs:
         """
         checked = directory.publishing is Publishing.CHECKED
         if len(self._all) == 1 and not checked:
-            yield None
-            return
+            return contextlib.nullcontext()
         needed = directory.path if checked else None
-        with sole_publisher(self.paths, object_id, needed) as check:
-            yield check
+        return sole_publisher(self.paths, object_id, needed)
 
     def candidates(self, size: int | None, *, at_most: bool = False) -> Iterator[DataDir]:
         """Yield the directories to try for a new object: by priority, then by free space.

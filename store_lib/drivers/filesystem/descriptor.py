@@ -112,6 +112,13 @@ class Descriptor:
         self._close()
 
 
+def closed() -> Descriptor:
+    """Return one that is closed already."""
+    file = Descriptor()
+    file.close()
+    return file
+
+
 @contextlib.contextmanager
 def opened(path: str, flags: int, *, directory: int | None = None) -> Iterator[int]:
     """Open a file for the length of a block.

@@ -12,7 +12,7 @@ from store_lib.driver import Chunk, PositionWriter, do_nothing
 from store_lib.drivers.filesystem import syscalls
 from store_lib.drivers.filesystem.copying import copy_contents
 from store_lib.drivers.filesystem.datadirs import SMALL, DataDir, DataDirs
-from store_lib.drivers.filesystem.descriptor import Descriptor
+from store_lib.drivers.filesystem.descriptor import closed
 from store_lib.drivers.filesystem.errors import Action, translate
 from store_lib.drivers.filesystem.location import FileLocation
 from store_lib.drivers.filesystem.publishing import Publishing, publish
@@ -44,6 +44,9 @@ class FileWriter(PositionWriter):
     :param checkpoint: called between two steps that may hang; see :attr:`Driver.checkpoint`
     :raises OSError: the staged file cannot be made or has no room; nothing is left
     """
+
+    #: The staged file; a closed one until it is there.
+    _file = closed()
 
     concurrency = 1  # the kernel lets one write at a time into a file anyway
     reserved = sys.maxsize  # a file grows by itself
@@ -77,7 +80,6 @@ class FileWriter(PositionWriter):
         #: file is closed.
         self._status: os.stat_result | None = None
         self._staged = ""
-        self._file = Descriptor()
         try:
             self._file, self._staged = stage(directory.path, object_id, nonce, directory.name_max)
             if size and (size > SMALL or len(directories.paths) > 1):
@@ -167,11 +169,11 @@ class FileWriter(PositionWriter):
         wanted = self._settings.file_perm
         if wanted is None:
             wanted = self._directory.file_mode
-        if stat.S_IMODE(os.fstat(fd).st_mode) == wanted:
-            return
         try:
             os.fchmod(fd, wanted)
         except OSError as error:
+            if stat.S_IMODE(os.fstat(fd).st_mode) == wanted:
+                return
             LOG.warning(
                 "Cannot set the permissions of %s to %o, keeping what they are: %s",
                 self._final,

@@ -445,6 +445,29 @@ def test_who_reads_on_a_little_at_a_time_gets_it_out_of_a_larger_piece(
     assert PROCESS_BUDGET.used == 0
 
 
+def test_the_last_piece_of_a_local_file_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read again where there was memory to fetch it and none to keep it."""
+    monkeypatch.setattr(download, "_AHEAD", 1024)
+    store, driver = make()
+    with store.get(URI, len(DATA) - 2048) as reader:
+        reader._exact = True
+        got = b"".join(reader.read(128) for _ in range(8))
+        grow, asked = reader._memory.grow, []
+
+        def at_first_only(amount: int) -> bool:
+            asked.append(amount)
+            return len(asked) == 1 and grow(amount)
+
+        monkeypatch.setattr(reader._memory, "grow", at_first_only)
+        got += reader.read(100)
+        assert asked[:2] == [1024, 1024]
+        assert not reader._hand
+        got += b"".join(reader.read(100) for _ in range(10))
+        assert got == DATA[-2048:]
+        assert driver.readers[-1].closed
+        assert reader.read(1) == b""
+
+
 def test_what_is_held_is_given_back(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """What a reader holds for its caller goes when an upload waits, and is read again."""
     from store_lib import store as module

@@ -189,7 +189,7 @@ def test_what_must_answer_soon_in_the_threads_of_a_transfer(
 
 def test_requests_that_share_a_time(time: SetClock) -> None:
     """Requests that belong together are repeated for the time of one."""
-    retry = Retry(20, clock=time).begin()
+    retry = Retry(20, clock=time).since()
     for _ in range(2):
         with pytest.raises(RemoteServiceUnavailable):
             retry.call(failing)
