@@ -96,10 +96,12 @@ class Watch:
 class _Call:
     """One call at work in a thread of its own."""
 
-    __slots__ = ("done", "error", "given_up", "last", "result")
+    __slots__ = ("begun", "done", "error", "given_up", "last", "result")
 
     def __init__(self) -> None:
+        self.begun = False
         self.done = threading.Event()
+        #: Whether nobody waits for it any more; one that has not begun is then not made.
         self.given_up = False
         #: When it began, or was at a checkpoint.
         self.last = time.monotonic()
@@ -163,7 +165,7 @@ class Guard:
                 if self._left(call, patience, watch) <= 0 and self._give_up(call):
                     break
         except BaseException:  # an interrupt: nobody is left to take the result
-            if thread.ident is not None and not self._give_up(call):
+            if not self._give_up(call):
                 _release(call, late)
             raise
         if call.given_up:
@@ -179,17 +181,27 @@ class Guard:
         self, call: _Call, function: Callable[[], R], late: Callable[[R], object] | None
     ) -> None:
         """Make the call; the body of a thread."""
+        if not self._begins(call):
+            return
         _at_work.call = call
         try:
             call.result = function()
         except BaseException as error:
             call.error = error
+        finally:
+            _at_work.call = None  # what cleans up after it is to go on
         with self._lock:
             call.done.set()
             if not call.given_up:
                 return
             self._hanging -= 1
         _release(call, late)
+
+    def _begins(self, call: _Call) -> bool:
+        """Say whether to make a call: nobody may wait for it any more."""
+        with self._lock:
+            call.begun = not call.given_up
+        return call.begun
 
     def _left(self, call: _Call, patience: float, watch: Watch | None) -> float:
         left = call.last + patience - time.monotonic()
@@ -202,6 +214,8 @@ class Guard:
             if call.done.is_set():
                 return False
             call.given_up = True
+            if not call.begun:  # an interrupt may have come while its thread was being started
+                return True
             self._hanging += 1
             if self._hanging * 100 >= self._limit * self._warning:
                 LOG.warning("%d calls to the storage hang (limit %d)", self._hanging, self._limit)

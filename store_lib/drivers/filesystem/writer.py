@@ -139,6 +139,7 @@ class FileWriter(PositionWriter):
             self._finish()
         except OSError as error:
             raise self._translated(error) from error
+        self._checkpoint()  # who takes it back here knows whether the name still is this file's
         return FileLocation(self._final)
 
     def _translated(self, error: OSError) -> StoreError:

@@ -16,7 +16,7 @@ from store_lib.exceptions import (
 )
 from store_lib.store import Store
 from store_lib.transfer import upload
-from store_lib.transfer.limits import Guard
+from store_lib.transfer.limits import Guard, checkpoint
 from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryParts, memory_store
 
 
@@ -136,6 +136,41 @@ def test_late_result_is_given_back(hang: threading.Event) -> None:
     hang.set()
     assert closed.wait(10)
     assert late == ["reader"]
+
+
+def test_what_cleans_up_after_a_late_result_goes_on(hang: threading.Event) -> None:
+    """A checkpoint ends what was given up, and not the clean-up after it."""
+    cleaned = threading.Event()
+    guard = Guard(0.05, 1, 100)
+
+    def clean_up(_: bool) -> None:
+        checkpoint()
+        cleaned.set()
+
+    with pytest.raises(TimeoutError):
+        guard.call(lambda: hang.wait(30), late=clean_up)
+    hang.set()
+    assert cleaned.wait(10)
+
+
+def test_an_interrupt_while_the_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that nobody waits for by the time that its thread runs is not made."""
+    bodies: list[Callable[[], object]] = []
+    calls: list[str] = []
+
+    class Slow(threading.Thread):
+        def start(self) -> None:
+            bodies.append(self.run)
+            raise KeyboardInterrupt
+
+    guard = Guard(30, 1, 100)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", Slow)
+        with pytest.raises(KeyboardInterrupt):
+            guard.call(lambda: calls.append("made"))
+    bodies.pop()()
+    assert not calls
+    assert guard.call(lambda: "free") == "free"
 
 
 def test_store_with_a_call_limit(hang: threading.Event) -> None:
