@@ -324,8 +324,10 @@ _OTHERS = (
     'multiattach="<is> True" where several hosts read one volume.'
 )
 _BUSY = {
-    "reserved": "An attachment was begun and not made: after five minutes a sweep ends it.",
-    "attaching": "An attachment was begun and not completed: after five minutes a sweep ends it.",
+    "reserved": "An attachment was begun and not made, perhaps as Cinder's answer was lost. Sweep "
+    "the store (store-lib sweep), which ends it once it is five minutes old.",
+    "attaching": "An attachment was begun and not completed. Sweep the store (store-lib sweep), "
+    "which ends it once it is five minutes old.",
     "detaching": "Cinder is detaching it; if that does not end, look at Cinder's logs.",
 }
 

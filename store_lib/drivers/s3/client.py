@@ -16,6 +16,8 @@ from store_lib.exceptions import BackendException, StoreError
 from store_lib.options import StoreOptions
 from store_lib.redaction import HIDDEN
 
+_LOG = logging.getLogger(__name__)
+
 #: Where a listing goes on: parameters of the request, and the fields of the answer before.
 _MARKS: Mapping[str, Mapping[str, str]] = {
     "list_multipart_uploads": {
@@ -53,6 +55,7 @@ class Client:
 
     def __init__(self, options: StoreOptions, settings: Settings, retry: Repeater) -> None:
         from botocore.config import Config
+        from botocore.utils import get_environ_proxies
 
         from store_lib.drivers.s3.connections import settle
 
@@ -70,6 +73,8 @@ class Client:
             max_pool_connections=max(_CONNECTIONS, 2 * settings.threads),
             tcp_keepalive=True,
             user_agent_extra="store_lib",
+            # Not the environment's, which is what botocore takes where it is given none.
+            proxies={"http": settings.proxy, "https": settings.proxy} if settings.proxy else {},
             s3={
                 "addressing_style": settings.addressing,
                 "payload_signing_enabled": {"always": True, "never": False}.get(
@@ -93,7 +98,7 @@ class Client:
                 region_name=settings.region or session.get_config_variable("region") or "us-east-1",
                 aws_access_key_id=options.s3_store_access_key or None,
                 aws_secret_access_key=options.s3_store_secret_key or None,
-                verify=options.s3_store_cacert or None,
+                verify=options.s3_store_cacert or True,  # where None is as the environment says
                 config=config,
             )
             settle(client)
@@ -102,6 +107,12 @@ class Client:
             )
             return client
 
+        if not settings.proxy and get_environ_proxies(settings.endpoint):
+            _LOG.warning(
+                "%s is asked directly: the proxies of the environment are not used. Set "
+                "s3_store_proxy if there is no other way to it.",
+                settings.endpoint,
+            )
         self.endpoint = settings.endpoint
         self.retry = retry
         #: Whether boto3 sends a checksum of its own with every put and part.

@@ -9,6 +9,7 @@ from oslo_config import cfg
 
 from store_lib.drivers.s3.location import AMAZON
 from store_lib.options import StoreOptions
+from store_lib.redaction import Secret
 
 MIB = 1024 * 1024
 
@@ -38,6 +39,12 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "boto3 finds them: the environment, its files and profiles, or the role of the machine.",
     ),
     cfg.StrOpt("s3_store_secret_key", secret=True, help="Secret key of s3_store_access_key."),
+    cfg.StrOpt(
+        "s3_store_proxy",
+        secret=True,
+        help="URL of a proxy to the server, as in http://proxy.example.org:3128, which may hold a "
+        "login. Left out, the server is talked to directly, whatever the environment says.",
+    ),
     cfg.StrOpt(
         "s3_store_bucket",
         help="Bucket for new objects. It should hold nothing else: every object in it is listed "
@@ -148,6 +155,10 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     ),
 )
 
+_PROXY = re.compile(
+    r"https?://(?:[^\s/@]*@)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?"
+)
+
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 #: Names that can stand in a host name.
 _DNS_BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]")
@@ -162,6 +173,8 @@ class Settings:
 
     #: URL of the server: scheme, host, port and path, without a slash at its end.
     endpoint: str
+    #: URL of a proxy, with its login.
+    proxy: str | None
     region: str | None
     bucket: str
     #: Objects below this many bytes go in one request.
@@ -221,8 +234,15 @@ def settings_of(options: StoreOptions) -> Settings:
         raise ValueError(
             f"s3_store_cacert: expected a readable file of certificates in PEM, got {authorities}"
         )
+    proxy = options.s3_store_proxy
+    if proxy and not _PROXY.fullmatch(proxy):
+        raise ValueError(
+            "s3_store_proxy: expected an http or https URL of a host and a port, which may hold a "
+            "login, percent-encoded"
+        )
     return Settings(
         endpoint=endpoint,
+        proxy=Secret(proxy) if proxy else None,
         region=options.s3_store_region_name or (amazon["region"] if amazon else None),
         bucket=options.s3_store_bucket,
         large=options.s3_store_large_object_size * MIB,

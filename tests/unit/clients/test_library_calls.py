@@ -6,33 +6,24 @@ import ssl
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import trustme
 
-from store_lib.clients.keystone import Connecting, Credentials, KeystoneLogin
 from store_lib.clients.library_calls import library_call
-from store_lib.clients.tls import Tls
-from store_lib.driver import once
-from store_lib.drivers.cinder import CinderDriver
-from store_lib.drivers.cinder.access import Access
-from store_lib.drivers.http import HttpDriver
-from store_lib.drivers.s3 import S3Driver
-from store_lib.drivers.s3.client import Client
-from store_lib.drivers.s3.options import settings_of
-from store_lib.drivers.swift import SwiftDriver
-from store_lib.drivers.vmware.options import OPTIONS as VMWARE
-from store_lib.drivers.vmware.session import Session
-from store_lib.drivers.vmware.soap import Api
-from store_lib.drivers.vmware.wire import Wire
 from store_lib.exceptions import Forbidden, NotFound, StoreError
-from store_lib.options import StoreOptions
 from store_lib.redaction import Secret
 from tests.scripted_server import Reply, Request, ScriptedServer
-from tests.servers.vsphere.wsdl import write_wsdl
-
-CANARY = "c4naryc4nary"
+from tests.unit.clients.asking import (
+    CANARY,
+    CLIENTS,
+    Ask,
+    http,
+    keystone,
+    s3,
+    swift,
+    trust,
+    vmware,
+)
 
 
 def shown(error: BaseException) -> str:
@@ -54,117 +45,6 @@ def frames(error: BaseException | None, seen: set[int] | None = None) -> Iterato
     for each in (error.__cause__, error.__context__):
         yield from frames(each, seen)
 
-
-@pytest.fixture(scope="module")
-def wsdl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A description of vSphere's API."""
-    return write_wsdl(tmp_path_factory.mktemp("wsdl"))
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
-    """A server's TLS, and the file with its authority."""
-    made = trustme.CA()
-    path = tmp_path_factory.mktemp("tls") / "ca.pem"
-    made.cert_pem.write_to_path(str(path))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.issue_cert("127.0.0.1").configure_cert(context)
-    return context, str(path)
-
-
-Ask = Callable[[str, str, Path], object]
-
-
-def keystone(url: str, *_: object) -> None:
-    """Log in by a password."""
-    credentials = Credentials(auth_url=f"{url}/v3", username="u", password=CANARY, project_id="p")
-    with contextlib.closing(KeystoneLogin(credentials, Connecting(timeout=5))) as login:
-        login.token()
-
-
-def application(url: str, *_: object) -> None:
-    """Log in by an application credential, and ask for the catalog."""
-    credentials = Credentials(
-        auth_url=url, application_credential_id="u", application_credential_secret=CANARY
-    )
-    with contextlib.closing(KeystoneLogin(credentials, Connecting(timeout=5))) as login:
-        login.endpoint("object-store", "public", None)
-
-
-def trust(url: str, *_: object) -> None:
-    """Ask Keystone with a user's token."""
-    credentials = Credentials(auth_url=url, username="u", password="p")
-    with contextlib.closing(KeystoneLogin(credentials, Connecting(timeout=5))) as login:
-        login.call("GET", "/auth/tokens", Secret(CANARY))
-
-
-def cinder(url: str, *_: object) -> None:
-    """Ask Cinder with a user's token."""
-    options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=url)
-    with contextlib.closing(Access("it", options)) as access:
-        access.cinder(SimpleNamespace(auth_token=CANARY, project_id="project")).get("it")
-
-
-def old_login(url: str, *_: object) -> None:
-    """Log in to Swift as in its first version."""
-    options = {
-        "swift_store_auth_address": f"{url}/auth/v1.0",
-        "swift_store_auth_version": "1",
-        "swift_store_user": "u",
-        "swift_store_key": CANARY,
-    }
-    driver = SwiftDriver("it", StoreOptions.of(SwiftDriver.options, **options))
-    driver.configure()
-    with contextlib.closing(driver):
-        driver._tenancy.own(None).ask("GET", "/it")
-
-
-def swift(url: str, *_: object) -> None:
-    """Ask Swift with a user's token."""
-    options = {"swift_store_multi_tenant": True, "swift_store_endpoint": f"{url}/v1/AUTH_p"}
-    driver = SwiftDriver("it", StoreOptions.of(SwiftDriver.options, **options))
-    driver.configure()
-    context = SimpleNamespace(auth_token=CANARY, service_catalog=[])
-    with contextlib.closing(driver):
-        driver._tenancy.own(context).ask("GET", "/it")
-
-
-def http(url: str, *_: object) -> None:
-    """Ask a web server with a login."""
-    driver = HttpDriver("web", StoreOptions.of(HttpDriver.options))
-    driver.configure()
-    location = driver.parse(url.replace("://", f"://user:{CANARY}@") + f"/it?named={CANARY}")
-    with contextlib.closing(driver):
-        driver.read(location, 0, None, context=None)
-
-
-def s3(url: str, *_: object) -> None:
-    """Ask an S3 server; what is signed shows neither the key nor the signature."""
-    options = StoreOptions.of(
-        S3Driver.options,
-        s3_store_host=url,
-        s3_store_bucket="bucket",
-        s3_store_access_key=CANARY,
-        s3_store_secret_key=CANARY,
-    )
-    with contextlib.closing(Client(options, settings_of(options), once)) as client:
-        client.call("head_object", Bucket="bucket", Key="k")
-
-
-def vmware(url: str, authorities: str, wsdl: Path) -> None:
-    """Log in to vSphere."""
-    options = StoreOptions.of(VMWARE, vmware_ca_file=authorities)
-    tls = Tls("it", options, authorities="vmware_ca_file", insecure="vmware_insecure", peers="it")
-    port = int(url.rpartition(":")[2])
-    wire = Wire("127.0.0.1", port, tls, connect_timeout=5, read_timeout=5)
-    with contextlib.closing(wire):
-        session = Session(wire, "user", CANARY, lambda post: Api(wire, post, wsdl.as_uri()))
-        session.begin()
-
-
-CLIENTS: list[Ask] = [
-    *(keystone, application, trust, cinder, old_login, swift, http, s3, vmware),
-]
 
 _DEEP = b"[" * 50_000
 
