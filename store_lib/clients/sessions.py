@@ -42,6 +42,12 @@ class _Adapter(TCPKeepAliveAdapter):
             response._content = hide(said, sent_secrets("", request.headers)).encode("latin-1")
         return response
 
+    def cert_verify(self, conn: Any, url: str, verify: bool | str, cert: Any) -> None:
+        super().cert_verify(conn, url, verify, cert)
+        if verify is True:
+            # The system's, as every other client of ours takes, in place of requests' own list.
+            conn.ca_certs = None
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
@@ -80,7 +86,7 @@ def _redirected(origin: str, location: str) -> str:
 def open_session(*, verify: bool | str, timeout: float, auth: Any = None) -> Session:
     """Return a session; the environment's proxies, .netrc and files of authorities do not count.
 
-    :param verify: ``True``, ``False``, or a file with the authorities' certificates
+    :param verify: ``True`` for the system's authorities, ``False``, or a file with certificates
     :param timeout: seconds for a connection to be made, and for which no byte may come
     :param auth: keystoneauth's plugin for a login
     """

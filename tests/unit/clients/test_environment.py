@@ -13,7 +13,7 @@ from store_lib.drivers.s3.options import settings_of
 from store_lib.exceptions import RemoteServiceUnavailable, StoreError
 from store_lib.options import StoreOptions
 from tests.scripted_server import Reply, ScriptedServer
-from tests.unit.clients.asking import CLIENTS, Ask, vmware
+from tests.unit.clients.asking import CLIENTS, Ask, s3, vmware
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
@@ -70,6 +70,23 @@ def test_no_authorities_of_the_environment(
         with pytest.raises(RemoteServiceUnavailable, match="TLS"):
             ask(server.url, "", wsdl)
         assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "ask", [each for each in CLIENTS if each is not s3], ids=lambda each: each.__name__
+)
+def test_the_systems_authorities(
+    ask: Ask,
+    authority: tuple[ssl.SSLContext, str],
+    wsdl: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are the same for every client, and are where OpenSSL looks for them."""
+    monkeypatch.setenv("SSL_CERT_FILE", authority[1])
+    with ScriptedServer(lambda _: Reply(404), tls=authority[0]) as server:
+        with pytest.raises(StoreError):
+            ask(server.url, "", wsdl)
+        assert server.requests
 
 
 def test_a_proxy_of_the_configuration(caplog: pytest.LogCaptureFixture) -> None:
