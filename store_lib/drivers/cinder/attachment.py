@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from store_lib.clients.library_calls import library_call
 from store_lib.drivers.cinder.connection import Connection
 from store_lib.drivers.cinder.devices import Device
 from store_lib.drivers.cinder.errors import on_attach
@@ -66,10 +67,10 @@ class Attachment:
                 raise
 
     def _connect(self, cinder: "Cinder", *, writable: bool) -> Connection:
-        try:
+        with library_call(
+            lambda error: on_attach(error, "attach", self.volume_id, self._host.helper)
+        ):
             properties = self._host.properties()
-        except Exception as error:
-            raise on_attach(error, "attach", self.volume_id, self._host.helper) from error
         try:
             grant = cinder.connect(self._id, properties)
         except NotFound as error:

@@ -3,9 +3,10 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from store_lib.clients.library_calls import library_call
 from store_lib.drivers.cinder import nfs
 from store_lib.drivers.cinder.devices import Device, FileDevice, RbdDevice
 from store_lib.drivers.cinder.errors import on_attach
@@ -32,8 +33,8 @@ class Connection:
     def __init__(self, host: "Host", volume: Volume, grant: Grant, *, writable: bool) -> None:
         self._host = host
         self._volume = volume
-        self._way = grant.connection
-        self._kind = self._way.get("driver_volume_type")
+        self._grant = grant
+        self._kind = grant.connection.get("driver_volume_type")
         self._share = nfs.Share(host, grant) if self._kind == "nfs" else None
         self._writable = writable
         self._connected: Any = None
@@ -43,9 +44,9 @@ class Connection:
         """Bring the device here and open it; :meth:`close` is due even where this failed."""
         with self._telling("attach"), contextlib.ExitStack() as stack:
             if self._share is not None:
-                nfs.check(self._volume, self._way)
+                nfs.check(self._volume, self._grant.connection)
                 stack.enter_context(self._share.pinned())
-            self._connected = self._connector().connect_volume(self._way)
+            self._connected = self._connector().connect_volume(self._grant.connection)
             self.device = self._opened(self._connected["path"])
 
     def _opened(self, path: Any) -> Device:
@@ -68,7 +69,7 @@ class Connection:
         """Let this host see that the volume has ``size`` bytes now."""
         if self.device.is_block:  # whose size the kernel has to be told
             with self._telling("extend"):
-                self._connector().extend_volume(self._way)
+                self._connector().extend_volume(self._grant.connection)
         self.device.check_size(size)
 
     def close(self, *, others: Callable[[], bool]) -> None:
@@ -82,7 +83,7 @@ class Connection:
         if self._connected is None or (self._kind not in _OWN and others()):
             return
         self._give_back()
-        disconnect(self._host, self._volume.id, self._way, self._connected, self._share)
+        disconnect(self._host, self._volume.id, self._grant, self._connected, self._share)
 
     def _give_back(self) -> None:
         if self._owner is not None:
@@ -94,38 +95,39 @@ class Connection:
 
     def _connector(self) -> Any:
         if self._share is not None:
-            return self._share.connector(self._way)
-        return self._host.connector(self._way)
+            return self._share.connector(self._grant.connection)
+        return self._host.connector(self._grant.connection)
 
-    @contextlib.contextmanager
-    def _telling(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            raise on_attach(error, doing, self._volume.id, self._host.helper) from error
+    def _telling(self, doing: str) -> library_call:
+        return _telling(self._host, doing, self._volume.id)
+
+
+def _telling(host: "Host", doing: str, volume_id: str) -> library_call:
+    # os-brick's frames hold the passwords of targets.
+    return library_call(lambda error: on_attach(error, doing, volume_id, host.helper))
 
 
 def disconnect(
     host: "Host",
     volume_id: str,
-    way: dict[str, Any],
+    grant: Grant,
     connected: Any,
     share: nfs.Share | None = None,
 ) -> None:
     """Take a volume's device away from this host.
 
-    :param way: what Cinder told of the way to it
+    :param grant: what Cinder told of the way to it
     :param connected: what os-brick told when it connected; ``None`` for another process's
     :raises BackendException: os-brick could not
     """
-    try:
+    with _telling(host, "detach", volume_id):
         if share is not None:
-            share.leave(way, connected)
+            share.leave(grant.connection, connected)
         else:
             # By force, so that nothing of it is left on this host (CVE-2023-2088).
-            host.connector(way).disconnect_volume(way, connected, force=True)
-    except Exception as error:
-        raise on_attach(error, "detach", volume_id, host.helper) from error
+            host.connector(grant.connection).disconnect_volume(
+                grant.connection, connected, force=True
+            )
 
 
 def disconnect_left_over(host: "Host", volume_id: str, grant: Grant) -> None:
@@ -136,4 +138,4 @@ def disconnect_left_over(host: "Host", volume_id: str, grant: Grant) -> None:
     kind = grant.connection.get("driver_volume_type")
     if kind is not None:  # else it was never brought
         share = nfs.Share(host, grant) if kind == "nfs" else None
-        disconnect(host, volume_id, grant.connection, None, share)
+        disconnect(host, volume_id, grant, None, share)

@@ -4,7 +4,7 @@ import contextlib
 import json
 import ssl
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from store_lib.clients.library_calls import library_call
 from store_lib.exceptions import Forbidden, NotFound, StoreError
 from store_lib.redaction import Secret
+from tests.frames import frames
 from tests.scripted_server import Reply, Request, ScriptedServer
 from tests.unit.clients.asking import (
     CANARY,
@@ -30,20 +31,6 @@ def shown(error: BaseException) -> str:
     """Return what a traceback with the variables of its frames shows of an error."""
     told = traceback.TracebackException.from_exception(error, capture_locals=True)
     return "".join(told.format())
-
-
-def frames(error: BaseException | None, seen: set[int] | None = None) -> Iterator[tuple[str, str]]:
-    """Yield where and what every variable is in every frame that an error keeps alive."""
-    seen = set() if seen is None else seen
-    if error is None or id(error) in seen:
-        return
-    seen.add(id(error))
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        if "/tests/" not in frame.f_code.co_filename:
-            for name, value in frame.f_locals.items():
-                yield f"{frame.f_code.co_filename}:{line} {name}", repr(value)
-    for each in (error.__cause__, error.__context__):
-        yield from frames(each, seen)
 
 
 _DEEP = b"[" * 50_000

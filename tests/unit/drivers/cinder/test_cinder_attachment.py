@@ -13,6 +13,7 @@ from store_lib.drivers.cinder.locks import LockFile
 from store_lib.drivers.cinder.sharing import SharedAttachments
 from store_lib.drivers.cinder.volume import Attached, Grant, Volume
 from store_lib.exceptions import BackendException, NotFound, RemoteServiceUnavailable, StoreError
+from tests.frames import frames
 from tests.unit.drivers.cinder.small_cinder import grant_of, volume_of
 
 
@@ -245,6 +246,18 @@ def test_what_was_never_whole_is_ended_later_too(
     shared.settle()
     shared.settle()
     assert done.count("release") == 2
+
+
+@pytest.mark.parametrize("what", ["connect", "disconnect"])
+def test_no_frame_holds_a_targets_password(host: _Host, cinder: Any, what: str) -> None:
+    """What leads to the storage is in no variable that an error of os-brick's keeps alive."""
+    cinder.extra = {"data": {"auth_password": "c4nary"}}
+    host.fail = {what}
+    with pytest.raises(BackendException, match=f"cannot {what}") as caught:
+        _attach(cinder, host).detach(cinder)
+    kept = dict(frames(caught.value))
+    assert kept
+    assert not {where: value for where, value in kept.items() if "c4nary" in value}
 
 
 def test_an_attachment_in_use_shows_that(host: _Host, cinder: Any) -> None:
