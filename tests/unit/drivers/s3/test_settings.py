@@ -298,8 +298,9 @@ def test_an_object_that_no_upload_can_hold_is_refused_at_once() -> None:
 
 
 def test_the_secrets_are_known_as_such() -> None:
-    """Both keys are secret options, which configuration dumps hide."""
+    """Both keys and the proxy's login are secret options, which configuration dumps hide."""
     assert {each.dest for each in OPTIONS if each.secret} == {
         "s3_store_access_key",
+        "s3_store_proxy",
         "s3_store_secret_key",
     }
