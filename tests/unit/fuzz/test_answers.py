@@ -18,6 +18,7 @@ from store_lib.drivers.s3.errors import translate
 from store_lib.drivers.swift.account import names_of, objects_of
 from store_lib.drivers.swift.errors import refused, report_of, reported
 from store_lib.drivers.swift.manifests import parts_of
+from store_lib.drivers.swift.trusts import _user_of
 from store_lib.drivers.vmware.errors import fault_error, soap_error
 from store_lib.exceptions import BackendException, BadStoreConfiguration, StoreError
 from store_lib.glance.exceptions import BackendException as GlanceBackendException
@@ -150,6 +151,16 @@ def _decode(value: Any) -> bool:
     return taken > 0
 
 
+_USER = '{"token": {"user": {"id": "u"}, "project": {"id": "p"}, "roles": [{"id": "r"}]}}'
+
+
+def _trust(value: Any) -> bool:
+    with decoding.decoding("a user from Keystone"):
+        user, project, roles = _user_of(value)
+    assert all(isinstance(each, str) for each in (user, project, *roles))
+    return True
+
+
 def _metadata(value: Any) -> bool:
     check_returned("a store", value)
     return True
@@ -265,6 +276,8 @@ def _json(name: str, corpus: list[str], parse: Any) -> Parser:
 
 pytestmark = pytest.mark.deep("fuzz", always=True)
 
+_REFUSED = (BackendException,)
+
 PARSERS = [
     _json("Swift's listings of objects", [_LISTING], _objects),
     _json("Swift's listings of containers", [_CONTAINERS], _containers),
@@ -275,6 +288,7 @@ PARSERS = [
         functools.partial(Mutator.value, corpus=[_CATALOG, _OLD_CATALOG]),
         _catalog,
     ),
+    Parser("users of trusts", functools.partial(Mutator.value, corpus=[_USER]), _trust, _REFUSED),
     Parser("decoders", functools.partial(Mutator.value, corpus=_VALUES), _decode),
     Parser(
         "metadata for Glance",

@@ -12,6 +12,7 @@ import pytest
 from store_lib.config import Configuration
 from store_lib.drivers.filesystem import FilesystemDriver
 from store_lib.drivers.filesystem.options import MountMetadata, data_directories, permissions
+from store_lib.drivers.http.connection import Proxy
 from store_lib.drivers.swift import SwiftDriver
 from store_lib.drivers.swift.references import load
 from store_lib.drivers.vmware.options import parse_datastores, parse_directory
@@ -20,6 +21,7 @@ from store_lib.exceptions import BadStoreConfiguration
 from store_lib.options import StoreOptions
 from tests.unit.fuzz.fuzzing import Parser, feed
 from tests.unit.fuzz.mutation import CANARY, Mutator
+from tests.unit.fuzz.test_uris import shows_no_secret
 
 _REFERENCES = f"""
 [DEFAULT]
@@ -178,6 +180,19 @@ def _some_datastores(mutator: Mutator) -> list[str]:
     return [mutator.text(corpus, [":", "\\", "\\:"]) for _ in range(1 + mutator.below(2))]
 
 
+_PROXIES = [f"http://user:{CANARY}@proxy.example:3128", "proxy:80", "https://[::1]:1/"]
+
+
+def _proxy(text: str) -> bool:
+    try:
+        found = Proxy(text)
+    except ValueError as error:
+        shows_no_secret(text if "://" in text else f"http://{text}", str(error))
+        raise
+    assert "@" not in found.url
+    return True
+
+
 def _folders(text: str) -> bool:
     assert not {"", ".", ".."} & set(parse_directory(text).split("/"))
     return True
@@ -209,6 +224,7 @@ PARSERS = [
     ),
     Parser("metadata of mounts", _data(_METADATA), _metadata, (BadStoreConfiguration,), 0.5),
     Parser("data directories", _some_directories, _directories, (BadStoreConfiguration,)),
+    Parser("proxies", functools.partial(Mutator.text, corpus=_PROXIES), _proxy, (ValueError,)),
     Parser("datastores", _some_datastores, _datastores, (ValueError,)),
     Parser(
         "directories on datastores",

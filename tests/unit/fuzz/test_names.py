@@ -29,6 +29,7 @@ from store_lib.drivers.vmware import names as vmware
 from store_lib.drivers.vmware.location import VmwareLocation
 from store_lib.drivers.vmware.options import Place
 from store_lib.exceptions import Invalid, InvalidObjectId, InvalidRange
+from store_lib.transfer.digest import check_names, new_digest
 from tests.unit.drivers.cinder.small_cinder import volume_of
 from tests.unit.fuzz.fuzzing import Parser, feed
 from tests.unit.fuzz.mutation import Mutator
@@ -187,6 +188,18 @@ def _some_tenants(mutator: Mutator) -> list[str]:
     return [mutator.text(good, [",", ".r:*", "*", ":"]) for _ in range(1 + mutator.below(3))]
 
 
+_DIGESTS = [
+    '{"names": ["md5", "sha512"], "expected": {"md5": "' + "0" * 32 + '"}}',
+    '{"names": ["sha256", "blake2b"], "expected": null}',
+]
+
+
+def _digests(value: Any) -> bool:
+    value = value if isinstance(value, dict) else {"names": value}
+    names = check_names(value.get("names", ()), value.get("expected"))
+    return all(new_digest(each).digest_size for each in names)
+
+
 _ARGUMENTS = {
     "count": ["0", "123", "9223372036854775807"],
     "digest": ["sha256:e3b0c442", "md5:00", "sha512:ABCDEF01"],
@@ -223,6 +236,7 @@ PARSERS = [
     Parser("marks of volumes", _volume, _marks),
     Parser("numbers of callers", functools.partial(Mutator.value, corpus=_ODD), _numbers),
     Parser("tenants", _some_tenants, _tenants, (Invalid,)),
+    Parser("digests", functools.partial(Mutator.value, corpus=_DIGESTS), _digests, (Invalid,)),
     Parser("arguments of commands", _an_argument, _argument, (argparse.ArgumentTypeError,)),
 ]
 
