@@ -155,7 +155,7 @@ def _with_priority(entry: str) -> tuple[str, int | None]:
     """Take PATH:PRIORITY apart; the priority is ``None`` when it is none, and then all is path."""
     path, colon, priority = entry.rpartition(":")
     if colon and _PRIORITY.fullmatch(priority.strip()):
-        return path.rstrip(), int(priority)
+        return path.rstrip(), int(priority.strip())  # int() knows fewer blanks
     return entry, None if colon and "/" not in priority else 0
 
 

@@ -351,6 +351,7 @@ def test_the_same_directory_by_another_name(make, tmp_path: Path) -> None:
         ("a:9", "a"),
         ("a:-9", "a"),
         ("a : 9", "a"),
+        ("a:\x1f9", "a"),
         ("a:b:9", "a:b"),
         ("a:9:0", "a:9"),
         ("a:b/c", "a:b"),
