@@ -599,9 +599,9 @@ class Store:
             location = driver.parse(uri)
             if not driver.owns(location):
                 raise BadStoreUri(
-                    f"Expected a URI of store {self.id}, such as {driver.url_prefix}, got "
-                    "%(uri)s. If the store has moved from there, list that place in its option "
-                    "former_places.",
+                    f"Expected a URI of store {self.id}, such as one that begins with "
+                    f"{driver.url_prefix}, got %(uri)s. Nothing is asked of other servers. If the "
+                    "store has moved from there, list that place in its option former_places.",
                     uri=uri,
                 )
             return location
