@@ -318,12 +318,11 @@ class Reservation:
         return amount
 
     def hold(self) -> None:
-        """Say that this thread holds a minimum."""
+        """Say that this thread holds a minimum; under the budget's lock."""
         budget = self.budget
-        with budget._lock:
-            holder = budget._holder()
-            mine, minimums = holder.minimums + 1, budget._minimums + 1
-            self._holder, holder.minimums, budget._minimums = holder, mine, minimums
+        holder = budget._holder()
+        mine, minimums = holder.minimums + 1, budget._minimums + 1
+        self._holder, holder.minimums, budget._minimums = holder, mine, minimums
 
     def grow(self, amount: int) -> bool:
         """Take ``amount`` more bytes if they are free and nobody waits; say whether."""
@@ -332,7 +331,7 @@ class Reservation:
             return False  # what was taken before a fork is not given back after it either
         with budget._lock:
             used = budget._used + amount
-            if budget.wanted or used > budget._limit - budget._limit // 4:
+            if used > budget._limit - budget._limit // 4 or budget.wanted:
                 return False
             self.amount, budget._used = self.amount + amount, used
             return True
@@ -344,29 +343,31 @@ class Reservation:
             return  # the child's budget never knew of it
         with budget._lock:
             amount = min(amount, self.amount)
-            if self._small:
-                self.add(-amount)
-            else:
-                self.amount, budget._used = self.amount - amount, budget._used - amount
+            self.add(-amount)
             if budget._queue:
                 budget._wake()
 
     def release(self) -> None:
         """Give everything back; further calls do nothing."""
         budget = self.budget
-        if self.inherited:
+        if self._generation is not budget._lock:
             return
         with budget._lock:
             holder = self._holder
             if holder is not None:
                 its, minimums = holder.minimums - 1, budget._minimums - 1
                 self._holder, holder.minimums, budget._minimums = None, its, minimums
-            self.shrink(self.amount)
+            self.add(-self.amount)
+            if budget._queue:
+                budget._wake()
 
     def add(self, amount: int, *, small: bool = False) -> None:
         """Count ``amount`` more bytes, or less where it is negative; under the budget's lock."""
         budget = self.budget
         mine, used = self.amount + amount, budget._used + amount
+        if not (small or self._small):
+            self.amount, budget._used = mine, used
+            return
         ours = self._small + amount if small else min(self._small, mine)
         least = budget._small + ours - self._small
         self.amount, self._small, budget._used, budget._small = mine, ours, used, least

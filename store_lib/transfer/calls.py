@@ -61,14 +61,16 @@ class Calls:
             if name is not None and self._adding.get(name) == key:
                 del self._adding[name]
             self._at_work.discard(key)
-            self._look()
+            if self.closed:
+                self._look()
 
     def has(self, call: "Call") -> bool:
         """Whether a call has begun and not ended."""
         return id(call) in self._at_work
 
     def _look(self) -> None:
-        if self.closed and not self._at_work and not self._ended:
+        """End, where a closed store has no call at work any more."""
+        if not self._at_work and not self._ended:
             self._ended = True
             self._at_end()
 
@@ -98,7 +100,7 @@ class Call:
         self._calls.end(self)
 
     def __enter__(self) -> Self:
-        self.begin()
+        self._calls.begin(self)
         return self
 
     def __exit__(
@@ -107,7 +109,7 @@ class Call:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.end()
+        self._calls.end(self)
 
     def __del__(self) -> None:
         calls = getattr(self, "_calls", None)  # an interrupt may have ended __init__

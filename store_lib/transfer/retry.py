@@ -172,7 +172,7 @@ class Retry:
         :param on_repeat: called before each repeat
         :param rescue: looks at each error first, and may know that the call succeeded all the same
         """
-        tries, began = None, self.now()
+        tries, began = None, (self.clock or limits.CLOCK).now()
         while True:
             try:
                 with self._limited():

@@ -40,7 +40,7 @@ class Descriptor:
         #: closed, and who closes says so before it looks whether there are users.
         self._users: list[None] = []
         self._closing = False
-        _ALL.add(self)
+        _ALL[id(self)] = weakref.ref(self)
 
     def open(self, path: str, flags: int, *, directory: int | None = None) -> None:
         """Open a file, or make one that only this user may open; once.
@@ -101,6 +101,7 @@ class Descriptor:
 
     def __del__(self) -> None:
         # Whatever happened to close(): nobody can use it any more.
+        _ALL.pop(id(self), None)
         if getattr(self, "_open", None):
             self._closing = True
             self._close()
@@ -135,12 +136,14 @@ def opened(path: str, flags: int, *, directory: int | None = None) -> Iterator[i
         file.close()
 
 
-_ALL: "weakref.WeakSet[Descriptor]" = weakref.WeakSet()
+#: By id.  Not a WeakSet: its Python code would run twice for each small object.
+_ALL: dict[int, weakref.ref[Descriptor]] = {}
 
 
 def _after_fork() -> None:
-    for each in list(_ALL):
-        each._after_fork()
+    for each in list(_ALL.values()):
+        if (file := each()) is not None:
+            file._after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)
