@@ -20,6 +20,7 @@ import hashlib
 import logging
 import os
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 
 from store_lib.drivers.filesystem import names, syscalls
@@ -58,7 +59,7 @@ def sole_publisher(
     :raises OSError: the id cannot be locked in any directory, or in the one where it has to be
     """
     # The digest is only a short name for an id of any length.
-    digest = hashlib.sha256(os.fsencode(object_id), usedforsecurity=False).hexdigest()
+    digest = hashlib.sha256(_folded(object_id), usedforsecurity=False).hexdigest()
     checks: list[Callable[[], None]] = []
     locked = False
     problem: OSError | None = None
@@ -83,6 +84,16 @@ def sole_publisher(
                 each()
 
         yield check
+
+
+def _folded(object_id: str) -> bytes:
+    """Return what all ids have in common that may be one name to a file system.
+
+    Of two that differ only in case, or in how letters and accents are put together, each would
+    else be locked for itself, and replace the other where names are compared without that.
+    """
+    folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", object_id).casefold())
+    return folded.encode(errors="surrogateescape")
 
 
 def _exclude(

@@ -49,6 +49,15 @@ def test_locks_in_every_directory(both: list[str]) -> None:
     assert [os.listdir(each) for each in both] == [[], []]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("Ab", "aB"), ("caf\u00e9", "CAFE\u0301"), ("stra\u00dfe", "STRASSE")]
+)
+def test_ids_that_may_be_one_name(both: list[str], one: str, other: str, no_locks) -> None:
+    """Some file systems compare names without case or form: such ids exclude each other."""
+    with sole_publisher(both, one), pytest.raises(Duplicate), sole_publisher(both, other):
+        pass
+
+
 @pytest.mark.parametrize("bad", [0, 1])
 def test_a_directory_that_cannot_be_written(both: list[str], bad: int, unwritable) -> None:
     """A directory that cannot be written is left out, and the others lock."""
