@@ -110,6 +110,10 @@ class _ReadInto(Source):
         if self._opened is not None:
             self._opened.close()
 
+    def __del__(self) -> None:
+        if getattr(self, "_opened", None) is not None:  # an interrupt may have ended __init__
+            self.close()  # or have lost it between its opening and whoever would close it
+
 
 class _Pieces(Source):
     """Pieces of any size, from ``read`` or from an iterator."""
