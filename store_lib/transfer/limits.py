@@ -164,18 +164,18 @@ class Guard:
                 # It may have been at a checkpoint, or have ended, meanwhile.
                 if self._left(call, patience, watch) <= 0 and self._give_up(call):
                     break
+            if not call.given_up and call.error is None:
+                result: R = call.result
+                return result
         except BaseException:  # an interrupt: nobody is left to take the result
             if not self._give_up(call):
                 _release(call, late)
             raise
-        if call.given_up:
-            if watch is not None:
-                watch.check(stall=False)
-            raise TimeoutError(timeout=patience)
-        if call.error is not None:
+        if call.error is not None and not call.given_up:
             raise call.error
-        result: R = call.result
-        return result
+        if watch is not None:
+            watch.check(stall=False)
+        raise TimeoutError(timeout=patience)
 
     def _run(
         self, call: _Call, function: Callable[[], R], late: Callable[[R], object] | None
