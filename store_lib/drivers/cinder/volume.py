@@ -53,8 +53,8 @@ class Volume:
             size=size(told["size"], "GiB", _LARGEST) * GIB,
             metadata={text(name): maybe_text(value) or "" for name, value in metadata.items()},
             volume_type=maybe_text(told.get("volume_type")),
-            multiattach=flag(told.get("multiattach", False)),
-            encrypted=flag(told.get("encrypted", False)),
+            multiattach=_flag(told.get("multiattach")),
+            encrypted=_flag(told.get("encrypted")),
             attached=tuple(Attached.of(each) for each in entries(told["attachments"])),
             updated=_seconds(told.get("updated_at") or told.get("created_at")),
         )
@@ -111,6 +111,10 @@ class Grant:
             _seconds(told.get("attached_at")),
             dict(fields(told.get("connection_info") or {})),
         )
+
+
+def _flag(told: Any) -> bool:
+    return False if told is None else flag(told)  # Cinder's database may have null
 
 
 def _seconds(told: Any) -> float | None:

@@ -44,8 +44,8 @@ _WRONG: dict[str, list[Any]] = {
     "name": [1, ["a"]],
     "metadata": [["a"], "a", 1, {"a": ["b"]}, {"a": 1}],
     "volume_type": [1, {}],
-    "multiattach": ["false", 1, [], None],
-    "encrypted": ["", 0, None],
+    "multiattach": ["false", 1, []],
+    "encrypted": ["", 0],
     "attachments": [None, "a", {}, [None], ["a"], [{}], [{"attachment_id": 1}]],
     "updated_at": ["now", 1],
     "created_at": ["now", 1, ["x"], "9" * 40],
@@ -81,6 +81,10 @@ def test_what_is_good_is_taken() -> None:
     volume = _ask({"volume": _VOLUME}, lambda cinder: cinder.get("it"))
     assert (volume.id, volume.name, volume.size, volume.hosts) == ("it", "", 2**30, [None])
     assert volume.updated == 1767225600.0
+    bare = {key: _VOLUME[key] for key in ("id", "status", "size", "attachments")}
+    for further in ({}, {"multiattach": None, "encrypted": None, "metadata": {"a": None}}):
+        volume = _ask({"volume": {**bare, **further}}, lambda cinder: cinder.get("it"))
+        assert (volume.multiattach, volume.encrypted, volume.updated) == (False, False, None)
     [grant] = _ask({"attachments": [_ATTACHMENT]}, lambda cinder: cinder.grants("it"))
     assert (grant.id, grant.status, grant.since) == ("one", "attached", 1767225600.0)
     assert "c4nary" not in repr(grant)
