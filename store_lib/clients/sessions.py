@@ -10,6 +10,9 @@ from store_lib.clients.connections import Pool, TlsConnection, sent_secrets
 from store_lib.exceptions import BackendException
 from store_lib.redaction import hide
 
+#: Bytes of the longest answer, decompressed, and of what is read of it at once.
+_LONGEST, _PIECE = 64 * 1024 * 1024, 64 * 1024
+
 
 class _TlsPool(Pool, HTTPSConnectionPool):
     """Warns at each request that is made without verification, as nobody else does."""
@@ -29,6 +32,7 @@ class _Adapter(TCPKeepAliveAdapter):
 
     def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         response = super().send(request, *args, **kwargs)
+        _read(response)
         target = response.headers.get("Location")
         if target is not None and 300 <= response.status_code < 400:
             try:
@@ -57,6 +61,24 @@ class _Adapter(TCPKeepAliveAdapter):
         if not proxy.lower().startswith("socks"):  # which has connections of its own
             manager.pool_classes_by_scheme = _POOLS
         return manager
+
+
+def _read(response: Any) -> None:
+    """Read an answer whole, as requests does next, where there is no more of it than may be.
+
+    :raises BackendException: there is
+    """
+    parts, got = [], 0
+    for piece in response.iter_content(_PIECE):
+        parts.append(piece)
+        got += len(piece)
+        if got > _LONGEST:
+            response.close()
+            raise BackendException(
+                f"Expected an answer of at most {_LONGEST} bytes, got more. Check the address, and "
+                "what is between."
+            )
+    response._content = b"".join(parts)
 
 
 def _redirected(origin: str, location: str) -> str:

@@ -1,9 +1,11 @@
 """Sessions of keystoneauth: to which servers passwords and tokens follow a redirect."""
 
+import gzip
 import json
 
 import pytest
 
+from store_lib.clients import sessions
 from store_lib.clients.keystone import Connecting, Credentials, KeystoneLogin
 from store_lib.clients.sessions import _redirected, open_session
 from store_lib.exceptions import BackendException, ErrorStatus
@@ -90,3 +92,19 @@ def test_a_session_sends_no_token_elsewhere() -> None:
             session.get(f"{near.url}/x", headers={"X-Auth-Token": "t"})
         session.session.close()
         assert not far.requests
+
+
+def test_an_answer_has_a_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes on and on, or grows as it is decompressed, does not fill the memory."""
+    monkeypatch.setattr(sessions, "_LONGEST", 1000)
+    packed = gzip.compress(b" " * 1001)
+    for reply in (
+        Reply(201, b" " * 1001),
+        Reply(201, b" " * 1001, chunked=100),
+        Reply(201, packed, {"Content-Encoding": "gzip"}),
+    ):
+        with ScriptedServer(lambda _, reply=reply: reply) as server:  # type: ignore[misc]
+            login = _login(server.url)
+            with pytest.raises(BackendException, match="at most 1000 bytes"):
+                login.token()
+            login.close()
