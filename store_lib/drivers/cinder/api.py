@@ -135,6 +135,7 @@ class Cinder:
 
     def _pages(self, seen: set[str]) -> Iterator[Volume]:
         marker: str | None = None
+        markers = set()
         while True:
             page = self.retry(functools.partial(self._page, marker))
             for each in page:
@@ -144,6 +145,12 @@ class Cinder:
             if len(page) < _PAGE:
                 return
             marker = page[-1].id
+            if marker in markers:
+                raise BackendException(
+                    f"Expected the volumes behind {ascii(marker)[:80]}, got a page that "
+                    "ends with it again. Check what is between."
+                )
+            markers.add(marker)
 
     def _page(self, marker: str | None) -> list[Volume]:
         with self._answers.to("list the volumes"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from store_lib.drivers.cinder import CinderDriver
+from store_lib.drivers.cinder import CinderDriver, api
 from store_lib.drivers.cinder.access import Access
 from store_lib.drivers.cinder.api import Cinder
 from store_lib.exceptions import BackendException, RemoteServiceUnavailable, StoreError
@@ -153,6 +153,13 @@ def test_a_token_stays_with_cinder() -> None:
             _ask(page, lambda cinder: cinder.named("it"))
         assert other.url in str(caught.value)
         assert other.requests == []
+
+
+def test_a_list_that_does_not_advance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same page again and again is an error, and no endless list."""
+    monkeypatch.setattr(api, "_PAGE", 1)
+    with pytest.raises(BackendException, match="ends with it again"):
+        _ask({"volumes": [_VOLUME]}, lambda cinder: list(cinder.all()))
 
 
 def _reply(answer: Any) -> Reply:
