@@ -50,6 +50,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from store_lib.display import printable
 from store_lib.redaction import redact_uri
 
 
@@ -82,7 +83,8 @@ class StoreError(Exception):
     :param retry_after: seconds after which the server asks to be tried again; ``None`` where it
         did not say
 
-    A keyword named ``uri`` is redacted before it is used: no credential gets into a message.
+    A keyword named ``uri`` is redacted before it is used: no credential gets into a message.  The
+    text has one line and is printable, whatever names are in it, and so are the notes.
     """
 
     message: ClassVar[str] = "An unknown exception occurred"
@@ -106,7 +108,7 @@ class StoreError(Exception):
             # A finished text may happen to hold a per cent sign, and stays as it is then.
             with contextlib.suppress(TypeError, ValueError, KeyError):
                 template = template % _Blanks(kwargs)
-        self.msg = template
+        self.msg = printable(template)
         self.store = store
         self.operation = operation
         self.object_id = object_id
@@ -116,6 +118,10 @@ class StoreError(Exception):
 
     def __str__(self) -> str:
         return self.msg
+
+    def add_note(self, note: str, /) -> None:
+        """Add to what is known of the error."""
+        super().add_note(printable(note))
 
     def locate(
         self,

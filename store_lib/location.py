@@ -3,8 +3,9 @@
 import abc
 from typing import ClassVar, Self
 
+from store_lib.display import printable
 from store_lib.exceptions import BadStoreUri
-from store_lib.redaction import redact_uri
+from store_lib.redaction import is_scheme, redact_uri
 
 #: Characters that a URI may have.  Longer ones only cost time.
 LONGEST_URI = 8192
@@ -22,7 +23,7 @@ def scheme_of(uri: str) -> str:
             f"Expected a location URI of at most {LONGEST_URI} characters, got {len(uri)}."
         )
     scheme, separator, _ = uri.partition("://")
-    if not separator or not scheme or not scheme[0].isalpha():
+    if not separator or not is_scheme(scheme):
         raise BadStoreUri("Expected a location URI such as file:///path, got %(uri)s", uri=uri)
     return scheme.lower()
 
@@ -31,8 +32,8 @@ class Location(abc.ABC):
     """A place in one kind of backend, immutable and comparable by its URI.
 
     A subclass parses strictly: a URI that it did not understand whole raises
-    :class:`~store_lib.exceptions.BadStoreUri`.  ``str`` and ``repr`` are redacted; only
-    :attr:`uri` is the full text.
+    :class:`~store_lib.exceptions.BadStoreUri`.  ``str`` and ``repr`` are redacted and printable;
+    only :attr:`uri` is the full text.
     """
 
     __slots__ = ()
@@ -54,7 +55,7 @@ class Location(abc.ABC):
         """The full URI, as it is handed to the caller and kept in its database."""
 
     def __str__(self) -> str:
-        return redact_uri(self.uri)
+        return printable(redact_uri(self.uri))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"

@@ -15,6 +15,7 @@ HIDDEN = "***"
 
 _NO_USERS = ("file", "filesystem")
 _BLANK = re.compile(r"\s")
+_BLANKS = re.compile(r"(\s+)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 #: What a query is made of.
 _QUERY = re.compile(r"([&;=\s])")
@@ -41,24 +42,51 @@ class Secret(str):
         return repr(HIDDEN)
 
 
-def redact_uri(text: str, *, cut: bool = False) -> str:
+def is_scheme(text: str) -> bool:
+    """Tell whether ``text`` is made like the scheme of a URI."""
+    return _SCHEME.fullmatch(text) is not None
+
+
+def redact_uri(uri: str) -> str:
+    """Return what is meant as a URI with its credentials replaced by ``***``; see :func:`redact`.
+
+    Where it does not begin with a scheme and ``://``, a secret can be anywhere in it: nothing is
+    shown of what follows its first colon, if there is an ``@``, nor of a query.
+    """
+    scheme, mark, _ = uri.partition("://")
+    if not mark or not is_scheme(scheme):
+        colon = uri.find(":")
+        if 0 <= colon < uri.rfind("@"):
+            return uri[: colon + 1] + HIDDEN
+        uri = without_query(uri)
+    return redact(uri)
+
+
+def without_query(uri: str) -> str:
+    """Return ``uri`` with all that its query, or what may be meant as one, says replaced."""
+    path, mark, query = uri.partition("?")
+    return path + mark + (HIDDEN if query else "")
+
+
+def redact(text: str, *, cut: bool = False) -> str:
     """Return ``text`` with the credentials of every URI in it replaced by ``***``.
 
     Old swift and S3 URIs carry keys in which any character may stand unescaped, so everything
     from ``://`` to the last ``@`` goes; a key is never shown for the sake of a path.  A ``file``
     URI has no credentials and stays as it is.  Query values whose names speak of a signature,
-    token, key or password are hidden too (presigned and temporary URLs).
+    token, key or password are hidden too (presigned and temporary URLs).  A word without ``://``,
+    in which an ``@`` follows a colon, is taken for a URI that was mistyped.
 
     :param cut: the text was cut off, so that an ``@`` may follow what stands at its end
     """
     start = text.find("://")
     if start < 0:
-        return _without_values(text)
+        return _without_values(_without_mistyped(text))
     if _SCHEME.fullmatch(text, 0, start) and not _has_no_user(text, start):
         at = len(text) if cut else text.rfind("@", start)
         if at >= 0:
             return _without_values(f"{text[: start + 3]}{HIDDEN}{text[at:] or '@'}")
-    return _without_values(_without_users(text, cut))
+    return _without_values(_without_mistyped(_without_users(text, cut)))
 
 
 def _without_users(text: str, cut: bool) -> str:
@@ -80,6 +108,19 @@ def _without_users(text: str, cut: bool) -> str:
             done = at
             start = text.find("://", end)
     return "".join((*kept, text[done:]))
+
+
+def _without_mistyped(text: str) -> str:
+    """Hide in each word what follows its first colon where an ``@`` follows before any ``://``."""
+    if "@" not in text:
+        return text
+    words = _BLANKS.split(text)
+    for number, word in enumerate(words):
+        head, mark, rest = word.partition("://")
+        colon = head.find(":")
+        if 0 <= colon < head.rfind("@"):
+            words[number] = f"{head[: colon + 1]}{HIDDEN}{mark}{rest}"
+    return "".join(words)
 
 
 def _has_no_user(text: str, start: int) -> bool:

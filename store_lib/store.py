@@ -487,13 +487,17 @@ class Store:
         driver = self._usable("copy")
         began = time.perf_counter()
         made: Location | None = None
+
+        def copy() -> Location:
+            nonlocal made  # an interrupt on the way back would lose what is only returned
+            made = driver.copy(location, object_id, nonce=nonce, context=context)
+            return made
+
         try:
             check_id(object_id)
             driver.check_object_id(object_id)
             location = self._locate(driver, uri, "copy")
-            copy = functools.partial(
-                driver.copy, location, object_id, nonce=os.urandom(16).hex(), context=context
-            )
+            nonce = os.urandom(16).hex()
             with self._call(object_id):
                 watch = Watch(self._limits)
                 retry = self._retry.to("copy", location)

@@ -1,9 +1,17 @@
 """How values are shown: for people in a table, plain in the formats that programs read."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from cliff.columns import FormattableColumn
+
+from store_lib.display import printable
+
+#: Formats that have escape sequences of their own for what cannot be printed.
+_ESCAPING = ("json", "yaml")
+#: What a shell obeys within double quotes, besides the quotes, which cliff takes care of.
+_SHELL = str.maketrans({"\\": "\\\\", "$": "\\$", "`": "\\`"})
 
 
 class Room(FormattableColumn[int | None]):
@@ -50,3 +58,36 @@ def moment(seconds: float | None) -> Maybe:
         return Maybe(None)
     when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return Maybe(when.isoformat(timespec="seconds").replace("+00:00", "Z"))
+
+
+def printable_cells(data: Any, form: str) -> Any:
+    """Return values, or rows of them, in which every text can be printed.
+
+    :param form: the name of the format that they are to be shown in
+    """
+    if form in _ESCAPING:
+        return data
+    if isinstance(data, FormattableColumn):
+        return _Printable(data, form)
+    if isinstance(data, str):
+        text = printable(data)
+        return text.translate(_SHELL) if form == "shell" else text
+    if isinstance(data, Mapping):
+        return {printable_cells(name, form): printable_cells(data[name], form) for name in data}
+    if isinstance(data, Iterable):
+        return [printable_cells(each, form) for each in data]
+    return data
+
+
+class _Printable(FormattableColumn[Any]):
+    """A value whose text can be printed, whatever it is."""
+
+    def __init__(self, column: FormattableColumn[Any], form: str) -> None:
+        super().__init__(column)
+        self._form = form
+
+    def human_readable(self) -> str:
+        return printable(self._value.human_readable())
+
+    def machine_readable(self) -> Any:
+        return printable_cells(self._value.machine_readable(), self._form)

@@ -14,7 +14,7 @@ from store_lib.cli.arguments import add_expect, add_store, count, expected
 from store_lib.cli.columns import Maybe, Pairs, moment
 from store_lib.cli.local_file import LocalFile
 from store_lib.cli.progress import Bar
-from store_lib.cli.shell import StoreCommand
+from store_lib.cli.shell import ShowingCommand, StoreCommand
 from store_lib.cli.status import ExitStatus
 from store_lib.redaction import redact_uri
 from store_lib.store import DEFAULT_DIGESTS
@@ -26,7 +26,7 @@ STANDARD = "-"
 _NEW = ("id", "uri", "size", "store")
 
 
-class Add(StoreCommand, ShowOne):
+class Add(ShowingCommand, ShowOne):
     """Add a file to a store as a new object, and print its URI and digests."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -72,7 +72,7 @@ class Add(StoreCommand, ShowOne):
         return _added(object_id, result)
 
 
-class Copy(StoreCommand, ShowOne):
+class Copy(ShowingCommand, ShowOne):
     """Copy an object to another store, or under another id."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -160,7 +160,7 @@ class Get(StoreCommand):
         return _flushing(self.app.stdout.buffer)
 
 
-class Stat(StoreCommand, ShowOne):
+class Stat(ShowingCommand, ShowOne):
     """Show what a store tells of an object without reading it."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

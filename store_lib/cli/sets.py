@@ -1,7 +1,6 @@
 """The commands for whole stores: list, stores, incomplete and sweep."""
 
 import argparse
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,10 +9,11 @@ from cliff.lister import Lister
 from store_lib import Incomplete, Store
 from store_lib.cli.arguments import add_store, duration
 from store_lib.cli.columns import Maybe, Room, Words, moment
-from store_lib.cli.shell import Shell, StoreCommand
+from store_lib.cli.shell import Shell, ShowingCommand
+from store_lib.display import get_logger
 from store_lib.exceptions import NotSupported, StoreError
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 _EVERY = "One store; every one that can when left out."
 
@@ -23,7 +23,7 @@ SOON = 3.0
 _LEFTOVER = ("store", "key", "id", "size", "modified", "live")
 
 
-class ListObjects(StoreCommand, Lister):
+class ListObjects(ShowingCommand, Lister):
     """List the objects in the stores."""
 
     retry_seconds = SOON
@@ -51,7 +51,7 @@ class ListObjects(StoreCommand, Lister):
         return self.columns(parsed_args), sorted(rows, key=lambda row: row[0])
 
 
-class ListStores(StoreCommand, Lister):
+class ListStores(ShowingCommand, Lister):
     """Show the configured stores: what each can do, its free space, and what is wrong with it."""
 
     retry_seconds = SOON
@@ -74,7 +74,7 @@ class ListStores(StoreCommand, Lister):
         return self.columns(parsed_args), [_about(store) for store in self.app.stores]
 
 
-class ListIncomplete(StoreCommand, Lister):
+class ListIncomplete(ShowingCommand, Lister):
     """List what unfinished adds have left in the stores, and what running ones have so far."""
 
     retry_seconds = SOON
@@ -95,7 +95,7 @@ class ListIncomplete(StoreCommand, Lister):
         )
 
 
-class Sweep(StoreCommand, Lister):
+class Sweep(ShowingCommand, Lister):
     """Remove what unfinished adds have left, and list it; running adds are not touched."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

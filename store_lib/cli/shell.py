@@ -7,20 +7,24 @@ import math
 import os
 import traceback
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from typing import Any, ClassVar, NoReturn
 
 from cliff import help as cliff_help
 from cliff.app import App
 from cliff.command import Command
 from cliff.commandmanager import CommandManager
+from cliff.display import DisplayCommandBase
 from tqdm import tqdm
 
 from store_lib import Stores, retry_at_most
 from store_lib.cli.app import Interrupted
+from store_lib.cli.columns import printable_cells
 from store_lib.cli.setting import open_reserved_stores, open_stores
 from store_lib.cli.status import ExitStatus, status_of
+from store_lib.display import printable
 from store_lib.exceptions import Invalid, NotSupported
-from store_lib.redaction import redact_uri
+from store_lib.redaction import redact, redact_uri
 from store_lib.version import VERSION
 
 NAME = "store-lib"
@@ -32,11 +36,18 @@ _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 class _Formatter(logging.Formatter):
-    """Writes log records without secrets; ``level`` is the level's name in small letters."""
+    """Writes log records without secrets, each message on one line that can be printed.
+
+    ``level`` is the level's name in small letters.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         record.level = record.levelname.lower()
-        return redact_uri(super().format(record))
+        return _shown(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
 
 class _Console(logging.StreamHandler[Any]):
@@ -232,7 +243,7 @@ class Shell(App):
     def fail(self, error: Exception) -> ExitStatus:
         """Say what went wrong in one line, with the traceback if asked, and return the status."""
         if self.options.debug:
-            self.stderr.write(redact_uri("".join(traceback.format_exception(error))))
+            self.stderr.write(_shown("".join(traceback.format_exception(error))))
         self.say(f"error: {_sentence(error)}")
         if isinstance(error, NotSupported) and self._is_misconfigured(error.store):
             return ExitStatus.CONFIGURATION
@@ -246,7 +257,7 @@ class Shell(App):
 
     def say(self, text: str) -> None:
         """Write one line to standard error."""
-        self.stderr.write(f"{NAME}: {redact_uri(' '.join(text.split()))}\n")
+        self.stderr.write(f"{NAME}: {printable(redact(' '.join(text.split())))}\n")
 
 
 class StoreCommand(Command):
@@ -289,24 +300,41 @@ class StoreCommand(Command):
                 raise Invalid(f"Expected a column among {', '.join(known)}, got {name!r}.")
 
 
+class ShowingCommand(StoreCommand, DisplayCommandBase[Any]):
+    """What the commands share that show values: in every format they can be printed."""
+
+    def produce_output(
+        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Any
+    ) -> int:
+        shown = printable_cells(data, parsed_args.formatter)
+        return super().produce_output(parsed_args, column_names, shown)  # type: ignore[safe-super]
+
+
 def make_terse(parser: ArgumentParser) -> None:
     """Let a usage error be one line too, where argparse would print the usage before it."""
 
     def error(message: str) -> NoReturn:
         command = parser.prog.removeprefix(NAME).strip()
         where = f"{command}: " if command else ""
+        shown = printable(redact_uri(message))
         parser.exit(
             ExitStatus.USAGE,
-            f"{NAME}: error: {where}{redact_uri(message)} (see '{parser.prog} --help')\n",
+            f"{NAME}: error: {where}{shown} (see '{parser.prog} --help')\n",
         )
 
     parser.error = error  # type: ignore[method-assign]
 
 
+def _shown(text: str) -> str:
+    """Return text of several lines as it may be shown."""
+    return printable(redact(text), keep="\n")
+
+
 def _sentence(error: Exception) -> str:
     """Return an error's text, and the notes that were added to it on the way."""
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        where = f"{redact_uri(str(error.filename))}: " if error.filename else ""
+        text = where + error.strerror
     else:
         text = str(error) or type(error).__name__
     return " ".join([text, *(f"({note})" for note in getattr(error, "__notes__", ()))])

@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 
 from store_lib.clients.library_calls import library_call
 from store_lib.exceptions import BackendException, StoreError
-from store_lib.redaction import hide, redact_uri
+from store_lib.redaction import hide, redact
 
 #: More than any object has.
 _MOST_BYTES = 2**63
 #: Characters of a time or a number.
 _LONGEST = 64
+_DIGITS = re.compile(rf"[0-9]{{1,{_LONGEST}}}")
 #: Characters of a value that a message shows, and that are looked at for secrets: one that begins
 #: within the first is whole within the second.
 _SHOWN, _READ = 200, 16384
@@ -84,7 +85,7 @@ def shown(value: Any, secrets: Collection[str] = ()) -> str:
     if isinstance(value, str | bytes):
         text = value[:_READ] if isinstance(value, str) else value[:_READ].decode("latin-1")
         cut = len(value) > len(text)
-        return ascii(redact_uri(hide(text, secrets, cut=cut), cut=cut))[:_SHOWN]
+        return ascii(redact(hide(text, secrets, cut=cut), cut=cut))[:_SHOWN]
     if value is None or isinstance(value, bool | float):
         return repr(value)
     if isinstance(value, int):
@@ -152,7 +153,7 @@ def digits(value: Any) -> int:
 
     :raises Unexpected: it is none
     """
-    if not isinstance(value, str) or not re.fullmatch(rf"[0-9]{{1,{_LONGEST}}}", value):
+    if not isinstance(value, str) or not _DIGITS.fullmatch(value):
         raise Unexpected("a number of bytes", value)
     return size(int(value))
 

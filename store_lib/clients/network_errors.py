@@ -26,7 +26,7 @@ from store_lib.exceptions import (
     RemoteServiceUnavailable,
     StoreError,
 )
-from store_lib.redaction import hide, redact_uri
+from store_lib.redaction import hide, redact
 
 #: Statuses that say that the same request may succeed later.
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -146,7 +146,7 @@ def quoted(response: BaseHTTPResponse) -> str:
         return ""
     cut = response.headers.get("Content-Length") != str(len(body))
     text = hide(body.decode("ascii", "replace"), getattr(response, "sent_secrets", ()), cut=cut)
-    text = redact_uri(text, cut=cut)[:_QUOTED]
+    text = redact(text, cut=cut)[:_QUOTED]
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return f": {text!r}" if text else ""
 

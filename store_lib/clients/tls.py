@@ -1,13 +1,13 @@
 """The TLS settings of a store that talks to servers by itself."""
 
-import logging
 import ssl
 
 from store_lib.clients.process import PerProcess
+from store_lib.display import get_logger
 from store_lib.exceptions import BadStoreConfiguration
 from store_lib.options import StoreOptions
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 
 def verifying(store_id: str, option: str, path: str | None) -> ssl.SSLContext:

@@ -1,10 +1,10 @@
 """A store as glance_store's callers know it, over one of store_lib's."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from store_lib.config import Selection, StoreSection
+from store_lib.display import get_logger
 from store_lib.driver import Driver
 from store_lib.glance import capabilities, exceptions, location
 from store_lib.glance.driver import Store, back_compat_add
@@ -16,7 +16,7 @@ from store_lib.stores import Stores
 from store_lib.transfer.download import ObjectReader
 from store_lib.transfer.retry import retry_at_most
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: Bytes that are read of a service at a time.  Each read of Glance's makes it inspect what came
 #: and sleep for an instant, so few are good.  But a chunked body, whose size is not known, it puts

@@ -1,11 +1,11 @@
 """glance_store's functions for the old single-store form: all options in one section."""
 
-import logging
 from collections.abc import KeysView, Sequence
 from typing import Any
 
 from oslo_config import cfg
 
+from store_lib.display import get_logger
 from store_lib.glance import location
 from store_lib.glance.adding import store_add_to_backend, store_add_to_backend_with_multihash
 from store_lib.glance.driver import Store
@@ -16,7 +16,7 @@ from store_lib.glance.metadata import check_location_metadata
 from store_lib.glance.options import list_single, register_single
 
 CONF = cfg.CONF
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: What oslo-config-generator calls for the namespace ``glance.store``.
 _list_opts = list_single

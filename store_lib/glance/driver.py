@@ -1,17 +1,17 @@
 """The base of every store that the Glance interface hands out, and of drivers of others."""
 
 import functools
-import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from oslo_config import cfg
 
+from store_lib.display import get_logger
 from store_lib.glance import capabilities, exceptions
 from store_lib.options import STORE_OPTIONS
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 SHARED_CONF_GROUP = "backend_defaults"
 

@@ -1,15 +1,15 @@
 """Which drivers are installed: store_lib's, and others' that were written for glance_store."""
 
 import functools
-import logging
 from importlib.metadata import entry_points
 from typing import Any
 
+from store_lib.display import get_logger
 from store_lib.driver import Driver
 from store_lib.glance.driver import Store
 from store_lib.stores import NAMESPACE
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: Where drivers written for glance_store are found.
 OLD_NAMESPACE = "glance_store.drivers"

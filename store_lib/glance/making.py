@@ -1,18 +1,18 @@
 """Makes the stores of a configuration, each with the class that shows it to a service."""
 
-import logging
 from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any
 
 from store_lib.config import Selection, StoreSection
+from store_lib.display import get_logger
 from store_lib.glance.backed import BackedStore
 from store_lib.glance.driver import Store
 from store_lib.glance.exceptions import BackendException, BadStoreConfiguration
 from store_lib.glance.installed import canonical, driver_class, old_class
 from store_lib.stores import Stores
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: The modules with what Glance knows of one type only.
 _FACES = {

@@ -1,11 +1,11 @@
 """glance_store's functions for several stores, each with a section of its own."""
 
-import logging
 from collections.abc import Iterator, KeysView, Mapping, Sequence
 from typing import Any
 
 from oslo_config import cfg
 
+from store_lib.display import get_logger
 from store_lib.glance import location
 from store_lib.glance.adding import store_add_to_backend, store_add_to_backend_with_multihash
 from store_lib.glance.driver import Store
@@ -21,7 +21,7 @@ from store_lib.glance.options import (
 )
 
 CONF = cfg.CONF
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: The types of the stores that a service has said it keeps for itself, by id.
 _RESERVED_STORES: dict[str, str] = {}

@@ -2,17 +2,17 @@
 
 import dataclasses
 import functools
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from store_lib.display import get_logger
 from store_lib.exceptions import DeadlineExceeded, TimeoutError, TransferStalled
 from store_lib.transfer.threads import new_thread
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 R = TypeVar("R")
 
 #: Seconds of the longest wait: what the system can count to is not much more.

@@ -3,20 +3,20 @@
 import contextlib
 import contextvars
 import dataclasses
-import logging
 import math
 import random
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from store_lib.display import get_logger
 from store_lib.exceptions import ErrorStatus, InUseByStore, StoreError
 from store_lib.head_limit import limited_heads
 from store_lib.options import StoreOptions
 from store_lib.transfer import limits
 from store_lib.transfer.limits import Clock, Watch, checkpoint
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 R = TypeVar("R")
 
 #: Pauses between tries, in seconds: they double from the first to the longest.  Up to half of

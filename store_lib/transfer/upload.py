@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from store_lib.display import get_logger
 from store_lib.driver import PartWriter, PositionWriter, Writer
 from store_lib.exceptions import Duplicate, SizeMismatch, StoreError, TimeoutError
 from store_lib.location import Location
@@ -24,7 +24,7 @@ from store_lib.transfer.retry import Retry, is_temporary
 from store_lib.transfer.source import Source
 from store_lib.transfer.ways import Parts, Positions, send_once
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: Called with the bytes done so far and the bytes to come in all, ``None`` when unknown.
 Progress = Callable[[int, int | None], object]

@@ -18,7 +18,7 @@ from store_lib.exceptions import (
     StoreError,
 )
 from store_lib.location import scheme_of
-from store_lib.redaction import redact_uri
+from store_lib.redaction import redact, redact_uri
 
 CLASSES = [
     cls for _, cls in inspect.getmembers(exceptions, inspect.isclass) if issubclass(cls, StoreError)
@@ -96,6 +96,15 @@ SECRET = "s3cr3t"
         f"http://user:pa'ss {SECRET}?#<>@host/",
         f"file:///x@y and http://u:{SECRET}@h/",
         f"text before swift://u:{SECRET}@h/c/o and after http://u:{SECRET}@h/",
+        f"s3:/AK:{SECRET}@h/b/k",
+        f"s3:AK:{SECRET}@h/b/k",
+        f"s3:/AK:{SECRET}@{SECRET}/b/k",
+        f"s3:/AK:{SECRET} {SECRET}@h/b/k",
+        f"s3;//AK:{SECRET}@h/b/k",
+        f"http:/u:{SECRET}@h/x",
+        f"://u:{SECRET}@h",
+        f"u:{SECRET}@h/x://y",
+        f"http:/h/x?{SECRET}",
     ],
 )
 def test_redaction(uri: str) -> None:
@@ -119,11 +128,25 @@ def test_redaction_leaves_the_rest(uri: str) -> None:
     assert redact_uri(uri) == uri
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no s3:/AK:key@h/b/k there", "no s3:*** there"),
+        ("http:u:key@h/x://y", "http:***://y"),
+        ("://u:key@h", "://***@h"),
+        ("file: mail to a@b:80, c@d", "file: mail to a@b:80, c@d"),
+    ],
+)
+def test_mistyped_uris_in_a_text(text: str, shown: str) -> None:
+    """A word with a colon and an @ after it, as a URI has them, is not shown from the colon on."""
+    assert redact(text) == shown
+
+
 def test_scheme() -> None:
     """The scheme is read strictly, in lower case."""
     assert scheme_of("FILE:///x") == "file"
     assert scheme_of("swift+https://x") == "swift+https"
-    for bad in ("", "x", "://x", "1a://x", "file:/x"):
+    for bad in ("", "x", "://x", "1a://x", "file:/x", "a_b://x", "a b://x", "a:b://x"):
         with pytest.raises(BadStoreUri, match="Expected a location URI"):
             scheme_of(bad)
     with pytest.raises(BadStoreUri, match="got NoneType"):

@@ -17,7 +17,7 @@ import pytest
 
 from store_lib.exceptions import BadStoreUri, InvalidObjectId
 from store_lib.location import LONGEST_URI, scheme_of
-from store_lib.redaction import redact_uri
+from store_lib.redaction import redact
 from tests.unit.memory_driver import memory_store
 from tests.unit.test_packaging import ROOT
 
@@ -130,8 +130,8 @@ def test_an_expression_takes_time_in_proportion(pattern: Any, uses: set[str]) ->
 @pytest.mark.parametrize("cut", [False, True])
 def test_redaction_takes_time_in_proportion(cut: bool) -> None:
     """Whatever the text; a MiB takes less than a second."""
-    grows(functools.partial(redact_uri, cut=cut))
-    grows(functools.partial(redact_uri, cut=cut), ["?key", "&key=", "a://", "="], 1 << 20)
+    grows(functools.partial(redact, cut=cut))
+    grows(functools.partial(redact, cut=cut), ["?key", "&key=", "a://", "="], 1 << 20)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_redaction_takes_time_in_proportion(cut: bool) -> None:
 )
 def test_what_was_cut_off_may_have_been_a_login(text: str, shown: str) -> None:
     """A URI at the end of a text that was cut is taken for one with a login."""
-    assert redact_uri(text, cut=True) == shown
+    assert redact(text, cut=True) == shown
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_what_was_cut_off_may_have_been_a_login(text: str, shown: str) -> None:
 )
 def test_redaction_of_several(text: str, shown: str) -> None:
     """Each secret of a text goes, and nothing that is none."""
-    assert redact_uri(text) == shown
+    assert redact(text) == shown
 
 
 def test_uris_and_ids_have_a_longest() -> None:

@@ -1,12 +1,12 @@
 """A volume's device on this host: brought here by os-brick, opened, and taken away again."""
 
 import contextlib
-import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from store_lib.clients.library_calls import library_call
+from store_lib.display import get_logger
 from store_lib.drivers.cinder import nfs
 from store_lib.drivers.cinder.devices import Device, FileDevice, RbdDevice
 from store_lib.drivers.cinder.errors import on_attach
@@ -15,7 +15,7 @@ from store_lib.drivers.cinder.volume import Grant, Volume
 if TYPE_CHECKING:
     from store_lib.drivers.cinder.brick import Host
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 #: Kinds of connections that are a process's own, whoever else on the host has the volume.
 _OWN = frozenset({"nfs", "rbd"})

@@ -1,7 +1,6 @@
 """The Cinder driver: checks its options, finds volumes, and hands out writers and readers."""
 
 import functools
-import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from oslo_config import cfg
 
+from store_lib.display import get_logger
 from store_lib.driver import (
     CreateOnly,
     Driver,
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from store_lib.drivers.cinder.api import Cinder
     from store_lib.drivers.cinder.brick import Host
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 #: Characters of a volume's name, of which "image-" takes some.
 _LONGEST_ID = 255 - len("image-")

@@ -1,11 +1,11 @@
 """What killed or cut off processes leave in Cinder and on this host: found, and removed."""
 
 import contextlib
-import logging
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from store_lib.display import get_logger
 from store_lib.driver import Incomplete
 from store_lib.drivers.cinder.connection import disconnect_left_over
 from store_lib.drivers.cinder.errors import is_refusal
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from store_lib.drivers.cinder.api import Cinder
     from store_lib.drivers.cinder.brick import Host
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 #: States of a volume that somebody has attached, or began to.
 ATTACHED_STATES = frozenset({"in-use", "reserved", "attaching", "detaching"})

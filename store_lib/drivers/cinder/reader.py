@@ -1,13 +1,13 @@
 """Reads a volume through an attachment that lasts as long as the reader."""
 
-import logging
 from collections.abc import Callable, Iterator
 
+from store_lib.display import get_logger
 from store_lib.driver import FIRST_PIECE, Reader
 from store_lib.drivers.cinder.attachment import Attachment
 from store_lib.exceptions import BackendException
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 
 class VolumeReader(Reader):

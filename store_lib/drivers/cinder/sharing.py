@@ -3,20 +3,20 @@
 import atexit
 import contextlib
 import dataclasses
-import logging
 import threading
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from store_lib.clients.process import PerProcess
+from store_lib.display import get_logger
 from store_lib.drivers.cinder.attachment import Attachment
 from store_lib.exceptions import ErrorStatus, StoreError
 
 if TYPE_CHECKING:
     from store_lib.drivers.cinder.api import Cinder
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 
 @dataclasses.dataclass

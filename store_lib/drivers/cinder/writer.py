@@ -1,11 +1,11 @@
 """Writes a new volume: filled under a temporary name, and made the object in one last request."""
 
 import contextlib
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from store_lib.display import get_logger
 from store_lib.driver import Chunk, PositionWriter
 from store_lib.drivers.cinder.attachment import Attachment
 from store_lib.drivers.cinder.leftovers import remove
@@ -23,7 +23,7 @@ from store_lib.exceptions import (
 if TYPE_CHECKING:
     from store_lib.drivers.cinder.api import Cinder
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 
 def make_volume(

@@ -4,13 +4,13 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import logging
 import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
+from store_lib.display import get_logger
 from store_lib.driver import Entry, Repeater, Space
 from store_lib.drivers.filesystem import names, syscalls
 from store_lib.drivers.filesystem.errors import FULL, Action, bad_configuration, translate
@@ -25,7 +25,7 @@ from store_lib.exceptions import (
     StorageFull,
 )
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: Objects up to this size go without a look at the free space when there is no choice anyway.
 SMALL = 1024 * 1024

@@ -1,15 +1,15 @@
 """A file descriptor that is never closed under the feet of a call that is using it, nor lost."""
 
 import contextlib
-import logging
 import os
 import weakref
 from collections.abc import Iterator
 from types import TracebackType
 
+from store_lib.display import get_logger
 from store_lib.exceptions import StoreClosed
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 
 class Descriptor:

@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 import functools
-import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from store_lib.display import get_logger
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat, invalid_id
 from store_lib.drivers.filesystem import names
 from store_lib.drivers.filesystem.datadirs import DataDir, DataDirs
@@ -37,7 +37,7 @@ from store_lib.exceptions import (
 from store_lib.location import Location
 from store_lib.options import StoreOptions
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 R = TypeVar("R")
 
 

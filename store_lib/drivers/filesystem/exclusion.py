@@ -17,19 +17,19 @@ Whoever holds a claim looks once more whether it still is his just before he pub
 import contextlib
 import fcntl
 import hashlib
-import logging
 import os
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 
+from store_lib.display import get_logger
 from store_lib.drivers.filesystem import names, syscalls
 from store_lib.drivers.filesystem.descriptor import Descriptor, opened
 from store_lib.drivers.filesystem.errors import OWN_LIMITS
 from store_lib.drivers.filesystem.staging import clock
 from store_lib.exceptions import Duplicate, ErrorStatus, StoreClosed
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: Seconds after which a claim counts as that of a dead process.  Publishing takes milliseconds.
 CLAIM_LIFE = 60.0

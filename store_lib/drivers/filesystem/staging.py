@@ -28,19 +28,19 @@ since it was listed is left alone.
 import contextlib
 import fcntl
 import functools
-import logging
 import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
+from store_lib.display import get_logger
 from store_lib.driver import Incomplete, Repeater, do_nothing
 from store_lib.drivers.filesystem import names, syscalls
 from store_lib.drivers.filesystem.descriptor import Descriptor, opened
 from store_lib.drivers.filesystem.errors import Action, translate
 from store_lib.exceptions import BackendException, ErrorStatus
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 #: Not to wait at a pipe that somebody named like a staged file.

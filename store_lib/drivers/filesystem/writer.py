@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
-import logging
 import os
 import stat
 import sys
 from collections.abc import Callable
 
+from store_lib.display import get_logger
 from store_lib.driver import Chunk, PositionWriter, do_nothing
 from store_lib.drivers.filesystem import syscalls
 from store_lib.drivers.filesystem.copying import copy_contents
@@ -19,7 +19,7 @@ from store_lib.drivers.filesystem.publishing import Publishing, publish
 from store_lib.drivers.filesystem.staging import stage
 from store_lib.exceptions import Duplicate, ErrorStatus, StoreClosed, StoreError
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: Smallest hole worth making: smaller ones would break a file into crumbs and save little.
 HOLE_SIZE = 64 * 1024

@@ -1,15 +1,15 @@
 """Which hosts may be read from: allow and deny lists of names and networks."""
 
 import ipaddress
-import logging
 import socket
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from store_lib.clients.hosts import is_host_name
+from store_lib.display import get_logger
 from store_lib.exceptions import Forbidden
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network

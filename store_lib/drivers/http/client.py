@@ -2,13 +2,13 @@
 
 import contextlib
 import dataclasses
-import logging
 from collections.abc import Mapping
 from urllib.parse import urljoin
 
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
+from store_lib.display import get_logger
 from store_lib.drivers.http.addresses import AddressRules
 from store_lib.drivers.http.connection import Connections
 from store_lib.drivers.http.errors import refused, requesting, server_of
@@ -17,7 +17,7 @@ from store_lib.exceptions import BackendException, BadStoreUri, MaxRedirectsExce
 from store_lib.head_limit import head_limit, limited_heads
 from store_lib.location import LONGEST_URI
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -122,8 +122,9 @@ def _redirected(place: HttpLocation, response: BaseHTTPResponse) -> HttpLocation
     try:
         target = HttpLocation.parse(urljoin(place.url, uri))
     except (BadStoreUri, ValueError) as error:
-        # With an @ behind it, the # may stand in a password.
-        why = "a malformed URI with credentials" if "@" in fragment else error
+        # With an @ behind it, the # may stand in a password; a ValueError quotes the target.
+        known = isinstance(error, BadStoreUri) and "@" not in fragment
+        why = error if known else "a malformed URI, perhaps with credentials"
         raise BadStoreUri(f"{place.shown} redirects to what is refused: {why}") from None
     if target.login is not None:
         raise BadStoreUri(f"{place.shown} redirects to a URI with credentials, which is refused.")

@@ -7,9 +7,10 @@ from typing import ClassVar, Self
 from urllib.parse import unquote_to_bytes
 
 from store_lib.clients.hosts import join_host, split_host
+from store_lib.display import printable
 from store_lib.exceptions import BadStoreUri
 from store_lib.location import Location, scheme_of
-from store_lib.redaction import HIDDEN, Secret, redact_uri
+from store_lib.redaction import HIDDEN, Secret, redact_uri, without_query
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -99,8 +100,7 @@ class HttpLocation(Location):
     @property
     def shown(self) -> str:
         """The URI for messages: without credentials, and with no word of the query."""
-        path, mark, _ = self.target.partition("?")
-        return redact_uri(self.base + path) + (f"?{HIDDEN}" if mark else "")
+        return printable(redact_uri(without_query(self.url)))
 
     @property
     def authorization(self) -> str | None:
@@ -120,7 +120,9 @@ def _is_text(uri: str) -> bool:
 
 def _shown(uri: str) -> str:
     # A URI that could not be taken apart can have its @ anywhere: then nothing of it is shown.
-    return f"{uri.partition('://')[0]}://{HIDDEN}" if "@" in uri else redact_uri(uri)
+    if "@" in uri:
+        return f"{uri.partition('://')[0]}://{HIDDEN}"
+    return redact_uri(without_query(uri))
 
 
 def _split_address(uri: str, scheme: str, address: str) -> tuple[str, int]:

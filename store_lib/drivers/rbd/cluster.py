@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import errno
 import json
-import logging
 import os
 import struct
 import threading
@@ -14,6 +13,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+from store_lib.display import get_logger
 from store_lib.driver import Space
 from store_lib.drivers.rbd import bindings
 from store_lib.drivers.rbd.errors import DEAD, number_of, translate, translated
@@ -26,7 +26,7 @@ from store_lib.exceptions import (
     TimeoutError,
 )
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: What librados says where the configuration has no fsid.
 _NO_FSID = "00000000-0000-0000-0000-000000000000"

@@ -1,13 +1,13 @@
 """The rbd driver: objects are images in a pool of a Ceph cluster, named by the object's id."""
 
 import functools
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
+from store_lib.display import get_logger
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat, invalid_id
 from store_lib.drivers.rbd import bindings
 from store_lib.drivers.rbd.cluster import Access, Cluster
@@ -28,7 +28,7 @@ from store_lib.exceptions import (
 )
 from store_lib.location import Location
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: The largest objects that librbd makes, in MiB.
 _LARGEST_OBJECT = 32

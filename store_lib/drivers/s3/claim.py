@@ -6,17 +6,17 @@ is there.
 """
 
 import dataclasses
-import logging
 import math
 import time
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
+from store_lib.display import get_logger
 from store_lib.drivers.s3.bucket import IF_NONE, NONCE, Bucket
 from store_lib.drivers.s3.errors import ConditionFailed
 from store_lib.exceptions import BackendException, Duplicate, StoreError
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: What the keys of claims begin with; ids have no slash, so no object's key does.
 PREFIX = ".store_lib/claims/"

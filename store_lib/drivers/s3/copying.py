@@ -1,11 +1,11 @@
 """A copy within one server, made by the server itself."""
 
 import functools
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from store_lib.display import get_logger
 from store_lib.drivers.s3.bucket import NONCE, Bucket, Head
 from store_lib.drivers.s3.errors import ConditionFailed
 from store_lib.drivers.s3.location import S3Location
@@ -16,7 +16,7 @@ from store_lib.drivers.s3.uploads import abort_unnamed, abort_upload
 from store_lib.drivers.s3.writer import SLOW_JOIN
 from store_lib.exceptions import BackendException, NotFound, ObjectChanged, StoreError
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: Bytes that a slow server copies in a second.
 _SLOW_COPY = 10 * 1024 * 1024

@@ -24,7 +24,7 @@ from store_lib.exceptions import (
     StorageFull,
     StoreError,
 )
-from store_lib.redaction import hide, redact_uri
+from store_lib.redaction import hide, redact
 
 
 class NoSuchBucket(NotFound):
@@ -166,7 +166,7 @@ def translate(error: Exception, endpoint: str, asked: str) -> StoreError:
         )
     return BackendException(
         f"{asked} at {endpoint} failed in boto3: {type(cause).__name__}: "
-        f"{redact_uri(hide(str(cause), ()))}"
+        f"{redact(hide(str(cause), ()))}"
     )
 
 
@@ -250,7 +250,7 @@ def _answer(response: dict[str, Any], code: str, status: int) -> str:
     text = " ".join("".join(c if c.isprintable() else " " for c in message).split())
     parts = [code if code == str(status) else f"{code} ({status})"]
     if text and text != code:
-        parts.append(f"{redact_uri(hide(text, ()))[:200]!r}")
+        parts.append(f"{redact(hide(text, ()))[:200]!r}")
     request = response.get("ResponseMetadata", {}).get("RequestId")
     if request:
         parts.append(f"request {request}")

@@ -1,13 +1,13 @@
 """Uploads in parts as the server knows them: how one is ended, and those that nobody can name."""
 
-import logging
 import time
 
+from store_lib.display import get_logger
 from store_lib.drivers.s3.bucket import Bucket, server_time
 from store_lib.drivers.s3.errors import NoSuchBucket, NoSuchUpload
 from store_lib.exceptions import StoreError
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: Seconds by which times in a listing may be rounded.
 _ROUNDED = 2

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
 from store_lib.clients.decoding import Unexpected, decoding, entries, json_of, size, text
+from store_lib.display import get_logger
 from store_lib.drivers.swift.account import Account, Answer, path_of
 from store_lib.drivers.swift.names import NONCE, NUMBER, all_of, has_dots, is_segment
 from store_lib.exceptions import (
@@ -21,7 +21,7 @@ from store_lib.exceptions import (
     StoreError,
 )
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 #: Of a dynamic manifest that others have made: what behind its prefix is a segment.
 _NUMBERED = re.compile(NUMBER)

@@ -3,16 +3,16 @@
 import configparser
 import contextlib
 import dataclasses
-import logging
 import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from store_lib.clients.keystone import Credentials
+from store_lib.display import get_logger
 from store_lib.exceptions import BadStoreConfiguration
 from store_lib.options import StoreOptions
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 _KNOWN = (
     "auth_address",

@@ -2,7 +2,6 @@
 
 import abc
 import functools
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -14,6 +13,7 @@ from store_lib.clients.connections import DirectManager, close_manager
 from store_lib.clients.keystone import Connecting, ContextLogin, Credentials, KeystoneLogin
 from store_lib.clients.process import PerProcess
 from store_lib.clients.tls import Tls
+from store_lib.display import get_logger
 from store_lib.driver import Repeater, Together
 from store_lib.drivers.swift import names, references
 from store_lib.drivers.swift.account import Account
@@ -26,7 +26,7 @@ from store_lib.drivers.swift.writer import Lasting
 from store_lib.exceptions import BadStoreConfiguration, BadStoreUri, MissingCredentialError
 from store_lib.options import StoreOptions
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 
 class Tenancy(abc.ABC):

@@ -2,19 +2,19 @@
 
 import dataclasses
 import datetime
-import logging
 import secrets
 from collections.abc import Callable
 from typing import Any
 
 from store_lib.clients.decoding import entries, text
 from store_lib.clients.keystone import Connecting, Credentials, KeystoneLogin
+from store_lib.display import get_logger
 from store_lib.drivers.swift.account import Account
 from store_lib.drivers.swift.logins import KeystoneAccount
 from store_lib.exceptions import StoreError
 from store_lib.options import StoreOptions
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 #: After this a trust ends by itself, should the process die before it ends it.
 _LONGEST = datetime.timedelta(days=7)

@@ -1,13 +1,13 @@
 """The vmware driver: its configuration, and what it does with objects."""
 
 import functools
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from store_lib.clients.hosts import join_host, split_host
 from store_lib.clients.ranged import RangedReader
 from store_lib.clients.tls import Tls
+from store_lib.display import get_logger
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Space, Stat, invalid_id
 from store_lib.drivers.vmware import names
 from store_lib.drivers.vmware.folder import Folder
@@ -30,7 +30,7 @@ from store_lib.exceptions import (
 )
 from store_lib.location import Location
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 _REQUIRED = ("vmware_server_host", "vmware_server_username", "vmware_server_password")
 

@@ -3,7 +3,6 @@
 import atexit
 import copy
 import http.cookies
-import logging
 import threading
 import time
 import weakref
@@ -15,6 +14,7 @@ from urllib3.response import BaseHTTPResponse
 from store_lib.clients.answers import seconds_of
 from store_lib.clients.library_calls import library_call
 from store_lib.clients.process import PerProcess
+from store_lib.display import get_logger
 from store_lib.drivers.vmware.errors import fault_error, soap_error
 from store_lib.drivers.vmware.wire import Wire
 from store_lib.exceptions import NotAuthenticated, StoreError
@@ -23,7 +23,7 @@ from store_lib.redaction import Secret
 if TYPE_CHECKING:
     from store_lib.drivers.vmware.soap import Api, Post
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -1,11 +1,11 @@
 """Cinder volumes as Glance sees them."""
 
-import logging
 from typing import Any
 
+from store_lib.display import get_logger
 from store_lib.glance.backed import BackedStore
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 
 class Store(BackedStore):

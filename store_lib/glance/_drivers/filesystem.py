@@ -1,12 +1,12 @@
 """A file store as Glance sees it."""
 
 import functools
-import logging
 import os
 from typing import Any
 
 from oslo_config import cfg
 
+from store_lib.display import get_logger
 from store_lib.exceptions import StoreError
 from store_lib.glance.backed import BackedStore
 from store_lib.glance.exceptions import NotFound
@@ -14,7 +14,7 @@ from store_lib.glance.location import scheme_of
 from store_lib.store import Store as Backing
 from store_lib.stores import Stores
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 #: Bytes, glance_store's default.
 _CHUNK_SIZE = 64 * 1024

@@ -27,5 +27,4 @@ class Store(BackedStore):
             raise
         except GlanceStoreException as error:
             # With a size of 0 a service would take the URI for a good one.
-            uri = location.get_store_uri()
-            raise BadStoreUri(f"The size of {uri} cannot be read: {error}") from error
+            raise BadStoreUri(f"The size of the object cannot be read: {error}") from error

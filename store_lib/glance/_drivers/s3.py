@@ -1,11 +1,11 @@
 """An S3 bucket as Glance sees it."""
 
-import logging
 from typing import Any
 
+from store_lib.display import get_logger
 from store_lib.glance.backed import BackedStore
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 _MIB = 1024 * 1024
 

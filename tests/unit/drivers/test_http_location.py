@@ -63,6 +63,10 @@ def test_good_uris(uri: str, url: str, origin: tuple[str, str, int]) -> None:
         "http://host/\ud800",
         "http://host/a#b",
         "http://host#",
+        f"http://host/a?{SECRET}#b",
+        f"http://host/a#b?{SECRET}",
+        f"http:/host/a?{SECRET}",
+        f"ftp://host/?{SECRET}",
         "file:///etc/passwd",
         "httpx://host/",
         f"http://u{SECRET}@host/",
@@ -99,7 +103,7 @@ def test_credentials_and_query_are_not_printed() -> None:
     assert location.authorization == "Basic dXNlcjpjYW5hcnkwODE1QA=="
     for text in (location.shown, location.base, repr(location).replace("auth=", "")):
         assert f"{SECRET}%40" not in text
-    assert location.shown == "https://host/a?***"
+    assert location.shown == str(location) == "https://host/a?***"
 
 
 def test_locations_are_values() -> None:

@@ -165,6 +165,12 @@ def test_too_many_redirects(make: Any, server: ScriptedServer) -> None:
         f"http://user:'{SECRET}@127.0.0.1/",
         f"http://user:{SECRET}#@127.0.0.1/",
         "http://allowed\\@127.0.0.1/",
+        f"ftp://host/?{SECRET}",
+        f"http://host:0/?{SECRET}",
+        f"http://[::1/?{SECRET}",
+        f"http://\xe2\x84\x80/?{SECRET}",  # a/c in one character
+        f"other:path?{SECRET}",
+        f"other:/u:{SECRET}@h/",
         "//h\u00f6st/",
     ],
 )
