@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
+from store_lib.clients._urllib3 import Admission
 from store_lib.clients.answers import retry_after
 from store_lib.clients.decoding import decoding, entries, json_of, malformed, text, url
 from store_lib.clients.library_calls import library_call
@@ -99,6 +100,8 @@ class Connecting:
     timeout: float = 60.0
     #: Seconds before its end at which a token is no longer used.
     renew_before: int = 60
+    #: Which addresses may be connected to; ``None`` for all.
+    admit: Admission | None = None
 
 
 class _Held:
@@ -109,7 +112,9 @@ class _Held:
 
         self.plugin = credentials.plugin()
         self.plugin.MIN_TOKEN_LIFE_SECONDS = how.renew_before
-        self.session = open_session(auth=self.plugin, verify=how.verify, timeout=how.timeout)
+        self.session = open_session(
+            auth=self.plugin, verify=how.verify, timeout=how.timeout, admit=how.admit
+        )
         self.lock = threading.Lock()
 
 

@@ -1,11 +1,13 @@
 """keystoneauth's sessions on connections of ours; imported where keystoneauth is needed."""
 
+import functools
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from keystoneauth1.session import Session, TCPKeepAliveAdapter
 from urllib3.connectionpool import HTTPSConnectionPool
 
+from store_lib.clients._urllib3 import Admission
 from store_lib.clients.connections import Pool, TlsConnection, sent_secrets
 from store_lib.exceptions import BackendException
 from store_lib.redaction import hide
@@ -20,15 +22,21 @@ class _TlsPool(Pool, HTTPSConnectionPool):
     ConnectionCls = TlsConnection
 
 
-_POOLS = {"http": Pool, "https": _TlsPool}
-
-
 class _Adapter(TCPKeepAliveAdapter):
     """Reads answers to their end, whether the server is reached through a proxy or not.
 
     keystoneauth follows redirects with everything it was to send, passwords and tokens too.  Those
     are for one server: only a redirect to the same one is handed on.
+
+    :param admit: which addresses may be connected to; ``None`` for all
     """
+
+    def __init__(self, admit: Admission | None) -> None:
+        self._pools: dict[str, Any] = {
+            "http": functools.partial(Pool, admit=admit),
+            "https": functools.partial(_TlsPool, admit=admit),
+        }
+        super().__init__()
 
     def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         response = super().send(request, *args, **kwargs)
@@ -54,12 +62,12 @@ class _Adapter(TCPKeepAliveAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+        self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)
         if not proxy.lower().startswith("socks"):  # which has connections of its own
-            manager.pool_classes_by_scheme = _POOLS
+            manager.pool_classes_by_scheme = self._pools
         return manager
 
 
@@ -105,15 +113,18 @@ def _redirected(origin: str, location: str) -> str:
     )
 
 
-def open_session(*, verify: bool | str, timeout: float, auth: Any = None) -> Session:
+def open_session(
+    *, verify: bool | str, timeout: float, auth: Any = None, admit: Admission | None = None
+) -> Session:
     """Return a session; the environment's proxies, .netrc and files of authorities do not count.
 
     :param verify: ``True`` for the system's authorities, ``False``, or a file with certificates
     :param timeout: seconds for a connection to be made, and for which no byte may come
     :param auth: keystoneauth's plugin for a login
+    :param admit: which addresses may be connected to; ``None`` for all
     """
     session = Session(auth=auth, verify=verify, timeout=timeout)
     session.session.trust_env = False
     for scheme in ("http://", "https://"):
-        session.mount(scheme, _Adapter())
+        session.mount(scheme, _Adapter(admit))
     return session

@@ -8,8 +8,8 @@ from urllib.parse import urljoin
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
+from store_lib.clients.addresses import AddressRules
 from store_lib.display import get_logger
-from store_lib.drivers.http.addresses import AddressRules
 from store_lib.drivers.http.connection import Connections
 from store_lib.drivers.http.errors import refused, requesting, server_of
 from store_lib.drivers.http.location import HttpLocation

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import urllib3
 
+from store_lib.clients.addresses import AddressRules
 from store_lib.clients.connections import (
     CONNECTIONS,
     POOLS,
@@ -13,7 +14,6 @@ from store_lib.clients.connections import (
 )
 from store_lib.clients.process import PerProcess
 from store_lib.clients.tls import Tls
-from store_lib.drivers.http.addresses import AddressRules
 from store_lib.drivers.http.location import HttpLocation
 from store_lib.exceptions import BadStoreUri
 

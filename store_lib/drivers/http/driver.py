@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 from oslo_config import cfg
 from urllib3.util import Timeout
 
+from store_lib.clients.addresses import AddressRules
 from store_lib.clients.answers import check_encoding, content_length, modified
 from store_lib.clients.network_errors import BUSY
 from store_lib.clients.ranged import RangedReader, ask
 from store_lib.clients.tls import Tls
 from store_lib.driver import Driver, Reader, Stat
-from store_lib.drivers.http.addresses import AddressRules
 from store_lib.drivers.http.client import Client, WebObject
 from store_lib.drivers.http.connection import Connections, Proxy
 from store_lib.drivers.http.errors import refused
@@ -104,7 +104,9 @@ class HttpDriver(Driver):
         """
         try:
             rules = AddressRules(
-                self.conf.http_allowed_addresses or (), self.conf.http_denied_addresses or ()
+                ("http_allowed_addresses", "http_denied_addresses"),
+                self.conf.http_allowed_addresses or (),
+                self.conf.http_denied_addresses or (),
             )
             proxies = _proxies(self.conf.http_proxy_information or {})
         except ValueError as error:

@@ -176,6 +176,14 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "of accounts, may log in and have their objects. The addresses of the store's own accounts "
         "need not be named. Whoever can choose a URI can make the service ask these hosts.",
     ),
+    cfg.ListOpt(
+        "swift_store_uri_login_denied_addresses",
+        default=[],
+        sample_default="127.0.0.0/8, ::1, 169.254.0.0/16",
+        help="Host names, addresses and networks that no URI with a login in it reaches, even "
+        "where swift_store_uri_login_hosts has the host: what counts is the address that is "
+        "connected to.",
+    ),
     cfg.BoolOpt(
         "swift_store_use_trusts",
         default=True,

@@ -1,6 +1,7 @@
 """Whose account an object lies in: the store's own, one by reference, or the tenant's."""
 
 import abc
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import urllib3
 from urllib3.util import Timeout
 
+from store_lib.clients.addresses import AddressRules
 from store_lib.clients.connections import DirectManager, close_manager
 from store_lib.clients.keystone import Connecting, ContextLogin, Credentials, KeystoneLogin
 from store_lib.clients.process import PerProcess
@@ -23,7 +25,11 @@ from store_lib.drivers.swift.places import Containers, Place
 from store_lib.drivers.swift.references import AccountSettings, References, Watched
 from store_lib.drivers.swift.trusts import Trustee
 from store_lib.drivers.swift.writer import Lasting
-from store_lib.exceptions import BadStoreConfiguration, BadStoreUri, MissingCredentialError
+from store_lib.exceptions import (
+    BadStoreConfiguration,
+    BadStoreUri,
+    MissingCredentialError,
+)
 from store_lib.options import StoreOptions
 
 _LOG = get_logger(__name__)
@@ -61,14 +67,32 @@ class Tenancy(abc.ABC):
         self._connections: PerProcess[urllib3.PoolManager] = PerProcess(
             lambda: DirectManager(context=tls.context, send_timeout=silence)
         )
+        # For URIs with a login in them, which lead to hosts that are not this store's.
+        admit = _rules(store_id, options).admit
+        self._foreign_how = dataclasses.replace(self.how, admit=admit)
+        self._foreign: PerProcess[urllib3.PoolManager] = PerProcess(
+            lambda: DirectManager(context=tls.context, send_timeout=silence, admit=admit)
+        )
         self._logins: dict[Credentials, KeystoneLogin] = {}
 
-    def account(self, login: Login, url: str | None = None) -> Account:
-        """Return an account."""
-        return Account(login, self._connections, self._timeout, self._together, self._retry, url)
+    def account(
+        self,
+        login: Login,
+        url: str | None = None,
+        connections: PerProcess[urllib3.PoolManager] | None = None,
+    ) -> Account:
+        """Return an account; the connections are those to configured servers if left out."""
+        connections = connections or self._connections
+        return Account(login, connections, self._timeout, self._together, self._retry, url)
 
-    def _login(self, settings: AccountSettings, keystone: Callable[..., KeystoneLogin]) -> Login:
-        return login_of(settings, keystone, self.options, self._connections, self._timeout)
+    def _login(
+        self,
+        settings: AccountSettings,
+        keystone: Callable[..., KeystoneLogin],
+        connections: PerProcess[urllib3.PoolManager] | None = None,
+    ) -> Login:
+        connections = connections or self._connections
+        return login_of(settings, keystone, self.options, connections, self._timeout)
 
     def keystone(self, credentials: Credentials) -> KeystoneLogin:
         """Return the one login that these credentials have."""
@@ -80,9 +104,10 @@ class Tenancy(abc.ABC):
 
     def close(self) -> None:
         """Close this process's idle connections."""
-        manager = self._connections.take()
-        if manager is not None:
-            close_manager(manager)
+        for connections in (self._connections, self._foreign):
+            manager = connections.take()
+            if manager is not None:
+                close_manager(manager)
         for login in list(self._logins.values()):
             login.close()
 
@@ -251,9 +276,12 @@ class SingleTenant(Tenancy):
         version = self.options.swift_store_auth_version
         settings = references.of_uri(url, user, key, version, self.store_id)
         # Not kept: anybody can make up as many as he likes.
-        login = self._login(settings, functools.partial(KeystoneLogin, how=self.how))
-        # Where the store logs in itself, the catalog is the store's too.
-        return self.account(login if own else BoundLogin(login, hosts))
+        if own:  # where the store logs in itself, the catalog is the store's too
+            keystone = functools.partial(KeystoneLogin, how=self.how)
+            return self.account(self._login(settings, keystone))
+        keystone = functools.partial(KeystoneLogin, how=self._foreign_how)
+        login = self._login(settings, keystone, self._foreign)
+        return self.account(BoundLogin(login, hosts), connections=self._foreign)
 
     def _account(self, settings: AccountSettings) -> Account:
         found = self._accounts.get(settings)
@@ -373,6 +401,17 @@ class MultiTenant(Tenancy):
     def lasting(self, place: Place) -> Lasting | None:
         trustee = self._trustee
         return None if trustee is None else (lambda: trustee.trusted_by(place.account))
+
+
+def _rules(store_id: str, options: StoreOptions) -> AddressRules:
+    """Return the rules for addresses of hosts that are named otherwise."""
+    named, denied = "swift_store_uri_login_hosts", "swift_store_uri_login_denied_addresses"
+    try:
+        return AddressRules((named, denied), (), options[denied])
+    except ValueError as error:
+        raise BadStoreConfiguration(
+            store_name=store_id, reason=str(error), store=store_id
+        ) from None
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -5,8 +5,7 @@ import pickle
 import pytest
 
 from store_lib.drivers.http import HttpDriver, HttpLocation
-from store_lib.drivers.http.addresses import AddressRules
-from store_lib.exceptions import BadStoreConfiguration, BadStoreUri, Forbidden
+from store_lib.exceptions import BadStoreConfiguration, BadStoreUri
 from store_lib.options import StoreOptions
 
 SECRET = "canary0815"
@@ -113,75 +112,6 @@ def test_locations_are_values() -> None:
     assert location != HttpLocation.parse("http://host:81/a?b")
     again = pickle.loads(pickle.dumps(location))
     assert (again, hash(again), again.url) == (location, hash(location), location.url)
-
-
-@pytest.mark.parametrize(
-    ("allowed", "denied", "host", "address", "list_name"),
-    [
-        ([], [], "host", "127.0.0.1", None),
-        ([], ["127.0.0.0/8"], "host", "127.0.0.1", "http_denied_addresses"),
-        ([], ["127.0.0.0/8"], "host", "::ffff:127.0.0.1", "http_denied_addresses"),
-        ([], ["127.0.0.0/8"], "host", "10.0.0.1", None),
-        ([], ["::1", "fe80::/10"], "host", "fe80::1%2", "http_denied_addresses"),
-        (["10.0.0.0/8"], [], "host", "10.9.9.9", None),
-        (["10.0.0.0/8"], [], "host", "11.0.0.1", "http_allowed_addresses"),
-        (["host"], [], "HOST.", "11.0.0.1", None),
-        (["Host."], [], "host", "11.0.0.1", None),
-        (["host"], ["11.0.0.1"], "host", "11.0.0.1", "http_denied_addresses"),
-        (["10.0.0.0/8"], ["10.0.0.7"], "host", "10.0.0.7", "http_denied_addresses"),
-        (["[::1]"], [], "::1", "::1", None),
-    ],
-)
-def test_rules_for_addresses(
-    allowed: list[str], denied: list[str], host: str, address: str, list_name: str | None
-) -> None:
-    """Deny wins; a host is allowed by its name or by the address it has."""
-    rules = AddressRules(allowed, denied)
-    if list_name is None:
-        rules.check_address(host, address)
-    else:
-        with pytest.raises(Forbidden, match=list_name) as caught:
-            rules.check_address(host, address)
-        assert address not in str(caught.value) or host == address
-
-
-@pytest.mark.parametrize(
-    ("allowed", "denied", "host", "list_name"),
-    [
-        ([], ["host"], "Host.", "http_denied_addresses"),
-        ([], ["127.0.0.0/8"], "127.0.0.1", "http_denied_addresses"),
-        ([], ["127.0.0.0/8"], "0x7f.1", "http_denied_addresses"),
-        ([], ["127.0.0.0/8"], "2130706433", "http_denied_addresses"),
-        ([], ["127.0.0.0/8"], "::ffff:7f00:1", "http_denied_addresses"),
-        ([], ["127.0.0.0/8"], "host", None),
-        (["other"], [], "host", "http_allowed_addresses"),
-        (["10.0.0.0/8"], [], "11.0.0.1", "http_allowed_addresses"),
-        (["10.0.0.0/8"], [], "10.0.0.1", None),
-        (["10.0.0.0/8"], [], "host", None),
-        (["host"], [], "host", None),
-    ],
-)
-def test_rules_for_hosts(
-    allowed: list[str], denied: list[str], host: str, list_name: str | None
-) -> None:
-    """What a name or a written address tells is checked before anything is connected to."""
-    rules = AddressRules(allowed, denied)
-    if list_name is None:
-        rules.check_host(host, proxied=False)
-    else:
-        with pytest.raises(Forbidden, match=list_name):
-            rules.check_host(host, proxied=False)
-
-
-def test_rules_behind_a_proxy() -> None:
-    """A name that only its address could allow is refused where nobody sees the address."""
-    rules = AddressRules(["10.0.0.0/8", "named"], ["bad"])
-    rules.check_host("10.0.0.1", proxied=True)
-    rules.check_host("named", proxied=True)
-    with pytest.raises(Forbidden, match=r"http_allowed_addresses.*proxy"):
-        rules.check_host("host", proxied=True)
-    with pytest.raises(Forbidden, match="http_denied_addresses"):
-        rules.check_host("bad", proxied=True)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Which object a URI means: of which account, of which store, and by which of two names."""
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,9 @@ from store_lib import Store, Stores
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
+    BadStoreConfiguration,
     BadStoreUri,
+    Forbidden,
     Invalid,
     NotFound,
 )
@@ -288,3 +291,74 @@ def test_a_login_in_a_uri_reaches_named_hosts_only(
             with pytest.raises(kind, match=said) as caught:
                 named.stat(foreign)
             assert key not in str(caught.value)
+
+
+@pytest.fixture
+def lookup(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What ``rebound.example`` is looked up as, the first address first."""
+    found: list[str] = []
+    usual = socket.getaddrinfo
+
+    def look(host: str, *args: Any, **kwargs: Any) -> Any:
+        return usual(found.pop(0) if host == "rebound.example" else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look)
+    return found
+
+
+@pytest.mark.parametrize("version", ["1", "3"])
+def test_a_named_host_does_not_lead_to_a_denied_address(
+    version: str, small: SmallSwift, open_store: Callable[..., Store], lookup: list[str]
+) -> None:
+    """It is the address that is connected to that counts, at every connection."""
+    options = small.options(swift_store_auth_version=version)
+    options["swift_store_uri_login_denied_addresses"] = ["127.0.0.0/8", "::1"]
+    port = small.server.port
+    uri = f"swift+http://a%3Ab:{KEY}@rebound.example:{port}/auth/v1.0/glance/id"
+    own = uri.replace("rebound.example", "127.0.0.1")
+    for hosts in (["rebound.example"], ["rebound.example", "127.0.0.1"]):
+        store = open_store(**options, swift_store_uri_login_hosts=hosts)
+        for call in (store.get, store.stat, store.delete):
+            lookup.append("127.0.0.1")
+            with pytest.raises(Forbidden, match="swift_store_uri_login_denied") as caught:
+                call(uri)
+            assert KEY not in str(caught.value)
+        if "127.0.0.1" in hosts:
+            with pytest.raises(Forbidden, match="swift_store_uri_login_denied"):
+                store.get(own)
+    assert not small.server.requests
+    assert not lookup
+
+
+def test_an_account_does_not_lead_to_a_denied_address(
+    small: SmallSwift, open_store: Callable[..., Store], lookup: list[str]
+) -> None:
+    """A name that changes its address after the login leads nowhere."""
+    options = small.options(swift_store_uri_login_hosts=["rebound.example"])
+    options["swift_store_uri_login_denied_addresses"] = ["127.0.0.2"]
+    store = open_store(**options)
+    with SmallSwift() as far:
+        far.containers.add("glance")
+        far.objects["glance/id"] = b"far", {}
+        far.server.url = f"http://rebound.example:{far.server.port}"
+        uri = f"swift+http://a%3Ab:{KEY}@rebound.example:{far.server.port}/auth/v1.0/glance/id"
+        lookup.extend(["127.0.0.1"] * 3)
+        assert _read(store, uri) == b"far"
+        del lookup[:]
+        with SmallSwift() as other:  # another port, so that a new connection is made
+            account = f"http://rebound.example:{other.server.port}/v1/AUTH_test"
+            headers = {"X-Storage-Url": account, "X-Auth-Token": "t"}
+            far.fail("/auth/", Reply(200, headers=headers))
+            lookup.extend(["127.0.0.2"] * 2)
+            with pytest.raises(Forbidden, match="swift_store_uri_login_denied"):
+                store.get(uri)
+            assert not other.server.requests
+
+
+def test_malformed_addresses_are_refused(
+    small: SmallSwift, open_store: Callable[..., Store]
+) -> None:
+    """A list that would deny nothing is the store's fault at its start."""
+    name = "swift_store_uri_login_denied_addresses"
+    with pytest.raises(BadStoreConfiguration, match=f"{name}: expected a host name"):
+        open_store(**small.options(**{name: ["host:80"]}))

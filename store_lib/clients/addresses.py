@@ -1,0 +1,180 @@
+"""Which hosts a URI may lead to: allow and deny lists of names and networks.
+
+For clients that go where a URI says.  Others connect to configured addresses alone.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+from store_lib.clients.hosts import is_host_name
+from store_lib.display import get_logger
+from store_lib.exceptions import Forbidden
+
+_LOG = get_logger(__name__)
+
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: Prefixes of IPv6 whose last 32 bits are the IPv4 address that is meant: of the translators NAT64
+#: and SIIT, and the old compatible form.
+_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
+#: The prefix of local NAT64 translators, and where within it the address may be: the length of a
+#: translator's own prefix is not known here.
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+#: The third quarter of an address that ISATAP has made; the last one is the address.
+_ISATAP = (0x00005EFE, 0x02005EFE)
+_LAST = 0xFFFFFFFF
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+class AddressRules:
+    """What two lists say of a host, by its name and by the address it turns out to have.
+
+    An IPv6 address that stands for an IPv4 one, through a translator or a tunnel, is denied with
+    that one.  Deny wins.  With an empty allow list all is allowed that is not denied, otherwise
+    nothing but what it names, by host name or by address.
+
+    :param options: the names of the two options, for messages
+    :raises ValueError: an entry is no host name, address or network; the message says which
+    """
+
+    def __init__(
+        self, options: tuple[str, str], allowed: Iterable[str] = (), denied: Iterable[str] = ()
+    ) -> None:
+        self._allowing, self._denying = options
+        self._allowed_names, self._allowed_networks = _entries(self._allowing, allowed)
+        self._denied_names, self._denied_networks = _entries(self._denying, denied)
+        self._limited = bool(self._allowed_names or self._allowed_networks)
+
+    def __bool__(self) -> bool:
+        return self._limited or bool(self._denied_names or self._denied_networks)
+
+    def check_host(self, host: str, *, proxied: bool) -> None:
+        """Check what can be known before connecting.
+
+        :param proxied: a proxy will look the name up, so that :meth:`check_address` never runs:
+            a name that only its address could allow is refused here
+        :raises Forbidden: one of the lists refuses it
+        """
+        address = _literal(host)
+        if address is not None:
+            self._check(host, address)
+            return
+        name = _folded(host)
+        if name in self._denied_names:
+            raise _refusal(host, f"it is in {self._denying}")
+        if self._limited and name not in self._allowed_names:
+            if proxied:
+                raise _refusal(
+                    host, f"its name is not in {self._allowing}, and a proxy looks it up"
+                )
+            if not self._allowed_networks:
+                raise _refusal(host, f"it is not in {self._allowing}")
+
+    def check_address(self, host: str, address: str) -> None:
+        """Check ``address``, which the name ``host`` has led to.
+
+        :raises Forbidden: one of the lists refuses it
+        """
+        self._check(host, ipaddress.ip_address(address))
+
+    def admit(self, host: str, address: str) -> None:
+        """Check a host that nobody has checked before, and the address that it has led to.
+
+        :raises Forbidden: one of the lists refuses it
+        """
+        self.check_host(host, proxied=False)
+        self.check_address(host, address)
+
+    def _check(self, host: str, address: _Address) -> None:
+        if _within(_meant(address), self._denied_networks):
+            _LOG.debug("Host %s has the address %s, which is in %s", host, address, self._denying)
+            raise _refusal(host, f"its address is in {self._denying}")
+        allowed = _folded(host) in self._allowed_names
+        if self._limited and not (allowed or _within(_same(address), self._allowed_networks)):
+            _LOG.debug(
+                "Host %s has the address %s, which is not in %s", host, address, self._allowing
+            )
+            raise _refusal(host, f"neither its name nor its address is in {self._allowing}")
+
+
+def _refusal(host: str, why: str) -> Forbidden:
+    # The address stays out of the message: a caller is not to learn what a name means in here.
+    return Forbidden(f"Host {host} is refused: {why}. Change that option to allow it.")
+
+
+def _folded(host: str) -> str:
+    return host.rstrip(".").lower()
+
+
+def _literal(host: str) -> _Address | None:
+    """Return the address that ``host`` is a writing of, such as 10.0.0.1 or 0x7f.1."""
+    host = host.rstrip(".")
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, ValueError):
+        return None
+
+
+def _within(addresses: Iterable[_Address], networks: Sequence[_Network]) -> bool:
+    return any(each in network for each in addresses for network in networks)
+
+
+def _same(address: _Address) -> Iterator[_Address]:
+    """Yield an address, and the one of IPv4 that is another writing of it."""
+    yield address
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        yield address.ipv4_mapped
+
+
+def _meant(address: _Address) -> Iterator[_Address]:
+    """Yield an address, and those of IPv4 that it may lead to by a translator or a tunnel."""
+    yield from _same(address)
+    if not isinstance(address, ipaddress.IPv6Address):
+        return
+    bits = int(address)
+    if any(address in network for network in _EMBEDDING) and bits > 1:
+        yield ipaddress.IPv4Address(bits & _LAST)
+    if address in _LOCAL_NAT64:
+        # RFC 6052: behind a prefix of 48, 56, 64 or 96 bits, with 8 zeros at bit 64.
+        without = (bits >> 64 & 0xFFFF) << 56 | bits & (1 << 56) - 1
+        for behind in (40, 32, 24):
+            yield ipaddress.IPv4Address(without >> behind & _LAST)
+        yield ipaddress.IPv4Address(bits & _LAST)
+    if bits >> 32 & _LAST in _ISATAP:
+        yield ipaddress.IPv4Address(bits & _LAST)
+    if address.sixtofour is not None:
+        yield address.sixtofour
+    if address.teredo is not None:
+        yield from address.teredo
+
+
+def _entries(option: str, entries: Iterable[str]) -> tuple[frozenset[str], list[_Network]]:
+    names: set[str] = set()
+    networks: list[_Network] = []
+    for entry in entries:
+        text = entry.strip()
+        bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        try:
+            network = ipaddress.ip_network(bare)
+        except ValueError as error:
+            # A mistyped network must not pass for a name that never matches.
+            last = _folded(text).rpartition(".")[2]
+            if not is_host_name(text) or _literal(text) is not None or last.isdigit():
+                raise ValueError(
+                    f"{option}: expected a host name, an address or a network such as "
+                    f"10.0.0.0/8, got {text!r} ({error})"
+                ) from None
+            names.add(_folded(text))
+        else:
+            networks.append(network)
+            if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+                start = int(network.network_address) & _LAST
+                networks.append(ipaddress.IPv4Network((start, network.prefixlen - 96)))
+    return frozenset(names), networks
