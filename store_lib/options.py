@@ -1,5 +1,8 @@
 """Options common to all stores, a store's resolved options, and the listing for the generator."""
 
+import errno
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -108,6 +111,24 @@ STORE_OPTIONS: tuple[cfg.Opt, ...] = (
         "often as the time allows.",
     ),
 )
+
+
+def read_file(path: str) -> str:
+    """Return the text of a file that an option names, without waiting for anybody to write one.
+
+    :raises OSError: it cannot be read, or is no regular file but a pipe or a device
+    :raises ValueError: the path cannot be one
+    :raises UnicodeDecodeError: it is not UTF-8
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with open(descriptor, encoding="utf-8") as file:
+        return file.read()
 
 
 class StoreOptions(Mapping[str, Any]):

@@ -10,7 +10,7 @@ from oslo_config import cfg
 
 from store_lib.drivers.filesystem.datadirs import DataDir
 from store_lib.drivers.filesystem.errors import bad_configuration
-from store_lib.options import StoreOptions
+from store_lib.options import StoreOptions, read_file
 
 OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
@@ -213,8 +213,7 @@ class MountMetadata:
             return bad_configuration(store_id, reason, readable=True)
 
         try:
-            with open(path, encoding="utf-8") as file:
-                content = json.load(file)
+            content = json.loads(read_file(path))
             plain = _is_metadata(content)
         except OSError as error:
             raise bad(f"cannot be read: {error.strerror or error}.") from error

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from store_lib.clients.keystone import Credentials
 from store_lib.display import get_logger
 from store_lib.exceptions import BadStoreConfiguration
-from store_lib.options import StoreOptions
+from store_lib.options import StoreOptions, read_file
 
 _LOG = get_logger(__name__)
 
@@ -94,7 +94,7 @@ class Watched:
         path = self._options.swift_store_config_file
         try:
             found = os.stat(path) if path else None
-        except OSError:
+        except (OSError, ValueError):
             return None
         return found and (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
 
@@ -176,14 +176,15 @@ def _from_file(
     parser = configparser.ConfigParser()
     malformed = None
     try:
-        with open(path, encoding="utf-8") as file:
-            parser.read_file(file)
+        parser.read_string(read_file(path))
     except OSError as error:
         raise _bad(
             store_id, f"swift_store_config_file {path} cannot be read: {error.strerror}."
         ) from error
     except UnicodeDecodeError:
         malformed = "not in UTF-8"
+    except ValueError as error:  # a path with NUL
+        raise _bad(store_id, f"swift_store_config_file {path} cannot be read: {error}.") from None
     except configparser.Error as error:
         where = getattr(error, "lineno", None) or ", ".join(
             str(line) for line, _ in getattr(error, "errors", ())

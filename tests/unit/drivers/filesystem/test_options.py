@@ -601,6 +601,33 @@ def test_bad_metadata(described, text: str) -> None:
     assert caught.value.readable
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"id": "a", "mountpoint": "/a", "b": ' + '{"c": ' * 900 + '"d"' + "}" * 901,
+        '{"id": "a", "mountpoint": "/a\\u0000"}',
+        '{"id": "a", "mountpoint": "/a", "b": ' + "1" * 5000 + "}",
+    ],
+    ids=range(5),
+)
+def test_hostile_metadata(described, text: str) -> None:
+    """Whatever is in the file is an error of this store, from which objects can be read."""
+    with pytest.raises(BadStoreConfiguration) as caught:
+        described(text)
+    assert caught.value.readable
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("path", ["/a\0b", "/dev/zero", "pipe"])
+def test_a_metadata_file_that_is_none(make, tmp_path: Path, path: str) -> None:
+    """A pipe is not waited for, and a device not read for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadStoreConfiguration, match="filesystem_store_metadata_file"):
+        make(filesystem_store_metadata_file=os.path.join(tmp_path, path))
+
+
 def test_missing_metadata_file(make, tmp_path: Path) -> None:
     """A metadata file that is not there is refused."""
     with pytest.raises(BadStoreConfiguration, match="No such file"):
