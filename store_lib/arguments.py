@@ -1,9 +1,10 @@
 """What callers may hand in: numbers, ranges, ids and tenants are checked before all else."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
+from store_lib.display import shown
 from store_lib.driver import check_portable
 from store_lib.exceptions import Invalid, InvalidObjectId, InvalidRange
 
@@ -13,15 +14,6 @@ LARGEST = 2**63 - 1
 
 def _is_number(value: Any, *kinds: type) -> bool:
     return isinstance(value, (int, *kinds)) and not isinstance(value, bool)
-
-
-def shown(value: Any) -> str:
-    """Return what a message shows of a value that was handed in, which may be anything."""
-    try:
-        text = ascii(value)
-    except Exception:  # an int of very many digits; a __repr__ that fails
-        return f"a {type(value).__name__} that cannot be shown"
-    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def check_id(object_id: Any) -> None:
@@ -79,11 +71,25 @@ def check_expiry(expires: Any) -> None:
         raise Invalid(f"Expected expires as an int of 1 or more seconds, got {shown(expires)}.")
 
 
-def check_tenants(tenants: Iterable[Any]) -> None:
-    """Refuse what is no tenant: backends write lists of them as text, with commas.
+def check_tenants(tenants: Any) -> None:
+    """Refuse what are no tenants: backends write lists of them as text, with commas.
 
-    :raises Invalid: one has a comma, or another character that would let it be more than one
+    :raises Invalid: it is no sequence, or one has a comma, or another character that would let it
+        be more than one
     """
+    if isinstance(tenants, (str, bytes)) or not isinstance(tenants, Collection):
+        raise Invalid(f"Expected tenants as a sequence of str, got {shown(tenants)}.")
     for tenant in tenants:
         if not isinstance(tenant, str) or not tenant.isprintable() or set(tenant) & set(", "):
             raise Invalid(f"Expected a tenant without commas and blanks, got {shown(tenant)}.")
+
+
+def check_helpers(verifier: Any, progress: Any) -> None:
+    """Refuse what cannot be called while an object is added.
+
+    :raises Invalid: one cannot
+    """
+    if verifier is not None and not callable(getattr(verifier, "update", None)):
+        raise Invalid(f"Expected a verifier with the method update, got {shown(verifier)}.")
+    if progress is not None and not callable(progress):
+        raise Invalid(f"Expected progress as something to call, got {shown(progress)}.")

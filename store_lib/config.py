@@ -5,6 +5,7 @@ its overrides and defaults; any other is read by a private ConfigOpts over the s
 """
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ RESERVED_DATADIR = "/var/lib/glance/{}"
 
 _DATADIRS = ("filesystem_store_datadir", "filesystem_store_datadirs")
 _LEGACY_NAME = re.compile(r"glance\.store\.(\w+)\.Store")
+_LARGEST = 2**63 - 1
 _UNREGISTERED = (cfg.NoSuchOptError, cfg.NoSuchGroupError)
 #: What a ``$`` in a value that names no option raises.
 _BAD_REFERENCE = (*_UNREGISTERED, cfg.TemplateSubstitutionError)
@@ -63,7 +65,7 @@ class Configuration:
         self._caller = caller
         if caller is not None:
             files, directories = _sources(caller)
-        self._values = {section: dict(given) for section, given in (values or {}).items()}
+        self._values = _sections(values)
         self._private = cfg.ConfigOpts()
         self._private.register_opts(DEFAULT_OPTIONS)
         self._private.register_opts(SET_OPTIONS, group="glance_store")
@@ -124,7 +126,7 @@ class Configuration:
                 self._private.set_override(name, value, group=group)
             except _UNREGISTERED:
                 continue  # an option of a store, set once its driver is known
-            except ValueError as error:
+            except (ValueError, TypeError, AttributeError) as error:
                 raise BadStoreConfiguration(
                     f"Option {name} in section [{section}] is not valid: {error}"
                 ) from error
@@ -162,7 +164,7 @@ class Configuration:
                         f"A store cannot be named {store_id!r} in enabled_backends: that section "
                         "has a meaning of its own. Choose another id."
                     )
-            return [StoreSection(store, driver, store) for store, driver in enabled.items()]
+            return [StoreSection(name, str(driver), name) for name, driver in enabled.items()]
         stores, _ = self.value("stores", "glance_store")
         names = [_LEGACY_NAME.sub(r"\1", str(name).strip()) for name in stores]
         return [StoreSection(name, name, "glance_store") for name in dict.fromkeys(names) if name]
@@ -207,6 +209,11 @@ class Configuration:
                     f"Option {opt.dest} of section [{section}] is empty. Give it a value, or leave "
                     "the line out."
                 )
+            if _is_no_number(value):
+                raise BadStoreConfiguration(
+                    f"Option {opt.dest} of section [{section}] is not valid: expected a number "
+                    f"between -{_LARGEST} and {_LARGEST}."
+                )
             values[opt.dest] = value
             if is_set:
                 explicit.add(opt.dest)
@@ -250,6 +257,24 @@ class Selection(Configuration):
             return None, False  # the default may be a store that is none of these
         value, given = super().value(name, section)
         return value, given or (section in self._reserved and name in _DATADIRS)
+
+
+def _sections(values: Any) -> dict[str, dict[str, Any]]:
+    """Return a copy of the options by section.
+
+    :raises BadStoreConfiguration: it is no mapping of mappings
+    """
+    found = {} if values is None else values
+    if isinstance(found, Mapping) and all(isinstance(found[each], Mapping) for each in found):
+        return {str(section): dict(given) for section, given in found.items()}
+    raise BadStoreConfiguration("Expected the configuration as {section: {option: value}}.")
+
+
+def _is_no_number(value: Any) -> bool:
+    """Tell whether a value is of a type for numbers and cannot be reckoned with."""
+    if isinstance(value, float):
+        return math.isnan(value)  # which lies within all bounds
+    return isinstance(value, int) and abs(value) > _LARGEST
 
 
 def _has(conf: cfg.ConfigOpts, name: str, section: str | None) -> bool:

@@ -5,6 +5,7 @@ obeys, marks that turn the direction of writing, and surrogates, which no UTF-8 
 """
 
 import logging
+from typing import Any
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -21,6 +22,15 @@ def printable(text: str, *, keep: str = "") -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def shown(value: Any) -> str:
+    """Return what a message shows of a value that was handed in, which may be anything."""
+    try:
+        text = ascii(value)
+    except Exception:  # an int of very many digits; a __repr__ that fails
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def get_logger(name: str) -> logging.Logger:

@@ -8,6 +8,9 @@ from typing import Any
 
 from oslo_config import cfg
 
+#: Seconds of the longest time-out, 23 days: systems count them in milliseconds, with 31 bits.
+LONGEST_TIME = 2_000_000
+
 #: Sections that mean something else and so cannot be store ids.
 RESERVED_SECTIONS = frozenset({"DEFAULT", "glance_store", "backend_defaults"})
 
@@ -45,6 +48,7 @@ SET_OPTIONS: tuple[cfg.Opt, ...] = (
         "transfer_memory_limit",
         default=256,
         min=1,
+        max=1 << 30,
         help="Memory in MiB that all transfers of the process may hold in buffers together. "
         "An upload waits until its minimum is free, for transfer_stall_timeout at most; small "
         "objects have a share of their own, and more window is taken only when it can be had at "
@@ -78,18 +82,21 @@ STORE_OPTIONS: tuple[cfg.Opt, ...] = (
         "transfer_stall_timeout",
         default=300,
         min=0,
+        max=LONGEST_TIME,
         help="Seconds without any progress after which a transfer is given up; 0 for no limit.",
     ),
     cfg.IntOpt(
         "transfer_deadline",
         default=0,
         min=0,
+        max=LONGEST_TIME,
         help="Seconds after which a transfer is given up however it goes; 0 for no limit.",
     ),
     cfg.FloatOpt(
         "transfer_head_timeout",
         default=60,
         min=0,
+        max=LONGEST_TIME,
         help="Seconds within which the answer to a request over HTTP is to begin: connecting to "
         "all addresses of a name, redirects, interim answers and the whole head, together. For "
         "requests that write it counts from the end of what is sent, and is no less than the time "
@@ -99,6 +106,7 @@ STORE_OPTIONS: tuple[cfg.Opt, ...] = (
         "transfer_retry_seconds",
         default=20,
         min=0,
+        max=LONGEST_TIME,
         help="Seconds for which one request is repeated when its errors are temporary (a busy "
         "server, a lost connection), from its first try on, with growing pauses and no sooner than "
         "the server asks for (Retry-After). A first try that took longer is repeated once. 0 "
@@ -107,6 +115,7 @@ STORE_OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.IntOpt(
         "transfer_attempts",
         min=1,
+        max=1_000_000,
         help="How often one request is tried at most within transfer_retry_seconds. Left out, as "
         "often as the time allows.",
     ),

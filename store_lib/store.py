@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 
 from store_lib.arguments import (
     check_expiry,
+    check_helpers,
     check_id,
     check_range,
     check_seconds,
     check_size,
     check_tenants,
 )
+from store_lib.display import shown
 from store_lib.driver import (
     Driver,
     Entry,
@@ -40,7 +42,7 @@ from store_lib.exceptions import (
     StoreGetNotSupported,
     StoreRandomGetNotSupported,
 )
-from store_lib.location import Location
+from store_lib.location import Location, scheme_of
 from store_lib.options import StoreOptions
 from store_lib.transfer.budget import MIB, PROCESS_BUDGET
 from store_lib.transfer.calls import Call, Calls
@@ -211,6 +213,8 @@ class Store:
 
         As :meth:`add`; memory for both ends is reserved together.
         """
+        if not isinstance(reader, ObjectReader):
+            raise self._at(Invalid(f"Expected a reader of a store, got {shown(reader)}."), "add")
         return self._receive(
             iter(reader),
             object_id,
@@ -242,6 +246,7 @@ class Store:
             with contextlib.closing(source):
                 driver = self._usable("add")
                 names = check_names(digests, expected)
+                check_helpers(verifier, progress)
                 size = source.size if size is None else size
                 check_size(size)
                 check_id(object_id)
@@ -538,7 +543,8 @@ class Store:
 
         :raises NotSupported: the store has no access control lists
         """
-        self._check("set_acls", check_tenants, (*read_tenants, *write_tenants))
+        self._check("set_acls", check_tenants, read_tenants)
+        self._check("set_acls", check_tenants, write_tenants)
         driver = self._usable("set_acls")
         location = self._locate(driver, uri, "set_acls")
         self._do(
@@ -600,6 +606,7 @@ class Store:
 
     def _locate(self, driver: Driver, uri: str, operation: str) -> Location:
         try:
+            scheme_of(uri)
             location = driver.parse(uri)
             if not driver.owns(location):
                 raise BadStoreUri(

@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from store_lib.display import shown
 from store_lib.exceptions import DigestMismatch, Invalid, UnknownHashingAlgo
 
 
@@ -16,7 +17,7 @@ def check_names(digests: Iterable[str], expected: Mapping[str, str] | None) -> t
     :raises Invalid: an expected digest is not hexadecimal, or not of its algorithm's length
     """
     if isinstance(digests, str):
-        raise Invalid(f"Expected digests as a sequence of names, got the str {digests!r}.")
+        raise Invalid(f"Expected digests as a sequence of names, got the str {shown(digests)}.")
     if expected is not None and not isinstance(expected, Mapping):
         raise Invalid(
             f"Expected the digests in a mapping by algorithm, got a {type(expected).__name__}."
@@ -29,7 +30,7 @@ def check_names(digests: Iterable[str], expected: Mapping[str, str] | None) -> t
         length = 2 * _template(name).digest_size
         if not isinstance(value, str) or len(value) != length or not _is_hex(value):
             raise Invalid(
-                f"Expected the {name} digest as {length} hexadecimal digits, got {value!r}."
+                f"Expected the {name} digest as {length} hexadecimal digits, got {shown(value)}."
             )
     return names
 
@@ -39,7 +40,9 @@ def _known(names: tuple[Any, ...]) -> tuple[str, ...]:
     """Return each of ``names`` once."""
     for name in names:
         if not isinstance(name, str):
-            raise UnknownHashingAlgo(f"Expected the name of a hashing algorithm, got {name!r}.")
+            raise UnknownHashingAlgo(
+                f"Expected the name of a hashing algorithm, got {shown(name)}."
+            )
         _template(name)
     return tuple(dict.fromkeys(names))
 

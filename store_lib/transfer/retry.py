@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from store_lib.display import get_logger
-from store_lib.exceptions import ErrorStatus, InUseByStore, StoreError
+from store_lib.display import get_logger, shown
+from store_lib.exceptions import ErrorStatus, InUseByStore, Invalid, StoreError
 from store_lib.head_limit import limited_heads
 from store_lib.options import StoreOptions
 from store_lib.transfer import limits
@@ -40,7 +40,11 @@ def retry_at_most(seconds: float) -> Iterator[None]:
 
     It holds for the calls that this thread makes, and those that it has others make for it; 0
     repeats nothing.
+
+    :raises Invalid: it is not a number of 0 or more
     """
+    if not isinstance(seconds, (int, float)) or not seconds >= 0:
+        raise Invalid(f"Expected a number of seconds of 0 or more, got {shown(seconds)}.")
     token = _at_most.set(min(seconds, _at_most.get()))
     try:
         yield

@@ -98,7 +98,7 @@ def grows(
                 text = (seed * (size // len(seed)))[: size - 1] + end
                 took = _seconds(look, text)
                 if size == longest and took > max(0.001, 3 * before):  # or it was disturbed
-                    took = min(took, *(_seconds(look, text) for _ in range(3)))
+                    took = min(took, *(_seconds(look, text) for _ in range(9)))
                     assert took <= max(0.001, 3 * before), (took, before, seed, end)
                 assert took < limit, (took, size, seed, end)
                 before = took

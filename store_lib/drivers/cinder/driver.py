@@ -394,4 +394,5 @@ def _checked(location: Location) -> CinderLocation:
 def _size(volume: Volume) -> int:
     """Return the bytes of an object: of the whole volume, where it does not say."""
     told = volume.metadata.get(SIZE, "")
-    return int(told) if told.isascii() and told.isdigit() else volume.size
+    # A user may write anything there, also more digits than Python converts.
+    return int(told) if told.isascii() and told.isdigit() and len(told) < 20 else volume.size

@@ -4,6 +4,8 @@ import os
 
 from oslo_config import cfg
 
+from store_lib.options import LONGEST_TIME
+
 _ALL_FOUR = (
     "The service's own login is used when cinder_store_auth_address is set, with "
     "cinder_store_user_name, cinder_store_password and cinder_store_project_name, or with an "
@@ -82,6 +84,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "cinder_http_retries",
         default=3,
         min=0,
+        max=1_000_000,
         help="Has no effect, and is known so that existing configurations hold: a request that is "
         "refused because there were too many is repeated like any that fails for a while, after "
         "the time that Cinder asks for, within transfer_retry_seconds.",
@@ -90,6 +93,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "cinder_http_timeout",
         default=60,
         min=1,
+        max=LONGEST_TIME,
         help="Seconds for a connection to Keystone or Cinder, and for which one may send no byte. "
         "Attaching is one request, which a slow backend may need this long for.",
     ),
@@ -97,6 +101,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "cinder_state_transition_timeout",
         default=300,
         min=0,
+        max=LONGEST_TIME,
         help="Seconds for a volume to be created, extended, cloned or detached. A thick volume "
         "or a full clone may need long.",
     ),
@@ -104,6 +109,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "cinder_attachment_retry_attempts",
         default=5,
         min=1,
+        max=1_000_000,
         help="How long to wait for a volume that another one is about to attach, in attempts: "
         "2, 4, 8 and then 10 seconds stand for one each, so that 5 attempts are 24 seconds. "
         "Within that time it is asked more often.",

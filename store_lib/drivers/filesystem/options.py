@@ -10,7 +10,7 @@ from oslo_config import cfg
 
 from store_lib.drivers.filesystem.datadirs import DataDir
 from store_lib.drivers.filesystem.errors import bad_configuration
-from store_lib.options import StoreOptions, read_file
+from store_lib.options import LONGEST_TIME, StoreOptions, read_file
 
 OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
@@ -51,6 +51,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "filesystem_store_chunk_size",
         default=1024 * 1024,
         min=1,
+        max=1 << 30,
         help="Bytes in which files are read and written, rounded up to a multiple of 64 KiB. "
         "glance_store's default was 64 KiB; with 1 MiB the work for each chunk no longer shows "
         "beside reading, writing and hashing it, and more brings nothing but memory use.",
@@ -81,6 +82,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "filesystem_store_timeout",
         default=0,
         min=0,
+        max=LONGEST_TIME,
         help="Seconds that one call to the file system may hang, as on a dead network mount, "
         "before it is given up; 0 for no limit.",
     ),
@@ -88,6 +90,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "filesystem_store_thread_pool_size",
         default=10,
         min=1,
+        max=1000,
         help="With filesystem_store_timeout: how many calls may hang at once before further ones "
         "are refused without trying.",
     ),

@@ -19,6 +19,7 @@ from store_lib.drivers.http.errors import refused
 from store_lib.drivers.http.location import HttpLocation
 from store_lib.exceptions import BackendException, BadStoreConfiguration
 from store_lib.location import Location
+from store_lib.options import LONGEST_TIME
 
 #: Statuses of a HEAD after which a GET of a byte would do no better.  500 and 502 may come of a
 #: program that fails at a HEAD alone.
@@ -73,6 +74,7 @@ class HttpDriver(Driver):
             "http_max_redirects",
             default=5,
             min=0,
+            max=100,
             help="How many redirects are followed for one request. None leads from https to "
             "http, nor to any other scheme.",
         ),
@@ -80,12 +82,14 @@ class HttpDriver(Driver):
             "http_connect_timeout",
             default=10.0,
             min=0.001,
+            max=LONGEST_TIME,
             help="Seconds for a connection to a server to be made.",
         ),
         cfg.FloatOpt(
             "http_read_timeout",
             default=60.0,
             min=0.001,
+            max=LONGEST_TIME,
             help="Seconds for which a server may send no byte before it is given up.",
         ),
     )

@@ -2,6 +2,8 @@
 
 from oslo_config import cfg
 
+from store_lib.options import LONGEST_TIME
+
 OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
         "rbd_store_pool",
@@ -24,12 +26,14 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "rbd_store_chunk_size",
         default=8,
         min=1,
+        max=1 << 20,
         help="Size in MiB of the RADOS objects that an image is cut into. A power of two, at "
         "most 32.",
     ),
     cfg.IntOpt(
         "rados_connect_timeout",
         default=-1,
+        max=LONGEST_TIME,
         help="Seconds for the connection to the cluster to be made; 0 for no limit. Negative, "
         "client_mount_timeout of the Ceph configuration holds (300 when that says nothing).",
     ),

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from oslo_config import cfg
 
 from store_lib.drivers.s3.location import AMAZON
-from store_lib.options import StoreOptions
+from store_lib.options import LONGEST_TIME, StoreOptions
 from store_lib.redaction import Secret
 
 MIB = 1024 * 1024
@@ -68,6 +68,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "s3_store_large_object_size",
         default=100,
         min=0,
+        max=1 << 23,
         help="Size in MiB from which an object is uploaded in parts. Smaller ones go in one "
         "request. An object of unknown length goes in parts unless it ends within the first.",
     ),
@@ -144,6 +145,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "s3_store_connect_timeout",
         default=20.0,
         min=0.001,
+        max=LONGEST_TIME,
         help="Seconds for a connection to the server to be made. On a new connection also the "
         "time for which the server may take no byte of a request.",
     ),
@@ -151,6 +153,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "s3_store_read_timeout",
         default=60.0,
         min=0.001,
+        max=LONGEST_TIME,
         help="Seconds for which the server may send no byte of an answer before it is given up.",
     ),
 )

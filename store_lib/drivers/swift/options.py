@@ -2,6 +2,8 @@
 
 from oslo_config import cfg
 
+from store_lib.options import LONGEST_TIME
+
 #: Bytes of a "MB" in the options.  glance_store counts so, and a segment must not become larger
 #: than a server's limit that it was chosen for.
 MEGABYTE = 1000 * 1024
@@ -120,6 +122,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "swift_store_large_object_size",
         default=5 * 1024,
         min=1,
+        max=1 << 30,
         help="Size in MB (1,024,000 bytes) from which on an object is cut into segments. A "
         "smaller one, when its size is told ahead, is a single segment. No more than what the "
         "server takes in one object.",
@@ -128,6 +131,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "swift_store_large_object_chunk_size",
         default=200,
         min=1,
+        max=1 << 20,
         help="Size of a segment in MB (1,024,000 bytes). Segments that fit into "
         "transfer_memory_limit several times over are sent several at once, and again after a "
         "failure; a larger one is streamed, and a failure in it fails the add.",
@@ -136,6 +140,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "swift_store_segment_threads",
         default=4,
         min=1,
+        max=1000,
         help="How many segments of one object are sent at once, as transfer_memory_limit allows, "
         "or copied at once by the server.",
     ),
@@ -151,6 +156,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "swift_store_manifest_entries",
         default=1000,
         min=2,
+        max=1_000_000,
         help="How many segments one static manifest may list: no more than the server's "
         "max_manifest_segments. Of more than so many, manifests of manifests are made.",
     ),
@@ -194,12 +200,14 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "swift_store_expire_soon_interval",
         default=60,
         min=0,
+        max=LONGEST_TIME,
         help="Seconds before its end at which a token is no longer used and a new one is got.",
     ),
     cfg.IntOpt(
         "swift_store_retry_get_count",
         default=0,
         min=0,
+        max=1_000_000,
         help="How often in all the rest of a cut download is asked for at once, before it is "
         "repeated for transfer_retry_seconds, which is enough as a rule.",
     ),
@@ -217,12 +225,14 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "swift_store_connect_timeout",
         default=10.0,
         min=0.001,
+        max=LONGEST_TIME,
         help="Seconds for a connection to Swift to be made.",
     ),
     cfg.FloatOpt(
         "swift_store_read_timeout",
         default=60.0,
         min=0.001,
+        max=LONGEST_TIME,
         help="Seconds for which Swift, or Keystone, may neither take nor send a byte. A server's "
         "own copy of a segment may take an hour.",
     ),

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from oslo_config import cfg
 
+from store_lib.options import LONGEST_TIME
+
 OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
         "vmware_server_host",
@@ -38,6 +40,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "vmware_api_retry_count",
         default=10,
         min=1,
+        max=1_000_000,
         help="How often in a row asking for a task's progress may fail for reasons of the "
         "connection before the task is given up. Any other request is repeated as "
         "transfer_retry_seconds says.",
@@ -46,6 +49,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "vmware_task_poll_interval",
         default=5,
         min=1,
+        max=LONGEST_TIME,
         help="Longest pause in seconds between two questions whether a task has ended. The first "
         "ones are asked within milliseconds.",
     ),
@@ -53,6 +57,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "vmware_task_timeout",
         default=300,
         min=1,
+        max=LONGEST_TIME,
         help="Seconds that a task (moving, deleting or searching files) may take.",
     ),
     cfg.BoolOpt(
@@ -79,12 +84,14 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "vmware_connect_timeout",
         default=10.0,
         min=0.001,
+        max=LONGEST_TIME,
         help="Seconds for a connection to the server to be made.",
     ),
     cfg.FloatOpt(
         "vmware_read_timeout",
         default=120.0,
         min=0.001,
+        max=LONGEST_TIME,
         help="Seconds for which the server may neither take nor send a byte before it is given "
         "up. The answer to an upload comes only once the datastore has written everything.",
     ),

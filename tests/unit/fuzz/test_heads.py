@@ -11,10 +11,10 @@ import pytest
 from urllib3 import HTTPHeaderDict
 
 from store_lib.clients import answers, ranged
+from store_lib.clients.addresses import AddressRules
 from store_lib.clients.hosts import is_host_name, join_host, split_host
 from store_lib.clients.network_errors import Server, quoted
 from store_lib.clients.sessions import _redirected as session_redirected
-from store_lib.drivers.http.addresses import AddressRules
 from store_lib.drivers.http.client import _redirected as http_redirected
 from store_lib.drivers.http.location import HttpLocation
 from store_lib.drivers.swift.account import Answer
@@ -251,8 +251,8 @@ _ENTRIES = ["10.0.0.0/8", "host.example", "::1", "[2001:db8::/32]", "0x7f.1", "1
 def _rules(given: tuple[str, str]) -> bool:
     """Make lists of hosts, and hold a host against them: what is denied stays so."""
     entry, host = given
-    denied = AddressRules(denied=[entry])
-    AddressRules(allowed=[entry])
+    denied = AddressRules(("a", "b"), denied=[entry])
+    AddressRules(("a", "b"), allowed=[entry])
     try:
         denied.check_host(host, proxied=True)
     except Forbidden:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from store_lib.drivers.cinder import writer as module
+from store_lib.drivers.cinder.driver import _size
 from store_lib.drivers.cinder.leftovers import remove
 from store_lib.drivers.cinder.locks import LockFile
 from store_lib.drivers.cinder.uploads import DEAD, HOST, OBJECT, Upload, describe
@@ -258,3 +259,12 @@ def test_what_is_attached_is_detached_before_it_is_removed(tmp_path: pathlib.Pat
         assert cinder.asked == [*(f"release {each}" for each in attached), "delete"]
         assert cinder.volumes == {}
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "size"), [("5", 5), ("", GIB), ("-5", GIB), ("x", GIB), ("9" * 5000, GIB)]
+)
+def test_what_metadata_says_of_the_size(told: str, size: int) -> None:
+    """A user may write anything there: what is no size is that of the volume."""
+    volume = SmallCinder().create("name", 1, None, {"image_size": told})
+    assert _size(volume) == size
