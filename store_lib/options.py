@@ -82,14 +82,14 @@ STORE_OPTIONS: tuple[cfg.Opt, ...] = (
         "transfer_stall_timeout",
         default=300,
         min=0,
-        max=LONGEST_TIME,
+        max=1 << 40,
         help="Seconds without any progress after which a transfer is given up; 0 for no limit.",
     ),
     cfg.IntOpt(
         "transfer_deadline",
         default=0,
         min=0,
-        max=LONGEST_TIME,
+        max=1 << 40,
         help="Seconds after which a transfer is given up however it goes; 0 for no limit.",
     ),
     cfg.FloatOpt(

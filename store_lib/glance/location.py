@@ -10,6 +10,7 @@ from typing import Any
 from oslo_config import cfg
 
 from store_lib.glance.exceptions import BadStoreUri, UnknownScheme
+from store_lib.redaction import is_scheme
 
 #: By scheme, in the old single-store form: ``store``, ``location_class`` and ``store_entry``.
 SCHEME_TO_CLS_MAP: dict[str, dict[str, Any]] = {}
@@ -20,7 +21,7 @@ SCHEME_TO_CLS_BACKEND_MAP: dict[str, dict[str, dict[str, Any]]] = {}
 def scheme_of(uri: str) -> str:
     """Return the scheme of a URI, empty where there is none: a service may hand in a path."""
     scheme, separator, _ = uri.partition("://")
-    return scheme.lower() if separator else ""
+    return scheme.lower() if separator and is_scheme(scheme) else ""
 
 
 def get_location_from_uri(uri: str, conf: Any = cfg.CONF) -> "Location":

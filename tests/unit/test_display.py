@@ -15,6 +15,7 @@ from store_lib.exceptions import NotFound, StoreError, UnknownScheme
 from store_lib.glance import backend
 from store_lib.stores import NAMESPACE
 from tests.unit.memory_driver import MemoryDriver, memory_store
+from tests.unit.test_packaging import ROOT
 
 #: Line breaks, an escape sequence, control characters, marks of direction, half a character.
 ODD = [
@@ -157,6 +158,14 @@ def test_a_scheme_is_shown_that_no_store_has() -> None:
     stores = Stores.from_mapping({"DEFAULT": {"enabled_backends": {}}})
     with pytest.raises(UnknownScheme, match="'nothing'"):
         stores.get("nothing://x")
-    with pytest.raises(StoreError) as caught:
-        stores.get("s3:/AK:s3cr3t@h://x")
-    assert "s3cr3t" not in str(caught.value)
+    for get in (stores.get, backend.get_from_backend):
+        with pytest.raises(StoreError) as caught:
+            get("s3:/AK:s3cr3t@h://x")
+        assert "s3cr3t" not in str(caught.value)
+
+
+def test_every_module_logs_printable_texts() -> None:
+    """The library's loggers come from one place; the test kit's are for those who test."""
+    for path in (ROOT / "store_lib").rglob("*.py"):
+        if path.name != "display.py" and "testing" not in path.parts:
+            assert "logging.getLogger(__name__)" not in path.read_text(), path

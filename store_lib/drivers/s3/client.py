@@ -8,6 +8,7 @@ from typing import Any
 
 from store_lib.clients.library_calls import library_call
 from store_lib.clients.process import PerProcess
+from store_lib.display import get_logger
 from store_lib.driver import Repeater
 from store_lib.drivers.s3.answers import checked
 from store_lib.drivers.s3.errors import NoSuchBucket, translate
@@ -16,7 +17,7 @@ from store_lib.exceptions import BackendException, StoreError
 from store_lib.options import StoreOptions
 from store_lib.redaction import HIDDEN
 
-_LOG = logging.getLogger(__name__)
+_LOG = get_logger(__name__)
 
 #: Where a listing goes on: parameters of the request, and the fields of the answer before.
 _MARKS: Mapping[str, Mapping[str, str]] = {
