@@ -371,6 +371,9 @@ class Reader(abc.ABC):
     validator: str | None = None
     #: Whether :meth:`stream` may be called several times at once.
     parallel: bool = False
+    #: How often in all the engine asks for the rest of a cut stream at once, before it repeats that
+    #: as any other request; where an operator can say so.
+    resumes: int = 0
     #: Bytes of a piece of :meth:`stream` that suits the backend.  The engine sets it on the object
     #: to what the next piece should have at most: less when memory is short.  What a reader
     #: fetches before it is first asked for a piece is no more than :data:`FIRST_PIECE`.

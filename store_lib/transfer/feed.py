@@ -12,7 +12,7 @@ from store_lib.exceptions import BackendException, ErrorStatus, StoreError
 from store_lib.transfer.budget import Reservation
 from store_lib.transfer.limits import Watch
 from store_lib.transfer.report import Meter
-from store_lib.transfer.retry import Retry, Tries
+from store_lib.transfer.retry import Retry, Tries, is_temporary
 from store_lib.transfer.threads import new_thread
 
 
@@ -39,6 +39,8 @@ class Cursor:
         #: Whether the bytes up to ``end`` are known to be there; else it is only a bound.
         self._certain = reader.size is not None
         self._meter = meter
+        #: How often a cut stream is resumed at once.
+        self._at_once = reader.resumes if self.resumable else 0
 
     def pieces(
         self, offset: int, end: int | None, stop: threading.Event | None = None
@@ -68,10 +70,13 @@ class Cursor:
                     )
                 return
             except StoreError as error:
-                if tries is None or position > failed_at:  # bytes have come since the last error
-                    tries, failed_at = Tries(retry, f"from byte {position}", stop), position
-                if not tries.again(error):
-                    raise
+                if self._at_once and is_temporary(error):
+                    self._at_once -= 1
+                else:
+                    if tries is None or position > failed_at:  # bytes have come since the last one
+                        tries, failed_at = Tries(retry, f"from byte {position}", stop), position
+                    if not tries.again(error):
+                        raise
                 self._meter.count(retries=1)
 
 

@@ -171,9 +171,9 @@ class SwiftDriver(Driver):
             )
 
     def read(self, location: Location, offset: int, length: int | None, *, context: Any) -> Reader:
-        again = self.conf.swift_store_retry_get_count
+        resumes = self.conf.swift_store_retry_get_count
         return self._first(
-            location, context, lambda place: SwiftReader(place, offset, length, again)
+            location, context, lambda place: SwiftReader(place, offset, length, resumes)
         )
 
     def stat(self, location: Location, *, context: Any) -> Stat:

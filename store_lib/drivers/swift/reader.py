@@ -1,7 +1,7 @@
 """Reading an object: by ranges where part of it is wanted, resumed where it was cut."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from urllib3.response import BaseHTTPResponse
 
@@ -15,7 +15,6 @@ from store_lib.drivers.swift.places import Place
 from store_lib.exceptions import (
     BackendException,
     NotFound,
-    RemoteServiceUnavailable,
     StoreError,
 )
 
@@ -54,12 +53,11 @@ class SwiftObject:
 class SwiftReader(RangedReader):
     """An object in Swift, opened.
 
-    :param again: how often in all a cut answer is asked for the rest at once; after that the engine
-        repeats
+    :param resumes: how often in all the rest of a cut answer is asked for at once
     """
 
-    def __init__(self, place: Place, offset: int, length: int | None, again: int) -> None:
-        self._left = again
+    def __init__(self, place: Place, offset: int, length: int | None, resumes: int) -> None:
+        self.resumes = resumes
         source = SwiftObject(place, place.shown, place.account.server)
         super().__init__(source, offset, length)
         headers = {} if self._first.response is None else self._first.response.headers
@@ -71,22 +69,6 @@ class SwiftReader(RangedReader):
         except BaseException:
             self.close()
             raise
-
-    def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
-        """Yield the bytes from ``offset`` on."""
-        while True:
-            try:
-                for piece in super().stream(offset, length):
-                    offset += len(piece)
-                    length = None if length is None else length - len(piece)
-                    hand = [piece]
-                    del piece  # a generator that waits is to hold nothing of what it gave
-                    yield hand.pop()
-                return
-            except RemoteServiceUnavailable:
-                if not self._left or self.validator is None:
-                    raise
-                self._left -= 1
 
 
 def listed_size(place: Place, headers: Mapping[str, str]) -> int | None:

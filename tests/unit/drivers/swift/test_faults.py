@@ -292,6 +292,7 @@ def test_retry_get_count_adds_repeats(small: SmallSwift, open_store: Callable[..
     small.fail(r"^GET .*/glance/id$", cut, times=2)
     with store.get(uri) as reader:
         assert reader.read() == LARGE
+        assert reader.report.retries == 2
     small.fail(r"^GET .*/glance/id$", cut, times=3)
     with store.get(uri) as reader, pytest.raises(RemoteServiceUnavailable, match="was cut"):
         reader.read()
