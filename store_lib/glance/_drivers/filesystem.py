@@ -58,24 +58,14 @@ class Store(BackedStore):
         """Remove a file; of a store that the service reserves also what broken uploads left."""
         uri = location.get_store_uri()
         own = self._own_store(uri)
-        if own is not None:
-            own.delete(uri, context=context)
-            return
         try:
-            super().delete(location, context=context)
+            if own is not None:
+                own.delete(uri, context=context)
+            else:
+                super().delete(location, context=context)
         finally:
-            if self.reserved:
-                self._discard_leftovers(uri.rpartition("/")[2])
-
-    def _discard_leftovers(self, image_id: str) -> None:
-        """Remove what uploads of an image that were killed have left.
-
-        Glance does not know the names of such files, and nobody runs a sweep on its own stores.
-        """
-        try:
-            self.configured.sweep(0, object_id=image_id)
-        except StoreError as error:
-            LOG.warning("What uploads of image %s left could not be removed: %s", image_id, error)
+            if own is not None or self.reserved:
+                _discard_leftovers(own or self.configured, uri.rpartition("/")[2])
 
     def _own_store(self, uri: str) -> Backing | None:
         """Return a store over the service's own directory that a file lies in, if it does."""
@@ -95,6 +85,17 @@ class Store(BackedStore):
             if value:
                 found.append(value.removeprefix("file://").rstrip("/"))
         return found
+
+
+def _discard_leftovers(store: Backing, image_id: str) -> None:
+    """Remove what uploads of an image that were killed have left.
+
+    Glance does not know the names of such files, and nobody runs a sweep on its own stores.
+    """
+    try:
+        store.sweep(0, object_id=image_id)
+    except StoreError as error:
+        LOG.warning("What uploads of image %s left could not be removed: %s", image_id, error)
 
 
 @functools.lru_cache(maxsize=8)

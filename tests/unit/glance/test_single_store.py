@@ -1,5 +1,7 @@
 """The old form, all stores in one section, through glance_store's functions."""
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import os
@@ -112,6 +114,25 @@ def test_what_glance_keeps_for_itself_can_be_deleted(single_store, tmp_path):
         glance_store.delete_from_backend(f"file://{tmp_path}/staging/one")
     assert not (tmp_path / "staging").exists()
     assert (tmp_path / "elsewhere" / "one").exists()
+
+
+@pytest.mark.parametrize("staged", [True, False])
+def test_what_broken_uploads_left_goes_with_a_staged_image(single_store, tmp_path, staged):
+    """What a killed upload left goes with its image; another image's, and a live one, stays."""
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    killed, live, other = (
+        staging / f".store_lib-{digit * 32}-{image}"
+        for digit, image in (("1", "one"), ("2", "one"), ("3", "two"))
+    )
+    for each in (killed, live, other, *([staging / "one"] if staged else [])):
+        each.write_text("half")
+    missing = contextlib.nullcontext() if staged else pytest.raises(glance_store.NotFound)
+    with live.open("rb") as upload:
+        fcntl.flock(upload, fcntl.LOCK_EX)
+        with missing:
+            glance_store.delete_from_backend(f"file://{staging}/one")
+    assert set(staging.iterdir()) == {live, other}
 
 
 def test_access_lists_are_skipped_where_there_are_none(single_store, tmp_path):
