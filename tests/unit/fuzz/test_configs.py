@@ -72,15 +72,10 @@ _PIECES = [
 ]
 
 
-@functools.cache
-def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="store_lib-fuzz-"))
-
-
 def _written(data: bytes) -> str:
     """Return the path of a file with this in it, in memory where there is a place for that."""
     shared = Path("/dev/shm")
-    folder = shared if shared.is_dir() else _folder()
+    folder = shared if shared.is_dir() else Path(tempfile.gettempdir())
     path = folder / f"store_lib-fuzz-{os.getpid()}"
     path.write_bytes(data)
     return str(path)

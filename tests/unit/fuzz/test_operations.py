@@ -56,6 +56,7 @@ class World:
         self.folder = tempfile.mkdtemp(prefix="store_lib-fuzz-")
         try:
             with self.server.connected():
+                self.server.plan(-1, "", 0)
                 self.stores = self.opened()
                 self.tuned(self.stores)
                 for name in self.names:

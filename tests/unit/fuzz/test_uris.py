@@ -1,9 +1,10 @@
 """URIs of every kind of store, and the texts that credentials are taken out of."""
 
+import contextlib
 import functools
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from store_lib.drivers.rbd.location import RbdLocation
 from store_lib.drivers.s3.location import S3Location
 from store_lib.drivers.swift.location import SwiftLocation
 from store_lib.drivers.vmware.location import VmwareLocation
-from store_lib.exceptions import BadStoreUri, NotFound, StoreError, UnknownScheme
+from store_lib.exceptions import BadStoreUri, StoreError
 from store_lib.location import Location, scheme_of
 from store_lib.redaction import hide, redact, redact_uri
 from tests.unit.fuzz.fuzzing import Parser, feed
@@ -135,36 +136,41 @@ def _page(mutator: Mutator) -> tuple[str, list[str], bool]:
     return mutator.text(_PAGES, _SECRETS), secrets, mutator.below(2) == 0
 
 
-@functools.cache
-def _disk() -> tuple[Any, str]:
-    """Return a set of stores with one on a directory that has ways out of it, and their place."""
-    root = Path(tempfile.mkdtemp(prefix="store_lib-fuzz-")).resolve()
-    (root / "store/sub").mkdir(parents=True)
-    (root / "other").mkdir()
-    for path in ("store/a", "store/sub/a"):
-        (root / path).write_bytes(b"inside")
-    for path in ("secret", "other/a"):
-        (root / path).write_bytes(b"out")
-    (root / "store/link").symlink_to("../secret")
-    (root / "store/way").symlink_to("..")
-    (root / "store/sub/way").symlink_to("../../other")
-    values = {
-        "DEFAULT": {"enabled_backends": "disk:file"},
-        "disk": {"filesystem_store_datadir": str(root / "store")},
-    }
-    return Stores.from_mapping(values, strict=True), str(root)
+class Disk:
+    """A store on a directory that has ways out of it."""
 
+    @contextlib.contextmanager
+    def there(self) -> Iterator[None]:
+        """Make the directory and the store."""
+        with tempfile.TemporaryDirectory(prefix="store_lib-fuzz-") as folder:
+            root = Path(folder).resolve()
+            (root / "store/sub").mkdir(parents=True)
+            (root / "other").mkdir()
+            for path in ("store/a", "store/sub/a"):
+                (root / path).write_bytes(b"inside")
+            for path in ("secret", "other/a"):
+                (root / path).write_bytes(b"out")
+            (root / "store/link").symlink_to("../secret")
+            (root / "store/way").symlink_to("..")
+            (root / "store/sub/way").symlink_to("../../other")
+            values = {
+                "DEFAULT": {"enabled_backends": "disk:file"},
+                "disk": {"filesystem_store_datadir": str(root / "store")},
+            }
+            self.root = str(root)
+            with Stores.from_mapping(values, strict=True) as self.stores:
+                yield
 
-def _file_uri(mutator: Mutator) -> str:
-    _, root = _disk()
-    paths = ["a", "sub/a", "link", "way/secret", "../secret", "sub/way/a", "./a", "sub/../a"]
-    return mutator.text([f"file://{root}/store/{each}" for each in paths], [*paths, root, "store"])
+    def make(self, mutator: Mutator) -> str:
+        """Return a URI of something in the directory, or near it."""
+        paths = ["a", "sub/a", "link", "way/secret", "../secret", "sub/way/a", "./a", "sub/../a"]
+        corpus = [f"file://{self.root}/store/{each}" for each in paths]
+        return mutator.text(corpus, [*paths, self.root, "store"])
 
-
-def _look(uri: str) -> bool:
-    stores, _ = _disk()
-    assert stores.stat(uri).size == len("inside"), "a file outside of the store was reached"
-    return True
+    def look(self, uri: str) -> bool:
+        """Look at what is there, which is to lie within the store."""
+        assert self.stores.stat(uri).size == len("inside"), "a file outside of the store"
+        return True
 
 
 def _kind(kind: type[Location]) -> Parser:
@@ -176,6 +182,8 @@ def _kind(kind: type[Location]) -> Parser:
 
 
 pytestmark = pytest.mark.deep("fuzz", always=True)
+
+_DISK = Disk()
 
 PARSERS = [
     *(_kind(each) for each in CORPUS),
@@ -191,12 +199,7 @@ PARSERS = [
         _redact,
     ),
     Parser("redaction of pages", _page, _hide),
-    Parser(
-        "file URIs in a store",
-        _file_uri,
-        _look,
-        (BadStoreUri, UnknownScheme, NotFound, StoreError),
-    ),
+    Parser("file URIs in a store", _DISK.make, _DISK.look, (StoreError,), around=_DISK.there),
 ]
 
 
