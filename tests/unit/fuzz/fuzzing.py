@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from store_lib.exceptions import StoreError
 from tests.deep import COUNTS
 from tests.unit.fuzz.mutation import Mutator, shrunk
 
@@ -97,6 +98,8 @@ def _verdict(parser: Parser, given: Any) -> str:
     try:
         return "accepted" if parser.parse(given) else "passed over"
     except parser.refusals as error:
+        if isinstance(error, StoreError) and not str(error).isprintable():
+            return f"!the text of {type(error).__name__} has characters that cannot be printed"
         return type(error).__name__
     except Hung:
         raise
