@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,8 @@ def _references(data: bytes) -> bool:
 
 def _hides(said: str, data: bytes) -> None:
     """Assert that a message has no secret in it, unless that stands where a name belongs."""
-    lines = data.decode("latin-1").splitlines()
-    if not any(f"[{CANARY}" in line.replace(" ", "") or "auth_" in line for line in lines):
+    text = data.decode("latin-1")
+    if not re.search(rf"\[[^]\n]*{CANARY}|auth_[^\n]*{CANARY}", text):
         assert CANARY not in said, said
 
 
