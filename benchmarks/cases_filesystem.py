@@ -101,6 +101,22 @@ def get_read(settings: Settings) -> Case:
 
 
 @register
+def get_read_small(settings: Settings) -> Case:
+    """Reading an object a little at a time, as a caller with a buffer of its own does."""
+    return Case(
+        name="get-read-small",
+        title="get random bytes from the page cache, by read(8 KiB)",
+        size=settings.size,
+        contestants=(
+            Contestant("ours", "ours", "get_by_read", prepare="add"),
+            Contestant("plain 8 KiB read loop", "plain", "read"),
+        ),
+        targets=(Target(against="plain 8 KiB read loop", at_least=0.66),),
+        request={"digests": BOTH, "amount": 8192},
+    )
+
+
+@register
 def zeros(settings: Settings) -> Case:
     """A disk image's empty part."""
     return Case(
@@ -146,6 +162,23 @@ def stalled(settings: Settings) -> Case:
         payload=None,
         operations=50,
         request={"clients": 32},
+    )
+
+
+@register
+def waiting(settings: Settings) -> Case:
+    """What transfers that wait for memory cost everybody else."""
+    return Case(
+        name="waiting",
+        title="50 gets of 8 MiB beside 512 uploads, most of which wait for memory, durable off",
+        size=50 * 8 * MIB,
+        contestants=(
+            Contestant("ours", "ours", "waiting", request={"clients": 512}),
+            Contestant("ours, alone", "ours", "waiting", request={"clients": 0}),
+        ),
+        targets=(Target(against="ours, alone", at_least=0.5),),
+        payload=None,
+        operations=50,
     )
 
 

@@ -216,7 +216,7 @@ class _Stalled:
         self._go_on = go_on
 
     def read(self, amount: int = -1) -> bytes:
-        if self.sent >= STALLED_AT:
+        if self.sent >= STALLED_AT or self._go_on.is_set():
             self._go_on.wait()
             return b""
         self.sent += BLOCK

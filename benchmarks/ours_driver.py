@@ -6,6 +6,7 @@ from io import BytesIO
 from typing import IO, Any
 
 from benchmarks.child import (
+    BESIDE,
     BLOCK,
     SMALL,
     WARM_UP,
@@ -19,6 +20,7 @@ from benchmarks.child import (
     facts,
     pipe_of,
     serve,
+    stalled_clients,
     write_out,
 )
 from store_lib import Store, Stores
@@ -106,14 +108,14 @@ def get(request: Request, measures: Measures) -> Answer:
 
 
 def get_by_read(request: Request, measures: Measures) -> Answer:
-    """Read an object in a loop, 1 MiB at a time."""
-    got = 0
+    """Read an object in a loop, 1 MiB at a time or as much as is asked for."""
+    got, amount = 0, request.get("amount", BLOCK)
     with _store(request, measures) as store:
         with measures.phase(), store.get(request["uri"]) as reader:
-            while block := reader.read(BLOCK):
+            while block := reader.read(amount):
                 got += len(block)
         with store.get(request["uri"]) as reader:
-            compare(iter(lambda: reader.read(BLOCK), b""), request["source"])
+            compare(iter(lambda: reader.read(amount), b""), request["source"])
     return {"size": got}
 
 
@@ -175,6 +177,24 @@ def stalled(request: Request, measures: Measures) -> Answer:
         return add_beside(measures, request["clients"], upload, add)
 
 
+def waiting(request: Request, measures: Measures) -> Answer:
+    """Read an object of 8 MiB beside uploads most of which wait for memory."""
+    with _store(request, measures) as store:
+        content = bytes(range(256)) * (8 * BLOCK // 256)
+        uri = store.add("origin", content, digests=()).uri
+
+        def upload(object_id: str, source: Any) -> object:
+            return store.add(object_id, source, digests=())
+
+        with stalled_clients(request["clients"], upload):
+            _read(store, uri, None)
+            with measures.phase():
+                got = [len(_read(store, uri, None)) for _ in range(BESIDE)]
+            if _read(store, uri, None) != content:
+                raise SystemExit("WrongBytes: what was read is not what was added")
+    return {"size": sum(got)}
+
+
 def tell_facts(request: Request, measures: Measures) -> Answer:
     """Tell versions."""
     answer = facts("oslo.config")
@@ -192,6 +212,7 @@ if __name__ == "__main__":
             "get_by_read": get_by_read,
             "small": small,
             "stalled": stalled,
+            "waiting": waiting,
             "facts": tell_facts,
         }
     )
