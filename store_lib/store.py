@@ -491,12 +491,19 @@ class Store:
         """
         driver = self._usable("copy")
         began = time.perf_counter()
-        made: Location | None = None
+        made: list[Location] = []  # who takes it out removes it, once
 
         def copy() -> Location:
-            nonlocal made  # an interrupt on the way back would lose what is only returned
-            made = driver.copy(location, object_id, nonce=nonce, context=context)
-            return made
+            # An interrupt on the way back would lose what is only returned.
+            made.append(driver.copy(location, object_id, nonce=nonce, context=context))
+            return made[-1]
+
+        def withdraw(remove: Callable[[Location], object]) -> None:
+            try:
+                place = made.pop()
+            except IndexError:
+                return
+            remove(place)
 
         try:
             check_id(object_id)
@@ -506,18 +513,22 @@ class Store:
             with self._call(object_id):
                 watch = Watch(self._limits)
                 retry = self._retry.to("copy", location)
-                # Bounded by its progress (checkpoints): it may take as long as an upload.
-                late = functools.partial(_delete, driver, context)
-                made = retry.call(functools.partial(self._guard.call, copy, late=late, watch=watch))
-                stat = functools.partial(driver.stat, made, context=context)
+                delete = functools.partial(driver.delete, context=context)
+                call = functools.partial(
+                    self._guard.call,
+                    copy,
+                    late=lambda _: withdraw(delete),
+                    watch=watch,  # bounded by its progress: it may take as long as an upload
+                )
+                found = retry.call(call)
+                stat = functools.partial(driver.stat, found, context=context)
                 looking = functools.partial(self._guard.call, stat)
                 size = retry.call(looking, "looking at what is stored").size or 0
             spent = time.perf_counter() - began
             report = TransferReport(size, spent, 0.0, 0.0, spent, 0.0, 0, 1, 0)
-            return AddResult(made.uri, size, {}, self.id, driver.metadata(made), report)
+            return AddResult(found.uri, size, {}, self.id, driver.metadata(found), report)
         except BaseException as error:
-            if made is not None:
-                self._withdraw(driver, context, made, error)
+            withdraw(functools.partial(self._withdraw, driver, context, error=error))
             if isinstance(error, StoreError):
                 self._at(error, "copy", _printable(object_id))
             raise
@@ -652,11 +663,6 @@ class Store:
         """In the child: the parent's transfers are not ours, and its locks may be held."""
         self._calls.forget()
         self._guard = self._guard.renewed()
-
-
-def _delete(driver: Driver, context: Any, location: Location) -> None:
-    """Remove what a copy made after it was given up."""
-    driver.delete(location, context=context)
 
 
 def _printable(object_id: Any) -> str | None:

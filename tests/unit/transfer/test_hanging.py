@@ -167,6 +167,25 @@ def test_a_copy_that_published_too_late_is_taken_back(
     assert sorted(driver.objects) == ["old"]
 
 
+def test_what_a_copy_made_is_removed_once(
+    driver: WholeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it ends as it is given up, one of two removes it: the name may be another's by then."""
+
+    def ends_as_it_is_given_up(function: Any, *, late: Any = None, **_: Any) -> Any:
+        made = function()
+        if late is not None:
+            late(made)
+            raise TimeoutError
+        return made
+
+    store = store_of(driver)
+    monkeypatch.setattr(store._guard, "call", ends_as_it_is_given_up)
+    with pytest.raises(TimeoutError):
+        store.copy(OLD, "new")
+    assert driver.faults.calls.count("delete") == 1
+
+
 def test_a_copy_may_take_long_while_it_moves(driver: WholeDriver) -> None:
     """Each step of a copy has the whole time, up to the transfer's deadline."""
     driver.call_timeout = 0.4
