@@ -5,6 +5,7 @@ its overrides and defaults; any other is read by a private ConfigOpts over the s
 """
 
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from store_lib.clients.library_calls import library_call
 from store_lib.exceptions import BadStoreConfiguration
 from store_lib.options import (
     DEFAULT_OPTIONS,
@@ -21,6 +23,7 @@ from store_lib.options import (
     STORE_OPTIONS,
     StoreOptions,
 )
+from store_lib.redaction import Secret
 
 #: Where the files of a store lie that Glance keeps for itself, unless the operator says otherwise.
 RESERVED_DATADIR = "/var/lib/glance/{}"
@@ -87,27 +90,13 @@ class Configuration:
                 path = os.path.join(folder, name)
                 if name.endswith(".conf") and os.path.exists(path) and not os.path.isfile(path):
                     raise BadStoreConfiguration(f"Expected {path} to be a file.")
-        try:
+        with library_call(_unreadable, kept=()):
             self._private(
                 args=[],
                 project="store_lib",
                 default_config_files=list(files),
                 default_config_dirs=list(directories),
             )
-        except cfg.ConfigFileParseError as error:
-            # Not what the line says: it may be a password.
-            where = _LINE.search(str(error))
-            line = f", line {where[1]}" if where else ""
-            raise BadStoreConfiguration(
-                f"The configuration cannot be read: {error.config_file}{line}: expected a "
-                "[section], or name = value."
-            ) from None
-        except UnicodeDecodeError as error:
-            raise BadStoreConfiguration(
-                f"The configuration cannot be read: it is not UTF-8 (byte {error.start} of a file)."
-            ) from None
-        except cfg.Error as error:
-            raise BadStoreConfiguration(f"The configuration cannot be read: {error}") from error
 
     def _borrow(self, caller: cfg.ConfigOpts) -> None:
         """Let values refer to the caller's own options, as in ``$state_path/images``."""
@@ -140,16 +129,8 @@ class Configuration:
         conf = self._private
         if self._caller is not None and _has(self._caller, name, section):
             conf = self._caller
-        try:
+        with library_call(functools.partial(_invalid, where), kept=()):
             return _read(conf, name, section)
-        except (*_BAD_REFERENCE, RecursionError):
-            # Not which one: a password with a $ in it would show a part of itself.
-            raise BadStoreConfiguration(
-                f"{where} is not valid: a $ in it refers to an option that is not there, or to "
-                "itself. Write $$ for a $."
-            ) from None
-        except _BAD_VALUE as error:
-            raise BadStoreConfiguration(f"{where} is not valid: {error}") from error
 
     def sections(self) -> list[StoreSection]:
         """Return the configured stores, in the order of the configuration.
@@ -214,7 +195,8 @@ class Configuration:
                     f"Option {opt.dest} of section [{section}] is not valid: expected a number "
                     f"between -{_LARGEST} and {_LARGEST}."
                 )
-            values[opt.dest] = value
+            # Masked in what shows the variables of frames.
+            values[opt.dest] = Secret(value) if opt.secret and isinstance(value, str) else value
             if is_set:
                 explicit.add(opt.dest)
         for group, given in library.items():
@@ -297,6 +279,34 @@ def literal(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: literal(each) for name, each in value.items()}
     return value
+
+
+def _unreadable(error: Exception) -> BadStoreConfiguration | None:
+    """Return the error for files that oslo.config cannot read; ``None`` for all else."""
+    told = str(error)
+    if isinstance(error, cfg.ConfigFileParseError):
+        # Not what the line says: it may be a password.
+        where = _LINE.search(told)
+        line = f", line {where[1]}" if where else ""
+        told = f"{error.config_file}{line}: expected a [section], or name = value."
+    elif isinstance(error, UnicodeDecodeError):
+        told = f"it is not UTF-8 (byte {error.start} of a file)."
+    elif not isinstance(error, cfg.Error):
+        return None
+    return BadStoreConfiguration(f"The configuration cannot be read: {told}")
+
+
+def _invalid(where: str, error: Exception) -> BadStoreConfiguration | None:
+    """Return the error for a value that oslo.config cannot read; ``None`` for all else."""
+    if isinstance(error, (*_BAD_REFERENCE, RecursionError)):
+        # Not which one: a password with a $ in it would show a part of itself.
+        return BadStoreConfiguration(
+            f"{where} is not valid: a $ in it refers to an option that is not there, or to "
+            "itself. Write $$ for a $."
+        )
+    if isinstance(error, _BAD_VALUE):
+        return BadStoreConfiguration(f"{where} is not valid: {error}")
+    return None
 
 
 def _sources(caller: cfg.ConfigOpts) -> tuple[list[str], list[str]]:

@@ -56,8 +56,9 @@ class library_call:
             try:
                 raise meaning from error if isinstance(error, self._kept) else None
             finally:
-                # With its traceback it would keep this frame, and a transfer's memory.
-                del meaning
+                # With its traceback it would keep this frame, and a transfer's memory; the text of
+                # the other may hold what was sent.
+                del meaning, error
 
 
 def _frameless(error: E, outside: BaseException | None) -> E:

@@ -10,8 +10,9 @@ from oslo_config import cfg
 
 from store_lib import Stores
 from store_lib.config import Configuration
-from store_lib.exceptions import BadStoreConfiguration
+from store_lib.exceptions import BadStoreConfiguration, StoreError
 from store_lib.options import StoreOptions, list_opts
+from tests.frames import frames
 
 OPTS = (
     cfg.StrOpt("place", default="/default"),
@@ -280,3 +281,23 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(BadStoreConfiguration, match="to be a file"):
         Stores.from_files(directories=[tmp_path])
+
+
+@pytest.mark.parametrize("line", ["filesystem_store_file_perm = x", "description = a$b", "CANARY"])
+def test_no_frame_holds_the_configuration(tmp_path: Path, line: str) -> None:
+    """What is wrong with an option, or a file, keeps no variable in which others' secrets are."""
+    path = tmp_path / "it.conf"
+    path.write_text(
+        "[DEFAULT]\nenabled_backends = it:s3,other:file\n"
+        "[it]\ns3_store_access_key = CANARY\ns3_store_secret_key = CANARY\n"
+        f"[other]\n{line}\n"
+    )
+    errors: list[StoreError | None] = []
+    try:
+        with Stores.from_files(path) as stores:
+            errors += [each.error for each in stores]
+    except BadStoreConfiguration as error:
+        errors.append(error)
+    assert any(errors)
+    for error in errors:
+        assert not {where: value for where, value in frames(error) if "CANARY" in value}
