@@ -124,7 +124,9 @@ def _without_mistyped(text: str) -> str:
 
 
 def _has_no_user(text: str, start: int) -> bool:
-    """Say whether the scheme before ``start`` is one of URIs without a login."""
+    """Say whether the URI of the scheme before ``start`` is one without a login."""
+    if not text.startswith("/", start + 3):
+        return False  # no path: what else it is to be is not known
     for scheme in _NO_USERS:
         begin = start - len(scheme)
         if begin >= 0 and text[begin:start].lower() == scheme:

@@ -105,6 +105,7 @@ SECRET = "s3cr3t"
         f"://u:{SECRET}@h",
         f"u:{SECRET}@h/x://y",
         f"http:/h/x?{SECRET}",
+        f"file://u:{SECRET}@h/x",
     ],
 )
 def test_redaction(uri: str) -> None:
