@@ -182,6 +182,11 @@ class Budget:
         reservation.take(amount, watch)
         return reservation
 
+    def has(self, amount: int) -> bool:
+        """Whether a minimum of ``amount`` bytes can be had without waiting."""
+        with self._lock:
+            return self._may_have(amount, not self.wanted) or self._is_small(amount)
+
     def open(self, lender: "Lender") -> None:
         """Ask a transfer to give back what it can when somebody waits; until :meth:`close`."""
         self._open[id(lender)] = weakref.ref(lender)
@@ -201,6 +206,10 @@ class Budget:
         held = self._used - self._small
         return not held or held + amount <= most
 
+    def _may_have(self, amount: int, first: bool) -> bool:
+        """Whether a minimum can be granted to a transfer of this thread."""
+        return (first and self._fits(amount)) or bool(self._holder().minimums)
+
     def _is_small(self, amount: int) -> bool:
         """Whether a minimum can be granted out of the last eighth."""
         return 4 * amount <= self._limit // 8 - self._small
@@ -213,8 +222,7 @@ class Budget:
         :param called_in: the others have given back what they can.  What readers still hold keeps
             nobody waiting, only minimums do.
         """
-        fits = self._fits(amount) or (called_in and not self._minimums)
-        if (first and fits) or self._holder().minimums:
+        if self._may_have(amount, first) or (first and called_in and not self._minimums):
             reservation.add(amount)
         elif self._is_small(amount):
             reservation.add(amount, small=True)

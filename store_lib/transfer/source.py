@@ -53,6 +53,10 @@ class Source:
             )
         return end
 
+    def put_back(self, data: bytes) -> None:
+        """Have what the last :meth:`fill` gave come again."""
+        raise NotImplementedError
+
     def _fill(self, slot: Slot, limit: int) -> bool:
         raise NotImplementedError
 
@@ -68,12 +72,14 @@ class _ReadInto(Source):
     ) -> None:
         super().__init__(size)
         self._readinto = readinto
+        self._held = b""
         self._opened = opened
         self._status = os.fstat(opened.fileno()) if opened is not None else None
 
     def _fill(self, slot: Slot, limit: int) -> bool:
         view = slot.view()[:limit]
-        done = 0
+        done = min(len(self._held), limit)
+        view[:done], self._held = self._held[:done], self._held[done:]
         end = False
         while done < limit and not end:
             room = view[done:]
@@ -93,6 +99,9 @@ class _ReadInto(Source):
             self._check_unchanged()
         slot.data = view[:done]
         return end
+
+    def put_back(self, data: bytes) -> None:
+        self._held = data + self._held
 
     def _check_unchanged(self) -> None:
         """Refuse a file of our own opening that something wrote to while it was read."""
@@ -122,13 +131,16 @@ class _Pieces(Source):
         super().__init__()
         self._pull = pull
         self._kind = kind
-        self._rest: memoryview | bytes = b""
+        #: What is to come before the next piece; the last one first.
+        self._held: list[memoryview | bytes] = []
+
+    def put_back(self, data: bytes) -> None:
+        self._held.append(data)
 
     def _next(self, wanted: int) -> memoryview | bytes:
         """Return what is left of the last piece, or the next one; empty at the end."""
-        if len(self._rest):
-            rest, self._rest = self._rest, b""
-            return rest
+        if self._held:
+            return self._held.pop()
         try:
             piece = self._pull(wanted)
         except BaseException as error:
@@ -153,7 +165,8 @@ class _Pieces(Source):
         if len(piece) >= limit:
             if len(piece) > limit:
                 view = memoryview(piece)
-                piece, self._rest = view[:limit], view[limit:]
+                piece = view[:limit]
+                self._held.append(view[limit:])
             if _immutable(piece):
                 slot.lend(piece)  # no copy: nobody can alter it while it is hashed and written
                 return False
@@ -163,7 +176,7 @@ class _Pieces(Source):
             if not len(following):
                 slot.lend(piece)
                 return True
-            self._rest = following
+            self._held.append(following)
         view = slot.view()
         done = len(piece)
         view[:done] = piece
@@ -175,7 +188,8 @@ class _Pieces(Source):
             room = limit - done
             if len(piece) > room:
                 whole = memoryview(piece)
-                piece, self._rest = whole[:room], whole[room:]
+                piece = whole[:room]
+                self._held.append(whole[room:])
             view[done : done + len(piece)] = piece
             done += len(piece)
         slot.data = view[:limit]

@@ -29,6 +29,8 @@ LOG = get_logger(__name__)
 #: Called with the bytes done so far and the bytes to come in all, ``None`` when unknown.
 Progress = Callable[[int, int | None], object]
 
+#: Bytes that are read of a source of unknown size while there is no memory for more.
+_HEAD = 16 * 1024
 #: Seconds that threads stuck in a call are waited for, once a time limit has given them up.
 GRACE = 5.0
 
@@ -326,15 +328,34 @@ class Upload:
                 )
                 self.meter.count(parts=1)
 
+    def _run_head(self) -> Location | None:
+        """While memory is short, see whether the source ends within a few bytes.
+
+        A small object of unknown size is to wait no longer than one whose size is known.  Where
+        it is not small, ``None`` is returned, and the source gives its bytes again.  They are not
+        counted until then, since whoever waits for memory is to hold none that others wait for.
+        """
+        most = min(_HEAD, self.writer.chunk_size)
+        with self.order.budget.reserve(most + self._beside, self.watch):
+            slot = Slot(most)
+            if self.read(slot, most):
+                return self._publish_small(slot.data)
+            self.source.put_back(bytes(slot.data))
+            self.total = self.watch.done = 0
+            return None
+
     # The window: digests and writer at work while the source is read.
 
     def _run_window(self, way: Positions | Parts) -> Location:
         chunk_size = self.writer.chunk_size
         self.failure.event = threading.Event()
         least = way.least_slots()
-        with self.order.budget.reserve(
-            least * chunk_size + self._beside, self.watch
-        ) as reservation:
+        memory = least * chunk_size + self._beside
+        if self.order.size is None and not self.order.budget.has(memory):
+            location = self._run_head()
+            if location is not None:
+                return location
+        with self.order.budget.reserve(memory, self.watch) as reservation:
             pool = Pool(
                 chunk_size,
                 reservation,

@@ -4,8 +4,10 @@ import io
 import os
 import random
 import threading
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -445,4 +447,41 @@ def test_what_readers_cannot_give_back_keeps_no_upload_waiting() -> None:
         assert upload.amount == 2000
         assert budget.used == 2700
     reader.release()
+    assert budget.used == 0
+
+
+#: Bytes of which one less is small.
+SMALL = 16 * 1024
+SOURCES: dict[str, Callable[[bytes], Any]] = {
+    "buffers": io.BytesIO,
+    "read": lambda data: types.SimpleNamespace(read=io.BytesIO(data).read),
+    "one piece": lambda data: iter([data]),
+    "pieces": lambda data: iter([data[at : at + 999] for at in range(0, len(data), 999)]),
+    "mutable pieces": lambda data: iter([bytearray(data[:7]), memoryview(bytearray(data[7:]))]),
+}
+
+
+@pytest.mark.parametrize("size", [0, 1024, SMALL - 1, SMALL, CHUNK + 1, 3 * CHUNK])
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_small_object_of_unknown_size_waits_for_nobody(
+    source: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While others hold the memory, an object that turns out small is stored at once.
+
+    One that does not waits, and is whole.
+    """
+    budget = Budget(32 * CHUNK)
+    monkeypatch.setattr(store_module, "PROCESS_BUDGET", budget)
+    store, driver = memory_store()
+    data = random.Random(size).randbytes(size)
+    with ThreadPoolExecutor(1) as another, ThreadPoolExecutor(1) as pool:
+        held = another.submit(budget.reserve, 28 * CHUNK).result()
+        added = pool.submit(store.add, "it", SOURCES[source](data))
+        if size >= SMALL:
+            while not budget.wanted:
+                threading.Event().wait(0.001)
+            held.release()
+        assert added.result(30).size == size
+        held.release()
+    assert driver.objects["it"][0] == data
     assert budget.used == 0
