@@ -448,7 +448,7 @@ class Store:
 
         What shows a live upload stays, whatever its age.
 
-        :param older_than: seconds without a sign of life
+        :param older_than: seconds without a sign of life; 0 for any
         :param object_id: only what adds of this id have left; ``None`` for all
         :param dry_run: remove nothing, and return what would be
         :raises NotSupported: the store cannot tell
@@ -459,7 +459,8 @@ class Store:
         removed = []
         problem: StoreError | None = None
         for each in self.list_incomplete(context=context):
-            if each.live or each.age < older_than:
+            # A server's clock may tell whole seconds, and so an age below 0.
+            if each.live or max(each.age, 0.0) < older_than:
                 continue
             if object_id is not None and each.object_id != object_id:
                 continue

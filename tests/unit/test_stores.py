@@ -13,6 +13,7 @@ import pytest
 from oslo_config import cfg
 
 from store_lib import Stores
+from store_lib.driver import Incomplete
 from store_lib.exceptions import (
     BadStoreConfiguration,
     BadStoreUri,
@@ -297,6 +298,20 @@ def test_sweep(two: Stores, tmp_path: Path) -> None:
     assert not leftover.exists()
     with pytest.raises(Invalid, match="older_than"):
         store.sweep(-1)
+
+
+def test_sweep_of_any_age(two: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of whole seconds a leftover can be of the next second; 0 takes it all the same."""
+    store, now = two["fast"], time.time()
+    young = Incomplete(key="young", object_id="young", size=1, modified=now + 0.9, now=now)
+    removed: list[str] = []
+    monkeypatch.setattr(store.driver, "list_incomplete", lambda *, context: iter([young]))
+    monkeypatch.setattr(
+        store.driver, "discard", lambda each, *, context: not removed.append(each.key)
+    )
+    assert store.sweep(0.001) == []
+    assert store.sweep(0) == [young]
+    assert removed == ["young"]
 
 
 def test_pickle(two: Stores, tmp_path: Path) -> None:
