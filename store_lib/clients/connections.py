@@ -216,6 +216,8 @@ POOLS: dict[str, type[HTTPConnectionPool]] = {"http": Pool, "https": _TlsPool}
 class DirectManager(urllib3.PoolManager):
     """Connections to servers that are talked to without a proxy.
 
+    :param context: returns the TLS context; called when there is a server to talk TLS with, since
+        reading the system's authorities takes longer than many a request
     :param admit: which addresses may be connected to; ``None`` for all
     :param send_timeout: seconds for which a server may take no byte of a request
     :param full_packets: bodies are sent in packets as full as the network takes them
@@ -224,12 +226,13 @@ class DirectManager(urllib3.PoolManager):
     def __init__(
         self,
         *,
-        context: ssl.SSLContext,
+        context: Callable[[], ssl.SSLContext],
         admit: Admission | None = None,
         send_timeout: float | None = None,
         full_packets: bool = False,
     ) -> None:
-        super().__init__(SERVERS, maxsize=CONNECTIONS, ssl_context=context)
+        super().__init__(SERVERS, maxsize=CONNECTIONS)
+        self._context = context
         self.pool_classes_by_scheme = POOLS
         self._extra = {
             "admit": admit,
@@ -240,6 +243,9 @@ class DirectManager(urllib3.PoolManager):
     def _new_pool(
         self, scheme: str, host: str, port: int, request_context: dict[str, Any] | None = None
     ) -> HTTPConnectionPool:
+        if scheme == "https":
+            known = self.connection_pool_kw if request_context is None else request_context
+            request_context = {**known, "ssl_context": self._context()}
         pool = super()._new_pool(scheme, host, port, request_context)
         pool.conn_kw.update(self._extra)
         return pool

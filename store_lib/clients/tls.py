@@ -47,7 +47,8 @@ class Tls:
         self._path = options[authorities]
         self._verified = bool(self._path) or not options[insecure]
         self._contexts = PerProcess(self._make)
-        self._contexts.get()
+        if self._path:
+            self._contexts.get()
         if options[insecure] and self._verified:
             _LOG.warning("Store %s: %s is ignored, as %s is set", store_id, insecure, authorities)
         elif not self._verified:

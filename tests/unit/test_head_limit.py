@@ -160,7 +160,7 @@ def test_all_addresses_share_the_time_for_connecting(monkeypatch: pytest.MonkeyP
         raise TimeoutError
 
     monkeypatch.setattr(_urllib3, "create_connection", connect)
-    manager = DirectManager(context=ssl.create_default_context())
+    manager = DirectManager(context=ssl.create_default_context)
     with pytest.raises(Exception, match="timed out"):
         manager.request("GET", "http://many.example/", retries=False, timeout=2.0)
     assert clock[0] == 2.0

@@ -62,8 +62,8 @@ class Connections:
 
     def _make(self) -> dict[str, urllib3.PoolManager]:
         admit = self._rules.check_address if self._rules else None
-        context = self._tls.context
-        direct = DirectManager(context=context, admit=admit)
+        tls = self._tls
+        direct = DirectManager(context=lambda: tls.context, admit=admit)
         managers: dict[str, urllib3.PoolManager] = {}
         for scheme in HttpLocation.schemes:
             managers[scheme] = direct
@@ -73,9 +73,9 @@ class Connections:
                     proxy.url,
                     SERVERS,
                     proxy_headers=proxy.headers,
-                    proxy_ssl_context=context,
+                    proxy_ssl_context=tls.context,
                     maxsize=CONNECTIONS,
-                    ssl_context=context,
+                    ssl_context=tls.context,
                 )
                 managers[scheme].pool_classes_by_scheme = POOLS
         return managers

@@ -65,13 +65,13 @@ class Tenancy(abc.ABC):
         silence = options.silence("swift_store_read_timeout")
         self._timeout = Timeout(connect=options.swift_store_connect_timeout, read=silence)
         self._connections: PerProcess[urllib3.PoolManager] = PerProcess(
-            lambda: DirectManager(context=tls.context, send_timeout=silence)
+            lambda: DirectManager(context=lambda: tls.context, send_timeout=silence)
         )
         # For URIs with a login in them, which lead to hosts that are not this store's.
         admit = _rules(store_id, options).admit
         self._foreign_how = dataclasses.replace(self.how, admit=admit)
         self._foreign: PerProcess[urllib3.PoolManager] = PerProcess(
-            lambda: DirectManager(context=tls.context, send_timeout=silence, admit=admit)
+            lambda: DirectManager(context=lambda: tls.context, send_timeout=silence, admit=admit)
         )
         self._logins: dict[Credentials, KeystoneLogin] = {}
 

@@ -38,11 +38,12 @@ class Wire:
         )
         self._waits = connect_timeout, read_timeout
         self._timeout = Timeout(connect=connect_timeout, read=read_timeout)
-        self._managers = PerProcess(
-            lambda: [
-                DirectManager(context=tls.context, send_timeout=read_timeout, full_packets=True)
-                for _ in range(2)
-            ]
+        self._tls = tls
+        self._managers = PerProcess(lambda: [self._manager(), self._manager()])
+
+    def _manager(self) -> DirectManager:
+        return DirectManager(
+            context=lambda: self._tls.context, send_timeout=self._waits[1], full_packets=True
         )
 
     def send(

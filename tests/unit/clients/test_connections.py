@@ -30,7 +30,7 @@ def server(authority: trustme.CA) -> Iterator[ScriptedServer]:
 def manager(authority: trustme.CA) -> Iterator[DirectManager]:
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    manager = DirectManager(context=context, send_timeout=10, full_packets=True)
+    manager = DirectManager(context=lambda: context, send_timeout=10, full_packets=True)
     yield manager
     close_manager(manager)
 

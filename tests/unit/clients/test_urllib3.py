@@ -22,7 +22,7 @@ def server() -> Iterator[ScriptedServer]:
 
 @pytest.fixture
 def manager() -> Iterator[DirectManager]:
-    manager = DirectManager(context=ssl.create_default_context())
+    manager = DirectManager(context=ssl.create_default_context)
     yield manager
     close_manager(manager)
 
