@@ -5,11 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ISO := .cache/grub-rescue-cdrom.iso
 
-# Tests run on all cores.  Each worker starts servers of its own when it first needs them, and waits
-# for them much of its time: so there are three workers for two cores.  What is too long for every
-# change is left to `make deep`; tests/deep.py has its parts.
-SPREAD := --numprocesses auto --dist worksteal
-SPREAD_WAITING := --numprocesses $(shell expr \( $$(nproc) \* 3 + 1 \) / 2) --dist worksteal
+# Tests run on all cores.  A worker waits much of its time, for servers (each worker starts its own
+# when it first needs them) and for time limits: so there are three workers for two cores.  What is
+# too long for every change is left to `make deep`; tests/deep.py has its parts.
+SPREAD := --numprocesses $(shell expr \( $$(nproc) \* 3 + 1 \) / 2) --dist worksteal
 
 # The interpreter that makes .venv: 3.11 or later, able to make virtual environments.
 PYTHON ?= $(firstword $(foreach each,python3 python3.14 python3.13 python3.12 python3.11,\
@@ -17,7 +16,7 @@ PYTHON ?= $(firstword $(foreach each,python3 python3.14 python3.13 python3.12 py
 FIT := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test deep lint docs test-unit test-functional test-glance bench sample clean distclean
+.PHONY: help demo test deep coverage lint docs test-unit test-functional test-glance bench sample clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -29,16 +28,20 @@ endif
 demo:
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo/demo.sh "$(or $(IMAGE),$(ISO))"
 
-test: $(VENV)/.dev ## everything CI runs: checks, documentation, all tests, coverage
+test: $(VENV)/.dev ## everything CI runs: checks, documentation, all tests
 	$(MAKE) --no-print-directory --jobs 2 --output-sync lint docs
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(SPREAD) tests/unit
-	$(BIN)/coverage run -m pytest $(SPREAD_WAITING) tests/functional
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	$(BIN)/python -m pytest $(SPREAD) tests/unit
+	$(BIN)/python -m pytest $(SPREAD) tests/functional
 
 deep: $(VENV)/.dev ## tests too long for every change, of all parts or of PARTS=kits,...
-	$(BIN)/python -m pytest $(SPREAD_WAITING) --deep='$(or $(PARTS),all)' tests
+	$(BIN)/python -m pytest $(SPREAD) --deep='$(or $(PARTS),all)' tests
+
+coverage: $(VENV)/.dev ## what all the tests reach, line by line; they take longer so
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(SPREAD) tests/unit
+	$(BIN)/coverage run -m pytest $(SPREAD) tests/functional
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: $(VENV)/.dev ## style, types, and which module may import which
 	$(BIN)/ruff check
@@ -53,7 +56,7 @@ test-unit: $(VENV)/.dev ## the tests that need no server and no root, under 90 s
 	$(BIN)/python -m pytest $(SPREAD) tests/unit
 
 test-functional: $(VENV)/.dev ## the tests on real servers and file systems
-	$(BIN)/python -m pytest $(SPREAD_WAITING) tests/functional
+	$(BIN)/python -m pytest $(SPREAD) tests/functional
 
 test-glance: $(VENV)/.dev ## Glance's own tests and deployments on store_lib; GLANCE_TESTS=all for all
 	$(BIN)/python -m pytest tests/functional/glance
