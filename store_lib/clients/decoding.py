@@ -67,7 +67,7 @@ def malformed(
 ) -> StoreError:
     """Return the error for an answer that is something else; the parameters are as above.
 
-    :param error: what went wrong when it was taken apart
+    :param error: what was raised while it was decoded
     """
     told = f"got something else ({type(error).__name__})"
     if isinstance(error, Unexpected):

@@ -93,7 +93,7 @@ def test_a_length_beyond_the_object_is_clipped(store: Store) -> None:
 def test_what_is_no_uri_is_refused_for_every_driver(
     odd: Any, store: Store, driver: MemoryDriver
 ) -> None:
-    """No driver is asked to take apart what is no text."""
+    """No driver is asked to parse what is no text."""
     for call in (store.get, store.stat, store.delete, store.set_acls, store.url):
         with pytest.raises(BadStoreUri, match="as a str"):
             call(odd)  # type: ignore[operator]

@@ -24,7 +24,7 @@ _OWN = frozenset({"nfs", "rbd"})
 class Connection:
     """A volume on this host.
 
-    :param grant: what Cinder told of the way to it
+    :param grant: Cinder's attachment, with how to connect to the volume
     """
 
     #: The volume's bytes, once it is open.
@@ -116,7 +116,7 @@ def disconnect(
 ) -> None:
     """Take a volume's device away from this host.
 
-    :param grant: what Cinder told of the way to it
+    :param grant: Cinder's attachment, with how to connect to the volume
     :param connected: what os-brick told when it connected; ``None`` for another process's
     :raises BackendException: os-brick could not
     """

@@ -78,7 +78,7 @@ class _Pool(BoundedPool, AWSHTTPConnectionPool):  # type: ignore[misc]
     def urlopen(self, *args: Any, **kwargs: Any) -> BaseHTTPResponse:
         """Send a request; an answer that ends early is an error, where botocore believes it.
 
-        Redirects are not followed, as botocore means it; but urllib3 fails on the way to that.
+        botocore wants redirects not to be followed; urllib3 fails before it sees that.
         """
         kwargs["enforce_content_length"] = True
         kwargs["redirect"] = False

@@ -29,7 +29,7 @@ def test_a_fault_is_found_and_made_small() -> None:
 
 
 def test_refusals_are_counted() -> None:
-    """What may be raised is no fault; what became of the inputs is told."""
+    """A documented error is no fault; the outcomes of the inputs are counted."""
     told: list[Any] = []
     refused = Parser("words", _WORDS, _fails, (KeyError,))
     feed(refused, range(50), lambda *given: told.append(given))
@@ -44,7 +44,7 @@ def test_refusals_are_counted() -> None:
 
 
 def test_what_does_not_end_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A parser that never ends is stopped, and the input is told."""
+    """A parser that never ends is stopped, and the error names the input."""
     monkeypatch.setattr(fuzzing, "_HUNG", 0.05)
 
     def parse(text: str) -> None:

@@ -104,7 +104,7 @@ def _judge(fields: dict[str, str]) -> bool:
 
 
 class _Source:
-    """What a reader asks, which answers as it is told."""
+    """What a reader asks; it gives the answers of the test."""
 
     shown = "http://host/object"
     server = _SERVER

@@ -116,7 +116,7 @@ class World:
         return Parser(name, make, self.run, (StoreError,), share, why, self.there)
 
     def read(self, uri: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Read, and see that as much came as was told."""
+        """Read, and see that as many bytes came as the reader said."""
         with self.store.get(uri, offset, length) as reader:
             data = bytes(reader.read())
             assert reader.length is None or len(data) == reader.length
@@ -125,7 +125,7 @@ class World:
         return data
 
     def see(self, told: object, truth: object) -> None:
-        """Assert that what was told is true, unless a whole answer had it so."""
+        """Assert that the results are true, unless a whole answer said otherwise."""
         if self.cut:
             assert told == truth, (str(told)[:200], str(truth)[:200])
 

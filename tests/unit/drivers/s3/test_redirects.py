@@ -41,7 +41,7 @@ def _calls(store: Store, uri: str) -> list[Callable[[], object]]:
 def test_a_redirect_is_an_error_after_few_requests(
     store: Store, s3: S3Server, status: int, region: str | None
 ) -> None:
-    """What leads to the same server again is not followed for ever; a named region is told."""
+    """Redirects to the same server end soon; the error names the region that it named."""
     place = {"Location": "https://user:pw@elsewhere.example:81/box?secret"}
     uri = f"{store.driver.url_prefix}/id"  # type: ignore[union-attr]
     s3.before = [lambda _: Reply(status, headers={**place, "x-amz-bucket-region": region})]
