@@ -772,7 +772,7 @@ def test_parts_of_one_size_hold_what_ten_thousand_of_them_hold(
     source = iter(lambda: pytest.fail("the source was read"), None)
     with pytest.raises(StorageFull, match="s3_store_large_object_chunk_size"):
         store.add("id", source, len(whole) + 1)
-    endless = (LARGE[:CHUNK] for _ in range(25))
+    endless = (LARGE[:CHUNK] for _ in range(100))
     with pytest.raises(StorageFull, match="aise s3_store_large_object_chunk_size"):
         store.add("id", endless)
     assert len(list(endless)) > 2
