@@ -51,9 +51,12 @@ def redact_uri(uri: str) -> str:
     """Return what is meant as a URI with its credentials replaced by ``***``; see :func:`redact`.
 
     Where it does not begin with a scheme and ``://``, a secret can be anywhere in it: nothing is
-    shown of what follows its first colon, if there is an ``@``, nor of a query.
+    shown of what follows its first colon, if there is an ``@``, nor of a query.  The query of an
+    http URI is not shown either: a presigned URL may call its secret anything.
     """
     scheme, mark, _ = uri.partition("://")
+    if scheme.lower() in ("http", "https"):
+        return without_query(redact(uri))
     if not mark or not is_scheme(scheme):
         colon = uri.find(":")
         if 0 <= colon < uri.rfind("@"):

@@ -72,10 +72,11 @@ def validator(response: BaseHTTPResponse) -> str | None:
     tag = response.headers.get("ETag")
     if tag is not None:
         return tag if _TAG.fullmatch(tag) else None
-    changed, now = modified(response), seconds_of(response.headers.get("Date"))
+    date = response.headers.get("Last-Modified", "")
+    changed, now = seconds_of(date), seconds_of(response.headers.get("Date"))
     if changed is None or now is None or now - changed < 1:
         return None
-    return response.headers["Last-Modified"]
+    return date if date.isprintable() else None  # a line break in it cannot be sent back
 
 
 def seconds_of(date: str | None) -> float | None:

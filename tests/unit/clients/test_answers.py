@@ -1,9 +1,10 @@
 """What heads of answers say: when to come again, and which bytes they are about."""
 
 import pytest
+from urllib3 import HTTPResponse
 
 from store_lib.clients import answers
-from store_lib.clients.answers import content_range, retry_after
+from store_lib.clients.answers import content_range, retry_after, validator
 
 NOON, LATER = "Mon, 02 Nov 2026 12:00:00 GMT", "Mon, 02 Nov 2026 12:00:30 GMT"
 
@@ -52,3 +53,10 @@ def test_retry_after(
 def test_content_range(text: str, found: tuple[int, int, int | None] | None) -> None:
     """A range has a first and a last byte, and a size if known; other text is refused."""
     assert content_range(text) == found
+
+
+@pytest.mark.parametrize("date", [NOON, NOON.replace(" 2026", "\r\n 2026")])
+def test_a_date_that_cannot_be_sent_back_is_no_validator(date: str) -> None:
+    """A date may be folded into two lines; If-Range says none of it then."""
+    head = HTTPResponse(headers={"Last-Modified": date, "Date": LATER})
+    assert validator(head) == (NOON if date == NOON else None)
