@@ -10,9 +10,8 @@ from urllib.parse import quote
 from store_lib.display import get_logger
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat, invalid_id
 from store_lib.drivers.rbd import bindings
-from store_lib.drivers.rbd.cluster import Access, Cluster
-from store_lib.drivers.rbd.image import SNAPSHOT
-from store_lib.drivers.rbd.images import Found, Images
+from store_lib.drivers.rbd.client import Access, Cluster
+from store_lib.drivers.rbd.images import SNAPSHOT, Found, Images
 from store_lib.drivers.rbd.location import RbdLocation
 from store_lib.drivers.rbd.options import OPTIONS
 from store_lib.drivers.rbd.reader import PIECE, RbdReader

@@ -1,50 +1,83 @@
-"""The images of a pool: what each is, how a name is claimed, and how an image is removed.
+"""The images of a pool: their states, how a name is claimed, and how an image is removed.
 
-An image with the snapshot ``snap`` is an object.  One without is an upload that has not come to
-its end, or a deletion that has not, if its mark says so (see :class:`Mark`), or if it holds nothing
-at all: an image is made empty and gets its mark before anything else.  Any other image is somebody
-else's, and stays: a volume that was cloned from an object, an object whose snapshot somebody took
-away, an image whose metadata somebody changed.  A snapshot whose making was cut short is listed
-but cannot be opened, for want of its object map, and counts for nothing; one that is protected was
-made to its end.
+An image is in one of four states:
 
-Who makes an image holds its exclusive lock until the object is published.  Who finds an
-unfinished one without watchers takes that lock before it removes it, which shuts out a dead
-owner that comes back to life.
+* *object*: it has the snapshot ``snap``.
+* *unfinished upload*: it has no snapshot, and its mark (see :class:`Mark`) says ``adding``, or it
+  holds nothing at all, since an image is created empty and marked before anything else.
+* *unfinished deletion*: it has no snapshot, and its mark says ``deleting``.
+* *foreign*: anything else.  Such an image is never taken over, and deleted only as an object is.
+  It may be a volume cloned from an object, or an object whose snapshot or metadata other software
+  has changed.
+
+A snapshot whose creation was interrupted is listed but cannot be opened, because its object map is
+missing.  It counts as absent.  A protected snapshot was created completely.
+
+The creator of an image holds its exclusive lock until the object is published.  An unfinished image
+without watchers is removed or taken over only under that lock.  Taking it shuts out a dead owner
+that comes back to life.
 """
 
 import contextlib
 import dataclasses
 import datetime
+import enum
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from store_lib.driver import Repeater
 from store_lib.drivers.rbd import bindings
-from store_lib.drivers.rbd.cluster import Cluster
-from store_lib.drivers.rbd.image import (
-    SNAPSHOT,
-    Mark,
-    State,
-    check_unused,
-    is_blank,
-    lock_for_good,
-    others_of,
-    publish,
-    remove_mark,
-    remove_snapshot,
-    snapshot_of,
-    unprotect,
-    watchers_of,
-)
+from store_lib.drivers.rbd.client import Cluster
 from store_lib.exceptions import (
     Duplicate,
+    ErrorStatus,
     Forbidden,
     HasSnapshot,
     InUseByStore,
     NotFound,
     StorageFull,
 )
+
+#: The snapshot that makes an image an object; Nova and Cinder clone from it.
+SNAPSHOT = "snap"
+
+#: Where an image's metadata has our mark.
+_MARK = "store_lib.upload"
+
+
+class State(enum.StrEnum):
+    """What this library has done with an image."""
+
+    ADDING = "adding"
+    STORED = "stored"
+    DELETING = "deleting"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mark:
+    """What this library has noted on an image.
+
+    It names the image by its id, as clones and copies inherit metadata: on those it says nothing.
+    """
+
+    state: State
+    #: Of the upload that made the image; of a deletion that has none, for an image that no upload
+    #: of ours made.
+    nonce: str
+
+    @classmethod
+    def of(cls, image: Any) -> Self | None:
+        """Return an image's mark, ``None`` when it has none of its own."""
+        try:
+            state, nonce, image_id = image.metadata_get(_MARK).split()
+            return cls(State(state), nonce) if image_id == image.id() else None
+        except (KeyError, ValueError):
+            return None
+
+    def put(self, image: Any) -> None:
+        """Note it on an image."""
+        image.metadata_set(_MARK, f"{self.state} {self.nonce} {image.id()}")
+
 
 #: Stands for the nonce of an image that no upload of ours made.
 _NO_NONCE = "-"
@@ -383,3 +416,110 @@ def restore_features(claimed: Claimed) -> None:
     lock = bindings.rbd.RBD_FEATURE_EXCLUSIVE_LOCK
     if claimed.image.features() & lock and not claimed.features & lock:
         claimed.image.update_features(lock, False)
+
+
+def remove_mark(image: Any) -> None:
+    """Remove an image's mark.  Idempotent."""
+    with contextlib.suppress(KeyError):
+        image.metadata_remove(_MARK)
+
+
+def is_blank(image: Any) -> bool:
+    """Tell whether an image holds nothing at all, as one does that was made just now."""
+    return not image.size() and not list(image.list_snaps()) and not list(image.metadata_list())
+
+
+def publish(image: Any, snapshot: str = SNAPSHOT) -> None:
+    """Make an image an object; again is harmless."""
+    if snapshot_of(image, snapshot) is None:
+        image.create_snap(snapshot)
+    if not image.is_protected_snap(snapshot):
+        image.protect_snap(snapshot)
+
+
+def snapshot_of(image: Any, name: str) -> Any:
+    """Return what Ceph tells of a snapshot, ``None`` when there is none of this name."""
+    return next((each for each in image.list_snaps() if each["name"] == name), None)
+
+
+def others_of(image: Any, own: str) -> list[str]:
+    """Return the names of the snapshots that an image has besides the store's own."""
+    return [each["name"] for each in image.list_snaps() if each["name"] != own]
+
+
+def remove_snapshot(image: Any, name: str) -> None:
+    """Remove a snapshot, protected or not."""
+    unprotect(image, name)
+    image.remove_snap(name)
+
+
+def unprotect(image: Any, name: str) -> None:
+    """Allow a snapshot to be removed.
+
+    :raises InUseByStore: the snapshot has clones
+    """
+    if image.is_protected_snap(name):
+        try:
+            image.unprotect_snap(name)
+        except bindings.rbd.ImageBusy as error:
+            raise _has_clones(image) from error
+
+
+def lock_for_good(image: Any) -> bool:
+    """Take an image's lock for good, and say whether that was possible.
+
+    A lock whose owner has no watcher any more is broken, and the owner shut out of the cluster.
+    """
+    rbd = bindings.rbd
+    if not image.features() & rbd.RBD_FEATURE_EXCLUSIVE_LOCK:
+        with contextlib.suppress(rbd.InvalidArgument):  # another process did so just now
+            image.update_features(rbd.RBD_FEATURE_EXCLUSIVE_LOCK, True)
+        image.size()  # takes note of the feature
+    try:
+        image.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
+    except rbd.ReadOnlyImage:
+        return False
+    return True
+
+
+def watchers_of(image: Any) -> int:
+    """Return how many have the image open for writing, this one included if it does."""
+    return sum(1 for _ in image.watchers_list())
+
+
+def check_unused(image: Any, name: str, own: str, watchers: int) -> None:
+    """Make sure that nothing but the store uses an image that is open for writing.
+
+    :param own: the store's snapshot
+    :param watchers: how many have the image open for writing
+    :raises HasSnapshot: it has others
+    :raises InUseByStore: something has it open, or clones of the new kind depend on it
+    """
+    if others := others_of(image, own):
+        raise HasSnapshot(
+            f"Image {name} was not deleted: it has other snapshots: {', '.join(others[:5])}."
+        )
+    if watchers > 1:
+        raise InUseByStore(
+            f"Image {name} was not deleted: something has it open (see `rbd status`). Delete it "
+            "when that has ended.",
+            status=ErrorStatus.TEMPORARY,  # a reader that was dropped just now is still closing
+        )
+    # Clones of the old kind keep the snapshot protected; of the new kind the image itself tells,
+    # and only then are the names, in whatever pools, worth looking for.
+    if image.op_features() & bindings.rbd.RBD_OPERATION_FEATURE_CLONE_PARENT and _clones(image):
+        raise _has_clones(image)
+
+
+def _clones(image: Any) -> list[str]:
+    try:
+        return [str(each["image"] or each["id"]) for each in image.list_children2()]
+    except bindings.rbd.PermissionError:
+        return ["some in a pool that this user may not look into"]
+
+
+def _has_clones(image: Any) -> InUseByStore:
+    return InUseByStore(
+        f"Image {image.get_name()} was not deleted: clones depend on it: "
+        f"{', '.join(_clones(image)[:5])}. Flatten or delete them first."
+    )

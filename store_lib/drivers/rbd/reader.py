@@ -8,7 +8,7 @@ from typing import Any
 
 from store_lib.driver import FIRST_PIECE, Reader
 from store_lib.drivers.rbd import bindings
-from store_lib.drivers.rbd.cluster import Cluster
+from store_lib.drivers.rbd.client import Cluster
 from store_lib.drivers.rbd.errors import number_of
 from store_lib.exceptions import BackendException, InvalidRange, NotFound, ObjectChanged
 

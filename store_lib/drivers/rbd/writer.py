@@ -5,9 +5,8 @@ import dataclasses
 
 from store_lib.driver import Chunk, PositionWriter
 from store_lib.drivers.rbd import bindings
-from store_lib.drivers.rbd.cluster import Cluster
-from store_lib.drivers.rbd.image import Mark, State, publish
-from store_lib.drivers.rbd.images import Claimed, Images, restore_features
+from store_lib.drivers.rbd.client import Cluster
+from store_lib.drivers.rbd.images import Claimed, Images, Mark, State, publish, restore_features
 from store_lib.drivers.rbd.location import RbdLocation
 from store_lib.exceptions import StoreError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from store_lib import Incomplete, Store
-from store_lib.drivers.rbd.image import Mark, State
+from store_lib.drivers.rbd.images import Mark, State
 from store_lib.exceptions import Duplicate, Invalid, NotFound, StoreError
 from store_lib.testing.pace import slowness
 from tests.functional.rbd.behind import Behind, MakeStore, content, no_watcher, read

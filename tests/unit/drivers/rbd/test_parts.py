@@ -15,7 +15,7 @@ import pytest
 
 from store_lib.driver import FIRST_PIECE, capabilities
 from store_lib.drivers.rbd import RbdDriver, bindings
-from store_lib.drivers.rbd.cluster import Access, Cluster
+from store_lib.drivers.rbd.client import Access, Cluster
 from store_lib.drivers.rbd.errors import translate, translated
 from store_lib.drivers.rbd.reader import PIECE, Holes, RbdReader, has_blank, zeros
 from store_lib.drivers.rbd.writer import FIRST_STEP, LAST_STEP, Settings, grown
