@@ -6,7 +6,7 @@ from store_lib.driver import CreateOnly, Entry, Incomplete, Space, Stat, capabil
 from store_lib.exceptions import StoreError
 from store_lib.store import AddResult, Store
 from store_lib.stores import Stores
-from store_lib.transfer.download import ObjectReader
+from store_lib.transfer.reader import ObjectReader
 from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import retry_at_most
 from store_lib.version import VERSION as __version__

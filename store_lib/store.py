@@ -47,11 +47,11 @@ from store_lib.options import StoreOptions
 from store_lib.transfer.budget import MIB, PROCESS_BUDGET
 from store_lib.transfer.calls import Call, Calls
 from store_lib.transfer.digest import check_names
-from store_lib.transfer.download import LocalFileReader, ObjectReader
-from store_lib.transfer.limits import Guard, Limits, Watch
+from store_lib.transfer.reader import LocalFileReader, ObjectReader
 from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import Retry
 from store_lib.transfer.source import Source, open_source
+from store_lib.transfer.timeouts import Guard, Limits, Watch
 from store_lib.transfer.upload import Order, Outcome, Progress, upload
 
 R = TypeVar("R")

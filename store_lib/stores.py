@@ -29,9 +29,9 @@ from store_lib.location import scheme_of
 from store_lib.options import StoreOptions
 from store_lib.store import DEFAULT_DIGESTS, AddResult, Store
 from store_lib.transfer.budget import MIB, PROCESS_BUDGET
-from store_lib.transfer.download import ObjectReader
-from store_lib.transfer.limits import Guard, checkpoint
+from store_lib.transfer.reader import ObjectReader
 from store_lib.transfer.retry import Retry
+from store_lib.transfer.timeouts import Guard, checkpoint
 from store_lib.transfer.together import together
 from store_lib.transfer.upload import Progress
 

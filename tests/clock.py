@@ -3,7 +3,7 @@
 import threading
 import time
 
-from store_lib.transfer.limits import Clock
+from store_lib.transfer.timeouts import Clock
 
 
 class SkippingClock(Clock):

@@ -13,7 +13,7 @@ from store_lib.location import scheme_of
 from store_lib.options import StoreOptions
 from store_lib.store import Store as Backing
 from store_lib.stores import Stores
-from store_lib.transfer.download import ObjectReader
+from store_lib.transfer.reader import ObjectReader
 from store_lib.transfer.retry import retry_at_most
 
 LOG = get_logger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from store_lib.exceptions import StoreError
 from store_lib.transfer.chunks import Failure, Slot
-from store_lib.transfer.limits import Watch
+from store_lib.transfer.timeouts import Watch
 
 
 class MemoryBody:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from store_lib.exceptions import TransferStalled
-from store_lib.transfer.limits import Watch
+from store_lib.transfer.timeouts import Watch
 
 MIB = 1024 * 1024
 DEFAULT_LIMIT = 256 * MIB

@@ -6,8 +6,8 @@ import time
 
 from store_lib.exceptions import StoreError
 from store_lib.transfer.budget import Reservation
-from store_lib.transfer.limits import Watch
 from store_lib.transfer.report import Meter
+from store_lib.transfer.timeouts import Watch
 
 
 class Stopped(StoreError):

@@ -13,8 +13,8 @@ from store_lib.display import get_logger, shown
 from store_lib.exceptions import ErrorStatus, InUseByStore, Invalid, StoreError
 from store_lib.head_limit import limited_heads
 from store_lib.options import StoreOptions
-from store_lib.transfer import limits
-from store_lib.transfer.limits import Clock, Watch, checkpoint
+from store_lib.transfer import timeouts
+from store_lib.transfer.timeouts import Clock, Watch, checkpoint
 
 LOG = get_logger(__name__)
 R = TypeVar("R")
@@ -122,7 +122,7 @@ class Retry:
 
     def now(self) -> float:
         """Return the time by which this goes."""
-        return (self.clock or limits.CLOCK).now()
+        return (self.clock or timeouts.CLOCK).now()
 
     def once(self) -> "Retry":
         """Return one that repeats nothing, for what cannot be sent again."""
@@ -176,7 +176,7 @@ class Retry:
         :param on_repeat: called before each repeat
         :param rescue: looks at each error first, and may know that the call succeeded all the same
         """
-        tries, began = None, (self.clock or limits.CLOCK).now()
+        tries, began = None, (self.clock or timeouts.CLOCK).now()
         while True:
             try:
                 with self._limited():
@@ -212,7 +212,7 @@ class Tries:
         self._retry = retry
         self._request = request
         self._stop = stop
-        self._clock = retry.clock or limits.CLOCK
+        self._clock = retry.clock or timeouts.CLOCK
         self._seconds = min(retry.seconds, _at_most.get())
         if retry.began is not None:
             began = retry.began

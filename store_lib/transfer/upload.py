@@ -18,10 +18,10 @@ from store_lib.transfer.chunks import Failure, Pool, Slot, Stopped
 from store_lib.transfer.digest import compare, new_digest
 from store_lib.transfer.holes import runs
 from store_lib.transfer.lanes import Crew, Lane, Team
-from store_lib.transfer.limits import Guard, Watch, checkpoint
 from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import Retry, is_temporary
 from store_lib.transfer.source import Source
+from store_lib.transfer.timeouts import Guard, Watch, checkpoint
 from store_lib.transfer.ways import Parts, Positions, send_once
 
 LOG = get_logger(__name__)

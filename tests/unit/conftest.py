@@ -2,7 +2,6 @@
 
 import pytest
 
-from store_lib.transfer import limits
 from tests.clock import SkippingClock
 
 

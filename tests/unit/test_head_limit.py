@@ -13,7 +13,7 @@ from store_lib.clients import _urllib3
 from store_lib.clients.connections import DirectManager
 from store_lib.exceptions import DeadlineExceeded, StoreError
 from store_lib.head_limit import head_limit, limited_heads
-from store_lib.transfer.limits import Limits
+from store_lib.transfer.timeouts import Limits
 from tests.scripted_server import Reply, Request, ScriptedServer
 
 #: Seconds that an answer may take to begin here, and for which a server may be silent.

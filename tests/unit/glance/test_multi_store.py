@@ -289,7 +289,7 @@ def test_a_read_only_store(with_web):
 def test_a_size_that_cannot_be_had_is_told_soon(with_web, monkeypatch):
     """A web server that does not answer is no good URI after 3 seconds, not after 20."""
     clock = SetClock()
-    monkeypatch.setattr("store_lib.transfer.limits.CLOCK", clock)
+    monkeypatch.setattr("store_lib.transfer.timeouts.CLOCK", clock)
     with pytest.raises(glance_store.BadStoreUri):
         glance_store.get_size_from_uri_and_backend("http://127.0.0.1:1/x", "web")
     assert 2 < clock.now() < 3.2

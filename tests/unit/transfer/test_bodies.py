@@ -7,7 +7,7 @@ import pytest
 
 from store_lib.transfer.bodies import BodyInterrupted, MemoryBody, StreamBody
 from store_lib.transfer.chunks import Failure, Slot
-from store_lib.transfer.limits import Limits, Watch
+from store_lib.transfer.timeouts import Limits, Watch
 
 
 def test_memory_body_is_like_a_file() -> None:

@@ -14,7 +14,7 @@ import pytest
 from store_lib import store as store_module
 from store_lib.exceptions import DeadlineExceeded, TransferStalled
 from store_lib.transfer.budget import PROCESS_BUDGET, Budget, Reservation, _Waiter
-from store_lib.transfer.limits import Limits, Watch
+from store_lib.transfer.timeouts import Limits, Watch
 from tests.unit.memory_driver import CHUNK, MemoryParts, memory_store
 
 

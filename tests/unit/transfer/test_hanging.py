@@ -19,9 +19,9 @@ from store_lib.location import Location
 from store_lib.options import StoreOptions
 from store_lib.store import Store
 from store_lib.stores import _configure
-from store_lib.transfer import limits, upload
-from store_lib.transfer.limits import Guard, checkpoint
+from store_lib.transfer import upload
 from store_lib.transfer.retry import Retry
+from store_lib.transfer.timeouts import Guard, checkpoint
 from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryLocation, MemoryParts
 
 SOON = 0.05

@@ -16,8 +16,8 @@ from store_lib.exceptions import (
     TransferStalled,
 )
 from store_lib.options import STORE_OPTIONS, StoreOptions
-from store_lib.transfer.limits import Guard
 from store_lib.transfer.retry import Retry, Tries, retry_at_most
+from store_lib.transfer.timeouts import Guard
 from store_lib.transfer.together import together
 from tests.clock import SetClock
 from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryParts, memory_store
@@ -171,7 +171,7 @@ def test_what_must_answer_soon_in_the_threads_of_a_transfer(
     hook: str, time: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shorter time holds for the chunks that an add sends, and for what a get reads ahead."""
-    monkeypatch.setattr("store_lib.transfer.limits.CLOCK", time)
+    monkeypatch.setattr("store_lib.transfer.timeouts.CLOCK", time)
     store, driver = memory_store(transfer_attempts=None)
     driver.read_concurrency, driver.read_size = 2, CHUNK
     uri = store.add("there", bytes(5 * CHUNK)).uri
@@ -260,7 +260,7 @@ def test_every_request_outlasts_a_busy_second(
     hook: str, time: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An object is stored and read though the store is busy for a second at any request."""
-    monkeypatch.setattr("store_lib.transfer.limits.CLOCK", time)
+    monkeypatch.setattr("store_lib.transfer.timeouts.CLOCK", time)
     store, driver = memory_store(transfer_attempts=None)
     driver.writer_settings["reserved"] = 0
     began: list[float] = []
@@ -281,7 +281,7 @@ def test_publishing_and_looking_share_one_time(
     time: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that is away while an upload is published is given up after one time, not two."""
-    monkeypatch.setattr("store_lib.transfer.limits.CLOCK", time)
+    monkeypatch.setattr("store_lib.transfer.timeouts.CLOCK", time)
     store, driver = memory_store(transfer_attempts=None)
     driver.writer_class = MemoryParts
     for hook in ("commit", "write_once", "resolve"):
@@ -304,7 +304,7 @@ def test_the_limits_of_a_transfer_end_its_repeats(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A transfer whose store is away ends with its own limit, however long it could repeat."""
-    monkeypatch.setattr("store_lib.transfer.limits.CLOCK", time)
+    monkeypatch.setattr("store_lib.transfer.timeouts.CLOCK", time)
     store, driver = memory_store(transfer_attempts=None, **{limit: 3})
     driver.writer_settings["reserved"] = 0
     uri = store.add("there", b"x").uri
@@ -319,7 +319,7 @@ def test_a_driver_repeats_by_the_store_s_options(
     time: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a driver hands to ``retry`` is repeated as the store's options say."""
-    monkeypatch.setattr("store_lib.transfer.limits.CLOCK", time)
+    monkeypatch.setattr("store_lib.transfer.timeouts.CLOCK", time)
     _, driver = memory_store(transfer_retry_seconds=3, transfer_attempts=None)
     with pytest.raises(RemoteServiceUnavailable):
         driver.retry(failing)

@@ -10,10 +10,10 @@ from typing import Any
 from store_lib.driver import Reader
 from store_lib.exceptions import BackendException, ErrorStatus, StoreError
 from store_lib.transfer.budget import Reservation
-from store_lib.transfer.limits import Watch
 from store_lib.transfer.report import Meter
 from store_lib.transfer.retry import Retry, Tries, is_temporary
 from store_lib.transfer.threads import new_thread
+from store_lib.transfer.timeouts import Watch
 
 
 class Cursor:

@@ -10,10 +10,10 @@ from store_lib.driver import Reader
 from store_lib.exceptions import StoreClosed
 from store_lib.transfer.budget import SHORT_PIECE, Budget, Reservation
 from store_lib.transfer.digest import compare, new_digest
-from store_lib.transfer.feed import Cursor, Feed
-from store_lib.transfer.limits import Watch
+from store_lib.transfer.prefetch import Cursor, Feed
 from store_lib.transfer.report import Meter, TransferReport
 from store_lib.transfer.retry import Retry
+from store_lib.transfer.timeouts import Watch
 
 #: Bytes that are fetched at once for a caller who has read as many a few at a time.
 _AHEAD = 4 * SHORT_PIECE

@@ -16,7 +16,7 @@ from store_lib.exceptions import (
 )
 from store_lib.store import Store
 from store_lib.transfer import upload
-from store_lib.transfer.limits import Guard, checkpoint
+from store_lib.transfer.timeouts import Guard, checkpoint
 from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryParts, memory_store
 
 

@@ -29,7 +29,7 @@ from store_lib.exceptions import (
 )
 from store_lib.transfer import download
 from store_lib.transfer.budget import PROCESS_BUDGET, Budget
-from store_lib.transfer.download import LocalFileReader
+from store_lib.transfer.reader import LocalFileReader
 from tests.unit.memory_driver import CHUNK, MemoryReader, memory_store
 
 DATA = random.Random(3).randbytes(10 * CHUNK + 17)
