@@ -123,7 +123,7 @@ class StoreError(Exception):
         """Add to what is known of the error."""
         super().add_note(printable(note))
 
-    def locate(
+    def annotate(
         self,
         *,
         store: str | None = None,

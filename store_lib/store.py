@@ -51,7 +51,7 @@ from store_lib.transfer.reader import LocalFileReader, ObjectReader
 from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import Retry
 from store_lib.transfer.source import Source, open_source
-from store_lib.transfer.timeouts import Guard, Limits, Watch
+from store_lib.transfer.timeouts import HangGuard, Limits, TransferClock
 from store_lib.transfer.upload import Order, Outcome, Progress, upload
 
 R = TypeVar("R")
@@ -105,7 +105,7 @@ class Store:
         #: Whether an add that names no store comes here.
         self.is_default = False
         self._calls = Calls(store_id, self._close_driver)
-        self._guard = Guard(
+        self._guard = HangGuard(
             driver.call_timeout if driver else 0,
             driver.call_limit if driver else 0,
             driver.call_warning if driver else 0,
@@ -252,7 +252,7 @@ class Store:
                 check_id(object_id)
                 driver.check_object_id(object_id)
                 withdraw = functools.partial(self._withdraw, driver, context)
-                watch = Watch(self._limits)
+                watch = TransferClock(self._limits)
                 order = Order(
                     size=size,
                     digests=names,
@@ -339,10 +339,10 @@ class Store:
         try:
             call.begin()
             read = functools.partial(driver.read, location, offset, first, context=context)
-            watch = Watch(self._limits)
+            watch = TransferClock(self._limits)
             retry = self._retry.to("get", location, watch)
             reader = retry.call(
-                functools.partial(self._guard.call, read, late=lambda made: made.close())
+                functools.partial(self._guard.call, read, on_late_result=lambda made: made.close())
             )
             return self._reader(
                 driver, reader, offset, length, width, expected, whole, watch, retry, call.end
@@ -364,7 +364,7 @@ class Store:
         width: int,
         expected: Mapping[str, str] | None,
         whole: bool,
-        watch: Watch,
+        watch: TransferClock,
         retry: Retry,
         released: Callable[[], object],
     ) -> ObjectReader:
@@ -512,13 +512,13 @@ class Store:
             location = self._locate(driver, uri, "copy")
             nonce = os.urandom(16).hex()
             with self._call(object_id):
-                watch = Watch(self._limits)
+                watch = TransferClock(self._limits)
                 retry = self._retry.to("copy", location)
                 delete = functools.partial(driver.delete, context=context)
                 call = functools.partial(
                     self._guard.call,
                     copy,
-                    late=lambda _: withdraw(delete),
+                    on_late_result=lambda _: withdraw(delete),
                     watch=watch,  # bounded by its progress: it may take as long as an upload
                 )
                 found = retry.call(call)
@@ -633,7 +633,7 @@ class Store:
             raise
 
     def _at(self, error: StoreError, operation: str, object_id: str | None = None) -> StoreError:
-        return error.locate(store=self.id, operation=operation, object_id=object_id)
+        return error.annotate(store=self.id, operation=operation, object_id=object_id)
 
     def _do(self, operation: str, call: Callable[[], R]) -> R:
         """Make a call that moves no object: counted, bounded, repeated, its errors located."""
@@ -647,7 +647,7 @@ class Store:
     def _each(self, operation: str, found: Iterator[R]) -> Iterator[R]:
         try:
             with self._call():
-                yield from self._guard.each(found)
+                yield from self._guard.iterate(found)
         except StoreError as error:
             self._at(error, operation)
             raise

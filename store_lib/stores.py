@@ -31,7 +31,7 @@ from store_lib.store import DEFAULT_DIGESTS, AddResult, Store
 from store_lib.transfer.budget import MIB, PROCESS_BUDGET
 from store_lib.transfer.reader import ObjectReader
 from store_lib.transfer.retry import Retry
-from store_lib.transfer.timeouts import Guard, checkpoint
+from store_lib.transfer.timeouts import HangGuard, checkpoint
 from store_lib.transfer.together import together
 from store_lib.transfer.upload import Progress
 
@@ -57,7 +57,7 @@ class Stores:
         self._stores: dict[str, Store] = {}
         memory, given = configuration.value("transfer_memory_limit", "glance_store")
         if given:
-            PROCESS_BUDGET.ask(memory * MIB)
+            PROCESS_BUDGET.set_limit(memory * MIB)
         try:
             for section in configuration.sections():
                 store = _make(configuration, section)
@@ -367,7 +367,7 @@ def _make(configuration: Configuration, section: StoreSection) -> Store:
                 driver = made
             raise
     except BadStoreConfiguration as error:
-        error.locate(store=section.store_id, operation="configure")
+        error.annotate(store=section.store_id, operation="configure")
         problem = error
     except StoreError as error:
         problem = BadStoreConfiguration(
@@ -382,7 +382,7 @@ def _make(configuration: Configuration, section: StoreSection) -> Store:
 
 def _configure(driver: Driver) -> None:
     """Configure a driver; a dead mount must not hold up the start of a service."""
-    guard = Guard(driver.call_timeout, driver.call_limit, driver.call_warning)
+    guard = HangGuard(driver.call_timeout, driver.call_limit, driver.call_warning)
     try:
         guard.call(driver.configure)
     except TimeoutError as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from store_lib.exceptions import StoreError
 from store_lib.transfer.chunks import Failure, Slot
-from store_lib.transfer.timeouts import Watch
+from store_lib.transfer.timeouts import TransferClock
 
 
 class MemoryBody:
@@ -15,7 +15,9 @@ class MemoryBody:
 
     rewindable = True
 
-    def __init__(self, pieces: Sequence[memoryview | bytes], watch: Watch | None = None) -> None:
+    def __init__(
+        self, pieces: Sequence[memoryview | bytes], watch: TransferClock | None = None
+    ) -> None:
         self._pieces = [memoryview(piece) for piece in pieces if len(piece)]
         self.size: int | None = sum(len(piece) for piece in self._pieces)
         self._length = self.size
@@ -93,7 +95,7 @@ class StreamBody:
 
     rewindable = False
 
-    def __init__(self, size: int | None, failure: Failure, watch: Watch) -> None:
+    def __init__(self, size: int | None, failure: Failure, watch: TransferClock) -> None:
         self.size = size
         self._failure = failure
         self._watch = watch

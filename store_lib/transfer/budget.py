@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from store_lib.exceptions import TransferStalled
-from store_lib.transfer.timeouts import Watch
+from store_lib.transfer.timeouts import TransferClock
 
 MIB = 1024 * 1024
 DEFAULT_LIMIT = 256 * MIB
@@ -120,7 +120,7 @@ class Budget:
         return self._used
 
     @property
-    def wanted(self) -> bool:
+    def contended(self) -> bool:
         """Whether somebody waits."""
         return bool(self._queue) and self._first() is not None
 
@@ -163,14 +163,14 @@ class Budget:
             found = self._thread.holder = _Holder()
         return found
 
-    def ask(self, limit: int) -> None:
+    def set_limit(self, limit: int) -> None:
         """Set the limit; when several ask, the largest of what they ask for holds."""
         with self._lock:
             self._limit = limit if self._asked is None else max(self._asked, limit)
             self._asked = self._limit
             self._wake()
 
-    def reserve(self, amount: int, watch: Watch | None = None) -> "Reservation":
+    def reserve(self, amount: int, watch: TransferClock | None = None) -> "Reservation":
         """Wait until ``amount`` bytes are free and take them.
 
         :param watch: its limits bound the wait
@@ -182,21 +182,21 @@ class Budget:
         reservation.take(amount, watch)
         return reservation
 
-    def has(self, amount: int) -> bool:
+    def available(self, amount: int) -> bool:
         """Whether a minimum of ``amount`` bytes can be had without waiting."""
         with self._lock:
-            return self._may_have(amount, not self.wanted) or self._is_small(amount)
+            return self._may_have(amount, not self.contended) or self._is_small(amount)
 
-    def open(self, lender: "Lender") -> None:
-        """Ask a transfer to give back what it can when somebody waits; until :meth:`close`."""
+    def register(self, lender: "Lender") -> None:
+        """Ask a transfer to give back what it can when somebody waits; until :meth:`unregister`."""
         self._open[id(lender)] = weakref.ref(lender)
 
-    def close(self, lender: "Lender") -> None:
+    def unregister(self, lender: "Lender") -> None:
         """Forget a transfer."""
         self._open.pop(id(lender), None)
 
     @property
-    def piece(self) -> int:
+    def piece_size(self) -> int:
         """Bytes of a piece of which the caller of every open reader may hold one at a time."""
         return max(SHORT_PIECE, self._limit // 4 // (len(self._open) or 1))
 
@@ -232,7 +232,7 @@ class Budget:
             reservation.hold()
         return True
 
-    def _wait(self, reservation: "Reservation", amount: int, watch: Watch | None) -> None:
+    def _wait(self, reservation: "Reservation", amount: int, watch: TransferClock | None) -> None:
         patience = (watch.limits.stall if watch else 0) or LONGEST_WAIT
         end = time.monotonic() + patience
         waiter = _Waiter(amount)
@@ -251,7 +251,7 @@ class Budget:
                 left = end - time.monotonic()
                 if left <= 0:
                     raise self._starved(patience, amount)
-                ends = watch.patience(stall=False) if watch else None
+                ends = watch.remaining(stall=False) if watch else None
                 waiter.wait(left if ends is None else min(left, ends))
                 if watch:
                     watch.check(stall=False)
@@ -302,15 +302,15 @@ class Reservation:
         """Whether it was made before a fork, by the parent: then it neither grows nor shrinks."""
         return self._generation is not self.budget._lock
 
-    def take(self, amount: int, watch: Watch | None = None) -> None:
+    def take(self, amount: int, watch: TransferClock | None = None) -> None:
         """Take ``amount`` bytes, as :meth:`Budget.reserve` does."""
         budget = self.budget
         with budget._lock:
-            if budget._grant(self, amount, not budget.wanted):
+            if budget._grant(self, amount, not budget.contended):
                 return
         budget._wait(self, amount, watch)
 
-    def take_piece(self, wanted: int, watch: Watch) -> int:
+    def take_piece(self, wanted: int, watch: TransferClock) -> int:
         """Take memory for the next piece of a reader, and return how much.
 
         It is all that is wanted if that can be had at once, or else out of the last eighth, so
@@ -339,7 +339,7 @@ class Reservation:
             return False  # what was taken before a fork is not given back after it either
         with budget._lock:
             used = budget._used + amount
-            if used > budget._limit - budget._limit // 4 or budget.wanted:
+            if used > budget._limit - budget._limit // 4 or budget.contended:
                 return False
             self.amount, budget._used = self.amount + amount, used
             return True

@@ -7,7 +7,7 @@ import time
 from store_lib.exceptions import StoreError
 from store_lib.transfer.budget import Reservation
 from store_lib.transfer.report import Meter
-from store_lib.transfer.timeouts import Watch
+from store_lib.transfer.timeouts import TransferClock
 
 
 class Stopped(StoreError):
@@ -88,7 +88,7 @@ class Slot:
                 self.data = b""
                 pool.free.append(self)
                 pool.changed.notify()
-        if pool.budget.wanted:
+        if pool.budget.contended:
             pool.give_back()
         pool.watch.progress()
 
@@ -107,7 +107,7 @@ class Pool:
         *,
         minimum: int,
         maximum: int,
-        watch: Watch,
+        watch: TransferClock,
         failure: Failure,
         meter: Meter,
     ) -> None:
@@ -122,7 +122,7 @@ class Pool:
         self._slots: list[Slot] = []
         self._failure = failure
         self._meter = meter
-        self.budget.open(self)
+        self.budget.register(self)
 
     def take(self) -> Slot:
         """Wait for a free slot and return it; raise what any thread of the transfer raised.
@@ -145,7 +145,7 @@ class Pool:
                         self._slots.append(slot)
                         return slot
                     began = time.perf_counter()
-                    self.changed.wait(self.watch.patience())
+                    self.changed.wait(self.watch.remaining())
                     waited += time.perf_counter() - began
                     if not self.free:
                         self.watch.check()
@@ -193,7 +193,7 @@ class Pool:
 
     def close(self) -> None:
         """Let go of all memory now: slots and pool refer to each other, and would linger."""
-        self.budget.close(self)
+        self.budget.unregister(self)
         with self.changed:
             slots, self._slots = self._slots, []
             self.free.clear()

@@ -125,7 +125,7 @@ class Crew:
         watch = self._pool.watch
         with self._changed:
             while self._open:
-                self._changed.wait(watch.patience())
+                self._changed.wait(watch.remaining())
                 if self._open:
                     watch.check()
         self._failure.check()

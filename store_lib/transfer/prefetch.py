@@ -13,7 +13,7 @@ from store_lib.transfer.budget import Reservation
 from store_lib.transfer.report import Meter
 from store_lib.transfer.retry import Retry, Tries, is_temporary
 from store_lib.transfer.threads import new_thread
-from store_lib.transfer.timeouts import Watch
+from store_lib.transfer.timeouts import TransferClock
 
 
 class Cursor:
@@ -140,7 +140,7 @@ class Feed:
         size: int,
         sequential_rate: float,
         bounded: bool,
-        watch: Watch,
+        watch: TransferClock,
         reservation: Reservation,
     ) -> None:
         self._cursor = cursor
@@ -299,7 +299,7 @@ class Feed:
                 current.wanted = True
                 current.changed.notify_all()
             while not (current.pieces or current.done or current.dropped):
-                current.changed.wait(self._watch.patience())
+                current.changed.wait(self._watch.remaining())
                 if not (current.pieces or current.done or current.dropped):
                     self._watch.check()
             current.wanted = False

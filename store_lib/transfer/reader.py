@@ -13,7 +13,7 @@ from store_lib.transfer.digest import compare, new_digest
 from store_lib.transfer.prefetch import Cursor, Feed
 from store_lib.transfer.report import Meter, TransferReport
 from store_lib.transfer.retry import Retry
-from store_lib.transfer.timeouts import Watch
+from store_lib.transfer.timeouts import TransferClock
 
 #: Bytes that are fetched at once for a caller who has read as many a few at a time.
 _AHEAD = 4 * SHORT_PIECE
@@ -46,7 +46,7 @@ class ObjectReader:
         read_size: int,
         sequential_rate: float,
         bounded: bool,
-        watch: Watch,
+        watch: TransferClock,
         retry: Retry,
         budget: Budget,
         digests: Mapping[str, str] | None,
@@ -98,7 +98,7 @@ class ObjectReader:
         self._left_at = time.perf_counter()
         self._freed = False
         self._closed = False
-        budget.open(self)  # last: from now on another thread may ask to give memory back
+        budget.register(self)  # last: from now on another thread may ask to give memory back
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -166,7 +166,7 @@ class ObjectReader:
                 self._feed.go_to(self._offset + self._given)
                 self._done = self._given
             if self._done != self.length:
-                wanted = min(self._piece_size, self._budget.piece)
+                wanted = min(self._piece_size, self._budget.piece_size)
                 if self._exact and most is not None and most < wanted:
                     ahead = min(wanted, _AHEAD)
                     if most <= SHORT_PIECE and ahead <= self._done and self._memory.grow(ahead):
@@ -309,7 +309,7 @@ class ObjectReader:
         if not self._memory.inherited:  # else it is the parent's to release
             if self._seconds is None:
                 self._seconds = self._watch.elapsed()
-            self._budget.close(self)
+            self._budget.unregister(self)
             self._feed.close(functools.partial(_release, self._reader, self._released))
         self._freed = True
 

@@ -14,7 +14,7 @@ from store_lib.exceptions import ErrorStatus, InUseByStore, Invalid, StoreError
 from store_lib.head_limit import limited_heads
 from store_lib.options import StoreOptions
 from store_lib.transfer import timeouts
-from store_lib.transfer.timeouts import Clock, Watch, checkpoint
+from store_lib.transfer.timeouts import Clock, TransferClock, checkpoint
 
 LOG = get_logger(__name__)
 R = TypeVar("R")
@@ -83,7 +83,7 @@ class Retry:
     #: When the time began; ``None``: each request has its own, from its first try.
     began: float | None = None
     #: The limits of the transfer that the requests belong to; they end it, whatever is repeated.
-    watch: Watch | None = None
+    watch: TransferClock | None = None
 
     @classmethod
     def of(cls, store: str, options: StoreOptions) -> "Retry":
@@ -95,7 +95,9 @@ class Retry:
             head=options.transfer_head_timeout,
         )
 
-    def to(self, operation: str, subject: object = None, watch: Watch | None = None) -> "Retry":
+    def to(
+        self, operation: str, subject: object = None, watch: TransferClock | None = None
+    ) -> "Retry":
         """Return the same for an operation, which the log then names.
 
         :param watch: of the transfer that it is, whose limits hold while something is repeated
@@ -157,7 +159,7 @@ class Retry:
     def _limited(self) -> contextlib.AbstractContextManager[None]:
         watch, left = self.watch, None
         if watch is not None and watch.limits.deadline:
-            left = watch.patience(stall=False)
+            left = watch.remaining(stall=False)
         return limited_heads(self.head, left)
 
     def call(
@@ -231,7 +233,7 @@ class Tries:
         watch = self._retry.watch
         if self._may_repeat(left):
             pause = self._pause(error, left)
-            if watch is not None and (patience := watch.patience()) is not None:
+            if watch is not None and (patience := watch.remaining()) is not None:
                 watch.check()
                 pause = min(pause, patience)
             checkpoint()

@@ -51,7 +51,7 @@ class Limits:
         object.__setattr__(self, "deadline", min(self.deadline, LONGEST))
 
 
-class Watch:
+class TransferClock:
     """Keeps a transfer's time: every part of it tells of progress, and who waits asks how long."""
 
     __slots__ = ("_last", "done", "limits", "started")
@@ -65,7 +65,7 @@ class Watch:
         """Something moved."""
         self._last = CLOCK.now()
 
-    def patience(self, *, stall: bool = True) -> float | None:
+    def remaining(self, *, stall: bool = True) -> float | None:
         """Return how many seconds a wait may last now, ``None`` for as long as it takes."""
         limits = self.limits
         end = self._last + limits.stall if stall and limits.stall else math.inf
@@ -109,7 +109,7 @@ class _Call:
         self.error: BaseException | None = None
 
 
-class Guard:
+class HangGuard:
     """Runs calls that may hang below Python, and gives them up after a time.
 
     A thread stuck in a dead network mount cannot be ended, only left behind; so the number left
@@ -128,21 +128,21 @@ class Guard:
         self._hanging = 0
         self._lock = threading.Lock()
 
-    def renewed(self) -> "Guard":
+    def renewed(self) -> "HangGuard":
         """Return one like this with no call at work: for the child after a fork."""
-        return Guard(self.timeout, self._limit, self._warning)
+        return HangGuard(self.timeout, self._limit, self._warning)
 
     def call(
         self,
         function: Callable[[], R],
         *,
-        late: Callable[[R], object] | None = None,
+        on_late_result: Callable[[R], object] | None = None,
         timeout: float | None = None,
-        watch: Watch | None = None,
+        watch: TransferClock | None = None,
     ) -> R:
         """Call ``function`` and return what it returns, or raise what it raises.
 
-        :param late: what to do with a result that comes after it was given up
+        :param on_late_result: what to do with a result that comes after it was given up
         :param timeout: seconds for this call, where they differ from the guard's
         :param watch: its deadline bounds the call too
         :raises TimeoutError: it did not return in time, or too many calls hang already
@@ -157,7 +157,7 @@ class Guard:
                 )
         call = _Call()
         patience = self.timeout if timeout is None else timeout
-        thread = new_thread("guard", self._run, call, function, late)
+        thread = new_thread("guard", self._run, call, function, on_late_result)
         try:
             thread.start()
             while not call.done.wait(self._left(call, patience, watch)):
@@ -169,7 +169,7 @@ class Guard:
                 return result
         except BaseException:  # an interrupt: nobody is left to take the result
             if not self._give_up(call):
-                _release(call, late)
+                _release(call, on_late_result)
             raise
         if call.error is not None and not call.given_up:
             raise call.error
@@ -178,7 +178,7 @@ class Guard:
         raise TimeoutError(timeout=patience)
 
     def _run(
-        self, call: _Call, function: Callable[[], R], late: Callable[[R], object] | None
+        self, call: _Call, function: Callable[[], R], on_late_result: Callable[[R], object] | None
     ) -> None:
         """Make the call; the body of a thread."""
         if not self._begins(call):
@@ -195,7 +195,7 @@ class Guard:
             if not call.given_up:
                 return
             self._hanging -= 1
-        _release(call, late)
+        _release(call, on_late_result)
 
     def _begins(self, call: _Call) -> bool:
         """Say whether to make a call: nobody may wait for it any more."""
@@ -203,9 +203,9 @@ class Guard:
             call.begun = not call.given_up
         return call.begun
 
-    def _left(self, call: _Call, patience: float, watch: Watch | None) -> float:
+    def _left(self, call: _Call, patience: float, watch: TransferClock | None) -> float:
         left = call.last + patience - time.monotonic()
-        due = watch.patience(stall=False) if watch is not None else None
+        due = watch.remaining(stall=False) if watch is not None else None
         return max(0.0, left if due is None else min(left, due))
 
     def _give_up(self, call: _Call) -> bool:
@@ -221,12 +221,12 @@ class Guard:
                 LOG.warning("%d calls to the storage hang (limit %d)", self._hanging, self._limit)
             return True
 
-    def each(self, found: Iterator[R]) -> Iterator[R]:
+    def iterate(self, results: Iterator[R]) -> Iterator[R]:
         """Yield what an iterator of the storage yields, each step bounded as a call is."""
         if not self.timeout:
-            yield from found
+            yield from results
             return
-        step = functools.partial(_some, found, min(1.0, self.timeout / 4))
+        step = functools.partial(_some, results, min(1.0, self.timeout / 4))
         while True:
             batch, error = self.call(step)
             yield from batch
@@ -239,12 +239,12 @@ class Guard:
 _at_work = threading.local()
 
 
-def _release(call: _Call, late: Callable[[Any], object] | None) -> None:
+def _release(call: _Call, on_late_result: Callable[[Any], object] | None) -> None:
     """Do what is to be done with a result that nobody waits for."""
-    if call.error is not None or late is None:
+    if call.error is not None or on_late_result is None:
         return
     try:
-        late(call.result)
+        on_late_result(call.result)
     except Exception as error:
         LOG.warning("Cleaning up after a call that was given up failed: %s", error)
 

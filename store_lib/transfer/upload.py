@@ -21,7 +21,7 @@ from store_lib.transfer.lanes import Crew, Lane, Team
 from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import Retry, is_temporary
 from store_lib.transfer.source import Source
-from store_lib.transfer.timeouts import Guard, Watch, checkpoint
+from store_lib.transfer.timeouts import HangGuard, TransferClock, checkpoint
 from store_lib.transfer.ways import Parts, Positions, send_once
 
 LOG = get_logger(__name__)
@@ -44,9 +44,9 @@ class Order:
     expected: Mapping[str, str] | None
     verifier: Any
     progress: Progress | None
-    watch: Watch
+    watch: TransferClock
     retry: Retry
-    guard: Guard
+    guard: HangGuard
     budget: Budget
     #: Removes what was published by an upload that raises all the same.
     withdraw: Callable[[Location, BaseException], None]
@@ -76,7 +76,7 @@ def upload(
     process = os.getpid()
     try:
         writer = order.retry.call(
-            functools.partial(order.guard.call, create, late=lambda made: made.abort()),
+            functools.partial(order.guard.call, create, on_late_result=lambda made: made.abort()),
             "beginning",
         )
         order.watch.progress()
@@ -263,7 +263,9 @@ class Upload:
         began = time.perf_counter()
         try:
             return self.publish(
-                functools.partial(self.order.guard.call, call, late=lambda _: self.writer.abort())
+                functools.partial(
+                    self.order.guard.call, call, on_late_result=lambda _: self.writer.abort()
+                )
             )
         finally:
             self.meter.store += time.perf_counter() - began
@@ -351,7 +353,7 @@ class Upload:
         self.failure.event = threading.Event()
         least = way.least_slots()
         memory = least * chunk_size + self._beside
-        if self.order.size is None and not self.order.budget.has(memory):
+        if self.order.size is None and not self.order.budget.available(memory):
             location = self._run_head()
             if location is not None:
                 return location
@@ -421,7 +423,7 @@ class Upload:
         for lane in team.lanes:
             lane.finish()
         for lane in team.lanes:
-            while not lane.join(self.watch.patience()):
+            while not lane.join(self.watch.remaining()):
                 self.watch.check()
         if not way.single_request:
             crew.drain()

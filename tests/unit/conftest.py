@@ -2,6 +2,7 @@
 
 import pytest
 
+from store_lib.transfer import timeouts
 from tests.clock import SkippingClock
 
 
@@ -9,5 +10,5 @@ from tests.clock import SkippingClock
 def clock(monkeypatch: pytest.MonkeyPatch) -> SkippingClock:
     """The clock of all limits and repeats, which skips the pauses."""
     skipping = SkippingClock()
-    monkeypatch.setattr(limits, "CLOCK", skipping)
+    monkeypatch.setattr(timeouts, "CLOCK", skipping)
     return skipping

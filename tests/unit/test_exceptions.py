@@ -57,7 +57,7 @@ def test_formatting() -> None:
 
 def test_locate_fills_only_blanks() -> None:
     """Who raised knows best; the callers only add what was not known."""
-    error = NotFound(store="inner").locate(store="outer", operation="get")
+    error = NotFound(store="inner").annotate(store="outer", operation="get")
     assert (error.store, error.operation) == ("inner", "get")
 
 

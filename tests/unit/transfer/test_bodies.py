@@ -7,7 +7,7 @@ import pytest
 
 from store_lib.transfer.bodies import BodyInterrupted, MemoryBody, StreamBody
 from store_lib.transfer.chunks import Failure, Slot
-from store_lib.transfer.timeouts import Limits, Watch
+from store_lib.transfer.timeouts import Limits, TransferClock
 
 
 def test_memory_body_is_like_a_file() -> None:
@@ -35,7 +35,7 @@ def test_memory_body_is_like_a_file() -> None:
 
 def make(size: int | None) -> tuple[StreamBody, Failure]:
     failure = Failure()
-    return StreamBody(size, failure, Watch(Limits())), failure
+    return StreamBody(size, failure, TransferClock(Limits())), failure
 
 
 def slot(data: bytes) -> Slot:

@@ -14,7 +14,7 @@ import pytest
 from store_lib import store as store_module
 from store_lib.exceptions import DeadlineExceeded, TransferStalled
 from store_lib.transfer.budget import PROCESS_BUDGET, Budget, Reservation, _Waiter
-from store_lib.transfer.timeouts import Limits, Watch
+from store_lib.transfer.timeouts import Limits, TransferClock
 from tests.unit.memory_driver import CHUNK, MemoryParts, memory_store
 
 
@@ -46,11 +46,11 @@ def test_a_lost_reservation_is_given_back() -> None:
 def test_the_largest_limit_asked_for_holds() -> None:
     """What is asked for replaces the default, also when it is less; of several the largest."""
     budget = Budget(100)
-    budget.ask(30)
+    budget.set_limit(30)
     assert budget.limit == 30
-    budget.ask(20)
+    budget.set_limit(20)
     assert budget.limit == 30
-    budget.ask(200)
+    budget.set_limit(200)
     assert budget.limit == 200
 
 
@@ -205,7 +205,7 @@ class Holder:
     def __init__(self, budget: Budget, asked: list["Holder"]) -> None:
         self._asked = asked
         self.memory = Reservation(budget)
-        budget.open(self)
+        budget.register(self)
 
     def give_back(self) -> None:
         """Keep the last 50 bytes."""
@@ -239,7 +239,7 @@ def test_small_amounts_have_a_share_of_their_own() -> None:
         held = pool.submit(budget.reserve, 7 * 1024).result(10)
     waiting = threading.Thread(target=lambda: budget.reserve(1024).release())
     waiting.start()
-    while not budget.wanted:
+    while not budget.contended:
         threading.Event().wait(0.001)
     granted = []
     amount = 256
@@ -263,12 +263,12 @@ def test_a_wait_for_memory_ends() -> None:
     """Who gets no memory for as long as the stall limit says raises, and leaves the queue."""
     budget = Budget(100)
     with budget.reserve(100):
-        watch = Watch(Limits(stall=0.01))
+        watch = TransferClock(Limits(stall=0.01))
         with ThreadPoolExecutor(1) as pool:
             error = pool.submit(budget.reserve, 50, watch).exception(10)
     assert isinstance(error, TransferStalled)
     assert "needs 50 bytes, and others hold 100 of 100" in str(error)
-    assert not budget.wanted
+    assert not budget.contended
     assert budget.used == 0
 
 
@@ -374,7 +374,7 @@ def test_deadline_bounds_the_wait() -> None:
 
     def wait() -> None:
         try:
-            budget.reserve(10, Watch(Limits(stall=9, deadline=0.05)))
+            budget.reserve(10, TransferClock(Limits(stall=9, deadline=0.05)))
         except DeadlineExceeded as error:
             errors.append(error)
 
@@ -478,7 +478,7 @@ def test_a_small_object_of_unknown_size_waits_for_nobody(
         held = another.submit(budget.reserve, 28 * CHUNK).result()
         added = pool.submit(store.add, "it", SOURCES[source](data))
         if size >= SMALL:
-            while not budget.wanted:
+            while not budget.contended:
                 threading.Event().wait(0.001)
             held.release()
         assert added.result(30).size == size

@@ -19,9 +19,9 @@ from store_lib.location import Location
 from store_lib.options import StoreOptions
 from store_lib.store import Store
 from store_lib.stores import _configure
-from store_lib.transfer import upload
+from store_lib.transfer import timeouts, upload
 from store_lib.transfer.retry import Retry
-from store_lib.transfer.timeouts import Guard, checkpoint
+from store_lib.transfer.timeouts import HangGuard, checkpoint
 from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryLocation, MemoryParts
 
 SOON = 0.05
@@ -172,10 +172,10 @@ def test_what_a_copy_made_is_removed_once(
 ) -> None:
     """Where it ends as it is given up, one of two removes it: the name may be another's by then."""
 
-    def ends_as_it_is_given_up(function: Any, *, late: Any = None, **_: Any) -> Any:
+    def ends_as_it_is_given_up(function: Any, *, on_late_result: Any = None, **_: Any) -> Any:
         made = function()
-        if late is not None:
-            late(made)
+        if on_late_result is not None:
+            on_late_result(made)
             raise TimeoutError
         return made
 
@@ -233,7 +233,7 @@ def test_a_repeat_of_a_call_that_was_given_up_is_not_made(hang: threading.Event)
         raise RemoteServiceUnavailable
 
     with pytest.raises(TimeoutError):
-        Guard(SOON, 9, 100).call(lambda: Retry(20).call(call))
+        HangGuard(SOON, 9, 100).call(lambda: Retry(20).call(call))
     hang.set()
     _wait_for_guards()
     assert calls == [1]
@@ -242,16 +242,16 @@ def test_a_repeat_of_a_call_that_was_given_up_is_not_made(hang: threading.Event)
 @pytest.mark.parametrize("timeout", [0, 60])
 def test_a_listing_in_steps(timeout: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guarded listing gives everything in order, what came before an error too."""
-    monkeypatch.setattr(limits, "BATCH", 7)
+    monkeypatch.setattr(timeouts, "BATCH", 7)
 
     def numbers() -> Iterator[int]:
         yield from range(20)
         raise KeyError("broken")
 
-    guard = Guard(timeout, 1, 100)
-    assert list(itertools.islice(guard.each(iter(range(100))), 30)) == list(range(30))
-    assert list(guard.each(iter(range(14)))) == list(range(14))
-    broken = guard.each(numbers())
+    guard = HangGuard(timeout, 1, 100)
+    assert list(itertools.islice(guard.iterate(iter(range(100))), 30)) == list(range(30))
+    assert list(guard.iterate(iter(range(14)))) == list(range(14))
+    broken = guard.iterate(numbers())
     assert list(itertools.islice(broken, 20)) == list(range(20))
     with pytest.raises(KeyError, match="broken"):
         next(broken)
@@ -264,9 +264,9 @@ def test_a_listing_that_hangs_counts_as_one_hanging_call(hang: threading.Event) 
         yield 1
         hang.wait(60)
 
-    guard = Guard(SOON, 1, 100)
+    guard = HangGuard(SOON, 1, 100)
     with pytest.raises(TimeoutError, match=r"0\.05s"):
-        list(guard.each(numbers()))
+        list(guard.iterate(numbers()))
     with pytest.raises(TimeoutError, match="hang already"):
         guard.call(lambda: None)
 
@@ -280,10 +280,10 @@ def test_an_interrupt_gives_the_result_back(
     def interrupted(*_: object) -> float:
         raise KeyboardInterrupt
 
-    guard = Guard(60, 1, 100)
+    guard = HangGuard(60, 1, 100)
     monkeypatch.setattr(guard, "_left", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        guard.call(lambda: hang.wait(60), late=lambda _: released.set())
+        guard.call(lambda: hang.wait(60), on_late_result=lambda _: released.set())
     assert not released.is_set()
     hang.set()
     assert released.wait(60)

@@ -160,7 +160,7 @@ class Bench:
             gc.collect()
         if left := set(threading.enumerate()) - threads:
             wrong.append(f"threads {left}")
-        if PROCESS_BUDGET.used or PROCESS_BUDGET.wanted:
+        if PROCESS_BUDGET.used or PROCESS_BUDGET.contended:
             wrong.append(f"memory {PROCESS_BUDGET.used}")
         if object_id in self.store._calls._adding:
             wrong.append("id")

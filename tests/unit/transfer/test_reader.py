@@ -27,7 +27,7 @@ from store_lib.exceptions import (
     StoreRandomGetNotSupported,
     TransferStalled,
 )
-from store_lib.transfer import download
+from store_lib.transfer import reader as reader_module
 from store_lib.transfer.budget import PROCESS_BUDGET, Budget
 from store_lib.transfer.reader import LocalFileReader
 from tests.unit.memory_driver import CHUNK, MemoryReader, memory_store
@@ -412,7 +412,7 @@ def test_who_reads_on_a_little_at_a_time_gets_it_out_of_a_larger_piece(
     monkeypatch: pytest.MonkeyPatch, into: bool
 ) -> None:
     """Where small pieces are exact, a long row of small reads costs few requests all the same."""
-    monkeypatch.setattr(download, "_AHEAD", 1024)
+    monkeypatch.setattr(reader_module, "_AHEAD", 1024)
     store, driver = make()
     pieces: list[int] = []
     driver.faults.hooks["piece"] = pieces.append
@@ -447,7 +447,7 @@ def test_who_reads_on_a_little_at_a_time_gets_it_out_of_a_larger_piece(
 
 def test_the_last_piece_of_a_local_file_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is read again where there was memory to fetch it and none to keep it."""
-    monkeypatch.setattr(download, "_AHEAD", 1024)
+    monkeypatch.setattr(reader_module, "_AHEAD", 1024)
     store, driver = make()
     with store.get(URI, len(DATA) - 2048) as reader:
         reader._exact = True
@@ -568,13 +568,13 @@ def test_memory_may_be_asked_for_at_once(
     way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the moment that a reader can be asked to give memory back it is ready for that."""
-    opened = Budget.open
+    opened = Budget.register
 
     def open_and_ask(budget: Budget, lender: Any) -> None:
         opened(budget, lender)
         lender.give_back()
 
-    monkeypatch.setattr(Budget, "open", open_and_ask)
+    monkeypatch.setattr(Budget, "register", open_and_ask)
     store, driver = rebuilt(way)
     with store.get(URI) as reader:
         assert reader.read() == DATA

@@ -17,7 +17,7 @@ from store_lib.exceptions import (
 )
 from store_lib.options import STORE_OPTIONS, StoreOptions
 from store_lib.transfer.retry import Retry, Tries, retry_at_most
-from store_lib.transfer.timeouts import Guard
+from store_lib.transfer.timeouts import HangGuard
 from store_lib.transfer.together import together
 from tests.clock import SetClock
 from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryParts, memory_store
@@ -161,7 +161,7 @@ def test_what_must_answer_soon_in_other_threads(time: SetClock) -> None:
             retry.call(failing)
 
     with retry_at_most(0):
-        Guard(60, 9, 100).call(fail)
+        HangGuard(60, 9, 100).call(fail)
         together([fail] * 3, 3)
     assert time.pauses == []
 

@@ -16,7 +16,7 @@ from store_lib.exceptions import (
 )
 from store_lib.store import Store
 from store_lib.transfer import upload
-from store_lib.transfer.timeouts import Guard, checkpoint
+from store_lib.transfer.timeouts import HangGuard, checkpoint
 from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryParts, memory_store
 
 
@@ -89,7 +89,7 @@ def test_deadline() -> None:
 
 def test_hanging_calls_are_bounded(hang: threading.Event, caplog: pytest.LogCaptureFixture) -> None:
     """Calls that hang are given up, warned of, and past the limit refused at once."""
-    guard = Guard(0.05, 2, 50)
+    guard = HangGuard(0.05, 2, 50)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             with pytest.raises(TimeoutError, match=r"0\.05s"):
@@ -111,7 +111,7 @@ def test_hanging_calls_are_bounded(hang: threading.Event, caplog: pytest.LogCapt
 def test_guard_passes_results_and_errors() -> None:
     """A call in time gives its result or its error, with a limit and without one."""
     for timeout in (0, 30):
-        guard = Guard(timeout, 1, 100)
+        guard = HangGuard(timeout, 1, 100)
         assert guard.call(lambda: "x") == "x"
         with pytest.raises(KeyError):
             guard.call(lambda: {}["missing"])
@@ -121,7 +121,7 @@ def test_late_result_is_given_back(hang: threading.Event) -> None:
     """What a call returns after it was given up is released."""
     late: list[str] = []
     closed = threading.Event()
-    guard = Guard(0.05, 1, 100)
+    guard = HangGuard(0.05, 1, 100)
 
     def slow() -> str:
         hang.wait(30)
@@ -132,7 +132,7 @@ def test_late_result_is_given_back(hang: threading.Event) -> None:
         closed.set()
 
     with pytest.raises(TimeoutError):
-        guard.call(slow, late=release)
+        guard.call(slow, on_late_result=release)
     hang.set()
     assert closed.wait(10)
     assert late == ["reader"]
@@ -141,14 +141,14 @@ def test_late_result_is_given_back(hang: threading.Event) -> None:
 def test_what_cleans_up_after_a_late_result_goes_on(hang: threading.Event) -> None:
     """A checkpoint ends what was given up, and not the clean-up after it."""
     cleaned = threading.Event()
-    guard = Guard(0.05, 1, 100)
+    guard = HangGuard(0.05, 1, 100)
 
     def clean_up(_: bool) -> None:
         checkpoint()
         cleaned.set()
 
     with pytest.raises(TimeoutError):
-        guard.call(lambda: hang.wait(30), late=clean_up)
+        guard.call(lambda: hang.wait(30), on_late_result=clean_up)
     hang.set()
     assert cleaned.wait(10)
 
@@ -163,7 +163,7 @@ def test_an_interrupt_while_the_thread_starts(monkeypatch: pytest.MonkeyPatch) -
             bodies.append(self.run)
             raise KeyboardInterrupt
 
-    guard = Guard(30, 1, 100)
+    guard = HangGuard(30, 1, 100)
     with monkeypatch.context() as patch:
         patch.setattr(threading, "Thread", Slow)
         with pytest.raises(KeyboardInterrupt):
