@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from store_lib.display import get_logger
-from store_lib.driver import PartWriter, PositionWriter, Writer
+from store_lib.driver import PartWriter, PositionWriter, Stat, Writer
 from store_lib.exceptions import Duplicate, SizeMismatch, StoreError, TimeoutError
 from store_lib.location import Location
 from store_lib.transfer.bodies import MemoryBody
@@ -85,12 +85,82 @@ def upload(
     except BaseException as error:
         if os.getpid() != process:
             raise  # in a child that the source forked: the upload is the parent's
-        location = transfer.published(error) if transfer is not None else None
-        if location is not None:
-            order.withdraw(location, error)
-        elif writer is not None:
-            _abort(writer, error, order)
+        _give_up(writer, transfer, order, error)
         raise
+
+
+def copy(
+    create: Callable[[], PartWriter | PositionWriter],
+    location: Location,
+    stat: Callable[[Location], Stat],
+    order: Order,
+) -> Outcome:
+    """Make a new object from the one at ``location``, which a writer copies in the backend itself.
+
+    A writer copies once.  After a temporary error it is aborted, unless :meth:`Writer.resolve`
+    finds that its copy was stored, and a new one is created.  Whatever goes wrong in the end, the
+    last writer is aborted as that of :func:`upload` is.
+
+    :param stat: looks at the new object; its size becomes the outcome's
+    """
+    copying = _Copy(create, order)
+    try:
+        made = order.retry.call(
+            functools.partial(copying.attempt, location), on_repeat=copying.give_up
+        )
+        looking = functools.partial(order.guard.call, functools.partial(stat, made))
+        size = order.retry.call(looking, "looking at what is stored").size or 0
+        return Outcome(made, size, {}, copying.report(size))
+    except BaseException as error:
+        copying.give_up(error)
+        raise
+
+
+class _Copy:
+    """The attempts of one copy, each by a writer of its own."""
+
+    def __init__(self, create: Callable[[], PartWriter | PositionWriter], order: Order) -> None:
+        self._create = create
+        self._order = order
+        self._source = Source()  # of no bytes; its meter counts
+        self._writer: PartWriter | PositionWriter | None = None
+        self._transfer: Upload | None = None
+
+    def attempt(self, location: Location) -> Location:
+        """Have a new writer copy from ``location``; return where the new object lies."""
+        guard = self._order.guard
+        self._writer = guard.call(self._create, late=lambda made: made.abort())
+        self._order.watch.progress()
+        self._transfer = Upload(self._writer, self._source, self._order)
+        return self._transfer.copy(location)
+
+    def give_up(self, error: BaseException | None = None) -> None:
+        """Remove what the last attempt made.
+
+        :param error: ended the copy; ``None`` where another attempt follows
+        """
+        writer, transfer = self._writer, self._transfer
+        if error is None:
+            self._source.meter.count(retries=1)
+        _give_up(writer, transfer, self._order, error or Stopped())
+        self._writer = self._transfer = None
+
+    def report(self, size: int) -> TransferReport:
+        """Return the report of a copy that succeeded."""
+        meter, spent = self._source.meter, self._order.watch.elapsed()
+        meter.parts, meter.store = 1, spent
+        return meter.report(size, spent, 0.0)
+
+
+def _give_up(
+    writer: Writer | None, transfer: "Upload | None", order: Order, error: BaseException
+) -> None:
+    """Remove what an upload that ends with ``error`` made: the object or what was to become it."""
+    location = transfer.published(error) if transfer is not None else None
+    if location is not None:
+        order.withdraw(location, error)
+    elif writer is not None:
+        _abort(writer, error, order)
 
 
 def _abort(writer: Writer, error: BaseException, order: Order) -> None:
@@ -269,6 +339,26 @@ class Upload:
             )
         finally:
             self.meter.store += time.perf_counter() - began
+
+    def copy(self, location: Location) -> Location:
+        """Have the writer copy from ``location`` and publish; what comes too late is taken back.
+
+        The call has the time to the transfer's deadline, as long as its checkpoints come in time.
+        """
+        began = self.retry.now()
+        writer: Any = self.writer
+        call = functools.partial(writer.copy_from, location)
+        self._publishing = True
+        try:
+            self._location = self.order.guard.call(
+                call, late=lambda _: self.writer.abort(), watch=self.watch
+            )
+        except StoreError as error:
+            self.watch.progress()  # a server that answers; a copy may take as long as it likes
+            self._location = self._stored_after_all(began, error)
+            if self._location is None:
+                raise
+        return self._location
 
     # The short way: no thread.
 

@@ -73,7 +73,24 @@ class Faults:
         self.hooks[name] = hook
 
 
-class MemoryPositions(PositionWriter):
+class MemoryCopies:
+    """A writer that copies within the dict, in four steps."""
+
+    driver: "MemoryDriver"
+    name: str
+    nonce: str
+
+    def copy_from(self, location: Location) -> Location:
+        data = self.driver._find(location)
+        for step in range(4):
+            self.driver.faults("copy", step)
+            self.driver.checkpoint()
+        copied = self.driver.publish(self.name, data, self.nonce)
+        self.driver.faults("copied")
+        return copied
+
+
+class MemoryPositions(MemoryCopies, PositionWriter):
     """Writes at positions of a bytearray."""
 
     def __init__(self, driver: "MemoryDriver", name: str, nonce: str) -> None:
@@ -129,7 +146,7 @@ class MemoryPositions(PositionWriter):
         return self.driver.resolve(self.name, self.nonce)
 
 
-class MemoryParts(PartWriter):
+class MemoryParts(MemoryCopies, PartWriter):
     """Parts, or one request."""
 
     def __init__(self, driver: "MemoryDriver", name: str, nonce: str) -> None:
