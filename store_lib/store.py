@@ -52,7 +52,7 @@ from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import Retry
 from store_lib.transfer.source import Source, open_source
 from store_lib.transfer.timeouts import HangGuard, Limits, TransferClock
-from store_lib.transfer.upload import Order, Outcome, Progress, upload
+from store_lib.transfer.upload import Progress, UploadResult, UploadSpec, upload
 
 R = TypeVar("R")
 
@@ -223,7 +223,7 @@ class Store:
             expected=expected,
             context=context,
             progress=progress,
-            further=MIB,
+            extra_memory=MIB,
         )
 
     def _receive(
@@ -237,10 +237,10 @@ class Store:
         verifier: Any = None,
         context: Any = None,
         progress: Progress | None = None,
-        further: int = 0,
+        extra_memory: int = 0,
     ) -> AddResult:
         source: Source | None = None
-        outcome: Outcome | None = None
+        result: UploadResult | None = None
         try:
             source = open_source(data, size)
             with contextlib.closing(source):
@@ -253,7 +253,7 @@ class Store:
                 driver.check_object_id(object_id)
                 withdraw = functools.partial(self._withdraw, driver, context)
                 watch = TransferClock(self._limits)
-                order = Order(
+                spec = UploadSpec(
                     size=size,
                     digests=names,
                     expected=expected,
@@ -264,24 +264,24 @@ class Store:
                     guard=self._guard,
                     budget=PROCESS_BUDGET,
                     withdraw=withdraw,
-                    further=further,
+                    extra_memory=extra_memory,
                 )
                 create = functools.partial(
                     driver.create, object_id, size, nonce=os.urandom(16).hex(), context=context
                 )
                 with self._call(object_id):
-                    outcome = upload(create, source, order)
+                    result = upload(create, source, spec)
             return AddResult(
-                uri=outcome.location.uri,
-                size=outcome.size,
-                digests=outcome.digests,
+                uri=result.location.uri,
+                size=result.size,
+                digests=result.digests,
                 store=self.id,
-                metadata=driver.metadata(outcome.location),
-                report=outcome.report,
+                metadata=driver.metadata(result.location),
+                report=result.report,
             )
         except BaseException as error:
-            if outcome is not None:
-                withdraw(outcome.location, error)
+            if result is not None:
+                withdraw(result.location, error)
             if isinstance(error, StoreError) and (source is None or error is not source.error):
                 self._at(error, "add", _printable(object_id))
             raise

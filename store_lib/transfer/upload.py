@@ -35,28 +35,30 @@ _HEAD = 16 * 1024
 GRACE = 5.0
 
 
-@dataclasses.dataclass(slots=True)
-class Order:
-    """What a caller wants of an upload beyond the bytes."""
+@dataclasses.dataclass(slots=True, kw_only=True)
+class UploadSpec:
+    """What a caller asks of an upload beyond the bytes, and what its store does it with."""
 
-    size: int | None
-    digests: tuple[str, ...]
-    expected: Mapping[str, str] | None
-    verifier: Any
-    progress: Progress | None
+    #: Bytes to come; ``None`` when unknown.
+    size: int | None = None
+    digests: tuple[str, ...] = ()
+    #: Hexadecimal digests by name that the bytes must have; each name is among ``digests``.
+    expected: Mapping[str, str] | None = None
+    verifier: Any = None
+    progress: Progress | None = None
     watch: TransferClock
     retry: Retry
     guard: HangGuard
     budget: Budget
     #: Removes what was published by an upload that raises all the same.
     withdraw: Callable[[Location, BaseException], None]
-    #: Bytes that the other end of a copy needs too; reserved together with the upload's own.
-    further: int = 0
+    #: Bytes that the other end of a copy needs; reserved together with the upload's own.
+    extra_memory: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
-    """What an upload came to."""
+class UploadResult:
+    """What was stored, and where."""
 
     location: Location
     size: int
@@ -65,8 +67,8 @@ class Outcome:
 
 
 def upload(
-    create: Callable[[], PartWriter | PositionWriter], source: Source, order: Order
-) -> Outcome:
+    create: Callable[[], PartWriter | PositionWriter], source: Source, spec: UploadSpec
+) -> UploadResult:
     """Move everything from ``source`` through a writer and publish it.
 
     Nothing is published unless size, digests and verifier agree.  Whatever goes wrong, the
@@ -75,17 +77,17 @@ def upload(
     writer = transfer = None
     process = os.getpid()
     try:
-        writer = order.retry.call(
-            functools.partial(order.guard.call, create, on_late_result=lambda made: made.abort()),
+        writer = spec.retry.call(
+            functools.partial(spec.guard.call, create, on_late_result=lambda made: made.abort()),
             "beginning",
         )
-        order.watch.progress()
-        transfer = Upload(writer, source, order)
+        spec.watch.progress()
+        transfer = Upload(writer, source, spec)
         return transfer.run()
     except BaseException as error:
         if os.getpid() != process:
             raise  # in a child that the source forked: the upload is the parent's
-        _give_up(writer, transfer, order, error)
+        _give_up(writer, transfer, spec, error)
         raise
 
 
@@ -93,8 +95,8 @@ def copy(
     create: Callable[[], PartWriter | PositionWriter],
     location: Location,
     stat: Callable[[Location], Stat],
-    order: Order,
-) -> Outcome:
+    spec: UploadSpec,
+) -> UploadResult:
     """Make a new object from the one at ``location``, which a writer copies in the backend itself.
 
     A writer copies once.  After a temporary error it is aborted, unless :meth:`Writer.resolve`
@@ -103,14 +105,14 @@ def copy(
 
     :param stat: looks at the new object; its size becomes the outcome's
     """
-    copying = _Copy(create, order)
+    copying = _Copy(create, spec)
     try:
-        made = order.retry.call(
+        made = spec.retry.call(
             functools.partial(copying.attempt, location), on_repeat=copying.give_up
         )
-        looking = functools.partial(order.guard.call, functools.partial(stat, made))
-        size = order.retry.call(looking, "looking at what is stored").size or 0
-        return Outcome(made, size, {}, copying.report(size))
+        looking = functools.partial(spec.guard.call, functools.partial(stat, made))
+        size = spec.retry.call(looking, "looking at what is stored").size or 0
+        return UploadResult(made, size, {}, copying.report(size))
     except BaseException as error:
         copying.give_up(error)
         raise
@@ -119,19 +121,19 @@ def copy(
 class _Copy:
     """The attempts of one copy, each by a writer of its own."""
 
-    def __init__(self, create: Callable[[], PartWriter | PositionWriter], order: Order) -> None:
+    def __init__(self, create: Callable[[], PartWriter | PositionWriter], spec: UploadSpec) -> None:
         self._create = create
-        self._order = order
+        self._spec = spec
         self._source = Source()  # of no bytes; its meter counts
         self._writer: PartWriter | PositionWriter | None = None
         self._transfer: Upload | None = None
 
     def attempt(self, location: Location) -> Location:
         """Have a new writer copy from ``location``; return where the new object lies."""
-        guard = self._order.guard
-        self._writer = guard.call(self._create, late=lambda made: made.abort())
-        self._order.watch.progress()
-        self._transfer = Upload(self._writer, self._source, self._order)
+        guard = self._spec.guard
+        self._writer = guard.call(self._create, on_late_result=lambda made: made.abort())
+        self._spec.watch.progress()
+        self._transfer = Upload(self._writer, self._source, self._spec)
         return self._transfer.copy(location)
 
     def give_up(self, error: BaseException | None = None) -> None:
@@ -142,34 +144,34 @@ class _Copy:
         writer, transfer = self._writer, self._transfer
         if error is None:
             self._source.meter.count(retries=1)
-        _give_up(writer, transfer, self._order, error or Stopped())
+        _give_up(writer, transfer, self._spec, error or Stopped())
         self._writer = self._transfer = None
 
     def report(self, size: int) -> TransferReport:
         """Return the report of a copy that succeeded."""
-        meter, spent = self._source.meter, self._order.watch.elapsed()
+        meter, spent = self._source.meter, self._spec.watch.elapsed()
         meter.parts, meter.store = 1, spent
         return meter.report(size, spent, 0.0)
 
 
 def _give_up(
-    writer: Writer | None, transfer: "Upload | None", order: Order, error: BaseException
+    writer: Writer | None, transfer: "Upload | None", spec: UploadSpec, error: BaseException
 ) -> None:
     """Remove what an upload that ends with ``error`` made: the object or what was to become it."""
     location = transfer.published(error) if transfer is not None else None
     if location is not None:
-        order.withdraw(location, error)
+        spec.withdraw(location, error)
     elif writer is not None:
-        _abort(writer, error, order)
+        _abort(writer, error, spec)
 
 
-def _abort(writer: Writer, error: BaseException, order: Order) -> None:
-    patience = order.guard.timeout
+def _abort(writer: Writer, error: BaseException, spec: UploadSpec) -> None:
+    patience = spec.guard.timeout
     if isinstance(error, TimeoutError):  # what hung will hang again
         patience = min(patience, GRACE)
     try:
-        order.retry.beyond().call(
-            functools.partial(order.guard.call, writer.abort, timeout=patience), "cleaning up"
+        spec.retry.beyond().call(
+            functools.partial(spec.guard.call, writer.abort, timeout=patience), "cleaning up"
         )
     except Exception as trouble:
         LOG.warning("Cleaning up after a failed upload failed: %s", trouble)
@@ -182,17 +184,19 @@ def _abort(writer: Writer, error: BaseException, order: Order) -> None:
 class Upload:
     """One upload at work."""
 
-    def __init__(self, writer: PartWriter | PositionWriter, source: Source, order: Order) -> None:
+    def __init__(
+        self, writer: PartWriter | PositionWriter, source: Source, spec: UploadSpec
+    ) -> None:
         self.writer = writer
         self.source = source
-        self.order = order
+        self.spec = spec
         self.meter = source.meter
-        self.watch = order.watch
-        self.retry = order.retry
+        self.watch = spec.watch
+        self.retry = spec.retry
         self.total = 0
         self.told = -1
         self.digest_seconds = 0.0
-        self.hashes = {name: new_digest(name) for name in order.digests}
+        self.hashes = {name: new_digest(name) for name in spec.digests}
         self.failure = Failure()
         #: Whether a request still hung when everything else had ended.
         self.abandoned = False
@@ -204,12 +208,12 @@ class Upload:
     @property
     def _beside(self) -> int:
         """Bytes of memory beside the chunks."""
-        return self.order.further + self.writer.overhead
+        return self.spec.extra_memory + self.writer.overhead
 
     # The steps that every way has in common.
 
-    def run(self) -> Outcome:
-        small = self.order.size is not None and self.order.size <= self.writer.chunk_size
+    def run(self) -> UploadResult:
+        small = self.spec.size is not None and self.spec.size <= self.writer.chunk_size
         if small:
             location = self._run_small()
         elif isinstance(self.writer, PositionWriter):
@@ -220,7 +224,7 @@ class Upload:
             self.total, self.watch.elapsed(), self.digest_seconds, self.writer.concurrency
         )
         digests = {name: digest.hexdigest() for name, digest in self.hashes.items()}
-        return Outcome(location, self.total, digests, report)
+        return UploadResult(location, self.total, digests, report)
 
     def read(self, slot: Slot, limit: int) -> bool:
         """Fill ``slot`` from the source; say whether the end was seen."""
@@ -228,7 +232,7 @@ class Upload:
         self.watch.progress()
         self.total += len(slot.data)
         self.watch.done = self.total
-        size = self.order.size
+        size = self.spec.size
         if size is not None and self.total > size:
             raise SizeMismatch(
                 f"Expected {size} bytes, got more. Nothing was stored; declare the true size, "
@@ -239,19 +243,19 @@ class Upload:
 
     def tell(self) -> None:
         """Tell the caller how far it is; each number once."""
-        if self.order.progress is not None and self.told != self.total:
+        if self.spec.progress is not None and self.told != self.total:
             self.told = self.total
-            self.order.progress(self.total, self.order.size)
+            self.spec.progress(self.total, self.spec.size)
 
     def verify(self) -> None:
         """Check size, digests and verifier, in this order; all bytes have been seen."""
-        size = self.order.size
+        size = self.spec.size
         if size is not None and self.total != size:
             raise SizeMismatch(expected=size, got=self.total)
-        if self.order.expected:
-            got = {name: self.hashes[name].hexdigest() for name in self.order.expected}
-            compare(got, self.order.expected)
-        finish = getattr(self.order.verifier, "verify", None)
+        if self.spec.expected:
+            got = {name: self.hashes[name].hexdigest() for name in self.spec.expected}
+            compare(got, self.spec.expected)
+        finish = getattr(self.spec.verifier, "verify", None)
         if callable(finish):
             finish()
         self.tell()
@@ -298,7 +302,7 @@ class Upload:
         """
         if self._location is None and self._publishing and not isinstance(error, StoreError):
             try:
-                resolve = functools.partial(self.order.guard.call, self.writer.resolve)
+                resolve = functools.partial(self.spec.guard.call, self.writer.resolve)
                 retry = self.retry.beyond()
                 self._location = retry.call(resolve, "looking at what is stored")
             except StoreError as trouble:
@@ -318,7 +322,7 @@ class Upload:
     def _resolve(self, began: float, error: StoreError) -> Location | None:
         try:
             found = self.retry.since(began).call(
-                functools.partial(self.order.guard.call, self.writer.resolve),
+                functools.partial(self.spec.guard.call, self.writer.resolve),
                 "looking at what is stored",
                 stop=self.failure.event,
                 on_repeat=self._count_repeat,
@@ -334,7 +338,7 @@ class Upload:
         try:
             return self.publish(
                 functools.partial(
-                    self.order.guard.call, call, on_late_result=lambda _: self.writer.abort()
+                    self.spec.guard.call, call, on_late_result=lambda _: self.writer.abort()
                 )
             )
         finally:
@@ -350,8 +354,8 @@ class Upload:
         call = functools.partial(writer.copy_from, location)
         self._publishing = True
         try:
-            self._location = self.order.guard.call(
-                call, late=lambda _: self.writer.abort(), watch=self.watch
+            self._location = self.spec.guard.call(
+                call, on_late_result=lambda _: self.writer.abort(), watch=self.watch
             )
         except StoreError as error:
             self.watch.progress()  # a server that answers; a copy may take as long as it likes
@@ -363,9 +367,9 @@ class Upload:
     # The short way: no thread.
 
     def _run_small(self) -> Location:
-        size = self.order.size
+        size = self.spec.size
         assert size is not None
-        with self.order.budget.reserve(size + 1 + self._beside, self.watch):
+        with self.spec.budget.reserve(size + 1 + self._beside, self.watch):
             slot = Slot(size + 1)
             self.read(slot, size + 1)  # one byte too many is too many; fewer is the end
             return self._publish_small(slot.data)
@@ -375,8 +379,8 @@ class Upload:
         began = time.perf_counter()
         for digest in self.hashes.values():
             digest.update(data)
-        if self.order.verifier is not None:
-            self.order.verifier.update(data)
+        if self.spec.verifier is not None:
+            self.spec.verifier.update(data)
         self.digest_seconds = time.perf_counter() - began
         self.verify()
         writer = self.writer
@@ -388,14 +392,14 @@ class Upload:
             began = time.perf_counter()
             if writer.reserved < len(data):
                 self.reserve(writer, len(data))
-            self.order.guard.call(functools.partial(self.write, writer, 0, data))
+            self.spec.guard.call(functools.partial(self.write, writer, 0, data))
             self.meter.store += time.perf_counter() - began
         return self.commit(functools.partial(writer.commit, len(data)))
 
     def reserve(self, writer: PositionWriter, end: int) -> int:
         """Ask for room up to ``end``, from the caller's thread; return up to where there is."""
         self.failure.check()
-        call = functools.partial(self.order.guard.call, functools.partial(writer.reserve, end))
+        call = functools.partial(self.spec.guard.call, functools.partial(writer.reserve, end))
         room: int = self.request(call, f"making room up to {end}")
         return room
 
@@ -428,7 +432,7 @@ class Upload:
         counted until then, since whoever waits for memory is to hold none that others wait for.
         """
         most = min(_HEAD, self.writer.chunk_size)
-        with self.order.budget.reserve(most + self._beside, self.watch):
+        with self.spec.budget.reserve(most + self._beside, self.watch):
             slot = Slot(most)
             if self.read(slot, most):
                 return self._publish_small(slot.data)
@@ -443,11 +447,11 @@ class Upload:
         self.failure.event = threading.Event()
         least = way.least_slots()
         memory = least * chunk_size + self._beside
-        if self.order.size is None and not self.order.budget.available(memory):
+        if self.spec.size is None and not self.spec.budget.available(memory):
             location = self._run_head()
             if location is not None:
                 return location
-        with self.order.budget.reserve(memory, self.watch) as reservation:
+        with self.spec.budget.reserve(memory, self.watch) as reservation:
             pool = Pool(
                 chunk_size,
                 reservation,
@@ -503,8 +507,8 @@ class Upload:
     def _uses(self) -> list[tuple[str, Callable[[memoryview | bytes], object]]]:
         """Return what is to see every chunk in order, each in a thread of its own."""
         uses = [(name, digest.update) for name, digest in self.hashes.items()]
-        if self.order.verifier is not None:
-            uses.append(("verifier", self.order.verifier.update))
+        if self.spec.verifier is not None:
+            uses.append(("verifier", self.spec.verifier.update))
         return uses
 
     def _finish(self, way: Positions | Parts, team: Team) -> Location:

@@ -87,7 +87,7 @@ class Parts:
     def __init__(self, transfer: "Upload", writer: PartWriter) -> None:
         self._transfer = transfer
         self._writer = writer
-        self._size = transfer.order.size
+        self._size = transfer.spec.size
         self._number = 1
         self._tokens: dict[int, Any] = {}
         self._slots: list[Slot] = []
@@ -108,7 +108,7 @@ class Parts:
         """A part that fits the budget lies in memory, so that it can be sent again."""
         size = self._part_size if self._size is None else min(self._part_size, self._size)
         slots = self._chunks(size)
-        if slots * self._writer.chunk_size > self._transfer.order.budget.limit:
+        if slots * self._writer.chunk_size > self._transfer.spec.budget.limit:
             return LEAST_SLOTS
         return max(LEAST_SLOTS, slots)
 

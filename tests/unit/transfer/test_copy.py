@@ -20,9 +20,9 @@ from store_lib.exceptions import (
 from store_lib.location import Location
 from store_lib.transfer import upload as module
 from store_lib.transfer.budget import PROCESS_BUDGET
-from store_lib.transfer.limits import Guard, Limits, Watch, checkpoint
 from store_lib.transfer.retry import Retry
-from store_lib.transfer.upload import Order, Outcome, copy
+from store_lib.transfer.timeouts import HangGuard, Limits, TransferClock, checkpoint
+from store_lib.transfer.upload import UploadResult, UploadSpec, copy
 from tests.unit.memory_driver import (
     MemoryDriver,
     MemoryLocation,
@@ -62,20 +62,15 @@ def _wait_for_guards() -> None:
             thread.join(60)
 
 
-def run(driver: MemoryDriver, *, timeout: float = 0, deadline: float = 0) -> Outcome:
+def run(driver: MemoryDriver, *, timeout: float = 0, deadline: float = 0) -> UploadResult:
     """Copy the object, as a store does."""
-    watch = Watch(Limits(deadline=deadline))
-    guard = Guard(timeout, 9, 100)
+    watch = TransferClock(Limits(deadline=deadline))
+    guard = HangGuard(timeout, 9, 100)
 
     def withdraw(location: Location, error: BaseException) -> None:
         driver.delete(location, context=None)
 
-    order = Order(
-        size=None,
-        digests=(),
-        expected=None,
-        verifier=None,
-        progress=None,
+    spec = UploadSpec(
         watch=watch,
         retry=Retry(20, 3).to("copy", OLD, watch),
         guard=guard,
@@ -83,16 +78,16 @@ def run(driver: MemoryDriver, *, timeout: float = 0, deadline: float = 0) -> Out
         withdraw=withdraw,
     )
     create = functools.partial(driver.create, "new", None, nonce="mine", context=None)
-    return copy(create, OLD, functools.partial(driver.stat, context=None), order)
+    return copy(create, OLD, functools.partial(driver.stat, context=None), spec)
 
 
 def test_a_copy_is_made(driver: MemoryDriver) -> None:
     """The result says where it lies, how large it is and that one part was made."""
-    outcome = run(driver)
+    result = run(driver)
     assert driver.objects["new"] == (b"old", "mine")
-    assert outcome.location.uri == NEW.uri
-    assert (outcome.size, outcome.digests) == (3, {})
-    assert (outcome.report.bytes, outcome.report.parts, outcome.report.retries) == (3, 1, 0)
+    assert result.location.uri == NEW.uri
+    assert (result.size, result.digests) == (3, {})
+    assert (result.report.bytes, result.report.parts, result.report.retries) == (3, 1, 0)
     assert driver.aborted == []
 
 
