@@ -32,8 +32,8 @@ from store_lib.transfer.budget import MIB, PROCESS_BUDGET
 from store_lib.transfer.reader import ObjectReader
 from store_lib.transfer.retry import Retry
 from store_lib.transfer.timeouts import HangGuard, checkpoint
-from store_lib.transfer.together import together
 from store_lib.transfer.upload import Progress
+from store_lib.transfer.workers import run_concurrently
 
 R = TypeVar("R")
 
@@ -356,7 +356,7 @@ def _make(configuration: Configuration, section: StoreSection) -> Store:
         cls = _load(section)
         options = configuration.options(section.section, cls.options, cls.library_options)
         made = cls(section.store_id, options)
-        made.together = together
+        made.together = run_concurrently
         made.retry = Retry.of(section.store_id, options).call
         made.checkpoint = checkpoint
         try:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from store_lib.exceptions import StoreError
-from store_lib.transfer.chunks import Failure, Slot
+from store_lib.transfer.buffers import Buffer, Failure
 from store_lib.transfer.timeouts import TransferClock
 
 
@@ -99,8 +99,8 @@ class StreamBody:
         self.size = size
         self._failure = failure
         self._watch = watch
-        self._queue: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
-        self._slot: Slot | None = None
+        self._queue: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
+        self._buffer: Buffer | None = None
         self._rest = memoryview(b"")
         self._position = 0
         self._ended = False
@@ -112,9 +112,9 @@ class StreamBody:
         """Whether all of it has been read."""
         return self._ended or (self.size is not None and self._position == self.size)
 
-    def feed(self, slot: Slot) -> None:
-        """Hand over a chunk; the body releases the slot once."""
-        self._queue.put(slot)
+    def feed(self, buffer: Buffer) -> None:
+        """Hand over a chunk; the body releases the buffer once."""
+        self._queue.put(buffer)
 
     def finish(self) -> None:
         """Say that no more comes, or wake the reader up after a failure."""
@@ -142,35 +142,35 @@ class StreamBody:
         if self._ended:
             return False
         began = time.perf_counter()
-        slot = self._queue.get()
+        buffer = self._queue.get()
         self.waited += time.perf_counter() - began
         if self._failure.error is not None:
-            if slot is not None:
-                slot.release()
+            if buffer is not None:
+                buffer.release()
             raise BodyInterrupted()
-        if slot is None:
+        if buffer is None:
             self._ended = True
             return False
-        self._slot = slot
-        self._rest = memoryview(slot.data)
+        self._buffer = buffer
+        self._rest = memoryview(buffer.data)
         return True
 
     def _drop(self) -> None:
         self._rest = memoryview(b"")
-        if self._slot is not None:
-            self._slot.release()
-            self._slot = None
+        if self._buffer is not None:
+            self._buffer.release()
+            self._buffer = None
 
     def close(self) -> None:
         """Release what was fed and not read."""
         self._drop()
         while True:
             try:
-                slot = self._queue.get_nowait()
+                buffer = self._queue.get_nowait()
             except queue.Empty:
                 return
-            if slot is not None:
-                slot.release()
+            if buffer is not None:
+                buffer.release()
 
     def __iter__(self) -> Iterator[bytes]:
         while len(self._rest) or self._advance():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 from store_lib.exceptions import Invalid, ObjectChanged, SizeMismatch
-from store_lib.transfer.chunks import Slot
+from store_lib.transfer.buffers import Buffer
 from store_lib.transfer.report import Meter
 
 _EXPECTED = (
@@ -19,7 +19,7 @@ _EXPECTED = (
 
 
 class Source:
-    """Fills slots from the caller's data; made by :func:`open_source`.
+    """Fills buffers from the caller's data; made by :func:`open_source`.
 
     Errors that the caller's object raises pass through untouched, and are remembered as
     :attr:`error`, so that nobody adds to them.
@@ -35,14 +35,14 @@ class Source:
         self.error: BaseException | None = None
         self.meter = Meter()
 
-    def fill(self, slot: Slot, limit: int) -> bool:
-        """Put the next ``limit`` bytes into ``slot.data``, fewer only at the end of the source.
+    def fill(self, buffer: Buffer, limit: int) -> bool:
+        """Put the next ``limit`` bytes into ``buffer.data``, fewer only at the end of the source.
 
         Returns whether the end was seen.  Never called again after that.
         """
         began = time.perf_counter()
         try:
-            end = self._fill(slot, limit)
+            end = self._fill(buffer, limit)
         finally:
             self.meter.source += time.perf_counter() - began
         missing = self.missing() if end and self.missing is not None else 0
@@ -57,7 +57,7 @@ class Source:
         """Have what the last :meth:`fill` gave come again."""
         raise NotImplementedError
 
-    def _fill(self, slot: Slot, limit: int) -> bool:
+    def _fill(self, buffer: Buffer, limit: int) -> bool:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -76,8 +76,8 @@ class _ReadInto(Source):
         self._opened = opened
         self._status = os.fstat(opened.fileno()) if opened is not None else None
 
-    def _fill(self, slot: Slot, limit: int) -> bool:
-        view = slot.view()[:limit]
+    def _fill(self, buffer: Buffer, limit: int) -> bool:
+        view = buffer.view()[:limit]
         done = min(len(self._held), limit)
         view[:done], self._held = self._held[:done], self._held[done:]
         end = False
@@ -97,7 +97,7 @@ class _ReadInto(Source):
             end = not count
         if end:
             self._check_unchanged()
-        slot.data = view[:done]
+        buffer.data = view[:done]
         return end
 
     def put_back(self, data: bytes) -> None:
@@ -157,10 +157,10 @@ class _Pieces(Source):
                 "text files in binary mode; a non-blocking source cannot be used."
             ) from None
 
-    def _fill(self, slot: Slot, limit: int) -> bool:
+    def _fill(self, buffer: Buffer, limit: int) -> bool:
         piece = self._next(limit)
         if not len(piece):
-            slot.data = b""
+            buffer.data = b""
             return True
         if len(piece) >= limit:
             if len(piece) > limit:
@@ -168,22 +168,22 @@ class _Pieces(Source):
                 piece = view[:limit]
                 self._held.append(view[limit:])
             if _immutable(piece):
-                slot.lend(piece)  # no copy: nobody can alter it while it is hashed and written
+                buffer.wrap(piece)  # no copy: nobody can alter it while it is hashed and written
                 return False
         elif _immutable(piece):
             # A short read is very often the last one; look before copying.
             following = self._next(limit - len(piece))
             if not len(following):
-                slot.lend(piece)
+                buffer.wrap(piece)
                 return True
             self._held.append(following)
-        view = slot.view()
+        view = buffer.view()
         done = len(piece)
         view[:done] = piece
         while done < limit:
             piece = self._next(limit - done)
             if not len(piece):
-                slot.data = view[:done]
+                buffer.data = view[:done]
                 return True
             room = limit - done
             if len(piece) > room:
@@ -192,7 +192,7 @@ class _Pieces(Source):
                 self._held.append(whole[room:])
             view[done : done + len(piece)] = piece
             done += len(piece)
-        slot.data = view[:limit]
+        buffer.data = view[:limit]
         return False
 
 

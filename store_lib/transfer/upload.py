@@ -14,15 +14,15 @@ from store_lib.exceptions import Duplicate, SizeMismatch, StoreError, TimeoutErr
 from store_lib.location import Location
 from store_lib.transfer.bodies import MemoryBody
 from store_lib.transfer.budget import Budget
-from store_lib.transfer.chunks import Failure, Pool, Slot, Stopped
+from store_lib.transfer.buffers import Buffer, BufferPool, Failure, Stopped
 from store_lib.transfer.digest import compare, new_digest
 from store_lib.transfer.holes import runs
-from store_lib.transfer.lanes import Crew, Lane, Team
 from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import Retry, is_temporary
+from store_lib.transfer.sinks import PartSink, PositionSink, send_once
 from store_lib.transfer.source import Source
 from store_lib.transfer.timeouts import HangGuard, TransferClock, checkpoint
-from store_lib.transfer.ways import Parts, Positions, send_once
+from store_lib.transfer.workers import ChunkWorker, Team, WorkerPool
 
 LOG = get_logger(__name__)
 
@@ -217,20 +217,20 @@ class Upload:
         if small:
             location = self._run_small()
         elif isinstance(self.writer, PositionWriter):
-            location = self._run_window(Positions(self, self.writer))
+            location = self._run_window(PositionSink(self, self.writer))
         else:
-            location = self._run_window(Parts(self, self.writer))
+            location = self._run_window(PartSink(self, self.writer))
         report = self.meter.report(
             self.total, self.watch.elapsed(), self.digest_seconds, self.writer.concurrency
         )
         digests = {name: digest.hexdigest() for name, digest in self.hashes.items()}
         return UploadResult(location, self.total, digests, report)
 
-    def read(self, slot: Slot, limit: int) -> bool:
-        """Fill ``slot`` from the source; say whether the end was seen."""
-        end = self.source.fill(slot, limit)
+    def read(self, buffer: Buffer, limit: int) -> bool:
+        """Fill ``buffer`` from the source; say whether the end was seen."""
+        end = self.source.fill(buffer, limit)
         self.watch.progress()
-        self.total += len(slot.data)
+        self.total += len(buffer.data)
         self.watch.done = self.total
         size = self.spec.size
         if size is not None and self.total > size:
@@ -370,9 +370,9 @@ class Upload:
         size = self.spec.size
         assert size is not None
         with self.spec.budget.reserve(size + 1 + self._beside, self.watch):
-            slot = Slot(size + 1)
-            self.read(slot, size + 1)  # one byte too many is too many; fewer is the end
-            return self._publish_small(slot.data)
+            buffer = Buffer(size + 1)
+            self.read(buffer, size + 1)  # one byte too many is too many; fewer is the end
+            return self._publish_small(buffer.data)
 
     def _publish_small(self, data: memoryview | bytes) -> Location:
         """Digest, verify and store what lies in memory whole."""
@@ -433,30 +433,30 @@ class Upload:
         """
         most = min(_HEAD, self.writer.chunk_size)
         with self.spec.budget.reserve(most + self._beside, self.watch):
-            slot = Slot(most)
-            if self.read(slot, most):
-                return self._publish_small(slot.data)
-            self.source.put_back(bytes(slot.data))
+            buffer = Buffer(most)
+            if self.read(buffer, most):
+                return self._publish_small(buffer.data)
+            self.source.put_back(bytes(buffer.data))
             self.total = self.watch.done = 0
             return None
 
     # The window: digests and writer at work while the source is read.
 
-    def _run_window(self, way: Positions | Parts) -> Location:
+    def _run_window(self, way: PositionSink | PartSink) -> Location:
         chunk_size = self.writer.chunk_size
         self.failure.event = threading.Event()
-        least = way.least_slots()
+        least = way.min_buffers()
         memory = least * chunk_size + self._beside
         if self.spec.size is None and not self.spec.budget.available(memory):
             location = self._run_head()
             if location is not None:
                 return location
         with self.spec.budget.reserve(memory, self.watch) as reservation:
-            pool = Pool(
+            pool = BufferPool(
                 chunk_size,
                 reservation,
                 minimum=least,
-                maximum=way.most_slots(),
+                maximum=way.max_buffers(),
                 watch=self.watch,
                 failure=self.failure,
                 meter=self.meter,
@@ -466,32 +466,32 @@ class Upload:
             finally:
                 pool.close()
 
-    def _run_pool(self, way: Positions | Parts, pool: Pool) -> Location:
+    def _run_pool(self, way: PositionSink | PartSink, pool: BufferPool) -> Location:
         chunk_size = self.writer.chunk_size
-        slot = pool.take()
-        end = self.read(slot, min(chunk_size, way.room()))
+        buffer = pool.take()
+        end = self.read(buffer, min(chunk_size, way.room()))
         if end:
-            return self._publish_small(slot.data)
-        crew = Crew("store", self.writer.concurrency, self.failure, pool)
-        team = Team(way, crew, self.failure)
+            return self._publish_small(buffer.data)
+        workers = WorkerPool("store", self.writer.concurrency, self.failure, pool)
+        team = Team(way, workers, self.failure)
         patience = self.watch.limits.stall or None
         try:
-            crew.start()
+            workers.start()
             for name, use in self._uses():
-                team.lanes.append(Lane(name, use, self.failure, pool))
+                team.lanes.append(ChunkWorker(name, use, self.failure, pool))
                 team.lanes[-1].start()
-            way.begin(pool, crew)
+            way.begin(pool, workers)
             while True:
-                slot.share(len(team.lanes) + 1)
+                buffer.retain(len(team.lanes) + 1)
                 for lane in team.lanes:
-                    lane.put(slot)
-                way.put(slot)
+                    lane.put(buffer)
+                way.put(buffer)
                 self.tell()
                 if end:
                     break
-                slot = pool.take()
-                end = self.read(slot, min(chunk_size, way.room()))
-                if end and not len(slot.data):
+                buffer = pool.take()
+                end = self.read(buffer, min(chunk_size, way.room()))
+                if end and not len(buffer.data):
                     break
             return self._finish(way, team)
         except BaseException as error:
@@ -511,20 +511,20 @@ class Upload:
             uses.append(("verifier", self.spec.verifier.update))
         return uses
 
-    def _finish(self, way: Positions | Parts, team: Team) -> Location:
+    def _finish(self, way: PositionSink | PartSink, team: Team) -> Location:
         way.end()
-        crew = team.crew
+        workers = team.workers
         for lane in team.lanes:
             lane.finish()
         for lane in team.lanes:
             while not lane.join(self.watch.remaining()):
                 self.watch.check()
         if not way.single_request:
-            crew.drain()
+            workers.drain()
         self.failure.check()
         self.verify()
         way.release_last()
-        crew.drain()
+        workers.drain()
         return way.commit()
 
     def _stop(self, team: Team, patience: float | None) -> None:
@@ -533,5 +533,5 @@ class Upload:
         if not team.join(patience):
             self.abandoned = True
             LOG.warning("A call to the storage still hangs after its transfer was given up.")
-        self.meter.store += team.crew.busy
+        self.meter.store += team.workers.busy
         self.digest_seconds = max((lane.busy for lane in team.lanes), default=0.0)

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from store_lib.transfer.bodies import BodyInterrupted, MemoryBody, StreamBody
-from store_lib.transfer.chunks import Failure, Slot
+from store_lib.transfer.buffers import Buffer, Failure
 from store_lib.transfer.timeouts import Limits, TransferClock
 
 
@@ -38,8 +38,8 @@ def make(size: int | None) -> tuple[StreamBody, Failure]:
     return StreamBody(size, failure, TransferClock(Limits())), failure
 
 
-def slot(data: bytes) -> Slot:
-    made = Slot(0)
+def buffer(data: bytes) -> Buffer:
+    made = Buffer(0)
     made.data = data
     return made
 
@@ -51,7 +51,7 @@ def test_stream_body_waits_for_its_chunks() -> None:
     thread = threading.Thread(target=lambda: found.append(body.read()))
     thread.start()
     for piece in (b"abc", b"defg", b"h"):
-        body.feed(slot(piece))
+        body.feed(buffer(piece))
     assert not body.complete
     body.finish()
     thread.join(10)
@@ -65,14 +65,14 @@ def test_stream_body_in_small_reads() -> None:
     """Reads across chunks are joined, and iteration goes chunk by chunk."""
     body, _ = make(8)
     for piece in (b"abc", b"defg", b"h"):
-        body.feed(slot(piece))
+        body.feed(buffer(piece))
     assert body.read(2) == b"ab"
     assert body.read(4) == b"cdef"
     assert body.read(2) == b"gh"
     assert body.complete
     other, _ = make(None)
     for piece in (b"abc", b"defg"):
-        other.feed(slot(piece))
+        other.feed(buffer(piece))
     other.finish()
     assert other.read(1) == b"a"
     assert list(other) == [b"bc", b"defg"]
@@ -85,7 +85,7 @@ def test_stream_body_in_small_reads() -> None:
 def test_stream_body_of_a_failed_transfer() -> None:
     """When the transfer fails, the read raises, so that the request cannot end well."""
     body, failure = make(10)
-    body.feed(slot(b"abc"))
+    body.feed(buffer(b"abc"))
     assert body.read(3) == b"abc"
     failure.set(RuntimeError("source"))
     body.finish()
@@ -98,7 +98,7 @@ def test_stream_body_shows_its_chunks_uncopied() -> None:
     """A streamed body's views are the chunks, from where a read has left off."""
     body, failure = make(10)
     for piece in (b"abcd", b"efg", b"hij"):
-        body.feed(slot(piece))
+        body.feed(buffer(piece))
     body.finish()
     assert body.read(2) == b"ab"
     assert [bytes(view) for view in body.views()] == [b"cd", b"efg", b"hij"]

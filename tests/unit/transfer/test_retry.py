@@ -18,7 +18,7 @@ from store_lib.exceptions import (
 from store_lib.options import STORE_OPTIONS, StoreOptions
 from store_lib.transfer.retry import Retry, Tries, retry_at_most
 from store_lib.transfer.timeouts import HangGuard
-from store_lib.transfer.together import together
+from store_lib.transfer.workers import run_concurrently
 from tests.clock import SetClock
 from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryParts, memory_store
 
@@ -162,7 +162,7 @@ def test_what_must_answer_soon_in_other_threads(time: SetClock) -> None:
 
     with retry_at_most(0):
         HangGuard(60, 9, 100).call(fail)
-        together([fail] * 3, 3)
+        run_concurrently([fail] * 3, 3)
     assert time.pauses == []
 
 

@@ -31,7 +31,7 @@ from store_lib.exceptions import (
     StorageFull,
     UnknownHashingAlgo,
 )
-from store_lib.transfer import chunks
+from store_lib.transfer import buffers
 from tests.unit.memory_driver import CHUNK, MemoryParts, MemoryPositions, memory_store
 
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 1, 2 * CHUNK, 9 * CHUNK + 7]
@@ -620,7 +620,7 @@ def test_memory_is_given_back_at_once(monkeypatch: pytest.MonkeyPatch, writer: s
         def __del__(self) -> None:
             gone.append(1)
 
-    monkeypatch.setattr(chunks.mmap, "mmap", Counted)
+    monkeypatch.setattr(buffers.mmap, "mmap", Counted)
     store, driver = make(writer)
     gc.disable()
     try:
@@ -690,7 +690,7 @@ def test_one_request_that_memory_holds_is_sent_again() -> None:
 
 def test_one_request_that_memory_cannot_hold_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A put for which memory has no room is sent as it is read, and only once."""
-    monkeypatch.setattr(chunks.Pool, "hold", lambda *_: False)
+    monkeypatch.setattr(buffers.BufferPool, "ensure", lambda *_: False)
     store, driver = make("parts")
     data = payload(2 * CHUNK)
     store.add("it", data, len(data))

@@ -9,18 +9,18 @@ from store_lib.driver import PartWriter, PositionWriter
 from store_lib.exceptions import BackendException, ErrorStatus, StoreError
 from store_lib.location import Location
 from store_lib.transfer.bodies import BodyInterrupted, MemoryBody, StreamBody
-from store_lib.transfer.chunks import Pool, Slot
-from store_lib.transfer.lanes import Crew
+from store_lib.transfer.buffers import Buffer, BufferPool
 from store_lib.transfer.retry import is_temporary
+from store_lib.transfer.workers import WorkerPool
 
 if TYPE_CHECKING:
     from store_lib.transfer.upload import Upload
 
-#: Slots a window has beyond what the writer's own concurrency needs: enough that the digests,
+#: Buffers a window has beyond what the writer's own concurrency needs: enough that the digests,
 #: which run at different speeds, do not wait for each other.
-SPARE_SLOTS = 8
-#: Slots without which a transfer does not begin: one being filled while one is used.
-LEAST_SLOTS = 2
+SPARE_BUFFERS = 8
+#: Buffers without which a transfer does not begin: one being filled while one is used.
+MIN_BUFFERS = 2
 
 
 def send_once(writer: PartWriter, body: MemoryBody) -> Location:
@@ -29,7 +29,7 @@ def send_once(writer: PartWriter, body: MemoryBody) -> Location:
     return writer.write_once(body)
 
 
-class Positions:
+class PositionSink:
     """Chunks written at their positions."""
 
     single_request = False
@@ -40,33 +40,33 @@ class Positions:
         self._reserved = writer.reserved
         self._offset = 0
 
-    def least_slots(self) -> int:
-        return LEAST_SLOTS
+    def min_buffers(self) -> int:
+        return MIN_BUFFERS
 
-    def most_slots(self) -> int:
-        return self._writer.concurrency + SPARE_SLOTS
+    def max_buffers(self) -> int:
+        return self._writer.concurrency + SPARE_BUFFERS
 
     def room(self) -> int:
         return self._writer.chunk_size
 
-    def begin(self, pool: Pool, crew: Crew) -> None:
-        self._crew = crew
+    def begin(self, pool: BufferPool, workers: WorkerPool) -> None:
+        self._workers = workers
 
-    def put(self, slot: Slot) -> None:
-        end = self._offset + len(slot.data)
+    def put(self, buffer: Buffer) -> None:
+        end = self._offset + len(buffer.data)
         try:
             if end > self._reserved:
                 if self._writer.quiesce_to_grow:
-                    self._crew.drain()
+                    self._workers.drain()
                 self._reserved = self._transfer.reserve(self._writer, end)
         except BaseException:
-            slot.release()
+            buffer.release()
             raise
-        self._crew.put(functools.partial(self._write, self._offset, slot), slot.release)
+        self._workers.put(functools.partial(self._write, self._offset, buffer), buffer.release)
         self._offset = end
 
-    def _write(self, offset: int, slot: Slot) -> None:
-        self._transfer.write(self._writer, offset, slot.data)
+    def _write(self, offset: int, buffer: Buffer) -> None:
+        self._transfer.write(self._writer, offset, buffer.data)
 
     def end(self) -> None:
         """The source has ended."""
@@ -81,7 +81,7 @@ class Positions:
         """Nothing waits for chunks."""
 
 
-class Parts:
+class PartSink:
     """Chunks gathered into parts, or streamed in one request."""
 
     def __init__(self, transfer: "Upload", writer: PartWriter) -> None:
@@ -90,10 +90,10 @@ class Parts:
         self._size = transfer.spec.size
         self._number = 1
         self._tokens: dict[int, Any] = {}
-        self._slots: list[Slot] = []
+        self._buffers: list[Buffer] = []
         self._in_part = 0
         self._stream: StreamBody | None = None
-        self._held: Slot | None = None
+        self._held: Buffer | None = None
         self._once: MemoryBody | None = None
         self._location: Location | None = None
         limit = writer.once_limit
@@ -104,18 +104,18 @@ class Parts:
     def _chunks(self, size: int) -> int:
         return -(-size // self._writer.chunk_size)
 
-    def least_slots(self) -> int:
+    def min_buffers(self) -> int:
         """A part that fits the budget lies in memory, so that it can be sent again."""
         size = self._part_size if self._size is None else min(self._part_size, self._size)
-        slots = self._chunks(size)
-        if slots * self._writer.chunk_size > self._transfer.spec.budget.limit:
-            return LEAST_SLOTS
-        return max(LEAST_SLOTS, slots)
+        buffers = self._chunks(size)
+        if buffers * self._writer.chunk_size > self._transfer.spec.budget.limit:
+            return MIN_BUFFERS
+        return max(MIN_BUFFERS, buffers)
 
-    def most_slots(self) -> int:
+    def max_buffers(self) -> int:
         """Enough for every part in flight, and one that is being filled."""
         if self.single_request:
-            return LEAST_SLOTS + SPARE_SLOTS
+            return MIN_BUFFERS + SPARE_BUFFERS
         return (self._writer.concurrency + 1) * self._chunks(self._part_size)
 
     def room(self) -> int:
@@ -126,40 +126,40 @@ class Parts:
             self._part_size = self._writer.part_size(self._number)
         return min(self._writer.chunk_size, self._part_size - self._in_part)
 
-    def begin(self, pool: Pool, crew: Crew) -> None:
+    def begin(self, pool: BufferPool, workers: WorkerPool) -> None:
         self._pool = pool
-        self._crew = crew
+        self._workers = workers
         if self.single_request and self._size is not None and self._writer.once_limit is not None:
             # Where memory has room, the whole lies there, so that it can be sent again.  As a
             # part with room for a byte more it is never full, and goes after the verdict.
             chunks = self._chunks(self._size + 1)
-            if self._pool.hold(chunks, chunks):
+            if self._pool.ensure(chunks, chunks):
                 self.single_request = False
                 self._part_size = self._size + 1
 
-    def put(self, slot: Slot) -> None:
+    def put(self, buffer: Buffer) -> None:
         if self.single_request:
-            self._put_single(slot)
+            self._put_single(buffer)
             return
         if not self._in_part:
-            self._open_part(self._transfer.total - len(slot.data))
-        self._in_part += len(slot.data)
+            self._open_part(self._transfer.total - len(buffer.data))
+        self._in_part += len(buffer.data)
         if self._stream is not None:
-            self._stream.feed(slot)
+            self._stream.feed(buffer)
         else:
-            self._slots.append(slot)
+            self._buffers.append(buffer)
         if self._in_part == self._part_size:
             self._close_part()
 
-    def _put_single(self, slot: Slot) -> None:
+    def _put_single(self, buffer: Buffer) -> None:
         """Stream, one chunk behind: the last one is sent after the verdict."""
         if self._stream is None:
             self._transfer.meter.count(parts=1)
             self._stream = StreamBody(self._size, self._transfer.failure, self._transfer.watch)
-            self._crew.put(functools.partial(self._send_all, self._stream), self._stream.close)
+            self._workers.put(functools.partial(self._send_all, self._stream), self._stream.close)
         if self._held is not None:
             self._stream.feed(self._held)
-        self._held = slot
+        self._held = buffer
 
     def _send_all(self, body: StreamBody) -> None:
         try:
@@ -184,7 +184,7 @@ class Parts:
     def _open_part(self, start: int) -> None:
         self._transfer.meter.count(parts=1)
         chunks = self._chunks(self._part_size)
-        if self._pool.hold(chunks, (self._writer.concurrency + 1) * chunks):
+        if self._pool.ensure(chunks, (self._writer.concurrency + 1) * chunks):
             return
         size = None if self._size is None else min(self._part_size, self._size - start)
         self._stream = StreamBody(size, self._transfer.failure, self._transfer.watch)
@@ -195,14 +195,14 @@ class Parts:
             self._stream.finish()
             self._stream = None
         else:
-            slots, self._slots = self._slots, []
-            body = MemoryBody([slot.data for slot in slots], self._transfer.watch)
-            self._send(body, functools.partial(_release, slots))
+            buffers, self._buffers = self._buffers, []
+            body = MemoryBody([buffer.data for buffer in buffers], self._transfer.watch)
+            self._send(body, functools.partial(_release, buffers))
         self._number += 1
         self._in_part = self._part_size = 0
 
-    def _send(self, body: MemoryBody | StreamBody, dropped: Callable[[], object]) -> None:
-        self._crew.put(functools.partial(self._put_part, self._number, body), dropped)
+    def _send(self, body: MemoryBody | StreamBody, on_done: Callable[[], object]) -> None:
+        self._workers.put(functools.partial(self._put_part, self._number, body), on_done)
 
     def _put_part(self, number: int, body: MemoryBody | StreamBody) -> None:
         try:
@@ -235,7 +235,7 @@ class Parts:
         limit = self._writer.once_limit
         in_memory = self._stream is None and self._number == 1
         if in_memory and limit is not None and self._in_part <= limit:
-            pieces = [slot.data for slot in self._slots]
+            pieces = [buffer.data for buffer in self._buffers]
             self._once = MemoryBody(pieces, self._transfer.watch)
         else:
             self._close_part()
@@ -264,10 +264,10 @@ class Parts:
         if self._held is not None:
             self._held.release()
             self._held = None
-        _release(self._slots)
-        self._slots = []
+        _release(self._buffers)
+        self._buffers = []
 
 
-def _release(slots: Sequence[Slot]) -> None:
-    for slot in slots:
-        slot.release()
+def _release(buffers: Sequence[Buffer]) -> None:
+    for buffer in buffers:
+        buffer.release()

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import pytest
 
 from store_lib.driver import one_by_one
-from store_lib.transfer.together import together
+from store_lib.transfer.workers import run_concurrently
 
 Together = Callable[[list[Callable[[], object]], int], None]
 
 
-@pytest.mark.parametrize("make", [together, one_by_one])
+@pytest.mark.parametrize("make", [run_concurrently, one_by_one])
 @pytest.mark.parametrize("number", [0, 1, 2, 7])
 def test_every_call_is_made_once(make: Together, number: int) -> None:
     """All calls are made, however many there are."""
@@ -34,11 +34,11 @@ def test_as_many_at_once_as_asked() -> None:
             at_work[0] -= 1
         barrier.wait(60)
 
-    together([call] * 6, 3)
+    run_concurrently([call] * 6, 3)
     assert at_work == [0, 3]
 
 
-@pytest.mark.parametrize("make", [together, one_by_one])
+@pytest.mark.parametrize("make", [run_concurrently, one_by_one])
 def test_after_a_failure_none_is_begun(make: Together) -> None:
     """The first failure is raised, once those at work have ended; threads end too."""
     made: list[str] = []
@@ -70,5 +70,5 @@ def test_the_failure_waits_for_what_is_at_work() -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        together([slow, fail], 2)
+        run_concurrently([slow, fail], 2)
     assert done.is_set()

@@ -43,42 +43,42 @@ class Failure:
             raise error
 
 
-class Slot:
-    """Room for one chunk; goes round between the reading thread and those that use the chunk."""
+class Buffer:
+    """Memory for one chunk; goes round between the reading thread and those that use the chunk."""
 
-    __slots__ = ("_buffer", "_capacity", "_pool", "_users", "data")
+    __slots__ = ("_capacity", "_memory", "_pool", "_users", "data")
 
-    def __init__(self, capacity: int, pool: "Pool | None" = None) -> None:
+    def __init__(self, capacity: int, pool: "BufferPool | None" = None) -> None:
         self._pool = pool
         self._capacity = capacity
-        self._buffer: mmap.mmap | None = None
+        self._memory: mmap.mmap | None = None
         self._users = 0
-        #: The chunk: a view of the slot's own buffer, or bytes that the source made.
+        #: The chunk: a view of the buffer's own memory, or bytes that the source made.
         self.data: memoryview | bytes = b""
 
     def view(self) -> memoryview:
-        """Return the whole of the slot's own buffer, to be filled."""
-        if self._buffer is None:
+        """Return the whole of the buffer's own memory, to be filled."""
+        if self._memory is None:
             # Not from the heap: what many threads free there stays with the process.
-            self._buffer = mmap.mmap(-1, self._capacity, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        return memoryview(self._buffer)
+            self._memory = mmap.mmap(-1, self._capacity, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return memoryview(self._memory)
 
     def drop(self) -> None:
         """Let go of the memory; whoever still looks at it keeps it for as long."""
-        self._buffer = None
+        self._memory = None
         self.data = b""
 
-    def lend(self, data: memoryview | bytes) -> None:
-        """Hold ``data``, which nobody will alter, instead of a buffer of the slot's own."""
-        self._buffer = None
+    def wrap(self, data: memoryview | bytes) -> None:
+        """Hold ``data``, which nobody will alter, instead of memory of its own."""
+        self._memory = None
         self.data = data
 
-    def share(self, users: int) -> None:
+    def retain(self, users: int) -> None:
         """Say how many times :meth:`release` will be called."""
         self._users = users
 
     def release(self) -> None:
-        """One user is done; after the last the slot is free again."""
+        """One user is done; after the last the buffer is free again."""
         pool = self._pool
         if pool is None:
             return
@@ -93,8 +93,8 @@ class Slot:
         pool.watch.progress()
 
 
-class Pool:
-    """The slots of one transfer, made one by one as they are wanted.
+class BufferPool:
+    """The buffers of one transfer, made one by one as they are wanted.
 
     :param minimum: how many the reservation covers already
     :param maximum: how many there may be when the budget has them to spare
@@ -113,21 +113,21 @@ class Pool:
     ) -> None:
         self.chunk_size = chunk_size
         self.watch = watch
-        self.free: list[Slot] = []
+        self.free: list[Buffer] = []
         self.changed = threading.Condition()
         self.budget = reservation.budget
         self._reservation = reservation
         self._covered = self._least = minimum
         self._maximum = max(minimum, maximum)
-        self._slots: list[Slot] = []
+        self._buffers: list[Buffer] = []
         self._failure = failure
         self._meter = meter
         self.budget.register(self)
 
-    def take(self) -> Slot:
-        """Wait for a free slot and return it; raise what any thread of the transfer raised.
+    def take(self) -> Buffer:
+        """Wait for a free buffer and return it; raise what any thread of the transfer raised.
 
-        :raises TransferStalled: no slot became free for too long
+        :raises TransferStalled: no buffer became free for too long
         :raises DeadlineExceeded: the transfer takes too long
         """
         with self.changed:
@@ -139,11 +139,11 @@ class Pool:
                     self._failure.check()
                     if self.free:
                         return self.free.pop()
-                    made = len(self._slots)
+                    made = len(self._buffers)
                     if made < self._maximum and self._cover(made + 1):
-                        slot = Slot(self.chunk_size, self)
-                        self._slots.append(slot)
-                        return slot
+                        buffer = Buffer(self.chunk_size, self)
+                        self._buffers.append(buffer)
+                        return buffer
                     began = time.perf_counter()
                     self.changed.wait(self.watch.remaining())
                     waited += time.perf_counter() - began
@@ -153,25 +153,25 @@ class Pool:
                 self._meter.wait += waited
 
     def give_back(self) -> None:
-        """Let go of slots that nobody uses, down to those without which the transfer cannot go on.
+        """Free unused buffers, down to those without which the transfer cannot go on.
 
-        Called by whoever waits for memory, and by whoever frees a slot while somebody does.
+        Called by whoever waits for memory, and by whoever frees a buffer while somebody does.
         """
         with self.changed:
             spare = self._covered - self._least
-            idle = self._covered - len(self._slots)
+            idle = self._covered - len(self._buffers)
             while spare > idle and self.free:
-                slot = self.free.pop()
-                self._slots.remove(slot)
-                slot.drop()
+                buffer = self.free.pop()
+                self._buffers.remove(buffer)
+                buffer.drop()
                 idle += 1
             count = min(spare, idle)
             if count > 0:
                 self._covered -= count
                 self._reservation.shrink(count * self.chunk_size)
 
-    def hold(self, number: int, maximum: int) -> bool:
-        """Make sure that ``number`` slots can be held at once; say whether they can.
+    def ensure(self, number: int, maximum: int) -> bool:
+        """Make sure that ``number`` buffers can be held at once; say whether they can.
 
         :param maximum: how many there may be from now on, at least
         """
@@ -192,13 +192,13 @@ class Pool:
         return True
 
     def close(self) -> None:
-        """Let go of all memory now: slots and pool refer to each other, and would linger."""
+        """Let go of all memory now: buffers and pool refer to each other, and would linger."""
         self.budget.unregister(self)
         with self.changed:
-            slots, self._slots = self._slots, []
+            buffers, self._buffers = self._buffers, []
             self.free.clear()
-        for slot in slots:
-            slot.drop()
+        for buffer in buffers:
+            buffer.drop()
 
     def wake(self) -> None:
         """Let a waiting :meth:`take` look at the failure."""

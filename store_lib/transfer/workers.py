@@ -1,53 +1,57 @@
-"""Threads of one transfer: lanes that take chunks in order, and a crew that takes tasks."""
+"""Worker threads: for the chunks of a transfer, its tasks, and many short calls side by side."""
 
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from store_lib.transfer.chunks import Failure, Pool, Slot, Stopped
+from store_lib.transfer.buffers import Buffer, BufferPool, Failure, Stopped
 from store_lib.transfer.threads import new_thread
 
 
-class Lane:
+class ChunkWorker:
     """A thread that is handed every chunk in order, and uses it: a digest, a verifier.
 
     After the transfer's first failure it only releases what comes.
     """
 
     def __init__(
-        self, name: str, use: Callable[[memoryview | bytes], object], failure: Failure, pool: Pool
+        self,
+        name: str,
+        use: Callable[[memoryview | bytes], object],
+        failure: Failure,
+        pool: BufferPool,
     ) -> None:
         self.busy = 0.0
         self._use = use
         self._failure = failure
         self._pool = pool
-        self._queue: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
         self._thread = new_thread(name, self._run)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, slot: Slot) -> None:
-        """Hand over a chunk; the lane releases the slot once."""
-        self._queue.put(slot)
+    def put(self, buffer: Buffer) -> None:
+        """Hand over a chunk; the lane releases the buffer once."""
+        self._queue.put(buffer)
 
     def _run(self) -> None:
         get, use, failure = self._queue.get, self._use, self._failure
         busy = 0.0
-        while (slot := get()) is not None:
+        while (buffer := get()) is not None:
             if failure.error is None:
                 began = time.perf_counter()
                 try:
-                    use(slot.data)
+                    use(buffer.data)
                 except BaseException as error:
                     failure.set(error)
                     self._pool.wake()
                 busy += time.perf_counter() - began
                 self.busy = busy
-            slot.release()
+            buffer.release()
 
     def finish(self) -> None:
         """Say that no more comes."""
@@ -58,14 +62,14 @@ class Lane:
         return _join(self._thread, timeout)
 
 
-class Crew:
+class WorkerPool:
     """Some threads that do the tasks of one transfer, as many at once as they are.
 
     After the first failure no further task is begun; what it held is released by the
-    ``dropped`` it came with.
+    ``on_done`` it came with.
     """
 
-    def __init__(self, name: str, size: int, failure: Failure, pool: Pool) -> None:
+    def __init__(self, name: str, size: int, failure: Failure, pool: BufferPool) -> None:
         self.busy = 0.0
         self._failure = failure
         self._pool = pool
@@ -79,11 +83,11 @@ class Crew:
         for thread in self._threads:
             thread.start()
 
-    def put(self, task: Callable[[], object], dropped: Callable[[], object]) -> None:
+    def put(self, task: Callable[[], object], on_done: Callable[[], object]) -> None:
         """Hand over a task, and what is to be called once it is done or will not be."""
         with self._changed:
             self._open += 1
-        self._queue.put((task, dropped))
+        self._queue.put((task, on_done))
 
     def _run(self) -> None:
         # A call for each task: while it waits, the thread is to hold nothing of the last one.
@@ -95,7 +99,7 @@ class Crew:
         item = self._queue.get()
         if item is None:
             return False
-        task, dropped = item
+        task, on_done = item
         spent = 0.0
         try:
             if self._failure.error is None:
@@ -108,7 +112,7 @@ class Crew:
             self._failure.set(error)
             self._pool.wake()
         finally:
-            dropped()
+            on_done()
             with self._changed:
                 self.busy += spent
                 self._open -= 1
@@ -153,7 +157,7 @@ def _join(thread: threading.Thread, timeout: float | None) -> bool:
 
 
 class Way(Protocol):
-    """What hands chunks to the crew, and may keep some of it waiting for more."""
+    """What hands chunks to the workers, and may keep some of it waiting for more."""
 
     def stop(self) -> None:
         """Wake up who waits for chunks that will not come, and release what is held."""
@@ -166,20 +170,20 @@ class Team:
     called, its collection ends them.
     """
 
-    def __init__(self, way: Way, crew: Crew, failure: Failure) -> None:
-        self.lanes: list[Lane] = []
-        self.way, self.crew, self._failure = way, crew, failure
+    def __init__(self, way: Way, workers: WorkerPool, failure: Failure) -> None:
+        self.lanes: list[ChunkWorker] = []
+        self.way, self.workers, self._failure = way, workers, failure
 
     def finish(self) -> None:
         """Say that no more comes."""
         self.way.stop()
-        self.crew.finish()
+        self.workers.finish()
         for lane in self.lanes:
             lane.finish()
 
     def join(self, timeout: float | None) -> bool:
         """Wait for the end of all; say whether it came."""
-        ended = self.crew.join(timeout)
+        ended = self.workers.join(timeout)
         for lane in self.lanes:
             ended = lane.join(timeout) and ended
         return ended
@@ -189,3 +193,45 @@ class Team:
             # After a transfer that has ended, nobody is there any more to notice.
             self._failure.set(Stopped())
             self.finish()
+
+
+def run_concurrently(calls: Sequence[Callable[[], object]], concurrency: int) -> None:
+    """Make all calls, up to ``concurrency`` of them at the same time.
+
+    After the first one that fails none is begun, and those at work are waited for.
+
+    :raises BaseException: what the first one that failed raised
+    """
+    failure, turn, pending = Failure(), threading.Lock(), iter(calls)
+    others = [
+        new_thread(f"call-{number}", _make_calls, pending, turn, failure)
+        for number in range(1, min(concurrency, len(calls)))
+    ]
+    try:
+        for thread in others:
+            thread.start()
+        _make_calls(pending, turn, failure)
+        _join_all(others)
+    except BaseException as error:  # no more threads, or an interrupt
+        failure.set(error)
+        _join_all(others)
+    failure.check()
+
+
+def _join_all(threads: Sequence[threading.Thread]) -> None:
+    for thread in threads:
+        _join(thread, None)
+
+
+def _make_calls(
+    pending: Iterator[Callable[[], object]], turn: threading.Lock, failure: Failure
+) -> None:
+    try:
+        while failure.error is None:
+            with turn:
+                call = next(pending, None)
+            if call is None:
+                return
+            call()
+    except BaseException as error:
+        failure.set(error)
