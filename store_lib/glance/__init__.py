@@ -1,11 +1,12 @@
-"""glance_store's module interface on store_lib, for services that know nothing of store_lib.
+"""glance_store's module interface on store_lib, for services written for glance_store.
 
-Made importable under that name by :func:`store_lib.install_as_glance_store`, or by the
-distribution named ``glance_store`` that is built from this repository.
+:func:`store_lib.install_as_glance_store` makes it importable under that name, and so does the
+distribution ``glance_store`` that is built from this repository.  Modules, classes and functions
+have glance_store's names; whatever it has no module for is in ``_impl``.
 """
 
-# Services register what they do at the end of the process when that has begun already, as Glance
-# does; this module must have registered its own before, and glance_store saw to that.
+# Importing this module registers an exit handler, which fails once the process is ending.  Glance
+# itself imports it only then, so it must be imported here, as it was by glance_store.
 import concurrent.futures.thread  # noqa: F401
 
 from store_lib.glance import (

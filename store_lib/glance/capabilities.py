@@ -1,4 +1,4 @@
-"""What a store can do, as bits, and the check of them before an operation."""
+"""A store's capabilities as a bit mask, and the check of them before an operation."""
 
 import enum
 import functools
@@ -11,7 +11,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class BitMasks(enum.IntEnum):
-    """Capabilities; a more particular one has the bits of the general one too."""
+    """Capabilities; a specific one includes the bits of the general one."""
 
     NONE = 0b00000000
     ALL = 0b11111111
@@ -27,12 +27,12 @@ class BitMasks(enum.IntEnum):
     RW_OFFSET = 0b00011011
     RW_CHUNK = 0b00101101
     RW_RANDOM = 0b00111111
-    #: One object of the driver serves any number of calls; store_lib's all do.
+    #: A driver object serves any number of calls; all of store_lib's do.
     DRIVER_REUSABLE = 0b01000000
 
 
 class StoreCapability:
-    """Keeps the capabilities of one store."""
+    """Holds the capabilities of one store."""
 
     _CAPABILITIES: int = BitMasks.NONE
 
@@ -41,36 +41,36 @@ class StoreCapability:
 
     @property
     def capabilities(self) -> int:
-        """The bits."""
+        """The bit mask."""
         return self._capabilities
 
     @staticmethod
     def contains(x: int, y: int) -> bool:
-        """Whether ``x`` has all bits of ``y``."""
+        """Return whether ``x`` has all bits of ``y``."""
         return x & y == y
 
     def update_capabilities(self) -> None:
-        """Called after ``configure``; a driver whose capabilities hang on it overrides it."""
+        """Do nothing; called after ``configure`` for drivers whose capabilities depend on that."""
 
     def is_capable(self, *capabilities: int) -> bool:
-        """Whether the store has all of these."""
-        return all(self.contains(self._capabilities, int(each)) for each in capabilities)
+        """Return whether the store has all of these capabilities."""
+        return all(self.contains(self._capabilities, int(bits)) for bits in capabilities)
 
     def set_capabilities(self, *dynamic_capabilites: int) -> None:
-        """Add some."""
-        for each in dynamic_capabilites:
-            self._capabilities |= int(each)
+        """Add capabilities."""
+        for bits in dynamic_capabilites:
+            self._capabilities |= int(bits)
 
     def unset_capabilities(self, *dynamic_capabilites: int) -> None:
-        """Take some away, bit by bit."""
-        for each in dynamic_capabilites:
-            self._capabilities &= ~int(each)
+        """Remove capabilities, bit by bit."""
+        for bits in dynamic_capabilites:
+            self._capabilities &= ~int(bits)
 
 
 def check(store_op_fun: F) -> F:
-    """Decorate a store's ``get``, ``add`` or ``delete``: refuse what it is not capable of.
+    """Decorate ``get``, ``add`` or ``delete`` to raise if the store lacks the capability.
 
-    A range is seen only when ``offset`` and ``chunk_size`` are given by name.
+    A range is checked only if ``offset`` and ``chunk_size`` are passed by keyword.
     """
     operation = store_op_fun.__name__.lower()
 
@@ -92,4 +92,4 @@ def check(store_op_fun: F) -> F:
                 raise exceptions.StoreGetNotSupported()
         return store_op_fun(store, *args, **kwargs)
 
-    return checked  # type: ignore[return-value]  # it has the decorated one's signature
+    return checked  # type: ignore[return-value]  # the signature is that of the decorated function

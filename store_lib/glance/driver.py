@@ -1,4 +1,4 @@
-"""The base of every store that the Glance interface hands out, and of drivers of others."""
+"""The base class of the stores that a service gets, and of third-party drivers."""
 
 import functools
 import sys
@@ -19,9 +19,9 @@ _MIB = 1024 * 1024
 
 
 class Store(capabilities.StoreCapability):
-    """One store, with glance_store's methods.
+    """A store with glance_store's methods.
 
-    :param conf: the service's ConfigOpts; the store's options are registered there
+    :param conf: the service's ConfigOpts, where the store's options are registered
     :param backend: the store's id; ``None`` in the old single-store form
     """
 
@@ -44,18 +44,18 @@ class Store(capabilities.StoreCapability):
 
     @property
     def url_prefix(self) -> str | None:
-        """What the URIs of this store begin with; ``None`` when it is not known."""
+        """The prefix of this store's URIs, ``None`` if unknown."""
         return self._url_prefix
 
     @property
     def weight(self) -> int:
-        """Preference among stores, the highest first."""
+        """The store's weight; stores of a higher weight are preferred."""
         return int(self.conf[self.backend_group].weight) if self.backend_group else 0
 
     def configure(self, re_raise_bsc: bool = False) -> None:
-        """Get ready; a store that cannot be written to is kept, for what can be read from it.
+        """Prepare the store; one that cannot be written to is kept for reading.
 
-        :param re_raise_bsc: raise the BadStoreConfiguration all the same
+        :param re_raise_bsc: raise the BadStoreConfiguration in that case
         """
         try:
             self.configure_add()
@@ -68,9 +68,9 @@ class Store(capabilities.StoreCapability):
             self.update_capabilities()
 
     def configure_add(self) -> None:
-        """Get ready to store.
+        """Prepare the store for adding objects.
 
-        :raises BadStoreConfiguration: objects cannot be stored
+        :raises BadStoreConfiguration: objects cannot be added
         """
 
     def get_schemes(self) -> Sequence[str]:
@@ -78,7 +78,7 @@ class Store(capabilities.StoreCapability):
         raise NotImplementedError
 
     def get_store_location_class(self) -> type[Any]:
-        """Return the class that parses this store's URIs: its module's ``StoreLocation``."""
+        """Return the class that parses this store's URIs, its module's ``StoreLocation``."""
         if self.store_location_class is None:
             self.store_location_class = sys.modules[type(self).__module__].StoreLocation
         return self.store_location_class
@@ -87,16 +87,18 @@ class Store(capabilities.StoreCapability):
     def get(
         self, location: Any, offset: int = 0, chunk_size: int | None = None, context: Any = None
     ) -> tuple[Iterable[bytes], int]:
-        """Return the bytes of an object or a range of it, and how many they are; 0: not known.
+        """Return the bytes of an object, or of a range of it, and their number.
 
-        :raises NotFound: there is no such object
+        The number is 0 if unknown.
+
+        :raises NotFound: the object does not exist
         """
         raise NotImplementedError
 
     def get_size(self, location: Any, context: Any = None) -> int:
-        """Return how many bytes an object has; 0: not known.
+        """Return the size of an object in bytes, 0 if unknown.
 
-        :raises NotFound: there is no such object
+        :raises NotFound: the object does not exist
         """
         raise NotImplementedError
 
@@ -110,18 +112,18 @@ class Store(capabilities.StoreCapability):
         context: Any = None,
         verifier: Any = None,
     ) -> tuple[Any, ...]:
-        """Store an object; return its URI, size, md5, digest and metadata.
+        """Add an object and return its URI, size, md5, digest and metadata.
 
-        :param image_size: bytes to come; 0: not known
-        :raises Duplicate: there is an object of this id
+        :param image_size: bytes, 0 if unknown
+        :raises Duplicate: an object with this id exists
         """
         raise NotImplementedError
 
     @capabilities.check
     def delete(self, location: Any, context: Any = None) -> None:
-        """Remove an object.
+        """Delete an object.
 
-        :raises NotFound: there is no such object
+        :raises NotFound: the object does not exist
         """
         raise NotImplementedError
 
@@ -133,26 +135,26 @@ class Store(capabilities.StoreCapability):
         write_tenants: Sequence[str] | None = None,
         context: Any = None,
     ) -> None:
-        """Set who else may read or write an object in the backend.
+        """Set who else may read or write an object.
 
-        :raises NotImplementedError: the store has nothing like it
+        :raises NotImplementedError: the backend has no access lists
         """
         raise NotImplementedError
 
 
 def register(conf: Any, options: Iterable[cfg.Opt], group: str) -> None:
-    """Register options; one that is there in another form stays as it is."""
+    """Register options; an option that is registered in another form stays as it is."""
     for option in options:
         try:
             conf.register_opt(option, group=group)
         except cfg.DuplicateOptError:
-            LOG.debug("Option %s is registered in [%s] already.", option.name, group)
+            LOG.debug("Option %s is already registered in [%s].", option.name, group)
 
 
 def back_compat_add(store_add_fun: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a store's ``add``, so that callers from before there was ``hashing_algo`` succeed.
+    """Decorate a store's ``add`` for callers that do not pass ``hashing_algo``.
 
-    A call without it gets four values instead of five: the second digest is left out.
+    They get four values instead of five: without the second digest.
     """
 
     @functools.wraps(store_add_fun)
@@ -173,9 +175,9 @@ def back_compat_add(store_add_fun: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class BackendGroupConfiguration:
-    """The options of one store: its own section, else ``[backend_defaults]``, else the default.
+    """The options of one store: from its section, else ``[backend_defaults]``, else the default.
 
-    Only reads: a service sees its own values of the same options as before.
+    Never sets an option, so the values that a service reads do not change.
     """
 
     def __init__(
@@ -186,17 +188,17 @@ class BackendGroupConfiguration:
         self.append_config_values(store_opts)
 
     def append_config_values(self, store_opts: Iterable[cfg.Opt]) -> None:
-        """Register further options."""
+        """Register more options."""
         options = list(store_opts)
         for group in filter(None, (self.config_group, SHARED_CONF_GROUP)):
             register(self.conf, options, group)
 
     def set_default(self, opt_name: str, default: Any) -> None:
-        """Set what holds where no section says otherwise."""
+        """Set the default of an option."""
         self.conf.set_default(opt_name, default, group=SHARED_CONF_GROUP)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return an option's value, or ``default`` when there is no such option."""
+        """Return an option's value, or ``default`` if there is no such option."""
         return getattr(self, key, default)
 
     def __getattr__(self, opt_name: str) -> Any:

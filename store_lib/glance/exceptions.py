@@ -1,4 +1,4 @@
-"""glance_store's exceptions: store_lib's own, which have its names and form, and the few others."""
+"""glance_store's exceptions: store_lib's, which have the same names, and the remaining few."""
 
 from store_lib.exceptions import (
     AuthorizationFailure,
@@ -29,53 +29,53 @@ from store_lib.exceptions import (
     UnsupportedBackend,
 )
 
-#: The root; here it is the root of BackendException too.
+#: The base class; here BackendException is derived from it too.
 GlanceStoreException = StoreError
 
 
 class RedirectException(Exception):
-    """A server sends the caller to ``url``."""
+    """A server redirects the caller to ``url``."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.url = url
 
 
-# Nothing here raises what follows; drivers of others may, and services may name them.
+# store_lib does not raise the following; third-party drivers may, and services may catch them.
 
 
 class BadAuthStrategy(StoreError):
-    """The authentication is not of the kind that was expected."""
+    """The authentication strategy is not the expected one."""
 
     message = 'Incorrect auth strategy, expected "%(expected)s" but received "%(received)s"'
 
 
 class AuthorizationRedirect(StoreError):
-    """The login has to be made elsewhere."""
+    """The authentication service redirects to another one."""
 
     message = "Redirecting to %(uri)s for authorization."
 
 
 class AuthBadRequest(StoreError):
-    """The authentication service refused the request as malformed, or did not answer."""
+    """The authentication service rejected the request as malformed, or did not answer."""
 
     message = "Connect error/bad request to Auth service at URL %(url)s."
 
 
 class AuthUrlNotFound(StoreError):
-    """There is no authentication service."""
+    """There is no authentication service at the URL."""
 
     message = "Auth service at URL %(url)s not found."
 
 
 class NoServiceEndpoint(StoreError):
-    """The catalogue has no endpoint of the service."""
+    """The catalogue has no endpoint for the service."""
 
     message = "Response from Keystone does not contain a Glance endpoint."
 
 
 class RegionAmbiguity(StoreError):
-    """The catalogue has several endpoints, and no region was named."""
+    """The catalogue has several endpoints, and no region was given."""
 
     message = (
         "Multiple 'image' service matches for region %(region)s. This generally means that a "
@@ -84,7 +84,7 @@ class RegionAmbiguity(StoreError):
 
 
 class HostNotInitialized(StoreError):
-    """The host's mounts were not set up yet."""
+    """The host's mounts are not set up yet."""
 
     message = (
         "The glance cinder store host %(host)s which will used to perform nfs mount/umount "

@@ -1,4 +1,4 @@
-"""The translation functions that drivers of others import; messages are not translated."""
+"""The translation functions that third-party drivers import; nothing is translated."""
 
 
 def _(message: str) -> str:

@@ -1,7 +1,7 @@
-"""Where the Glance interface keeps its stores, and the objects that name a place in one.
+"""The maps of the stores, and the location objects that services pass to them.
 
-The two maps are part of glance_store's interface: services read them, and tests replace them;
-so they are looked up in this module anew each time.
+The two maps are part of glance_store's interface: services read them, and tests replace them.
+So other modules must read them as attributes of this module each time.
 """
 
 from collections.abc import Mapping
@@ -12,23 +12,24 @@ from oslo_config import cfg
 from store_lib.glance.exceptions import BadStoreUri, UnknownScheme
 from store_lib.redaction import is_scheme
 
-#: By scheme, in the old single-store form: ``store``, ``location_class`` and ``store_entry``.
+#: Entries by scheme, in the old single-store form; the keys of an entry are ``store``,
+#: ``location_class`` and ``store_entry``.
 SCHEME_TO_CLS_MAP: dict[str, dict[str, Any]] = {}
-#: By scheme and store id: the same.
+#: Entries by scheme and store id, with several stores.
 SCHEME_TO_CLS_BACKEND_MAP: dict[str, dict[str, dict[str, Any]]] = {}
 
 
 def scheme_of(uri: str) -> str:
-    """Return the scheme of a URI, empty where there is none: a service may hand in a path."""
+    """Return the scheme of a URI, empty if it has none: a service may pass a path."""
     scheme, separator, _ = uri.partition("://")
     return scheme.lower() if separator and is_scheme(scheme) else ""
 
 
 def get_location_from_uri(uri: str, conf: Any = cfg.CONF) -> "Location":
-    """Return the place that a URI names, in the old single-store form.
+    """Parse a URI, in the old single-store form.
 
-    :raises UnknownScheme: no store has such URIs
-    :raises BadStoreUri: it is malformed
+    :raises UnknownScheme: no store has the URI's scheme
+    :raises BadStoreUri: the URI is malformed
     """
     scheme = scheme_of(uri)
     if scheme not in SCHEME_TO_CLS_MAP:
@@ -37,10 +38,10 @@ def get_location_from_uri(uri: str, conf: Any = cfg.CONF) -> "Location":
 
 
 def get_location_from_uri_and_backend(uri: str, backend: str, conf: Any = cfg.CONF) -> "Location":
-    """Return the place that a URI names in the store ``backend``.
+    """Parse a URI of the store ``backend``.
 
-    :raises UnknownScheme: no store has such URIs, or this one is not there or has not
-    :raises BadStoreUri: it is malformed
+    :raises UnknownScheme: no such store, or it does not have the URI's scheme
+    :raises BadStoreUri: the URI is malformed
     """
     scheme = scheme_of(uri)
     if scheme not in SCHEME_TO_CLS_BACKEND_MAP:
@@ -52,18 +53,18 @@ def get_location_from_uri_and_backend(uri: str, backend: str, conf: Any = cfg.CO
 
 
 def register_scheme_backend_map(scheme_map: Mapping[str, Mapping[str, dict[str, Any]]]) -> None:
-    """Add stores by scheme and id; the ones that were there under these are replaced."""
+    """Add entries by scheme and store id, replacing existing ones."""
     for scheme, stores in scheme_map.items():
         SCHEME_TO_CLS_BACKEND_MAP.setdefault(scheme, {}).update(stores)
 
 
 def register_scheme_map(scheme_map: Mapping[str, dict[str, Any]]) -> None:
-    """Add stores by scheme; the ones that were there under these are replaced."""
+    """Add entries by scheme, replacing existing ones."""
     SCHEME_TO_CLS_MAP.update(scheme_map)
 
 
 class Location:
-    """A place in a store, as a service hands it back to the store."""
+    """A location in a store, which a service passes to the store's methods."""
 
     def __init__(
         self,
@@ -90,11 +91,11 @@ class Location:
         return uri
 
     def get_uri(self) -> None:
-        """Return nothing, as in glance_store."""
+        """Return ``None``, as in glance_store."""
 
 
 class StoreLocation:
-    """The base of the classes that take one store's URIs apart."""
+    """The base class of the classes that parse a store's URIs."""
 
     def __init__(
         self, store_specs: Mapping[str, Any], conf: Any, backend_group: str | None = None
@@ -106,22 +107,22 @@ class StoreLocation:
             self.process_specs()
 
     def process_specs(self) -> None:
-        """Take over what ``specs`` says."""
+        """Set the attributes from ``specs``."""
 
     def get_uri(self) -> str:
         """Return the URI."""
         raise NotImplementedError("StoreLocation subclass must implement get_uri()")
 
     def parse_uri(self, uri: str) -> None:
-        """Take ``uri`` apart.
+        """Parse ``uri``.
 
-        :raises BadStoreUri: it is malformed
+        :raises BadStoreUri: ``uri`` is malformed
         """
         raise NotImplementedError("StoreLocation subclass must implement parse_uri()")
 
     @staticmethod
     def validate_schemas(uri: str, valid_schemas: tuple[str, ...]) -> None:
-        """Check that ``uri`` begins with one of ``valid_schemas``.
+        """Check that ``uri`` starts with one of ``valid_schemas``.
 
         :raises BadStoreUri: it does not
         """

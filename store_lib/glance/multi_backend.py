@@ -1,4 +1,4 @@
-"""glance_store's functions for several stores, each with a section of its own."""
+"""glance_store's functions for a service with several stores, a section for each."""
 
 from collections.abc import Iterator, KeysView, Mapping, Sequence
 from typing import Any
@@ -7,34 +7,37 @@ from oslo_config import cfg
 
 from store_lib.display import get_logger
 from store_lib.glance import location
-from store_lib.glance.adding import store_add_to_backend, store_add_to_backend_with_multihash
-from store_lib.glance.driver import Store
-from store_lib.glance.exceptions import BadStoreUri, NotFound, UnknownScheme
-from store_lib.glance.installed import canonical
-from store_lib.glance.making import entry_of, make_stores
-from store_lib.glance.metadata import check_location_metadata
-from store_lib.glance.options import (
+from store_lib.glance._impl.factory import make_stores, map_entry
+from store_lib.glance._impl.options import (
     list_multi,
     register_reserved,
     register_set,
     register_store,
 )
+from store_lib.glance._impl.registry import canonical
+from store_lib.glance.backend import (
+    check_location_metadata,
+    store_add_to_backend,
+    store_add_to_backend_with_multihash,
+)
+from store_lib.glance.driver import Store
+from store_lib.glance.exceptions import BadStoreUri, NotFound, UnknownScheme
 
 CONF = cfg.CONF
 LOG = get_logger(__name__)
 
-#: The types of the stores that a service has said it keeps for itself, by id.
+#: The types of the service's reserved stores, by id.
 _RESERVED_STORES: dict[str, str] = {}
 
-#: What oslo-config-generator calls for the namespace ``glance.multi_store``.
+#: oslo-config-generator calls it for the namespace ``glance.multi_store``.
 _list_config_opts = list_multi
 
 
 def register_store_opts(conf: Any, reserved_stores: Mapping[str, str] | None = None) -> None:
-    """Register the options of every store in ``enabled_backends``, and of the reserved ones.
+    """Register the options of the stores in ``enabled_backends`` and of the reserved stores.
 
-    :param reserved_stores: types by id of the stores that the service keeps for itself; they
-        are put into ``conf.enabled_backends``
+    :param reserved_stores: types by id of stores that the service uses internally; they are
+        added to ``conf.enabled_backends``
     """
     _RESERVED_STORES.update(reserved_stores or {})
     register_set(conf)
@@ -47,7 +50,7 @@ def register_store_opts(conf: Any, reserved_stores: Mapping[str, str] | None = N
 
 
 def _types(conf: Any, reserved_stores: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the types of all stores by id, by the names that the service knows."""
+    """Return the types of all stores by id, under Glance's names."""
     enabled: dict[str, str] = conf.enabled_backends
     known = {store_id: canonical(store_type) for store_id, store_type in enabled.items()}
     if known != enabled:
@@ -56,18 +59,17 @@ def _types(conf: Any, reserved_stores: Mapping[str, str] | None) -> dict[str, st
 
 
 def _show_reserved(conf: Any, reserved_stores: Mapping[str, str] | None) -> None:
-    """Put the reserved stores where a service expects them; registering options undoes it."""
+    """Add the reserved stores to ``enabled_backends``; registering options removes them."""
     conf.enabled_backends.update(reserved_stores or {})
 
 
 def create_multi_stores(conf: Any = CONF, reserved_stores: Mapping[str, str] | None = None) -> int:
-    """Make the stores that ``enabled_backends`` names, and the reserved ones.
+    """Make the stores in ``enabled_backends`` and the reserved stores.
 
-    A store that is misconfigured is kept for what can be read from it, and does not stop the
-    others.
+    A misconfigured store is kept, read-only if possible, and does not prevent the others.
 
     :param reserved_stores: as for :func:`register_store_opts`
-    :return: how many schemes of stores there are
+    :return: the number of schemes, counted once for each store
     """
     register_store_opts(conf, reserved_stores)
     types = _types(conf, reserved_stores)
@@ -78,7 +80,7 @@ def create_multi_stores(conf: Any = CONF, reserved_stores: Mapping[str, str] | N
             del location.SCHEME_TO_CLS_BACKEND_MAP[scheme]
     count = 0
     for store_id, store in make_stores(conf, types, single=False, reserved=_RESERVED_STORES):
-        entry = entry_of(store, types[store_id])
+        entry = map_entry(store, types[store_id])
         for scheme in store.get_schemes():
             location.register_scheme_backend_map({scheme: {store_id: entry}})
             count += 1
@@ -87,9 +89,9 @@ def create_multi_stores(conf: Any = CONF, reserved_stores: Mapping[str, str] | N
 
 
 def verify_store() -> None:
-    """Check that the default store is named, and there.
+    """Check that a default store is configured and exists.
 
-    :raises RuntimeError: it is not
+    :raises RuntimeError: it is missing
     """
     store_id = CONF.glance_store.default_backend
     if not store_id:
@@ -103,7 +105,7 @@ def verify_store() -> None:
 def get_store_from_store_identifier(store_identifier: str) -> Store:
     """Return a store by its id.
 
-    :raises UnknownScheme: there is none
+    :raises UnknownScheme: no store has this id
     """
     for stores in location.SCHEME_TO_CLS_BACKEND_MAP.values():
         if store_identifier in stores:
@@ -113,9 +115,9 @@ def get_store_from_store_identifier(store_identifier: str) -> Store:
 
 
 def get_store_weight(store_identifier: str) -> int:
-    """Return a store's preference among the stores, the highest first.
+    """Return a store's weight; stores of a higher weight are preferred.
 
-    :raises UnknownScheme: there is none of this id
+    :raises UnknownScheme: no store has this id
     """
     return get_store_from_store_identifier(store_identifier).weight
 
@@ -129,7 +131,10 @@ def add(
     context: Any = None,
     verifier: Any = None,
 ) -> tuple[str, int, str, dict[str, Any]]:
-    """Store an object in a store, or the default one: four values."""
+    """Add an object to a store, or to the default store.
+
+    :return: as :func:`store_add_to_backend`
+    """
     store = get_store_from_store_identifier(backend or conf.glance_store.default_backend)
     return store_add_to_backend(image_id, data, size, store, context, verifier)
 
@@ -145,9 +150,10 @@ def add_with_multihash(
     context: Any = None,
     verifier: Any = None,
 ) -> tuple[str, int, str, str, dict[str, Any]]:
-    """Store an object in a store, or the default one: five values.
+    """Add an object to a store, or to the default store.
 
     :param scheme: not used
+    :return: as :func:`store_add_to_backend_with_multihash`
     """
     store = get_store_from_store_identifier(backend or conf.glance_store.default_backend)
     return store_add_to_backend_with_multihash(
@@ -162,12 +168,14 @@ def get(
     chunk_size: int | None = None,
     context: Any = None,
 ) -> tuple[Any, int]:
-    """Return the bytes of an object or a range of it, and how many they are; 0: not known.
+    """Return the bytes of an object, or of a range of it, and their number.
 
-    :param backend: the store's id; ``None`` to ask every store that has such URIs
-    :raises NotFound: there is no such object
+    The number is 0 if unknown.
+
+    :param backend: the store's id; ``None`` tries every store that has this scheme
+    :raises NotFound: the object does not exist
     """
-    for store, loc in _asked(uri, backend):
+    for store, loc in _candidates(uri, backend):
         try:
             return store.get(loc, offset=offset, chunk_size=chunk_size, context=context)
         except (NotFound, UnknownScheme, BadStoreUri):
@@ -177,12 +185,12 @@ def get(
 
 
 def delete(uri: str, backend: str | None, context: Any = None) -> None:
-    """Remove an object.
+    """Delete an object.
 
-    :param backend: the store's id; ``None`` to ask every store that has such URIs
-    :raises NotFound: there is no such object
+    :param backend: the store's id; ``None`` tries every store that has this scheme
+    :raises NotFound: the object does not exist
     """
-    for store, loc in _asked(uri, backend):
+    for store, loc in _candidates(uri, backend):
         try:
             return store.delete(loc, context=context)
         except (NotFound, UnknownScheme, BadStoreUri):
@@ -191,24 +199,24 @@ def delete(uri: str, backend: str | None, context: Any = None) -> None:
     raise NotFound("Image not found in any configured backend")
 
 
-def _asked(uri: str, backend: str | None) -> Iterator[tuple[Store, location.Location]]:
-    """Yield the stores to ask for a URI, each with the place that it names there."""
+def _candidates(uri: str, backend: str | None) -> Iterator[tuple[Store, location.Location]]:
+    """Yield the stores to try for a URI, with the URI as the store's location."""
     if backend:
-        yield _place(uri, backend)
+        yield _locate(uri, backend)
         return
     LOG.warning("Backend is not set to image, searching all backends based on location URI.")
-    for each in list(location.SCHEME_TO_CLS_BACKEND_MAP.get(location.scheme_of(uri), ())):
+    for store_id in list(location.SCHEME_TO_CLS_BACKEND_MAP.get(location.scheme_of(uri), ())):
         try:
-            found = _place(uri, each)
+            candidate = _locate(uri, store_id)
         except BadStoreUri:
             continue
-        yield found
+        yield candidate
 
 
-def _place(uri: str, backend: str) -> tuple[Store, location.Location]:
-    """Return a store by its id, and the place that a URI names there.
+def _locate(uri: str, backend: str) -> tuple[Store, location.Location]:
+    """Return a store by its id, and a URI as its location.
 
-    :raises UnknownScheme: there is no such store, or it has no such URIs
+    :raises UnknownScheme: no such store, or it does not have the URI's scheme
     """
     loc = location.get_location_from_uri_and_backend(uri, backend, conf=CONF)
     return location.SCHEME_TO_CLS_BACKEND_MAP[loc.store_name][backend]["store"], loc
@@ -222,8 +230,8 @@ def set_acls_for_multi_store(
     write_tenants: Sequence[str] | None = None,
     context: Any = None,
 ) -> None:
-    """Set who else may read or write an object, where the backend has such a thing."""
-    store, loc = _place(location_uri, backend)
+    """Set who else may read or write an object, if the backend has access lists."""
+    store, loc = _locate(location_uri, backend)
     try:
         store.set_acls(
             loc,
@@ -242,11 +250,11 @@ def get_known_schemes_for_multi_store() -> KeysView[str]:
 
 
 def get_size_from_uri_and_backend(uri: str, backend: str, context: Any = None) -> int:
-    """Return how many bytes an object has; 0: not known.
+    """Return the size of an object in bytes, 0 if unknown.
 
-    :raises NotFound: there is no such object
+    :raises NotFound: the object does not exist
     """
-    store, loc = _place(uri, backend)
+    store, loc = _locate(uri, backend)
     return store.get_size(loc, context=context)
 
 

@@ -1,1 +1,1 @@
-"""What Glance knows of each type of store, by the names of glance_store's modules."""
+"""The stores of each type, with the attributes that Glance reads of them."""

@@ -1,32 +1,32 @@
-"""Cinder volumes as Glance sees them."""
+"""The Cinder store."""
 
 from typing import Any
 
 from store_lib.display import get_logger
-from store_lib.glance.backed import BackedStore
+from store_lib.glance._impl.adapter import StoreAdapter
 
 LOG = get_logger(__name__)
 
 
-class Store(BackedStore):
-    """Each object is a Cinder volume."""
+class Store(StoreAdapter):
+    """Stores each object as a Cinder volume."""
 
     DRIVER = "cinder"
 
     def is_image_associated_with_store(self, context: Any, volume_id: str) -> bool:
-        """Tell whether a volume is of the type that this store makes.
+        """Return whether a volume has the volume type of this store.
 
-        So an image of the old single-store form finds its store; the service asks each store
-        in turn, so an error is logged and means no.
+        Glance uses this to find the store of an image that has an old URI.  It tries one store
+        after the other, so an error is logged and means no.
         """
         try:
             driver: Any = self.driver
             return driver is not None and bool(
                 driver.is_image_associated_with_store(context, volume_id)
             )
-        except Exception as error:  # one store's trouble is not to hide an image in another
+        except Exception as error:  # an error in one store must not hide an image in another
             LOG.warning(
-                "Whether volume %s is of store %s is not known for now: %s",
+                "Whether volume %s belongs to store %s is unknown for now: %s",
                 volume_id,
                 self.backend_group,
                 error,

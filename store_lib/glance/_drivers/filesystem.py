@@ -1,4 +1,4 @@
-"""A file store as Glance sees it."""
+"""The filesystem store."""
 
 import functools
 import os
@@ -8,7 +8,7 @@ from oslo_config import cfg
 
 from store_lib.display import get_logger
 from store_lib.exceptions import StoreError
-from store_lib.glance.backed import BackedStore
+from store_lib.glance._impl.adapter import StoreAdapter
 from store_lib.glance.exceptions import NotFound
 from store_lib.glance.location import scheme_of
 from store_lib.store import Store as Backing
@@ -16,23 +16,22 @@ from store_lib.stores import Stores
 
 LOG = get_logger(__name__)
 
-#: Bytes, glance_store's default.
+#: glance_store's default in bytes.
 _CHUNK_SIZE = 64 * 1024
 
 
-class Store(BackedStore):
-    """Files in one or several directories.
+class Store(StoreAdapter):
+    """Stores objects as files in one or more directories.
 
-    In the old single-store form Glance deletes through this store what it keeps in its own
-    directories for staging and for tasks.  It never reads that through a store, and nobody else
-    may: what lies there is other people's uploads.
+    In the old single-store form, Glance also deletes the files of its own staging and task
+    directories through this store.  They cannot be read through it: they are other users' uploads.
     """
 
     DRIVER = "file"
 
     @property
     def datadir(self) -> str | None:
-        """The directory, the first one of several; ``None`` where it is not known."""
+        """The directory, the first one if there are several, ``None`` if unknown."""
         prefix = self.url_prefix
         if prefix is not None:
             return prefix.removeprefix("file://")
@@ -41,21 +40,18 @@ class Store(BackedStore):
 
     @property
     def chunk_size(self) -> int:
-        """Bytes that are read and written at a time, as far as they are configured.
-
-        Where they are not, clients are told glance_store's default, which they expect.
-        """
+        """Bytes to read and write at a time if configured, else glance_store's default."""
         if not self.store_conf.is_set("filesystem_store_chunk_size"):
             return _CHUNK_SIZE
         return int(self.store_conf.filesystem_store_chunk_size)
 
     @property
     def thin_provisioning(self) -> bool:
-        """Whether blocks of zeros are left out."""
+        """Whether blocks of zeros are stored as holes."""
         return bool(self.store_conf.filesystem_thin_provisioning)
 
     def delete(self, location: Any, context: Any = None) -> None:
-        """Remove a file; of a store that the service reserves also what broken uploads left."""
+        """Delete a file, and in a reserved store the incomplete uploads of its image too."""
         uri = location.get_store_uri()
         own = self._own_store(uri)
         try:
@@ -65,10 +61,10 @@ class Store(BackedStore):
                 super().delete(location, context=context)
         finally:
             if own is not None or self.reserved:
-                _discard_leftovers(own or self.configured, uri.rpartition("/")[2])
+                _discard_incomplete(own or self.require_backing(), uri.rpartition("/")[2])
 
     def _own_store(self, uri: str) -> Backing | None:
-        """Return a store over the service's own directory that a file lies in, if it does."""
+        """Return a store over the directory of a file in one of the service's own directories."""
         if self.backend_group is None and scheme_of(uri) in ("file", "filesystem"):
             folder = os.path.dirname(uri.partition("://")[2])
             if folder in self._own_directories():
@@ -78,29 +74,29 @@ class Store(BackedStore):
         return None
 
     def _own_directories(self) -> list[str]:
-        """Return the directories that the service itself uses, as it writes them in URIs."""
-        found = []
+        """Return the service's staging and task directories, as they appear in its URIs."""
+        directories = []
         for group, name in ((None, "node_staging_uri"), ("task", "work_dir")):
             value = _read(self.conf, group, name)
             if value:
-                found.append(value.removeprefix("file://").rstrip("/"))
-        return found
+                directories.append(value.removeprefix("file://").rstrip("/"))
+        return directories
 
 
-def _discard_leftovers(store: Backing, image_id: str) -> None:
-    """Remove what uploads of an image that were killed have left.
+def _discard_incomplete(store: Backing, image_id: str) -> None:
+    """Remove the files of an image's uploads that were killed.
 
-    Glance does not know the names of such files, and nobody runs a sweep on its own stores.
+    Glance does not know their names, and operators do not sweep its reserved stores.
     """
     try:
         store.sweep(0, object_id=image_id)
     except StoreError as error:
-        LOG.warning("What uploads of image %s left could not be removed: %s", image_id, error)
+        LOG.warning("The incomplete uploads of image %s could not be removed: %s", image_id, error)
 
 
 @functools.lru_cache(maxsize=8)
 def _store_of(folder: str) -> Backing:
-    """Return a store over one directory and nothing else."""
+    """Return a store over a single directory."""
     section = {
         "filesystem_store_datadir": folder,
         "filesystem_store_durable": "false",
@@ -112,7 +108,7 @@ def _store_of(folder: str) -> Backing:
 
 
 def _read(conf: Any, group: str | None, name: str) -> str | None:
-    """Return an option of the service, ``None`` where it has none of this name."""
+    """Return a string option of the service, ``None`` if it has no such option."""
     try:
         value = getattr(conf if group is None else conf[group], name)
     except (cfg.Error, AttributeError, KeyError, ValueError):

@@ -1,8 +1,8 @@
-"""A web store as Glance sees it."""
+"""The read-only HTTP store."""
 
 from typing import Any
 
-from store_lib.glance.backed import BackedStore
+from store_lib.glance._impl.adapter import StoreAdapter
 from store_lib.glance.exceptions import (
     BadStoreUri,
     GlanceStoreException,
@@ -11,20 +11,20 @@ from store_lib.glance.exceptions import (
 )
 
 
-class Store(BackedStore):
-    """Objects on web servers, read-only."""
+class Store(StoreAdapter):
+    """Reads objects from web servers."""
 
     DRIVER = "http"
 
     def get_size(self, location: Any, context: Any = None) -> int:
-        """Return the size of an object; 0: the server does not say.
+        """Return the size of an object in bytes, 0 if the server does not send it.
 
-        :raises BadStoreUri: the server cannot be reached, or refuses to answer
+        :raises BadStoreUri: the server cannot be reached or refuses the request
         """
         try:
-            return self._size_of(location, context)
+            return self._stat_size(location, context)
         except (NotFound, UnknownScheme, BadStoreUri):
             raise
         except GlanceStoreException as error:
-            # With a size of 0 a service would take the URI for a good one.
+            # For a size of 0, a service would accept the URI.
             raise BadStoreUri(f"The size of the object cannot be read: {error}") from error

@@ -1,20 +1,20 @@
-"""An S3 bucket as Glance sees it."""
+"""The S3 store."""
 
 from typing import Any
 
 from store_lib.display import get_logger
-from store_lib.glance.backed import BackedStore
+from store_lib.glance._impl.adapter import StoreAdapter
 
 LOG = get_logger(__name__)
 
 _MIB = 1024 * 1024
 
 
-class Store(BackedStore):
-    """Objects in an S3 bucket.
+class Store(StoreAdapter):
+    """Stores objects in an S3 bucket.
 
-    glance_store never looked at the host of a URI, so that images are found after the server got
-    another name.  They still are; it is warned of, once.
+    glance_store ignored the host of a URI, so that it found images after the server was renamed.
+    This class finds them too, and logs a warning once.
     """
 
     DRIVER = "s3"
@@ -22,20 +22,20 @@ class Store(BackedStore):
 
     @property
     def s3_store_large_object_size(self) -> int:
-        """Bytes from which on objects are uploaded in parts."""
+        """Size in bytes from which objects are uploaded in parts."""
         return int(self.store_conf.s3_store_large_object_size) * _MIB
 
     @property
     def s3_store_large_object_chunk_size(self) -> int:
-        """Bytes of a part."""
+        """Size in bytes of a part."""
         return int(self.store_conf.s3_store_large_object_chunk_size) * _MIB
 
     @property
     def s3_store_thread_pools(self) -> int:
-        """How many parts are uploaded at once."""
+        """Number of parts uploaded at once."""
         return int(self.store_conf.s3_store_thread_pools)
 
-    def meant(self, uri: str) -> str:
+    def current_uri(self, uri: str) -> str:
         driver: Any = self.driver
         if driver is None or driver.owns(place := driver.parse(uri)):
             return uri

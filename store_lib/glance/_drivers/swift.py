@@ -1,31 +1,31 @@
-"""A Swift container as Glance sees it."""
+"""The Swift store."""
 
-from store_lib.glance.backed import BackedStore
+from store_lib.glance._impl.adapter import StoreAdapter
 
-#: What this store's options count in.
+#: The unit of the options for sizes.
 _MB = 1000 * 1024
 
 
-class BaseStore(BackedStore):
-    """Objects in Swift."""
+class BaseStore(StoreAdapter):
+    """Stores objects in Swift."""
 
     DRIVER = "swift"
 
     @property
     def container(self) -> str:
-        """The container's name, or its beginning."""
+        """Name of the container, or its prefix if there are several containers."""
         return str(self.store_conf.swift_store_container)
 
     @property
     def large_object_size(self) -> int:
-        """Bytes from which on objects are stored in segments."""
+        """Size in bytes from which objects are stored in segments."""
         return int(self.store_conf.swift_store_large_object_size) * _MB
 
     @property
     def large_object_chunk_size(self) -> int:
-        """Bytes of a segment."""
+        """Size in bytes of a segment."""
         return int(self.store_conf.swift_store_large_object_chunk_size) * _MB
 
 
 class Store(BaseStore):
-    """The class that glance_store has under this name."""
+    """glance_store's name for the class."""

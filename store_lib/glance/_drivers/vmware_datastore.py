@@ -1,9 +1,9 @@
-"""A vSphere datastore as Glance sees it."""
+"""The VMware store."""
 
-from store_lib.glance.backed import BackedStore
+from store_lib.glance._impl.adapter import StoreAdapter
 
 
-class Store(BackedStore):
-    """Files in vSphere datastores."""
+class Store(StoreAdapter):
+    """Stores objects as files in vSphere datastores."""
 
     DRIVER = "vmware"

@@ -1,5 +1,1 @@
-"""What drivers of others import from ``glance_store.common``."""
-
-from store_lib.glance.common import pieces as utils
-
-__all__ = ["utils"]
+"""The part of ``glance_store.common`` that third-party drivers import."""

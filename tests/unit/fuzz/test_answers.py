@@ -21,8 +21,8 @@ from store_lib.drivers.swift.manifests import parts_of
 from store_lib.drivers.swift.trusts import _user_of
 from store_lib.drivers.vmware.errors import fault_error, soap_error
 from store_lib.exceptions import BackendException, BadStoreConfiguration, StoreError
+from store_lib.glance.backend import _check_metadata
 from store_lib.glance.exceptions import BackendException as GlanceBackendException
-from store_lib.glance.metadata import check_returned
 from tests.unit.fuzz.fuzzing import Parser, feed
 from tests.unit.fuzz.mutation import CANARY, Mutator
 from tests.unit.fuzz.test_heads import _SERVER, _fields
@@ -162,7 +162,7 @@ def _trust(value: Any) -> bool:
 
 
 def _metadata(value: Any) -> bool:
-    check_returned("a store", value)
+    _check_metadata("a store", value)
     return True
 
 

@@ -197,7 +197,9 @@ def test_what_glance_keeps_for_itself_can_be_deleted(two_stores, tmp_path):
 
 def test_reserved_stores_have_directories_of_their_own(service, tmp_path, monkeypatch):
     """Neither [backend_defaults] nor the driver's default moves what the service reads itself."""
-    monkeypatch.setattr("store_lib.glance.options.RESERVED_DATADIR", str(tmp_path / "lib") + "/{}")
+    monkeypatch.setattr(
+        "store_lib.glance._impl.options.RESERVED_DATADIR", str(tmp_path / "lib") + "/{}"
+    )
     conf = service.start(
         "[DEFAULT]\nenabled_backends = fast:file\n"
         "[glance_store]\ndefault_backend = fast\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from store_lib.glance.installed import driver_class
+from store_lib.glance._impl.registry import driver_class
 
 VOLUME = "6f0e2d6c-0e0e-4d2c-9a6b-3f7f2c1b9b11"
 IMAGE = "1f2b6d84-3b0a-4bb0-8a5e-0f4b3c0c9f55"

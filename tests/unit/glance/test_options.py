@@ -6,7 +6,7 @@ import pytest
 from oslo_config import cfg, generator
 
 from store_lib.glance import backend, driver, multi_backend
-from store_lib.glance.options import list_multi, list_single
+from store_lib.glance._impl.options import list_multi, list_single
 from tests.unit.glance.conftest import RESERVED, TWO_STORES
 
 DRIVERS = ("cinder", "file", "http", "rbd", "s3", "swift", "vmware")

@@ -7,40 +7,40 @@ from typing import Any
 from oslo_config import cfg
 
 from store_lib.config import RESERVED_DATADIR
-from store_lib.glance.driver import SHARED_CONF_GROUP, register
-from store_lib.glance.installed import (
+from store_lib.glance._impl.registry import (
     canonical,
     driver_class,
     driver_names,
-    old_class,
-    old_names,
+    legacy_class,
+    legacy_names,
 )
+from store_lib.glance.driver import SHARED_CONF_GROUP, register
 from store_lib.options import SET_OPTIONS, STORE_OPTIONS
 
 _GROUP = "glance_store"
-_OF_THE_SINGLE_FORM = ("stores", "default_store")
+_SINGLE_STORE_OPTIONS = ("stores", "default_store")
 
 
 def options_of(store_type: str) -> Sequence[cfg.Opt]:
-    """Return the options of a type of store."""
+    """Return the options of a store type."""
     name = canonical(store_type)
-    ours = driver_class(name)
-    if ours is not None:
-        # glance_store adds to file systems that do not keep a name to one file, too.
-        return _with_defaults(ours.options, {"filesystem_store_checked_publish": True})
-    old = old_class(name)
-    return (old.OPTIONS or ()) if old is not None else ()
+    driver = driver_class(name)
+    if driver is not None:
+        # glance_store also adds to file systems that cannot publish a name exclusively.
+        return _with_defaults(driver.options, {"filesystem_store_checked_publish": True})
+    legacy = legacy_class(name)
+    return (legacy.OPTIONS or ()) if legacy is not None else ()
 
 
 def register_single(conf: Any) -> None:
-    """Register what the old single-store form has, all in one section."""
+    """Register the options of the old single-store form, all in one section."""
     register(conf, (*SET_OPTIONS, *STORE_OPTIONS), _GROUP)
-    for name in (*driver_names(), *old_names()):
+    for name in (*driver_names(), *legacy_names()):
         register(conf, options_of(name), _GROUP)
 
 
 def register_set(conf: Any) -> None:
-    """Register what is said of all stores together."""
+    """Register the options that concern all stores together."""
     register(conf, SET_OPTIONS, _GROUP)
 
 
@@ -50,10 +50,10 @@ def register_store(conf: Any, store_id: str, store_type: str) -> None:
 
 
 def register_reserved(conf: Any, store_id: str, store_type: str) -> None:
-    """Register the options of a store that the service keeps for itself.
+    """Register the options of a reserved store, two of them with other defaults.
 
-    Two of them have defaults of their own.  The service reads the directory too.  And what is kept
-    for a while only need not survive a power cut, so it is not synced.
+    The service reads the directory from the same option.  Reserved stores hold temporary files,
+    which need not survive a power cut, so they are not synced.
     """
     defaults = {
         "filesystem_store_datadir": RESERVED_DATADIR.format(store_id),
@@ -64,7 +64,7 @@ def register_reserved(conf: Any, store_id: str, store_type: str) -> None:
 
 
 def _with_defaults(options: Sequence[cfg.Opt], defaults: Mapping[str, Any]) -> list[cfg.Opt]:
-    """Return options, copies of those that have a default of their own here."""
+    """Return options with other defaults; options that change are copied."""
     changed = []
     for option in options:
         if option.dest in defaults:
@@ -77,7 +77,7 @@ def _with_defaults(options: Sequence[cfg.Opt], defaults: Mapping[str, Any]) -> l
 def list_single() -> list[tuple[str, list[cfg.Opt]]]:
     """Return the options of the old single-store form, for the namespace ``glance.store``."""
     drivers: list[cfg.Opt] = []
-    for name in (*driver_names(), *old_names()):
+    for name in (*driver_names(), *legacy_names()):
         drivers += options_of(name)
     shared = [opt for opt in SET_OPTIONS if opt.dest != "default_backend"]
     return [(_GROUP, [*shared, *STORE_OPTIONS]), (_GROUP, drivers)]
@@ -86,11 +86,11 @@ def list_single() -> list[tuple[str, list[cfg.Opt]]]:
 def list_multi() -> list[tuple[str, list[cfg.Opt]]]:
     """Return the options of several stores, for the namespace ``glance.multi_store``.
 
-    A store's options are shown in a section named by its type; the operator writes them in the
-    section named by the store's id.
+    The sample has a section for every store type; in a configuration, the section of a store is
+    named after its id.
     """
-    shared = [opt for opt in SET_OPTIONS if opt.dest not in _OF_THE_SINGLE_FORM]
-    found = [(_GROUP, shared), (SHARED_CONF_GROUP, list(STORE_OPTIONS))]
-    for name in (*driver_names(), *old_names()):
-        found.append((name, list(options_of(name))))
-    return found
+    shared = [opt for opt in SET_OPTIONS if opt.dest not in _SINGLE_STORE_OPTIONS]
+    groups = [(_GROUP, shared), (SHARED_CONF_GROUP, list(STORE_OPTIONS))]
+    for name in (*driver_names(), *legacy_names()):
+        groups.append((name, list(options_of(name))))
+    return groups

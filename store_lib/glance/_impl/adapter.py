@@ -1,4 +1,4 @@
-"""A store as glance_store's callers know it, over one of store_lib's."""
+"""StoreAdapter: one of store_lib's stores behind the interface of a glance_store driver."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ from store_lib.config import Selection, StoreSection
 from store_lib.display import get_logger
 from store_lib.driver import Driver
 from store_lib.glance import capabilities, exceptions, location
+from store_lib.glance._impl.registry import driver_class
 from store_lib.glance.driver import Store, back_compat_add
-from store_lib.glance.installed import driver_class
 from store_lib.location import scheme_of
 from store_lib.options import StoreOptions
 from store_lib.store import Store as Backing
@@ -18,35 +18,35 @@ from store_lib.transfer.retry import retry_at_most
 
 LOG = get_logger(__name__)
 
-#: Bytes that are read of a service at a time.  Each read of Glance's makes it inspect what came
-#: and sleep for an instant, so few are good.  But a chunked body, whose size is not known, it puts
-#: together for each read by adding chunk to chunk, and copies all it has for each: of 8 MiB, which
-#: a store may want at a time, every byte 64 times.
-_KNOWN, _UNKNOWN = 1024 * 1024, 256 * 1024
+#: Bytes to read from a service at a time.  Glance inspects the data and sleeps for an instant at
+#: every read, so large reads are good.  But it concatenates a chunked body, whose size is unknown,
+#: chunk by chunk for every read, so there large reads are quadratic: 8 MiB, which a store may ask
+#: for at once, would copy every byte 64 times.
+_READ_SIZE, _CHUNKED_READ_SIZE = 1024 * 1024, 256 * 1024
 
-#: Seconds for which the request for a size is repeated: it is made while a user waits, perhaps for
-#: each image of a list, and for URIs that somebody has made up.
-SOON = 3.0
+#: Seconds for which a request for a size is retried: a user waits for it, perhaps once for every
+#: image of a list, and the URI may be made up.
+STAT_RETRY_SECONDS = 3.0
 
-#: What get_size passes on; anything else that goes wrong there is an unknown size.
-_PASSED_ON = (exceptions.NotFound, exceptions.BadStoreUri, exceptions.UnknownScheme)
+#: Errors that get_size raises; any other one makes the size unknown.
+_EXPECTED_ERRORS = (exceptions.NotFound, exceptions.BadStoreUri, exceptions.UnknownScheme)
 
 
-class BackedStore(Store):
-    """Hands each call on, in the form and with the meanings that glance_store gave it.
+class StoreAdapter(Store):
+    """Passes calls on to a store_lib store; arguments and results are glance_store's.
 
-    :param driver_name: the driver's name
+    :param driver_name: the name of store_lib's driver, :attr:`DRIVER` if empty
     """
 
-    #: The driver that a store of this class has when nobody names another.
+    #: The default for ``driver_name``.
     DRIVER: str = ""
 
     def __init__(self, conf: Any, backend: str | None = None, driver_name: str = "") -> None:
         super().__init__(conf, backend=backend)
         self.driver_name = driver_name or self.DRIVER
-        #: What does the work; there once the store is configured.
+        #: The store_lib store; ``None`` until the store is configured.
         self.backing: Backing | None = None
-        #: Whether the service keeps the store for itself, for objects that come and go.
+        #: Whether this is one of the service's reserved stores, such as Glance's staging area.
         self.reserved = False
 
     def configure_add(self) -> None:
@@ -57,7 +57,7 @@ class BackedStore(Store):
                 self.backend_group or "glance_store",
             )
             (self.backing,) = Stores(Selection(self.conf, [section]))
-        backing = self.configured
+        backing = self.require_backing()
         bits = capabilities.BitMasks
         self._capabilities = int(bits.DRIVER_REUSABLE)
         if backing.readable:
@@ -71,7 +71,7 @@ class BackedStore(Store):
 
     @property
     def driver(self) -> Driver | None:
-        """The driver; ``None`` where it could not be made."""
+        """The driver; ``None`` if it could not be made."""
         return self.backing.driver if self.backing is not None else None
 
     @property
@@ -79,8 +79,8 @@ class BackedStore(Store):
         """The store's options, as attributes."""
         options = self.backing.options if self.backing is not None else None
         if options is None:  # not configured yet, or a value is not of its option's type
-            found = driver_class(self.driver_name)
-            options = StoreOptions.of(found.options if found is not None else ())
+            driver = driver_class(self.driver_name)
+            options = StoreOptions.of(driver.options if driver is not None else ())
         return options
 
     @property
@@ -89,23 +89,22 @@ class BackedStore(Store):
             return self.driver.url_prefix if self.driver is not None else None
         except exceptions.GlanceStoreException as error:
             # Services compare it with every image's URI, and expect no error.
-            LOG.warning("What the URIs of %s begin with is not known for now: %s", self, error)
+            LOG.warning("The URL prefix of %s is unknown for now: %s", self, error)
             return None
 
     def get_schemes(self) -> Sequence[str]:
-        found = type(self.driver) if self.driver is not None else driver_class(self.driver_name)
-        return found.schemes if found is not None else ()
+        driver = type(self.driver) if self.driver is not None else driver_class(self.driver_name)
+        return driver.schemes if driver is not None else ()
 
     def get_store_location_class(self) -> type[Any]:
         if self.store_location_class is None:
-            self.store_location_class = type("StoreLocation", (_BackedLocation,), {"store": self})
+            self.store_location_class = type("StoreLocation", (_AdapterLocation,), {"store": self})
         return self.store_location_class
 
-    @property
-    def configured(self) -> Backing:
-        """What does the work.
+    def require_backing(self) -> Backing:
+        """Return the store_lib store.
 
-        :raises BadStoreConfiguration: the store was not configured
+        :raises BadStoreConfiguration: this store was not configured
         """
         if self.backing is None:
             raise exceptions.BadStoreConfiguration(
@@ -114,38 +113,38 @@ class BackedStore(Store):
             )
         return self.backing
 
-    def holding(self, uri: str) -> Backing:
-        """Return the store that an object at ``uri`` is asked of.
+    def _backing_for(self, uri: str) -> Backing:
+        """Return the store that holds the object at ``uri``.
 
-        A service finds the store of an image by what the URI begins with, and so takes what lies
-        in images-2 for what lies in images.  glance_store found the object all the same.
+        A service finds the store of an image by the prefix of its URI, and so takes an object in
+        images-2 for one in images.  glance_store found the object all the same.
         """
         if self.backend_group is not None and not self._holds(uri):
             prefix = self.url_prefix
             if prefix is not None and uri.startswith(prefix):
-                for each in self._siblings():
-                    if each._holds(uri):
-                        return each.configured
-        return self.configured
+                for sibling in self._siblings():
+                    if sibling._holds(uri):
+                        return sibling.require_backing()
+        return self.require_backing()
 
     def _holds(self, uri: str) -> bool:
         return self.driver is not None and self.driver.holds(self.driver.parse(uri))
 
-    def _siblings(self) -> Iterator["BackedStore"]:
-        """Yield the stores of several that are of this one's kind."""
+    def _siblings(self) -> Iterator["StoreAdapter"]:
+        """Yield the configured stores of this one's class, this one included."""
         for stores in list(location.SCHEME_TO_CLS_BACKEND_MAP.values()):
             for entry in list(stores.values()):
                 if isinstance(entry["store"], type(self)):
                     yield entry["store"]
 
-    def meant(self, uri: str) -> str:
-        """Return the URI by which the store finds what a service's URI meant in glance_store."""
+    def current_uri(self, uri: str) -> str:
+        """Return the URI under which the store finds what glance_store found at ``uri``."""
         return uri
 
-    def _found(self, location: Any) -> tuple[Backing, str]:
+    def _resolve(self, location: Any) -> tuple[Backing, str]:
         uri = location.get_store_uri()
-        backing = self.holding(uri)
-        return backing, self.meant(uri) if backing is self.backing else uri
+        backing = self._backing_for(uri)
+        return backing, self.current_uri(uri) if backing is self.backing else uri
 
     @back_compat_add
     def add(
@@ -157,9 +156,9 @@ class BackedStore(Store):
         context: Any = None,
         verifier: Any = None,
     ) -> tuple[str, int, str, str, dict[str, Any]]:
-        added = self.configured.add(
+        added = self.require_backing().add(
             str(image_id),
-            _reads_of(image_file, _KNOWN if image_size else _UNKNOWN),
+            _limit_reads(image_file, _READ_SIZE if image_size else _CHUNKED_READ_SIZE),
             image_size or None,
             digests=("md5", hashing_algo),
             verifier=None if verifier is None else _UpdateOnly(verifier),
@@ -174,26 +173,26 @@ class BackedStore(Store):
     def get(
         self, location: Any, offset: int = 0, chunk_size: int | None = None, context: Any = None
     ) -> tuple[ObjectReader, int]:
-        backing, uri = self._found(location)
+        backing, uri = self._resolve(location)
         reader = backing.get(uri, offset or 0, chunk_size or None, context=context)
         return reader, reader.length or 0
 
     def get_size(self, location: Any, context: Any = None) -> int:
         try:
-            return self._size_of(location, context)
-        except _PASSED_ON:
+            return self._stat_size(location, context)
+        except _EXPECTED_ERRORS:
             raise
         except exceptions.GlanceStoreException as error:
-            LOG.warning("The size of an object is not known for now: %s", error)
+            LOG.warning("The size of an object is unknown for now: %s", error)
             return 0
 
-    def _size_of(self, location: Any, context: Any) -> int:
-        with retry_at_most(SOON):
-            backing, uri = self._found(location)
+    def _stat_size(self, location: Any, context: Any) -> int:
+        with retry_at_most(STAT_RETRY_SECONDS):
+            backing, uri = self._resolve(location)
             return backing.stat(uri, context=context).size or 0
 
     def delete(self, location: Any, context: Any = None) -> None:
-        backing, uri = self._found(location)
+        backing, uri = self._resolve(location)
         backing.delete(uri, context=context)
 
     def set_acls(
@@ -204,7 +203,7 @@ class BackedStore(Store):
         write_tenants: Sequence[str] | None = None,
         context: Any = None,
     ) -> None:
-        backing, uri = self._found(location)
+        backing, uri = self._resolve(location)
         if "set_acls" not in backing.capabilities:
             raise NotImplementedError
         backing.set_acls(
@@ -219,10 +218,10 @@ class BackedStore(Store):
         return f"<{type(self).__module__}.Store {self.backend_group or self.driver_name}>"
 
 
-class _BackedLocation(location.StoreLocation):
-    """A URI of one store."""
+class _AdapterLocation(location.StoreLocation):
+    """A URI of the adapter's store."""
 
-    store: BackedStore
+    store: StoreAdapter
     _uri = ""
 
     def parse_uri(self, uri: str) -> None:
@@ -237,15 +236,15 @@ class _BackedLocation(location.StoreLocation):
         return self._uri
 
 
-def _reads_of(data: Any, limit: int) -> Any:
-    """Return a source that reads at most ``limit`` bytes of a service's reader at a time."""
+def _limit_reads(data: Any, limit: int) -> Any:
+    """Return a source that reads at most ``limit`` bytes from a service's reader at a time."""
     if not callable(getattr(data, "read", None)) or hasattr(data, "readinto"):
         return data  # an iterable, or a file
-    return _Reads(data.read, limit)
+    return _LimitedReader(data.read, limit)
 
 
-class _Reads:
-    """A reader whose reads are short ones."""
+class _LimitedReader:
+    """A reader that limits the size of a read."""
 
     def __init__(self, read: Callable[[int], Any], limit: int) -> None:
         self._read = read
@@ -256,9 +255,9 @@ class _Reads:
 
 
 class _UpdateOnly:
-    """A verifier without its ``verify``: the service calls that itself, and it can be called once.
+    """A verifier without its ``verify``, which can be called only once, and the service does that.
 
-    It gets bytes, as it did from glance_store.
+    ``update`` receives bytes, as it did from glance_store.
     """
 
     def __init__(self, verifier: Any) -> None:
