@@ -1,26 +1,46 @@
-"""botocore's client, one for each process, whose calls raise the library's errors."""
+"""Requests to an S3 server: botocore's client, one for each process, and what responses hold."""
 
+import contextlib
+import dataclasses
+import datetime
 import functools
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
 
+from store_lib.clients.answers import content_range, seconds_of
+from store_lib.clients.decoding import Unexpected, decoding, entries, fields, flag, size, text
 from store_lib.clients.library_calls import library_call
 from store_lib.clients.process import PerProcess
 from store_lib.display import get_logger
 from store_lib.driver import Repeater
-from store_lib.drivers.s3.answers import checked
-from store_lib.drivers.s3.errors import NoSuchBucket, translate
+from store_lib.drivers.s3.errors import (
+    NoSuchBucket,
+    NotImplementedThere,
+    UnknownRegion,
+    translate,
+)
 from store_lib.drivers.s3.options import Settings
-from store_lib.exceptions import BackendException, StoreError
+from store_lib.exceptions import (
+    BackendException,
+    Forbidden,
+    InvalidRange,
+    NotFound,
+    RemoteServiceUnavailable,
+    StoreError,
+)
 from store_lib.options import StoreOptions
 from store_lib.redaction import HIDDEN
 
 _LOG = get_logger(__name__)
 
-#: Where a listing goes on: parameters of the request, and the fields of the answer before.
-_MARKS: Mapping[str, Mapping[str, str]] = {
+#: Name under which an object's metadata has the nonce of the upload that made it.
+NONCE = "store-lib-nonce"
+
+#: Where a listing goes on: parameters of the next request, and the fields of the last response.
+_MARKERS: Mapping[str, Mapping[str, str]] = {
     "list_multipart_uploads": {
         "KeyMarker": "NextKeyMarker",
         "UploadIdMarker": "NextUploadIdMarker",
@@ -41,7 +61,7 @@ _ADDING = frozenset(
     }
 )
 
-#: Idle connections that are kept at least: several transfers may be at work at once.
+#: Idle connections that are kept at least, for several transfers at once.
 _CONNECTIONS = 64
 
 
@@ -58,7 +78,7 @@ class Client:
         from botocore.config import Config
         from botocore.utils import get_environ_proxies
 
-        from store_lib.drivers.s3.connections import settle
+        from store_lib.drivers.s3.connections import set_up
 
         protected = options.s3_store_enable_data_integrity_protection
         checksums = {
@@ -74,7 +94,7 @@ class Client:
             max_pool_connections=max(_CONNECTIONS, 2 * settings.threads),
             tcp_keepalive=True,
             user_agent_extra="store_lib",
-            # Not the environment's, which is what botocore takes where it is given none.
+            # Given none, botocore would take the environment's.
             proxies={"http": settings.proxy, "https": settings.proxy} if settings.proxy else {},
             s3={
                 "addressing_style": settings.addressing,
@@ -99,10 +119,10 @@ class Client:
                 region_name=settings.region or session.get_config_variable("region") or "us-east-1",
                 aws_access_key_id=options.s3_store_access_key or None,
                 aws_secret_access_key=options.s3_store_secret_key or None,
-                verify=options.s3_store_cacert or True,  # where None is as the environment says
+                verify=options.s3_store_cacert or True,  # None would leave it to the environment
                 config=config,
             )
-            settle(client)
+            set_up(client)
             client.meta.events.register(
                 "before-parameter-build.s3", functools.partial(_read_once, streamed)
             )
@@ -117,86 +137,86 @@ class Client:
         self.endpoint = settings.endpoint
         self.retry = retry
         #: Whether boto3 sends a checksum of its own with every put and part.
-        self.sums = checksums["request_checksum_calculation"] == "when_supported"
-        self._own: PerProcess[Any] = PerProcess(make)
+        self.checksums = checksums["request_checksum_calculation"] == "when_supported"
+        self._per_process: PerProcess[Any] = PerProcess(make)
         for name in ("botocore.auth", "botocore.endpoint", "botocore.hooks", "botocore.parsers"):
-            _hide_in(logging.getLogger(name))
+            # Which adds a filter at most once.
+            logging.getLogger(name).addFilter(_redact_record)
 
     @property
     def region(self) -> str:
         """The region that requests are signed for."""
-        found: str = self.open().meta.region_name
-        return found
+        region: str = self.open().meta.region_name
+        return region
 
     def open(self) -> Any:
         """Return this process's client, which many threads may use at once."""
-        return self._own.get()
+        return self._per_process.get()
 
     def call(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """Make a request and return the answer.
+        """Make a request and return the response; its times are seconds since the epoch.
 
         :param operation: a method of botocore's client, with its arguments
-        :raises StoreError: as :func:`~store_lib.drivers.s3.errors.translate` and
-            :func:`~store_lib.drivers.s3.answers.checked` say
+        :raises StoreError: as :func:`~store_lib.drivers.s3.errors.translate` says, or if the
+            response lacks a field or has a bad one
         """
-        asked = _asked(operation, arguments)
-        with library_call(functools.partial(self._meaning, operation, asked)):
-            answer: dict[str, Any] = getattr(self.open(), operation)(**arguments)
+        request = _describe(operation, arguments)
+        with library_call(functools.partial(self._translate, operation, request)):
+            response: dict[str, Any] = getattr(self.open(), operation)(**arguments)
         try:
-            return checked(operation, answer, asked, self.endpoint)
+            return _check_response(operation, response, request, self.endpoint)
         except StoreError:
-            if operation == "get_object" and "Body" in answer:
-                answer["Body"].close()
+            if operation == "get_object" and "Body" in response:
+                response["Body"].close()
             raise
 
-    def _meaning(self, operation: str, asked: str, error: Exception) -> StoreError:
+    def _translate(self, operation: str, request: str, error: Exception) -> StoreError:
         """Return the library's error for one of botocore's."""
-        refused = translate(error, self.endpoint, asked)
-        if isinstance(refused, NoSuchBucket) and operation in _ADDING:
-            return BackendException(refused.msg)
-        return refused
+        translated = translate(error, self.endpoint, request)
+        if isinstance(translated, NoSuchBucket) and operation in _ADDING:
+            return BackendException(translated.msg)
+        return translated
 
     def pages(self, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
-        """Make the requests for a listing, each repeated by itself, and yield the answers."""
-        marks: dict[str, Any] = {}
+        """Yield the pages of a listing; the request for a page is repeated alone."""
+        markers: dict[str, Any] = {}
         seen = set()
         while True:
-            ask = functools.partial(self.call, operation, **arguments, **marks)
-            page = self.retry(ask)
+            page = self.retry(functools.partial(self.call, operation, **arguments, **markers))
             yield page
             if not page["IsTruncated"]:
                 return
-            marks = {
-                mark: page[following]
-                for mark, following in _MARKS[operation].items()
+            markers = {
+                marker: page[following]
+                for marker, following in _MARKERS[operation].items()
                 if page.get(following)
             }
-            if not marks or (place := (*marks.values(),)) in seen:
+            if not markers or (place := (*markers.values(),)) in seen:
                 raise BackendException(
-                    f"{_asked(operation, arguments)}: {self.endpoint} says that there is more, and "
-                    "does not say where it goes on, or leads back to where it began. Check that it "
-                    "is an S3 server."
+                    f"{_describe(operation, arguments)}: {self.endpoint} says that there is more, "
+                    "and does not say where it goes on, or leads back to where it began. Check "
+                    "that it is an S3 server."
                 )
             seen.add(place)
 
-    def presigned(self, bucket: str, key: str, expires: int) -> str:
+    def presign(self, bucket: str, key: str, expires: int) -> str:
         """Return a URL that reads an object for ``expires`` seconds."""
-        with self.answering(f"presign {bucket}/{key}"):
+        with self.translating(f"presign {bucket}/{key}"):
             url: str = self.open().generate_presigned_url(
                 "get_object", {"Bucket": bucket, "Key": key}, ExpiresIn=expires
             )
             return url
 
-    def answering(self, asked: str) -> library_call:
-        """Turn what goes wrong in a block that uses botocore into our errors.
+    def translating(self, request: str) -> library_call:
+        """Turn botocore's errors within a block into the library's.
 
-        :param asked: what was asked for: an operation and what it was about
+        :param request: an operation and what it is about
         """
-        return library_call(lambda error: translate(error, self.endpoint, asked))
+        return library_call(lambda error: translate(error, self.endpoint, request))
 
     def close(self) -> None:
         """Close this process's idle connections."""
-        client = self._own.take()
+        client = self._per_process.take()
         if client is not None:
             client.close()
 
@@ -216,14 +236,15 @@ def _session() -> Any:
     return session
 
 
-def _asked(operation: str, arguments: dict[str, Any]) -> str:
+def _describe(operation: str, arguments: dict[str, Any]) -> str:
+    """Return a request for messages: an operation and what it is about."""
     what = "/".join(arguments[name] for name in ("Bucket", "Key") if name in arguments)
     part = f", part {arguments['PartNumber']}" if "PartNumber" in arguments else ""
     return f"{operation} {what}{part}"
 
 
 def _read_once(streamed: Any, params: Any, context: Any, **_: Any) -> None:
-    """Neither sign nor sum up a body that streams: that would take reading it twice."""
+    """Neither sign nor checksum a body that streams: that would take reading it twice."""
     if not getattr(params.get("Body"), "rewindable", True):
         context["client_config"] = streamed
 
@@ -240,17 +261,313 @@ _SECRET = re.compile(
 )
 
 
-class _Hide(logging.Filter):
-    """Takes access keys, tokens and signatures out of botocore's debug lines."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg = _SECRET.sub(rf"\1{HIDDEN}", record.getMessage())
-        record.args = ()
-        return True
+def _redact_record(record: logging.LogRecord) -> bool:
+    """Hide access keys, tokens and signatures in botocore's debug lines."""
+    record.msg = _SECRET.sub(rf"\1{HIDDEN}", record.getMessage())
+    record.args = ()
+    return True
 
 
-_hide = _Hide()
+# What responses hold.
+
+#: Returns a value checked, or raises :class:`~store_lib.clients.decoding.Unexpected`.
+_Check: TypeAlias = Callable[[Any], Any]
 
 
-def _hide_in(logger: logging.Logger) -> None:
-    logger.addFilter(_hide)  # which is in it at most once
+def _nonempty(value: Any) -> str:
+    string = text(value)
+    if not string:
+        raise Unexpected("a string that is not empty", value)
+    return string
+
+
+def _timestamp(value: Any) -> float:
+    """Return a time in seconds since the epoch."""
+    try:
+        if isinstance(value, datetime.datetime):
+            return value.timestamp()
+    except (ValueError, OverflowError):
+        pass
+    raise Unexpected("a time", value)
+
+
+def _strings(value: Any) -> dict[str, str]:
+    return {text(name): text(string) for name, string in fields(value).items()}
+
+
+def _versioning(value: Any) -> str:
+    if value not in ("Enabled", "Suspended"):
+        raise Unexpected("Enabled or Suspended", value)
+    return str(value)
+
+
+def _object(**checks: _Check) -> _Check:
+    """Return a check of an object's fields; one whose name ends with ``_`` may be missing."""
+
+    def check(value: Any) -> dict[str, Any]:
+        given, checked = fields(value), {}
+        for name, check_field in checks.items():
+            plain = name.rstrip("_")
+            if plain in given:
+                try:
+                    checked[plain] = check_field(given[plain])
+                except Unexpected as error:
+                    raise Unexpected(f"{error.expected} ({plain})", error.got) from None
+            elif plain == name:
+                raise Unexpected(f"an object with {name}", value)
+        return {**given, **checked}
+
+    return check
+
+
+def _list_of(**checks: _Check) -> _Check:
+    """Return a check of a list of objects with these fields."""
+    check = _object(**checks)
+    return lambda value: [check(entry) for entry in entries(value)]
+
+
+_HEAD: Mapping[str, _Check] = {
+    "ContentLength_": size,
+    "ContentRange_": text,
+    "ETag_": text,
+    "LastModified_": _timestamp,
+    "Metadata_": _strings,
+}
+#: What each response has, and may have (``_``).  A field that is not named here must not be used.
+_RESPONSES: Mapping[str, Mapping[str, _Check]] = {
+    "abort_multipart_upload": {},
+    "complete_multipart_upload": {"ETag": _nonempty},
+    "copy_object": {"CopyObjectResult": fields},
+    "create_bucket": {},
+    "create_multipart_upload": {"UploadId": _nonempty},
+    "delete_object": {},
+    "get_bucket_versioning": {"Status_": _versioning},
+    "get_object": {**_HEAD, "Body": lambda body: body},
+    "head_object": _HEAD,
+    "list_multipart_uploads": {
+        "IsTruncated": flag,
+        "NextKeyMarker_": text,
+        "NextUploadIdMarker_": text,
+        "Uploads_": _list_of(Key=_nonempty, UploadId=_nonempty, Initiated=_timestamp),
+    },
+    "list_objects_v2": {
+        "IsTruncated": flag,
+        "NextContinuationToken_": text,
+        "Contents_": _list_of(Key=_nonempty, Size_=size, LastModified_=_timestamp),
+    },
+    "list_parts": {
+        "IsTruncated": flag,
+        "NextPartNumberMarker_": size,
+        "Parts_": _list_of(Size=size, LastModified=_timestamp),
+    },
+    "put_object": {"VersionId_": text},
+    "upload_part": {
+        "ETag": _nonempty,
+        **{f"Checksum{kind}_": text for kind in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")},
+    },
+    "upload_part_copy": {"CopyPartResult": _object(ETag=_nonempty)},
+}
+#: Responses whose heads have what is needed.  Those of others are in bodies, which may have been
+#: cut where only the connection's end ends them.
+_BY_HEAD = frozenset({"get_object", "upload_part"})
+
+
+def _check_response(
+    operation: str, response: Mapping[str, Any], request: str, server: str
+) -> dict[str, Any]:
+    """Return a response with each field that is used checked.
+
+    :param request: what was asked for, for messages
+    :param server: its URL
+    :raises RemoteServiceUnavailable: a body lacks what every such response has: it may be cut
+    :raises BackendException: a head lacks it, or a field is not what it should be
+    """
+    checks = _RESPONSES[operation]
+    advice = "Check that it is an S3 server, and what is between."
+    for needed in checks:
+        # botocore makes an object without fields of a body that is empty.
+        if not needed.endswith("_") and response.get(needed) in (None, "", {}):
+            kind = BackendException if operation in _BY_HEAD else RemoteServiceUnavailable
+            raise kind(
+                f"{request}: expected {needed} in the answer of {server}, got none. {advice}"
+            )
+    with decoding(f"S3's answer to {request} of {server}", advice=advice):
+        return dict(_object(**checks)(response))
+
+
+def server_time(response: Mapping[str, Any]) -> float:
+    """Return when the server responded, by its clock; by this machine's if it does not say."""
+    now = seconds_of(response["ResponseMetadata"]["HTTPHeaders"].get("date"))
+    return time.time() if now is None else now
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Head:
+    """What a bucket reports about an object; ``None`` for what it leaves out."""
+
+    size: int | None
+    #: What identifies these very bytes.
+    etag: str | None
+    #: Seconds since the epoch.
+    modified: float | None
+    #: Seconds since then, by the server's own clock.
+    age: float | None
+    metadata: Mapping[str, str]
+
+    @property
+    def nonce(self) -> str:
+        """The nonce of the upload that made it; empty if the server does not say it."""
+        return self.metadata.get(NONCE, "")
+
+    @classmethod
+    def of(cls, response: Mapping[str, Any]) -> "Head":
+        """Read the head of a response to HEAD or GET."""
+        size = response.get("ContentLength")
+        if span := response.get("ContentRange"):
+            span = content_range(span)
+            size = None if span is None else span[2]
+        modified = response.get("LastModified")
+        return cls(
+            size=size,
+            etag=response.get("ETag"),
+            modified=modified,
+            age=None if modified is None else server_time(response) - modified,
+            # Several servers, and those made with Go's net/http, change the case of names.
+            metadata={name.lower(): value for name, value in response.get("Metadata", {}).items()},
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bucket:
+    """One bucket of a server."""
+
+    client: Client
+    name: str
+
+    def call(self, operation: str, key: str, **arguments: Any) -> dict[str, Any]:
+        """Make a request about ``key``."""
+        return self.client.call(operation, Bucket=self.name, Key=key, **arguments)
+
+    def head(self, key: str) -> Head | None:
+        """Return what an object's head says, or ``None`` if there is none."""
+        try:
+            return Head.of(self.call("head_object", key))
+        except NotFound:
+            return None
+        except (Forbidden, BackendException):
+            return self._head_by_get(key)
+
+    def _head_by_get(self, key: str) -> Head | None:
+        """Ask again by a request whose response has a body that says what is wrong."""
+        try:
+            response = self.call("get_object", key, Range="bytes=0-0")
+        except NotFound:
+            return None
+        except InvalidRange:
+            response = self.call("get_object", key)
+        response["Body"].close()
+        return Head.of(response)
+
+    def read(self, key: str, limit: int) -> tuple[Head, bytes] | None:
+        """Return an object's head and first ``limit`` bytes, or ``None`` if there is none."""
+        try:
+            response = self.call("get_object", key)
+        except NotFound:
+            return None
+        request = f"get_object {self.name}/{key}"
+        with contextlib.closing(response["Body"]) as body, self.client.translating(request):
+            return Head.of(response), body.read(limit)
+
+    def put(
+        self,
+        key: str,
+        body: Any,
+        size: int | None,
+        metadata: Mapping[str, str],
+        condition: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """Store an object by one request, and return the response.
+
+        :raises ConditionFailed: ``condition`` does not hold
+        """
+        return self.call(
+            "put_object",
+            key,
+            Body=body,
+            ContentLength=size,
+            Metadata=dict(metadata),
+            **condition,
+        )
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it exists."""
+        self.call("delete_object", key)
+
+    def versioning(self) -> str | None:
+        """Return ``Enabled``, ``Suspended``, empty if it never was on, ``None`` if unknown."""
+        try:
+            response = self.client.call("get_bucket_versioning", Bucket=self.name)
+        except NotImplementedThere:
+            return ""  # a server without versions
+        except (Forbidden, BackendException):
+            return None
+        status: str = response.get("Status", "")
+        return status
+
+    def ensure(self, region: str, *, named: bool) -> None:
+        """Create the bucket unless it exists.
+
+        :param region: where to create it
+        :param named: whether the region was configured for this very server; otherwise one that
+            does not know the region creates the bucket where it likes
+        """
+        try:
+            self._check_exists()
+        except NoSuchBucket:
+            try:
+                self._create(region, named=named)
+            except BackendException as error:
+                try:
+                    self._check_exists()  # another process may have created it at the same moment
+                except NoSuchBucket:
+                    raise error from None
+
+    def _create(self, region: str, *, named: bool) -> None:
+        # Amazon's first region is the one that must not be named.
+        place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        try:
+            self.client.call(
+                "create_bucket", Bucket=self.name, **({} if region == "us-east-1" else place)
+            )
+        except UnknownRegion:
+            if named:
+                raise
+            self.client.call("create_bucket", Bucket=self.name)
+
+    def _check_exists(self) -> None:
+        # Not by a HEAD: its response would not say what is wrong.
+        self.client.call("list_objects_v2", Bucket=self.name, MaxKeys=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewObject:
+    """An object that is being added, and the upload that adds it."""
+
+    bucket: Bucket
+    key: str
+    #: Names the upload.
+    nonce: str
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What is stored with the object."""
+        return {NONCE: self.nonce}
+
+    def call(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        """Make a request about the object."""
+        return self.bucket.call(operation, self.key, **arguments)
+
+    def holder(self) -> str | None:
+        """Return the nonce of the object that has the key, or ``None`` if none has."""
+        head = self.bucket.head(self.key)
+        return None if head is None else head.nonce

@@ -91,7 +91,7 @@ class _TlsPool(_Pool, AWSHTTPSConnectionPool):  # type: ignore[misc]
     ConnectionCls = _TlsConnection
 
 
-def settle(client: Any) -> None:
+def set_up(client: Any) -> None:
     """Give a client, which has made no request yet, these connections."""
     session = client._endpoint.http_session
     # Its managers of connections, direct and through proxies, all share this one.

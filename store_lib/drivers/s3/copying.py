@@ -1,18 +1,15 @@
 """A copy within one server, made by the server itself."""
 
 import functools
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from store_lib.display import get_logger
-from store_lib.drivers.s3.bucket import NONCE, Bucket, Head
+from store_lib.drivers.s3.client import Bucket, Head, NewObject
 from store_lib.drivers.s3.errors import ConditionFailed
 from store_lib.drivers.s3.location import S3Location
-from store_lib.drivers.s3.parts import part_of_known
-from store_lib.drivers.s3.proof import Make
-from store_lib.drivers.s3.publishing import Publication
-from store_lib.drivers.s3.uploads import abort_unnamed, abort_upload
+from store_lib.drivers.s3.multipart import MultipartUpload, PartSizes
+from store_lib.drivers.s3.publishing import Make, Publication
 from store_lib.drivers.s3.writer import SLOW_JOIN
 from store_lib.exceptions import BackendException, NotFound, ObjectChanged, StoreError
 
@@ -33,20 +30,16 @@ class Copy:
 
     def __init__(
         self,
-        bucket: Bucket,
+        target: NewObject,
         source: S3Location,
-        key: str,
-        nonce: str,
         publication: Publication,
         *,
         limit: int,
         part: int,
     ) -> None:
-        self._bucket = bucket
-        self._origin = Bucket(bucket.client, source.bucket)
+        self._target = target
+        self._origin = Bucket(target.bucket.client, source.bucket)
         self._source = source
-        self._key = key
-        self._metadata = {NONCE: nonce}
         self._publication = publication
         self._limit = limit
         self._part = part
@@ -86,9 +79,8 @@ class Copy:
                 raise
 
     def _copy_whole(self, head: Head, condition: Mapping[str, str]) -> None:
-        self._copy(
-            "copy_object", head, Metadata=self._metadata, MetadataDirective="REPLACE", **condition
-        )
+        copy = functools.partial(self._target.call, "copy_object", MetadataDirective="REPLACE")
+        self._copy(copy, head, Metadata=self._target.metadata, **condition)
 
     def _make_of_parts(self, head: Head, total: int) -> None:
         if head.etag is None:
@@ -96,70 +88,44 @@ class Copy:
                 f"Expected an ETag of {self._source}, which is copied in parts, got none: whether "
                 "all parts are of one object could not be told. Copy it through this machine."
             )
-        began = time.monotonic()
+        upload = MultipartUpload(self._target)
         try:
-            begun = self._bucket.call("create_multipart_upload", self._key, Metadata=self._metadata)
-        except StoreError:
-            abort_unnamed(self._bucket, self._key, began)
-            raise
-        upload = begun["UploadId"]
-
-        def complete(condition: Mapping[str, str]) -> None:
-            self._bucket.call(
-                "complete_multipart_upload",
-                self._key,
-                UploadId=upload,
-                MultipartUpload={"Parts": parts},
-                **condition,
-            )
-
-        try:
-            parts = list(self._copied_parts(head, total, upload))
+            tokens = list(self._copied_parts(head, total, upload))
             # Several servers ignore the condition that each part came with.
             self._check_source(head)
-            self._publish(complete, len(parts) / SLOW_JOIN)
+            complete = functools.partial(upload.complete, tokens)
+            self._publish(complete, len(tokens) / SLOW_JOIN)
         except BaseException:
             self._give_up(upload)
             raise
-        abort_unnamed(self._bucket, self._key)
+        upload.abort_unanswered(published=True)
 
-    def _give_up(self, upload: str) -> None:
+    def _give_up(self, upload: MultipartUpload) -> None:
         """Abort an upload, also on a server that is busy: nobody else knows of it."""
-        abort = functools.partial(abort_upload, self._bucket, self._key, upload)
         try:
-            self._bucket.client.retry(abort)
+            self._target.bucket.client.retry(upload.abort)
         except StoreError as error:
             LOG.warning(
-                "The upload %s of %s, a copy that failed, could not be aborted. Sweep the store: "
-                "%s",
-                upload,
-                self._key,
+                "The upload of %s, a copy that failed, could not be aborted. Sweep the store: %s",
+                self._target.key,
                 error,
             )
+        upload.abort_unanswered(published=False)
 
-    def _copied_parts(self, head: Head, total: int, upload: str) -> Iterator[dict[str, Any]]:
-        size = part_of_known(total, self._part)
+    def _copied_parts(self, head: Head, total: int, upload: MultipartUpload) -> Iterator[Any]:
+        size = PartSizes(total, self._part).of(1)
         for number, start in enumerate(range(0, total, size), 1):
-            answer = self._copy(
-                "upload_part_copy",
-                head,
-                UploadId=upload,
-                PartNumber=number,
-                CopySourceRange=f"bytes={start}-{min(start + size, total) - 1}",
-            )
-            yield {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
+            span = f"bytes={start}-{min(start + size, total) - 1}"
+            copy = functools.partial(upload.copy, number, CopySourceRange=span)
+            yield self._copy(copy, head)
 
-    def _copy(self, operation: str, head: Head, **arguments: Any) -> dict[str, Any]:
+    def _copy(self, copy: Callable[..., Any], head: Head, **arguments: Any) -> Any:
         """Make a request that copies, from the very object that was looked at."""
         if head.etag is not None:
             arguments["CopySourceIfMatch"] = head.etag
+        source = {"Bucket": self._source.bucket, "Key": self._source.key}
         try:
-            return self._bucket.call(
-                operation,
-                self._key,
-                CopySource={"Bucket": self._source.bucket, "Key": self._source.key},
-                **arguments,
-            )
+            return copy(CopySource=source, **arguments)
         except ConditionFailed:
             self._check_source(head)
             raise

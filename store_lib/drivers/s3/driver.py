@@ -7,22 +7,19 @@ from oslo_config import cfg
 
 from store_lib.clients.library_calls import library_call
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, PartWriter, Reader, Stat
-from store_lib.drivers.s3 import leftovers
-from store_lib.drivers.s3.bucket import NONCE, Bucket
-from store_lib.drivers.s3.client import Client
+from store_lib.drivers.s3.client import NONCE, Bucket, Client, NewObject
 from store_lib.drivers.s3.copying import Copy
 from store_lib.drivers.s3.location import S3Location, is_object_key
-from store_lib.drivers.s3.options import (
-    ATOMIC,
-    LARGEST_PUT,
-    MIB,
-    MOST_PARTS,
-    OPTIONS,
-    Settings,
-    settings_of,
+from store_lib.drivers.s3.multipart import PartSizes, abort_upload, list_uploads
+from store_lib.drivers.s3.options import ATOMIC, LARGEST_PUT, MIB, OPTIONS, Settings, settings_of
+from store_lib.drivers.s3.publishing import (
+    PREFIX,
+    Proof,
+    Publication,
+    is_claim,
+    list_claims,
+    remove_expired_claim,
 )
-from store_lib.drivers.s3.proof import Proof
-from store_lib.drivers.s3.publishing import Publication
 from store_lib.drivers.s3.reader import S3Reader
 from store_lib.drivers.s3.writer import S3Writer
 from store_lib.exceptions import (
@@ -30,7 +27,6 @@ from store_lib.exceptions import (
     Forbidden,
     Invalid,
     NotFound,
-    StorageFull,
     StoreError,
 )
 from store_lib.location import Location
@@ -115,22 +111,14 @@ class S3Driver(Driver):
         :raises Duplicate: an object of this id is there
         :raises StorageFull: ``size`` is more than S3 can hold
         """
-        equal = self._settings.equal_parts
-        if size is not None and size > MOST_PARTS * (self._settings.part if equal else LARGEST_PUT):
-            parts = (
-                "of s3_store_large_object_chunk_size hold (s3_store_equal_parts)"
-                if equal
-                else "of 5 GiB hold"
-            )
-            raise StorageFull(
-                f"Expected an object that {MOST_PARTS} parts {parts}, got {size} bytes."
-            )
-        publication = self._publication(object_id, nonce)
+        sizes = PartSizes(size, self._settings.part, self._settings.equal_parts)
+        sizes.check()
+        target = NewObject(self._bucket, object_id, nonce)
+        publication = self._publication(target)
         if size is None or size > S3Writer.chunk_size:
-            # Before much is read and sent for nothing; what is small is found out soon enough.
+            # Before much is read and sent in vain; a small add fails soon enough.
             publication.check()
-        place = self._location(object_id)
-        return S3Writer(self._bucket, place, size, nonce, self._settings, publication)
+        return S3Writer(target, self._location(object_id), sizes, self._settings, publication)
 
     def read(self, location: Location, offset: int, length: int | None, *, context: Any) -> Reader:
         """Open an object by a GET.
@@ -181,20 +169,29 @@ class S3Driver(Driver):
 
     def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
         """Yield every upload in parts that has not ended, anybody's, and every claim."""
-        return leftovers.find(self._bucket)
+        yield from list_uploads(self._bucket)
+        yield from list_claims(self._bucket)
 
     def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
-        """Abort an upload in parts, or remove a claim that has ended."""
-        return leftovers.remove(self._bucket, incomplete.key)
+        """Abort a multipart upload, or remove a claim that has expired."""
+        key, bucket = incomplete.key, self._bucket
+        if is_claim(key):
+            return remove_expired_claim(bucket, key)
+        object_id, _, upload_id = key.partition("/")
+        if not upload_id or not is_object_key(object_id) or key.startswith(PREFIX):
+            raise Invalid(
+                f"Expected the key of a leftover in bucket {bucket.name}, got {key!a}. Take it "
+                "from a listing of this store."
+            )
+        return abort_upload(bucket, object_id, upload_id)
 
     def copy(self, location: Location, object_id: str, *, nonce: str, context: Any) -> Location:
         """Have the server make an object from another one of it."""
+        target = NewObject(self._bucket, object_id, nonce)
         Copy(
-            self._bucket,
+            target,
             _checked(location),
-            object_id,
-            nonce,
-            self._publication(object_id, nonce),
+            self._publication(target),
             limit=self.copy_limit,
             part=self.copy_part,
         ).make()
@@ -208,18 +205,18 @@ class S3Driver(Driver):
         if not 1 <= expires <= _LONGEST_URL:
             raise Invalid(f"Expected expires from 1 to {_LONGEST_URL} s (a week), got {expires!r}.")
         place = _checked(location)
-        return self._client.presigned(place.bucket, place.key, expires)
+        return self._client.presign(place.bucket, place.key, expires)
 
     def close(self) -> None:
         """Close the idle connections of this process."""
         self._client.close()
 
-    def _publication(self, object_id: str, nonce: str) -> Publication:
+    def _publication(self, target: NewObject) -> Publication:
         if self.conf.s3_store_create_bucket_on_put and not self._bucket_made:
             self._bucket.ensure(self._client.region, named=bool(self._settings.region))
             self._bucket_made = True
-        self._proof.hold()
-        return Publication(self._bucket, object_id, nonce, self._proof)
+        self._proof.ensure()
+        return Publication(target, self._proof)
 
     def _location(self, object_id: str) -> S3Location:
         mine = self._settings

@@ -6,7 +6,7 @@ from typing import Any
 
 from store_lib.clients.answers import content_range
 from store_lib.driver import Reader
-from store_lib.drivers.s3.bucket import Bucket
+from store_lib.drivers.s3.client import Bucket
 from store_lib.drivers.s3.errors import ConditionFailed
 from store_lib.exceptions import (
     BackendException,
@@ -80,7 +80,7 @@ class S3Reader(Reader):
         if length is not None:
             left = length if left is None else min(length, left)
         while left is None or left:
-            with self._bucket.client.answering(self._shown()):
+            with self._bucket.client.translating(self._shown()):
                 # What has come, and no waiting for more: a cut would lose it.
                 most = self.piece_size
                 piece = answer.body.read1(most if left is None else min(left, most))

@@ -1,170 +1,155 @@
-"""An upload: one put, or parts that are joined at the end."""
+"""The upload of one object: by one put, or in parts that are joined at the end."""
 
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+import contextlib
+import functools
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
 
 from store_lib.driver import Body, PartWriter
-from store_lib.drivers.s3.bucket import NONCE, Bucket
+from store_lib.drivers.s3.client import NewObject
 from store_lib.drivers.s3.errors import NoSuchUpload
 from store_lib.drivers.s3.location import S3Location
-from store_lib.drivers.s3.options import LARGEST_PUT, MOST_PARTS, Settings
-from store_lib.drivers.s3.parts import part_of_known, part_of_unknown
-from store_lib.drivers.s3.payload import Payload
+from store_lib.drivers.s3.multipart import MultipartUpload, PartSizes
+from store_lib.drivers.s3.options import LARGEST_PUT, Settings
 from store_lib.drivers.s3.publishing import Publication
-from store_lib.drivers.s3.spool import spooled
-from store_lib.drivers.s3.uploads import abort_unnamed, abort_upload
-from store_lib.exceptions import StorageFull, StoreError
+from store_lib.exceptions import BackendException
 
 #: What a slow server does in a second: bytes of a put, and parts that it joins.
 _SLOW_PUT = 1024 * 1024
 SLOW_JOIN = 20
+#: Bytes that are handed to the socket at once: it must take them within one time limit.
+_PIECE = 256 * 1024
 
 
 class S3Writer(PartWriter):
     """Uploads one object.
 
-    The upload in parts begins with the first part, so that what fits in one request leaves no
-    trace of another kind.
+    A multipart upload begins with the first part, so an object that fits in one request leaves
+    none unfinished.
 
-    :param size: bytes to come; ``None`` when unknown
+    :param target: the object to add
+    :param location: where it will lie
     """
 
     def __init__(
         self,
-        bucket: Bucket,
+        target: NewObject,
         location: S3Location,
-        size: int | None,
-        nonce: str,
+        sizes: PartSizes,
         settings: Settings,
         publication: Publication,
     ) -> None:
         self.concurrency = settings.threads
         self.once_limit = min(max(0, settings.large - 1), LARGEST_PUT)
-        self._bucket = bucket
+        self._target = target
         self._location = location
-        self._size = size
-        self._nonce = nonce
-        self._least = settings.part
-        self._equal = settings.equal_parts
+        self._sizes = sizes
         self._publication = publication
-        self._upload: str | None = None
-        #: When an upload was first asked for that the server may have begun without our seeing it.
-        self._unseen: float | None = None
-        self._lock = threading.Lock()
+        self._upload = MultipartUpload(target)
 
     def write_once(self, body: Body) -> S3Location:
-        """Store the object by one put."""
-
-        size = body.size
-        # What is small goes with its head, which saves asking the server whether to go on.
+        size, target = body.size, self._target
+        # A small body goes with its head, which saves asking the server whether to go on.
         small = body.rewindable and size is not None and size <= self.chunk_size
-        data = body.read() if small else Payload(body)
+        data = body.read() if small else BodyReader(body)
 
         def put(condition: Mapping[str, str]) -> None:
-            self._bucket.put(self._location.key, data, size, {NONCE: self._nonce}, condition)
+            target.bucket.put(target.key, data, size, target.metadata, condition)
 
         self._publication.publish(put, (size or 0) / _SLOW_PUT)
         return self._location
 
     def part_size(self, number: int) -> int:
-        """Return the bytes of a part: always the same, or slowly growing where no end is known."""
-        if self._equal:
-            return self._least
-        if self._size is None:
-            return part_of_unknown(number, self._least)
-        return part_of_known(self._size, self._least)
+        return self._sizes.of(number)
 
     def put_part(self, number: int, body: Body) -> dict[str, str]:
-        """Store a part."""
-        if number > MOST_PARTS:
-            raise StorageFull(
-                f"Expected an object that {MOST_PARTS} parts hold, got more. "
-                + ("Raise" if self._equal else "Declare its size, or raise")
-                + " s3_store_large_object_chunk_size."
-            )
+        self._sizes.check_number(number)
         if body.size is None:
-            with spooled(body) as (file, size):
-                return self._put_part(number, file, size)
-        return self._put_part(number, Payload(body), body.size)
-
-    def _put_part(self, number: int, body: Any, size: int) -> dict[str, str]:
-        answer = self._bucket.call(
-            "upload_part",
-            self._location.key,
-            UploadId=self._begun(),
-            PartNumber=number,
-            Body=body,
-            ContentLength=size,
-        )
-        return {
-            name: answer[name]
-            for name in answer
-            if name == "ETag" or (name.startswith("Checksum") and name != "ChecksumType")
-        }
-
-    def _begun(self) -> str:
-        """Return the id of the upload in parts, which the first part begins."""
-        with self._lock:
-            if self._upload is None:
-                # Amazon refuses parts with a checksum of which the upload said nothing.
-                sums = {"ChecksumAlgorithm": "CRC32"} if self._bucket.client.sums else {}
-                began = time.monotonic()
-                try:
-                    answer = self._bucket.call(
-                        "create_multipart_upload",
-                        self._location.key,
-                        Metadata={NONCE: self._nonce},
-                        **sums,
-                    )
-                except StoreError:
-                    self._unseen = self._unseen or began
-                    raise
-                self._upload = answer["UploadId"]
-            return self._upload
+            with _spooled(body) as (file, size):
+                return self._upload.put(number, file, size)
+        return self._upload.put(number, BodyReader(body), body.size)
 
     def commit(self, tokens: Sequence[Any]) -> S3Location:
-        """Join the parts."""
-        parts = [{"PartNumber": number, **token} for number, token in enumerate(tokens, 1)]
-
-        def complete(condition: Mapping[str, str]) -> None:
-            self._bucket.call(
-                "complete_multipart_upload",
-                self._location.key,
-                UploadId=self._begun(),
-                MultipartUpload={"Parts": parts},
-                **condition,
-            )
-
+        complete = functools.partial(self._upload.complete, tokens)
         try:
-            self._publication.publish(complete, len(parts) / SLOW_JOIN, optional=True)
+            self._publication.publish(complete, len(tokens) / SLOW_JOIN, optional=True)
         except NoSuchUpload:
             # As after a request that was answered too late: it may have succeeded.
             if not self._publication.succeeded():
                 raise
-        self._tidy()
+        self._upload.abort_unanswered(published=True)
         return self._location
 
     def abort(self) -> None:
-        """Abort the upload in parts, and take back what may have been published."""
         try:
-            if self._upload is not None:
-                abort_upload(self._bucket, self._location.key, self._upload)
-                self._upload = None
+            self._upload.abort()
         finally:
             self._publication.withdraw()
-        if self._unseen is not None:
-            abort_unnamed(self._bucket, self._location.key, self._unseen)
+        self._upload.abort_unanswered(published=False)
 
     def resolve(self) -> S3Location | None:
-        """Look whether the object that is there has this upload's nonce."""
         if not self._publication.succeeded():
             return None
-        self._tidy()
+        self._upload.abort_unanswered(published=True)
         return self._location
 
-    def _tidy(self) -> None:
-        """The id is taken: nobody needs what was begun under it and not seen."""
-        if self._unseen is not None:
-            abort_unnamed(self._bucket, self._location.key)
+
+class BodyReader:
+    """A body as botocore wants it: a file, read without a copy in the pieces that lie in memory.
+
+    A read returns at least 256 KiB, if as much lies in one piece.  Fewer pieces cost less:
+    urllib3, which sends them, would take much smaller ones, and botocore, which signs them, asks
+    for larger ones.
+    """
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._views: Iterator[memoryview] | None = None
+        self._view = memoryview(b"")
+        #: Whether it can be read twice, to be signed and to be sent.
+        self.rewindable = body.rewindable
+
+    def read(self, amount: int = -1, /) -> memoryview:
+        """Return the next piece, empty at the end."""
+        if self._views is None:
+            self._views = self._body.views()
+        if not len(self._view):
+            self._view = next(self._views, self._view)
+        size = max(amount, _PIECE)
+        piece, self._view = self._view[:size], self._view[size:]
+        return piece
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move to a position where no piece is cut in two."""
+        self._views = None
+        self._view = memoryview(b"")
+        return self._body.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position, between two views of the body."""
+        return self._body.tell()
+
+
+@contextlib.contextmanager
+def _spooled(body: Body) -> Iterator[tuple[IO[bytes], int]]:
+    """Copy a body of unknown size to a temporary file: S3 asks for the size first.
+
+    Yields the file, at its start, and its size.
+
+    :raises BackendException: there is no room for it
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile(prefix="store_lib-"))
+            for piece in body:
+                file.write(piece)
+            size = file.tell()
+            file.seek(0)
+        except OSError as error:
+            raise BackendException(
+                f"A part that memory has no room for could not be kept in {tempfile.gettempdir()}: "
+                f"{error.strerror}. Name a directory with room in TMPDIR, raise "
+                "transfer_memory_limit, or declare the object's size."
+            ) from error
+        yield file, size

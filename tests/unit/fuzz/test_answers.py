@@ -12,9 +12,9 @@ import pytest
 
 from store_lib.clients import decoding
 from store_lib.clients.keystone import ContextLogin, find_endpoint
-from store_lib.drivers.s3.bucket import _head
-from store_lib.drivers.s3.claim import Claimed
+from store_lib.drivers.s3.client import Head
 from store_lib.drivers.s3.errors import translate
+from store_lib.drivers.s3.publishing import StoredClaim
 from store_lib.drivers.swift.account import names_of, objects_of
 from store_lib.drivers.swift.errors import refused, report_of, reported
 from store_lib.drivers.swift.manifests import parts_of
@@ -218,7 +218,7 @@ def _s3_head(fields: dict[str, str]) -> bool:
         "Metadata": {name: each for name, each in fields.items() if name.startswith("X-")},
         "ResponseMetadata": {"HTTPHeaders": lower},
     }
-    found = _head(answer)
+    found = Head.of(answer)
     assert found.size is None or 0 <= found.size < 10**19
     assert isinstance(found.nonce, str)
     return True
@@ -233,11 +233,11 @@ def _claim(given: tuple[bytes, dict[str, str]]) -> bool:
     head = SimpleNamespace(
         nonce=metadata.get("store-lib-nonce", ""), metadata=metadata, age=1.0, size=len(body)
     )
-    bucket: Any = SimpleNamespace(read=lambda key, most: (head, body[:most]))
-    found = Claimed.read(bucket, "key")
+    bucket: Any = SimpleNamespace(read=lambda key, limit: (head, body[:limit]))
+    found = StoredClaim.read(bucket, "key")
     assert found is not None
     assert found.life >= 0
-    assert isinstance(found.lives, bool)
+    assert isinstance(found.live, bool)
     return True
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from store_lib import Store, Stores
-from store_lib.drivers.s3.bucket import NONCE
+from store_lib.drivers.s3.client import NONCE
 from store_lib.drivers.s3.options import ATOMIC, CHECKED, LARGEST_PUT, LOOK
 from store_lib.exceptions import Forbidden, StoreError
 from tests.scripted_server import Reply, Request, serve

@@ -74,7 +74,7 @@ def make_store(
 ) -> MakeStore:
     """Gives stores on the server with three parts at once, of 5 chunks, from 6 chunks on."""
     monkeypatch.setattr(S3Writer, "chunk_size", CHUNK)
-    monkeypatch.setattr("store_lib.drivers.s3.parts.MIB", CHUNK)
+    monkeypatch.setattr("store_lib.drivers.s3.multipart.MIB", CHUNK)
     return shared[1].get
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from store_lib import Store
 from store_lib.drivers.s3 import S3Driver
-from store_lib.drivers.s3.claim import PREFIX, Claim
+from store_lib.drivers.s3.publishing import PREFIX, Claim
 from store_lib.exceptions import (
     BackendException,
     Duplicate,
@@ -744,8 +744,8 @@ def test_parts_keep_one_size_where_the_server_wants_it(
     make_store: MakeStore, s3: S3Server, monkeypatch: pytest.MonkeyPatch, size: int | None
 ) -> None:
     """R2 refuses parts that grow, once all are sent; the option has them keep their size."""
-    monkeypatch.setattr("store_lib.drivers.s3.parts._EVEN", 1)
-    monkeypatch.setattr("store_lib.drivers.s3.parts._STEP", 1)
+    monkeypatch.setattr("store_lib.drivers.s3.multipart._EVEN", 1)
+    monkeypatch.setattr("store_lib.drivers.s3.multipart._STEP", 1)
     s3.equal_parts = True
     store = make_store()
     if size is None:
@@ -763,8 +763,7 @@ def test_parts_of_one_size_hold_what_ten_thousand_of_them_hold(
     make_store: MakeStore, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A size that is known and too large is refused at once, another when the last part is full."""
-    for module in ("driver", "writer"):
-        monkeypatch.setattr(f"store_lib.drivers.s3.{module}.MOST_PARTS", 3)
+    monkeypatch.setattr("store_lib.drivers.s3.multipart.MOST_PARTS", 3)
     store = make_store(s3_store_equal_parts=True)
     whole = LARGE[: 12 * CHUNK] + LARGE[: 3 * CHUNK]
     for size in (len(whole), None):

@@ -7,7 +7,7 @@ import pytest
 
 from store_lib import Store
 from store_lib.drivers.s3 import S3Driver
-from store_lib.drivers.s3.claim import PREFIX
+from store_lib.drivers.s3.publishing import PREFIX
 from store_lib.exceptions import BackendException, Duplicate, ErrorStatus, Forbidden
 from tests.s3_faults import refusal, times
 from tests.scripted_server import Reply, Request

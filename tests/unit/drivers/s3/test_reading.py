@@ -10,7 +10,7 @@ import pytest
 
 from store_lib import Store, Stores
 from store_lib.drivers.s3 import S3Driver
-from store_lib.drivers.s3.claim import PREFIX
+from store_lib.drivers.s3.publishing import PREFIX
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,

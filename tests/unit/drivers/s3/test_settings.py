@@ -11,8 +11,8 @@ from urllib3 import HTTPResponse
 from store_lib import Stores
 from store_lib.driver import CreateOnly
 from store_lib.drivers.s3 import S3Driver, S3Location
+from store_lib.drivers.s3.multipart import PartSizes
 from store_lib.drivers.s3.options import LARGEST_PUT, MIB, MOST_PARTS, OPTIONS, settings_of
-from store_lib.drivers.s3.parts import part_of_known, part_of_unknown
 from store_lib.exceptions import (
     BadStoreConfiguration,
     BadStoreUri,
@@ -279,14 +279,15 @@ def test_an_odd_id_that_is_a_key_is_taken(object_id: str) -> None:
 @pytest.mark.parametrize("least", [5, 10, 100, 5120])
 def test_the_parts_that_are_allowed_hold_the_largest_objects(least: int) -> None:
     """10,000 parts hold 5 TiB of unknown length; of known length whatever they can at all."""
-    sizes = [part_of_unknown(number, least * MIB) for number in range(1, MOST_PARTS + 1)]
+    unknown = PartSizes(None, least * MIB)
+    sizes = [unknown.of(number) for number in range(1, MOST_PARTS + 1)]
     assert sum(sizes) >= 5 * TIB
     assert sizes == sorted(sizes)
     assert sizes[-1] <= LARGEST_PUT
     assert all(size % MIB == 0 for size in sizes)
     assert set(sizes[:1000]) == {least * MIB}
     for size in (1, 100 * MIB, 5 * TIB - 1, 5 * TIB, MOST_PARTS * LARGEST_PUT):
-        part = part_of_known(size, least * MIB)
+        part = PartSizes(size, least * MIB).of(1)
         assert -(-size // part) <= MOST_PARTS
         assert least * MIB <= part <= LARGEST_PUT
 

@@ -1,0 +1,219 @@
+"""Multipart uploads: their parts, how they end, and those that nobody has finished."""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from store_lib.display import get_logger
+from store_lib.driver import Incomplete
+from store_lib.drivers.s3.client import Bucket, NewObject, server_time
+from store_lib.drivers.s3.errors import NoSuchBucket, NoSuchUpload
+from store_lib.drivers.s3.location import is_object_key
+from store_lib.drivers.s3.options import LARGEST_PUT, MIB, MOST_PARTS
+from store_lib.exceptions import NotFound, StorageFull, StoreError
+
+LOG = get_logger(__name__)
+
+#: Parts of an upload of unknown length before they begin to grow.
+_EVEN = 1000
+#: Parts by which they then grow by a MiB: 10,000 of them hold more than 5 TiB in all.
+_STEP = 7
+#: Seconds by which times in a listing may be rounded.
+_ROUNDED = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PartSizes:
+    """How large the parts of an upload are, so that as many as S3 allows hold the object."""
+
+    #: Bytes of the object; ``None`` if unknown.
+    total: int | None
+    #: Bytes of the smallest part but for the last.
+    minimum: int
+    #: Whether all parts but the last have that size.
+    equal: bool = False
+
+    def check(self) -> None:
+        """Check that parts can hold the object.
+
+        :raises StorageFull: they cannot
+        """
+        largest = self.minimum if self.equal else LARGEST_PUT
+        if self.total is not None and self.total > MOST_PARTS * largest:
+            parts = (
+                "of s3_store_large_object_chunk_size hold (s3_store_equal_parts)"
+                if self.equal
+                else "of 5 GiB hold"
+            )
+            raise StorageFull(
+                f"Expected an object that {MOST_PARTS} parts {parts}, got {self.total} bytes."
+            )
+
+    def check_number(self, number: int) -> None:
+        """Check that an upload can have a part of this number.
+
+        :raises StorageFull: it cannot
+        """
+        if number > MOST_PARTS:
+            raise StorageFull(
+                f"Expected an object that {MOST_PARTS} parts hold, got more. "
+                + ("Raise" if self.equal else "Declare its size, or raise")
+                + " s3_store_large_object_chunk_size."
+            )
+
+    def of(self, number: int) -> int:
+        """Return the bytes of part ``number`` (from 1).
+
+        Parts of an object of known size have one size, in whole MiB.  Those of an object of
+        unknown size grow slowly, so that a short stream is never held in larger parts than it
+        needs.
+        """
+        if self.equal:
+            return self.minimum
+        if self.total is None:
+            grown = max(0, number - _EVEN) // _STEP * MIB
+            return min(LARGEST_PUT, self.minimum + grown)
+        needed = -(-self.total // MOST_PARTS)
+        return max(self.minimum, -(-needed // MIB) * MIB)
+
+
+class MultipartUpload:
+    """The multipart upload of one object, which the server begins with the first part.
+
+    :param upload_id: of one that another process has begun
+    """
+
+    def __init__(self, target: NewObject, upload_id: str | None = None) -> None:
+        self._target = target
+        self._upload_id = upload_id
+        #: Time of the first request to begin an upload whose response was lost: the server may
+        #: have begun one.
+        self._unanswered: float | None = None
+        self._lock = threading.Lock()
+
+    def put(self, number: int, body: Any, size: int) -> dict[str, str]:
+        """Store a part and return its token: ETag and checksum."""
+        response = self._target.call(
+            "upload_part",
+            UploadId=self._begin(checksums=self._target.bucket.client.checksums),
+            PartNumber=number,
+            Body=body,
+            ContentLength=size,
+        )
+        return {
+            name: response[name]
+            for name in response
+            if name == "ETag" or (name.startswith("Checksum") and name != "ChecksumType")
+        }
+
+    def copy(self, number: int, **source: Any) -> dict[str, str]:
+        """Store a part that the server copies, and return its token."""
+        response = self._target.call(
+            "upload_part_copy", UploadId=self._begin(), PartNumber=number, **source
+        )
+        return {"ETag": response["CopyPartResult"]["ETag"]}
+
+    def _begin(self, *, checksums: bool = False) -> str:
+        """Return the upload's id; the first call begins it.
+
+        :param checksums: whether parts are sent with checksums: Amazon refuses them where the
+            upload did not announce them
+        """
+        with self._lock:
+            if self._upload_id is None:
+                announced = {"ChecksumAlgorithm": "CRC32"} if checksums else {}
+                began = time.monotonic()
+                try:
+                    response = self._target.call(
+                        "create_multipart_upload", Metadata=self._target.metadata, **announced
+                    )
+                except StoreError:
+                    self._unanswered = self._unanswered or began
+                    raise
+                self._upload_id = response["UploadId"]
+            return self._upload_id
+
+    def complete(self, tokens: Sequence[Mapping[str, str]], condition: Mapping[str, str]) -> None:
+        """Join the parts."""
+        parts = [{"PartNumber": number, **token} for number, token in enumerate(tokens, 1)]
+        self._target.call(
+            "complete_multipart_upload",
+            UploadId=self._begin(),
+            MultipartUpload={"Parts": parts},
+            **condition,
+        )
+
+    def abort(self) -> None:
+        """Abort the upload, if it was begun."""
+        if self._upload_id is not None:
+            abort_upload(self._target.bucket, self._target.key, self._upload_id)
+            self._upload_id = None
+
+    def abort_unanswered(self, *, published: bool) -> None:
+        """Abort uploads that the server may have begun without an answer: they have no part.
+
+        :param published: whether the id is taken now, so that no upload of it can succeed
+        """
+        if self._unanswered is None:
+            return
+        bucket, key = self._target.bucket, self._target.key
+        try:
+            listing = bucket.client.call("list_multipart_uploads", Bucket=bucket.name, Prefix=key)
+            earliest = 0.0
+            if not published:
+                waited = time.monotonic() - self._unanswered
+                earliest = server_time(listing) - waited - _ROUNDED
+            for upload in listing.get("Uploads", ()):
+                upload_id = upload["UploadId"]
+                if (
+                    upload["Key"] == key
+                    and upload["Initiated"] >= earliest
+                    and not bucket.call("list_parts", key, UploadId=upload_id, MaxParts=1).get(
+                        "Parts"
+                    )
+                ):
+                    abort_upload(bucket, key, upload_id)
+        except StoreError as error:
+            LOG.warning(
+                "An upload of %s that was begun without an answer may be left. Sweep the store: %s",
+                key,
+                error,
+            )
+
+
+def abort_upload(bucket: Bucket, key: str, upload_id: str) -> bool:
+    """Abort a multipart upload, and return whether there was one."""
+    try:
+        bucket.call("abort_multipart_upload", key, UploadId=upload_id)
+    except (NoSuchUpload, NoSuchBucket):
+        return False
+    return True
+
+
+def list_uploads(bucket: Bucket) -> Iterator[Incomplete]:
+    """Yield every multipart upload of a bucket that has not ended."""
+    for page in bucket.client.pages("list_multipart_uploads", Bucket=bucket.name):
+        for upload in page.get("Uploads", ()):
+            key = upload["Key"]
+            if is_object_key(key) and (
+                incomplete := _measure(bucket, key, upload["UploadId"], upload["Initiated"])
+            ):
+                yield incomplete
+
+
+def _measure(bucket: Bucket, key: str, upload_id: str, begun: float) -> Incomplete | None:
+    """Return an upload with the size and age of its parts; ``None`` if it has ended meanwhile."""
+    size, modified, now = 0, begun, begun
+    try:
+        for page in bucket.client.pages(
+            "list_parts", Bucket=bucket.name, Key=key, UploadId=upload_id
+        ):
+            now = server_time(page)
+            for part in page.get("Parts", ()):
+                size += part["Size"]
+                modified = max(modified, part["LastModified"])
+    except (NoSuchUpload, NotFound):
+        return None
+    return Incomplete(f"{key}/{upload_id}", key, size, modified, now=now)
