@@ -382,6 +382,9 @@ class Reader(abc.ABC):
     #: Then :attr:`piece_size` becomes just what the caller wants, and the reader is closed with
     #: the last byte of a known size, without a look at whether :meth:`stream` ends there.
     exact: bool = False
+    #: The stream of the range that :meth:`Driver.read` was asked for, if that has begun it: the
+    #: engine takes it for the first bytes, and calls :meth:`stream` for all later ones.
+    first: Iterator[bytes] | None = None
 
     @abc.abstractmethod
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:

@@ -24,7 +24,6 @@ from store_lib.driver import (
     Driver,
     Entry,
     Incomplete,
-    Reader,
     Space,
     Stat,
     capabilities,
@@ -47,7 +46,8 @@ from store_lib.options import StoreOptions
 from store_lib.transfer.budget import MIB, PROCESS_BUDGET
 from store_lib.transfer.calls import Call, Calls
 from store_lib.transfer.digest import check_names
-from store_lib.transfer.reader import LocalFileReader, ObjectReader
+from store_lib.transfer.prefetch import ReadSpec
+from store_lib.transfer.reader import ObjectReader, open_reader
 from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import Retry
 from store_lib.transfer.source import Source, open_source
@@ -331,61 +331,23 @@ class Store:
                 )
             check_names((), expected)
         location = self._locate(driver, uri, "get")
-        width = driver.read_concurrency if driver.ranges else 1
-        first = length
-        if width > 1 and not driver.sequential_rate:
-            first = driver.read_size if length is None else min(length, driver.read_size)
-        call, reader = self._call(), None
-        try:
-            call.begin()
-            read = functools.partial(driver.read, location, offset, first, context=context)
-            watch = TransferClock(self._limits)
-            retry = self._retry.to("get", location, watch)
-            reader = retry.call(
-                functools.partial(self._guard.call, read, on_late_result=lambda made: made.close())
-            )
-            return self._reader(
-                driver, reader, offset, length, width, expected, whole, watch, retry, call.end
-            )
-        except BaseException as error:
-            if reader is not None:
-                reader.close()
-            call.end()
-            if isinstance(error, StoreError):
-                self._at(error, "get")
-            raise
-
-    def _reader(
-        self,
-        driver: Driver,
-        reader: Reader,
-        offset: int,
-        length: int | None,
-        width: int,
-        expected: Mapping[str, str] | None,
-        whole: bool,
-        watch: TransferClock,
-        retry: Retry,
-        released: Callable[[], object],
-    ) -> ObjectReader:
-        kind = ObjectReader
-        if whole and not expected and not self._guard.timeout and reader.fileno() is not None:
-            kind = LocalFileReader
-        return kind(
-            reader,
+        clock = TransferClock(self._limits)
+        spec = ReadSpec(
+            driver=driver,
             offset=offset,
             length=length,
-            ranges=driver.ranges,
-            width=width if reader.parallel else 1,
-            read_size=driver.read_size,
-            sequential_rate=driver.sequential_rate,
-            bounded=bool(self._guard.timeout),
-            watch=watch,
-            retry=retry,
+            expected=expected or {},
+            clock=clock,
+            retry=self._retry.to("get", location, clock),
+            guard=self._guard,
             budget=PROCESS_BUDGET,
-            digests=expected,
-            released=released,
         )
+        read = functools.partial(driver.read, location, offset, spec.first_length, context=context)
+        try:
+            return open_reader(read, spec, self._call())
+        except StoreError as error:
+            self._at(error, "get")
+            raise
 
     def stat(self, uri: str, *, context: Any = None) -> Stat:
         """Tell of an object without reading it.

@@ -1,77 +1,127 @@
-"""Where an object's pieces come from: a stream, resumed where it was cut, or ranges read ahead."""
+"""An open object's bytes in order: cut streams resumed, and ranges read ahead by threads."""
 
 import contextlib
+import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
-from store_lib.driver import Reader
+from store_lib.driver import Driver, Reader
 from store_lib.exceptions import BackendException, ErrorStatus, StoreError
-from store_lib.transfer.budget import Reservation
+from store_lib.transfer.budget import Budget, Reservation
 from store_lib.transfer.report import Meter
 from store_lib.transfer.retry import Retry, Tries, is_temporary
 from store_lib.transfer.threads import new_thread
-from store_lib.transfer.timeouts import TransferClock
+from store_lib.transfer.timeouts import HangGuard, TransferClock
 
 
-class Cursor:
-    """Reads ranges of one open object, and goes on where a cut connection left off.
+@dataclasses.dataclass(slots=True)
+class ReadSpec:
+    """What a caller asks of a read, and what the engine needs for it."""
 
-    :param end: position after the last byte wanted; ``None`` when the size is unknown
-    """
+    driver: Driver
+    #: Position of the first byte wanted.
+    offset: int
+    #: Bytes wanted; ``None`` for all that follow.
+    length: int | None
+    #: Hexadecimal digests that the whole object must have, by name.
+    expected: Mapping[str, str]
+    clock: TransferClock
+    retry: Retry
+    guard: HangGuard
+    budget: Budget
 
-    def __init__(
-        self,
-        reader: Reader,
-        end: int | None,
-        retry: Retry,
-        ranges: bool,
-        meter: Meter,
-    ) -> None:
+    @property
+    def interruptible(self) -> bool:
+        """Whether a thread reads for the caller, who can then stop waiting for it."""
+        return bool(self.guard.timeout)
+
+    @property
+    def concurrency(self) -> int:
+        """Number of ranges read at once, the one that the caller is at included."""
+        return self.driver.read_concurrency if self.driver.ranges else 1
+
+    @property
+    def single_stream_rate(self) -> float:
+        """Bytes per second from which on one stream is read instead of ranges; 0 for never."""
+        return 0 if self.interruptible or self.concurrency == 1 else self.driver.sequential_rate
+
+    @property
+    def first_length(self) -> int | None:
+        """Bytes that :meth:`~store_lib.driver.Driver.read` is asked for; ``None`` for the rest."""
+        if self.concurrency == 1 or self.single_stream_rate:
+            return self.length
+        size = self.driver.read_size
+        return size if self.length is None else min(self.length, size)
+
+
+class ResumingReader:
+    """Reads ranges of an open object, and resumes streams that were cut."""
+
+    def __init__(self, reader: Reader, spec: ReadSpec, meter: Meter) -> None:
         self.reader = reader
-        self.end = end
+        #: Position after the last byte wanted; ``None`` if neither the size nor a length is known.
+        self.end: int | None = None if spec.length is None else spec.offset + spec.length
+        if reader.size is not None:
+            self.end = reader.size if self.end is None else min(reader.size, self.end)
         #: Whether reading can go on at any position, on the very same bytes.
-        self.resumable = ranges and reader.validator is not None
-        #: What is resumed on no sure identity could be another object's bytes.
-        self._retry = retry if self.resumable else retry.once()
-        #: Whether the bytes up to ``end`` are known to be there; else it is only a bound.
-        self._certain = reader.size is not None
+        self.resumable = spec.driver.ranges and reader.validator is not None
+        #: Without a validator the rest could be another object's bytes.
+        self._retry = spec.retry if self.resumable else spec.retry.once()
+        #: The range that :meth:`~store_lib.driver.Driver.read` was asked for.
+        self._first_begin, self._first_end = spec.offset, self.end
+        if spec.first_length is not None:
+            first_end = spec.offset + spec.first_length
+            self._first_end = first_end if self.end is None else min(first_end, self.end)
+        #: Whether the bytes up to :attr:`end` are known to exist; otherwise it is only a bound.
+        self._size_known = reader.size is not None
         self._meter = meter
-        #: How often a cut stream is resumed at once.
-        self._at_once = reader.resumes if self.resumable else 0
+        #: How often a cut stream may still be resumed without a pause.
+        self._free_resumes = reader.resumes if self.resumable else 0
 
-    def pieces(
+    def read_range(
         self, offset: int, end: int | None, stop: threading.Event | None = None
     ) -> Generator[bytes, None, None]:
-        """Yield the bytes from ``offset`` to ``end``, whatever connections it takes.
+        """Yield the bytes from ``offset`` to ``end``, from as many streams as it takes.
 
+        :param stop: ends the pauses between streams when set
         :raises BackendException: the backend gave fewer or more bytes than there are
         """
         position = offset
         tries, failed_at = None, -1
-        # A thread that reads ahead of a slow caller is no stall: who waits for it looks.
+        # A thread that reads ahead of a slow caller is no stall: who waits for it checks that.
         retry = self._retry if stop is None else self._retry.beyond()
         while True:
-            length = None if end is None else end - position
             try:
-                for piece in retry.each(self.reader.stream(position, length)):
+                with retry.limited():
+                    stream, stream_end = self._open(position, end)
+                while True:
+                    with retry.limited():
+                        piece = next(stream, None)
+                    if piece is None:
+                        break
+                    if not piece:
+                        continue
                     position += len(piece)
-                    if end is not None and position > end:
-                        raise BackendException(f"Expected {length} bytes, got more from the store.")
+                    if stream_end is not None and position > stream_end:
+                        raise BackendException(
+                            f"Expected bytes up to {stream_end}, got more from the store."
+                        )
                     hand = [piece]
-                    del piece  # a generator that waits is to hold nothing of what it gave
+                    del piece  # a suspended generator must not keep what it has yielded
                     yield hand.pop()
-                if self._certain and end is not None and position < end:
+                if stream_end is not None and position < stream_end and self._size_known:
                     raise BackendException(
-                        f"Expected bytes up to {end}, got a clean end at {position}.",
+                        f"Expected bytes up to {stream_end}, got a clean end at {position}.",
                         status=ErrorStatus.TEMPORARY,
                     )
-                return
+                if stream_end == end or position != stream_end:
+                    return
             except StoreError as error:
-                if self._at_once and is_temporary(error):
-                    self._at_once -= 1
+                if self._free_resumes and is_temporary(error):
+                    self._free_resumes -= 1
                 else:
                     if tries is None or position > failed_at:  # bytes have come since the last one
                         tries, failed_at = Tries(retry, f"from byte {position}", stop), position
@@ -79,80 +129,77 @@ class Cursor:
                         raise
                 self._meter.count(retries=1)
 
+    def _open(self, position: int, end: int | None) -> tuple[Iterator[bytes], int | None]:
+        """Return a stream from ``position`` on, and where it ends: at ``end`` or before it.
+
+        It is the one that the driver began when it opened the object, if that was for this range.
+        """
+        first, first_end = self.reader.first, self._first_end
+        fits = end is None or (first_end is not None and first_end <= end)
+        if first is None or position != self._first_begin or not fits:
+            return self.reader.stream(position, None if end is None else end - position), end
+        self.reader.first = None
+        return first, first_end
+
 
 class _Range:
     """A range that a thread reads into memory, ahead of the caller.
 
-    :param reserved: bytes of memory taken for it; 0: its thread reads a piece only while the
+    :param reserved: bytes of memory reserved for it; 0: its thread reads a piece only while the
         caller waits for one
     """
 
     def __init__(self, offset: int, end: int | None, reserved: int) -> None:
-        #: Of the next byte that the caller gets.
+        #: Position of the next byte that the caller gets.
         self.offset = offset
         self.end = end
         self.reserved = reserved
-        self.pieces: deque[bytes] = deque()
+        self.buffered: deque[bytes] = deque()
         #: Whether the caller waits for a piece.
-        self.wanted = False
-        #: Whether nobody will come for what is left of it.
+        self.awaited = False
+        #: Whether the rest of it is not wanted any more.
         self.dropped = False
         self.done = False
         self.error: BaseException | None = None
         self.changed = threading.Condition()
 
 
-class Feed:
-    """Gives the pieces of an object in order, and reads some ranges ahead, as memory allows.
+class Prefetcher:
+    """Gives the bytes of an object in order, and reads ranges ahead of the caller as memory allows.
 
-    Holds no reference to the object that the caller reads from, so that dropping that one ends
+    It holds no reference to the object that the caller reads from, so that dropping that one ends
     the threads.  The range that the caller is at needs no memory of the budget.
 
-    :param width: how many ranges are read at once, the caller's included
-    :param size: bytes of a range
-    :param sequential_rate: bytes per second; while the store gives as many, one stream is read
-    :param bounded: the caller's range too is read by a thread, so that waiting for it can end
     :param reservation: memory for what is read ahead
     """
 
-    # What most readers of small objects never need is made later.
-    _over = False
+    # What most readers of small objects never need is created later.
+    _exhausted = False
     #: What the caller's own thread reads.
     _stream: Generator[bytes, None, None] | None = None
-    #: What a thread reads at the place where the caller is.
+    #: What a thread reads at the position of the caller.
     _current: _Range | None = None
-    #: Taken from by the caller at the left, and by who waits for memory at the right.
+    #: The caller takes from the left, and a thread that waits for memory from the right.
     _ahead: deque[_Range] | None = None
     _got, _waited = 0, 0.0
     #: Ends the threads.
     _stop: threading.Event | None = None
-    #: What threads are at work on, under the lock.
+    #: The ranges that threads are reading, under the lock.
     _running: set[_Range]
     _lock: Any
-    _at_end: Callable[[], object] | None = None
+    _on_end: Callable[[], object] | None = None
 
-    def __init__(
-        self,
-        cursor: Cursor,
-        offset: int,
-        *,
-        width: int,
-        size: int,
-        sequential_rate: float,
-        bounded: bool,
-        watch: TransferClock,
-        reservation: Reservation,
-    ) -> None:
-        self._cursor = cursor
-        self._watch = watch
-        self._sequential_rate = sequential_rate if width > 1 and not bounded else 0
-        self._size = size
-        self._width = width
-        self._bounded = bounded
+    def __init__(self, source: ResumingReader, spec: ReadSpec, reservation: Reservation) -> None:
+        self._source = source
+        self._clock = spec.clock
+        self._concurrency = spec.concurrency if source.reader.parallel else 1
+        self._range_size = spec.driver.read_size
+        self._single_stream_rate = spec.single_stream_rate if self._concurrency > 1 else 0
+        self._interruptible = spec.interruptible
         #: Of the next byte that the caller gets.
-        self._position = offset
-        #: After what the caller's own thread reads.
-        self._stream_end: int | None = offset
+        self._position = spec.offset
+        #: Position after what the caller's own thread reads.
+        self._stream_end: int | None = spec.offset
         self._reservation = reservation
 
     def next(self) -> bytes:
@@ -164,13 +211,13 @@ class Feed:
                 piece = next(stream, b"")
                 if not piece:
                     self._stream = None
-                    self._over = self._stream_end is None or self._position < self._stream_end
-                elif self._sequential_rate:
+                    self._exhausted = self._stream_end is None or self._position < self._stream_end
+                elif self._single_stream_rate:
                     self._judge(time.perf_counter() - began, len(piece))
             elif self._current is not None:
                 piece = self._follow(self._current)
-            elif self._over or (
-                self._cursor.end is not None and self._position >= self._cursor.end
+            elif self._exhausted or (
+                self._source.end is not None and self._position >= self._source.end
             ):
                 return b""
             else:
@@ -178,12 +225,12 @@ class Feed:
                 continue
             if piece:
                 self._position += len(piece)
-                if self._width > 1:
+                if self._concurrency > 1:
                     self._fill()
                 return piece
 
     def _begin(self) -> None:
-        """Go on with what was read ahead, or else read from here."""
+        """Go on with what was read ahead, or read from here if nothing was."""
         while self._ahead:
             with contextlib.suppress(IndexError):  # given back just now
                 ahead = self._ahead.popleft()
@@ -191,150 +238,150 @@ class Feed:
                     self._current = ahead
                     return
                 self._drop(ahead)
-        end = self._cursor.end
-        if end is not None and self._width > 1 and not self._sequential_rate:
-            end = min(end, self._position + self._size)
-        if self._bounded:
+        end = self._source.end
+        if end is not None and self._concurrency > 1 and not self._single_stream_rate:
+            end = min(end, self._position + self._range_size)
+        if self._interruptible:
             self._current = _Range(self._position, end, 0)
             self._start(self._current)
         else:
             self._stream_end = end
-            self._stream = self._cursor.pieces(self._position, end)
+            self._stream = self._source.read_range(self._position, end)
 
     def _judge(self, waited: float, got: int) -> None:
-        """Find out whether one stream is enough, or has turned out to be slow.
+        """Go over to ranges once a single stream has turned out to be slow.
 
-        What is asked is how long the store keeps the caller waiting, over as many bytes as would
+        What counts is how long the store keeps the caller waiting, over as many bytes as would
         be read at once; how fast the caller takes them says nothing.
         """
-        window = self._width * self._size
+        window = self._concurrency * self._range_size
         self._got += got
         self._waited += waited
-        if self._waited > window / self._sequential_rate:
+        if self._waited > window / self._single_stream_rate:
             assert self._stream is not None
             self._stream.close()
-            self._stream, self._sequential_rate = None, 0
+            self._stream, self._single_stream_rate = None, 0
         elif self._got >= window:
             self._got, self._waited = 0, 0.0
 
     def _fill(self) -> None:
         """Start as many threads as there is room for; only once the first byte has come."""
-        end = self._cursor.end
-        if end is None or self._sequential_rate:
+        end = self._source.end
+        if end is None or self._single_stream_rate:
             return
         if self._ahead is None:
             self._ahead = deque()
-        while len(self._ahead) < self._width - 1:
+        while len(self._ahead) < self._concurrency - 1:
             try:
                 begin = self._ahead[-1].end
             except IndexError:
                 begin = self._stream_end if self._current is None else self._current.end
             if begin is None or begin >= end:
                 return
-            cost = min(self._size, end - begin)
+            cost = min(self._range_size, end - begin)
             if not self._reservation.grow(cost):
                 return
-            span = _Range(begin, begin + cost, cost)
-            self._ahead.append(span)
-            self._start(span)
+            ahead = _Range(begin, begin + cost, cost)
+            self._ahead.append(ahead)
+            self._start(ahead)
 
-    def _start(self, span: _Range) -> None:
+    def _start(self, target: _Range) -> None:
         """Start the thread that reads a range, which :meth:`close` knows of by now."""
         if self._stop is None:
             self._running, self._lock = set(), threading.RLock()
             self._stop = threading.Event()
-        thread = new_thread("read-ahead", self._read, span)
-        self._running.add(span)
+        thread = new_thread("read-ahead", self._read, target)
+        self._running.add(target)
         try:
             thread.start()
         except BaseException:
             if not thread.is_alive():
-                self._running.discard(span)
+                self._running.discard(target)
             raise
 
-    def _read(self, span: _Range) -> None:
+    def _read(self, target: _Range) -> None:
         """Read a range; the body of a thread."""
         error: BaseException | None = None
         try:
-            stream = self._cursor.pieces(span.offset, span.end, self._stop)
-            while self._goes_on(span) and self._hand_over(span, next(stream, b"")):
-                self._watch.progress()
+            stream = self._source.read_range(target.offset, target.end, self._stop)
+            while self._may_read(target) and self._hand_over(target, next(stream, b"")):
+                self._clock.progress()
             stream.close()
         except BaseException as trouble:
             error = trouble
         finally:
-            with span.changed:
-                span.error = error
-                span.done = True
-                span.changed.notify_all()
+            with target.changed:
+                target.error = error
+                target.done = True
+                target.changed.notify_all()
             with self._lock:
-                self._running.discard(span)
-                last = None if self._running else self._at_end
-            if last is not None:
-                last()
+                self._running.discard(target)
+                on_end = None if self._running else self._on_end
+            if on_end is not None:
+                on_end()
 
-    def _goes_on(self, span: _Range) -> bool:
-        """Wait until a piece of the range may be read; say whether any more is."""
-        with span.changed:
-            while not (span.reserved or span.wanted or span.dropped or self._is_stopped()):
-                span.changed.wait()
-            return not (span.dropped or self._is_stopped())
+    def _may_read(self, target: _Range) -> bool:
+        """Wait until a piece of the range may be read; return false if no more is wanted."""
+        with target.changed:
+            while not (target.reserved or target.awaited or target.dropped or self._is_stopped()):
+                target.changed.wait()
+            return not (target.dropped or self._is_stopped())
 
     def _is_stopped(self) -> bool:
         return self._stop is not None and self._stop.is_set()
 
-    def _hand_over(self, span: _Range, piece: bytes) -> bool:
-        with span.changed:
-            if not piece or span.dropped:
+    def _hand_over(self, target: _Range, piece: bytes) -> bool:
+        with target.changed:
+            if not piece or target.dropped:
                 return False
-            span.pieces.append(piece)
-            span.wanted = False
-            span.changed.notify_all()
+            target.buffered.append(piece)
+            target.awaited = False
+            target.changed.notify_all()
         return True
 
     def _follow(self, current: _Range) -> bytes:
         """Return the next piece of a range that a thread reads, empty at its end."""
         with current.changed:
-            if not current.pieces and not current.done:
-                current.wanted = True
+            if not current.buffered and not current.done:
+                current.awaited = True
                 current.changed.notify_all()
-            while not (current.pieces or current.done or current.dropped):
-                current.changed.wait(self._watch.remaining())
-                if not (current.pieces or current.done or current.dropped):
-                    self._watch.check()
-            current.wanted = False
-            if current.pieces:
-                piece = current.pieces.popleft()
+            while not (current.buffered or current.done or current.dropped):
+                current.changed.wait(self._clock.remaining())
+                if not (current.buffered or current.done or current.dropped):
+                    self._clock.check()
+            current.awaited = False
+            if current.buffered:
+                piece = current.buffered.popleft()
                 current.offset += len(piece)
                 return piece
             if current.error is not None and not current.dropped:
                 raise current.error
         self._current = None
         if not current.dropped:
-            self._over = current.end is None or current.offset < current.end
+            self._exhausted = current.end is None or current.offset < current.end
         self._drop(current)
         return b""
 
-    def _drop(self, span: _Range) -> None:
+    def _drop(self, target: _Range) -> None:
         """Forget a range, and give its memory back."""
-        with span.changed:
-            span.dropped = True
-            span.pieces.clear()
-            reserved, span.reserved = span.reserved, 0
-            span.changed.notify_all()
+        with target.changed:
+            target.dropped = True
+            target.buffered.clear()
+            reserved, target.reserved = target.reserved, 0
+            target.changed.notify_all()
         self._reservation.shrink(reserved)
 
     def give_back(self) -> None:
-        """Drop what was read ahead and the caller does not wait for; another thread's call."""
+        """Drop what was read ahead and the caller does not wait for; called by another thread."""
         while self._ahead:
             with contextlib.suppress(IndexError):
                 self._drop(self._ahead.pop())
         current = self._current
-        if current is not None and current.reserved and not current.wanted:
+        if current is not None and current.reserved and not current.awaited:
             self._drop(current)
 
     def go_to(self, position: int) -> None:
-        """Go on at another position."""
+        """Continue at another position."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
@@ -342,12 +389,12 @@ class Feed:
         if current is not None:
             self._drop(current)
         self._position = position
-        self._over = False
+        self._exhausted = False
 
-    def close(self, at_end: Callable[[], object]) -> None:
+    def close(self, on_end: Callable[[], object]) -> None:
         """End the threads without waiting for them, and give the memory back; idempotent.
 
-        :param at_end: called once no thread is at work any more
+        :param on_end: called once, when no thread reads any more
         """
         if self._stream is not None:
             # Another thread may be in it; what it holds goes with the reader.
@@ -355,15 +402,15 @@ class Feed:
                 self._stream.close()
         if self._stop is None:
             self._reservation.release()
-            at_end()
+            on_end()
             return
         self._stop.set()
-        for span in (*(self._ahead or ()), self._current):
-            if span is not None:
-                self._drop(span)
+        for target in (*(self._ahead or ()), self._current):
+            if target is not None:
+                self._drop(target)
         self._reservation.release()
         with self._lock:
-            self._at_end = at_end
-            last = not self._running
-        if last:
-            at_end()
+            self._on_end = on_end
+            ended = not self._running
+        if ended:
+            on_end()

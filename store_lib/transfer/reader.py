@@ -1,22 +1,43 @@
-"""The way of the bytes out: a backend's reader, as a caller reads it, and verified."""
+"""ObjectReader: an open object as its caller reads it, within a memory budget and verified."""
 
 import functools
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from store_lib.driver import Reader
 from store_lib.exceptions import StoreClosed
-from store_lib.transfer.budget import SHORT_PIECE, Budget, Reservation
+from store_lib.transfer.budget import SHORT_PIECE, Reservation
+from store_lib.transfer.calls import Call
 from store_lib.transfer.digest import compare, new_digest
-from store_lib.transfer.prefetch import Cursor, Feed
+from store_lib.transfer.prefetch import Prefetcher, ReadSpec, ResumingReader
 from store_lib.transfer.report import Meter, TransferReport
-from store_lib.transfer.retry import Retry
-from store_lib.transfer.timeouts import TransferClock
 
 #: Bytes that are fetched at once for a caller who has read as many a few at a time.
 _AHEAD = 4 * SHORT_PIECE
+
+
+def open_reader(read: Callable[[], Reader], spec: ReadSpec, call: Call) -> "ObjectReader":
+    """Open an object.
+
+    :param read: opens the backend's reader
+    :param call: begun here; ended when the reader is closed
+    """
+    reader = None
+    try:
+        call.begin()
+        opening = functools.partial(spec.guard.call, read, on_late_result=lambda late: late.close())
+        reader = spec.retry.call(opening)
+        whole = not spec.offset and spec.length is None
+        if whole and not spec.expected and not spec.interruptible and reader.fileno() is not None:
+            return LocalFileReader(reader, spec, call.end)
+        return ObjectReader(reader, spec, call.end)
+    except BaseException:
+        if reader is not None:
+            reader.close()
+        call.end()
+        raise
 
 
 class ObjectReader:
@@ -35,40 +56,23 @@ class ObjectReader:
     #: How many seconds it took in all.
     _seconds: float | None = None
 
-    def __init__(
-        self,
-        reader: Reader,
-        *,
-        offset: int,
-        length: int | None,
-        ranges: bool,
-        width: int,
-        read_size: int,
-        sequential_rate: float,
-        bounded: bool,
-        watch: TransferClock,
-        retry: Retry,
-        budget: Budget,
-        digests: Mapping[str, str] | None,
-        released: Callable[[], object],
-    ) -> None:
-        self._released = released
+    def __init__(self, reader: Reader, spec: ReadSpec, on_close: Callable[[], object]) -> None:
+        """
+        :param on_close: called once, after the backend's reader was closed
+        """
+        self._on_close = on_close
         self._reader = reader
         self._meter = Meter()
-        self._watch = watch
-        watch.progress()
-        size = reader.size
-        if size is None:
-            end = None if length is None else offset + length
-        else:
-            end = size if length is None else min(size, offset + length)
-        #: Bytes of the whole object; ``None`` where the backend does not tell.
-        self.size: int | None = size
-        #: Bytes that this reader delivers; ``None`` where the backend does not tell.
+        self._clock = spec.clock
+        self._clock.progress()
+        source = ResumingReader(reader, spec, self._meter)
+        #: Bytes of the whole object; ``None`` if the backend does not know.
+        self.size: int | None = reader.size
+        #: Bytes that this reader delivers; ``None`` if the backend does not know.
         self.length: int | None = None
-        if size is not None and end is not None:
-            self.length = max(0, end - offset)
-        self._expected = dict(digests or {})
+        if reader.size is not None and source.end is not None:
+            self.length = max(0, source.end - spec.offset)
+        self._expected = spec.expected
         self._hashes = {name: new_digest(name) for name in self._expected}
         self._digest_seconds = 0.0
         #: Bytes that came from the store, that the digests have seen, and that the caller got.
@@ -76,29 +80,19 @@ class ObjectReader:
         #: The last piece while some of it is left, where it begins and ends among the bytes to
         #: be given, and whether it counts in the budget.  Reads go on in it, whoever takes it
         #: out meanwhile: the caller at its end, or a thread that waits for memory.
-        self._hand: list[tuple[bytes, int, int, bool]] = []
-        self._offset = offset
-        cursor = Cursor(reader, end, retry, ranges, self._meter)
-        self._resumable = cursor.resumable
+        self._rest: list[tuple[bytes, int, int, bool]] = []
+        self._offset = spec.offset
+        self._resumable = source.resumable
         self._piece_size = reader.piece_size
-        self._exact = reader.exact and not bounded
-        #: For the piece that is fetched, what is in hand, and what is read ahead.
-        self._budget = budget
-        self._memory = Reservation(budget)
-        self._feed = Feed(
-            cursor,
-            offset,
-            width=width,
-            size=read_size,
-            sequential_rate=sequential_rate,
-            bounded=bounded,
-            watch=self._watch,
-            reservation=self._memory,
-        )
+        self._exact = reader.exact and not spec.interruptible
+        #: For the piece that is fetched, what is left of the last one, and what is read ahead.
+        self._budget = spec.budget
+        self._memory = Reservation(self._budget)
+        self._prefetcher = Prefetcher(source, spec, self._memory)
         self._left_at = time.perf_counter()
         self._freed = False
         self._closed = False
-        budget.register(self)  # last: from now on another thread may ask to give memory back
+        self._budget.register(self)  # last: from now on another thread may ask for memory back
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -117,7 +111,7 @@ class ObjectReader:
         """
         if self._closed:
             raise ValueError("read from a closed object reader")
-        rest = self._from_hand() if self._hand else None
+        rest = self._take_rest() if self._rest else None
         if rest is not None:
             return rest
         return b"" if self._freed else self._fetch(most)
@@ -128,10 +122,10 @@ class ObjectReader:
         if self._given == self.length and self._exact and not self._hashes:
             self._free()
 
-    def _from_hand(self) -> memoryview | bytes | None:
-        """Take out what is in hand, if nobody else has, and return what is left of it."""
+    def _take_rest(self) -> memoryview | bytes | None:
+        """Return what is left of the last piece and keep it no longer; ``None`` if it is gone."""
         try:
-            piece, begin, _, counted = self._hand.pop()
+            piece, begin, _, counted = self._rest.pop()
         except IndexError:
             return None
         if counted:
@@ -142,13 +136,13 @@ class ObjectReader:
         """Keep a piece of which the caller did not want all yet, if there is memory for it."""
         counted = self._memory.grow(len(piece))
         if counted or not self._resumable:
-            self._hand.append((piece, begin, begin + len(piece), counted))
+            self._rest.append((piece, begin, begin + len(piece), counted))
 
     def give_back(self) -> None:
         """Give up what is held for the caller; for a thread that waits for memory."""
-        self._feed.give_back()
+        self._prefetcher.give_back()
         if self._resumable:
-            self._from_hand()
+            self._take_rest()
 
     def _fetch(self, most: int | None) -> bytes:
         """Return the next piece from the store, empty at the end.
@@ -159,11 +153,11 @@ class ObjectReader:
             raise StoreClosed("This reader belongs to the process that this one was forked from.")
         began = time.perf_counter()
         self._meter.source += began - self._left_at
-        self._watch.progress()
+        self._clock.progress()
         taken = 0
         try:
             if self._given != self._done:  # what was held has been given back
-                self._feed.go_to(self._offset + self._given)
+                self._prefetcher.go_to(self._offset + self._given)
                 self._done = self._given
             if self._done != self.length:
                 wanted = min(self._piece_size, self._budget.piece_size)
@@ -173,7 +167,7 @@ class ObjectReader:
                         taken = ahead
                     wanted = most
                 self._reader.piece_size = taken = taken or self._memory.take_piece(
-                    wanted, self._watch
+                    wanted, self._clock
                 )
             piece = self._next_piece()
         except BaseException:
@@ -188,16 +182,16 @@ class ObjectReader:
     def _next_piece(self) -> bytes:
         began = time.perf_counter()
         try:
-            piece = self._feed.next()
+            piece = self._prefetcher.next()
         finally:
             self._meter.store += time.perf_counter() - began
         if not piece:
             self._finish()
             return b""
-        self._watch.check()
+        self._clock.check()
         known = self._digested - self._done
         self._done += len(piece)
-        self._watch.done = self._done
+        self._clock.done = self._done
         if self._hashes and known < len(piece):
             began = time.perf_counter()
             new = memoryview(piece)[known:] if known else piece
@@ -218,7 +212,7 @@ class ObjectReader:
         if amount is None or amount < 0:
             return self._read_all()
         given = self._given
-        for piece, begin, end, _ in self._hand:
+        for piece, begin, end, _ in self._rest:
             if given + amount < end:  # more than enough: nothing has to be done but this
                 self._given = given + amount
                 return piece[given - begin : given - begin + amount]
@@ -255,7 +249,7 @@ class ObjectReader:
         """Fill ``buffer`` as far as the object reaches, and return the number of bytes."""
         view = memoryview(buffer).cast("B")
         amount, given = len(view), self._given
-        for held, begin, end, _ in self._hand:
+        for held, begin, end, _ in self._rest:
             if given + amount < end:
                 view[:] = memoryview(held)[given - begin : given - begin + amount]
                 self._given = given + amount
@@ -293,24 +287,24 @@ class ObjectReader:
     @property
     def report(self) -> TransferReport:
         """What the reading did so far."""
-        seconds = self._watch.elapsed() if self._seconds is None else self._seconds
+        seconds = self._clock.elapsed() if self._seconds is None else self._seconds
         return self._meter.report(self._done, seconds, self._digest_seconds)
 
     def close(self) -> None:
         """Release everything; further calls do nothing."""
         self._closed = True
-        self._hand.clear()
+        self._rest.clear()
         self._free()
 
     def _free(self) -> None:
-        """Release everything but what is in hand; further calls do nothing."""
+        """Release everything but what is left of the last piece; further calls do nothing."""
         if self._freed:
             return
         if not self._memory.inherited:  # else it is the parent's to release
             if self._seconds is None:
-                self._seconds = self._watch.elapsed()
+                self._seconds = self._clock.elapsed()
             self._budget.unregister(self)
-            self._feed.close(functools.partial(_release, self._reader, self._released))
+            self._prefetcher.close(functools.partial(_release, self._reader, self._on_close))
         self._freed = True
 
     def __enter__(self) -> Self:
@@ -324,11 +318,11 @@ class ObjectReader:
             self.close()
 
 
-def _release(reader: Reader, released: Callable[[], object]) -> None:
+def _release(reader: Reader, on_close: Callable[[], object]) -> None:
     try:
         reader.close()
     finally:
-        released()
+        on_close()
 
 
 class LocalFileReader(ObjectReader):

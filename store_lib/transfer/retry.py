@@ -146,17 +146,8 @@ class Retry:
             self.watch,
         )
 
-    def each(self, found: Iterator[R]) -> Iterator[R]:
-        """Yield what an iterator yields, whose requests keep to the limits of this operation."""
-        while True:
-            with self._limited():
-                try:
-                    hand = [next(found)]
-                except StopIteration:
-                    return
-            yield hand.pop()  # a generator that waits is to hold nothing of what it gave
-
-    def _limited(self) -> contextlib.AbstractContextManager[None]:
+    def limited(self) -> contextlib.AbstractContextManager[None]:
+        """Return a block in which requests keep to the time limits of this operation."""
         watch, left = self.watch, None
         if watch is not None and watch.limits.deadline:
             left = watch.remaining(stall=False)
@@ -181,7 +172,7 @@ class Retry:
         tries, began = None, (self.clock or timeouts.CLOCK).now()
         while True:
             try:
-                with self._limited():
+                with self.limited():
                     return call()
             except StoreError as error:
                 if rescue is not None and (found := rescue(error)) is not None:

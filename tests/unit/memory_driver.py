@@ -202,7 +202,7 @@ class MemoryReader(Reader):
         self.data = data
         self.size = len(data) if driver.tells_size else None
         self.validator = driver.validator
-        self.parallel = True
+        self.parallel = driver.parallel
         self.closed = 0
         driver.readers.append(self)
 
@@ -241,6 +241,9 @@ class MemoryDriver(Driver):
         self.piece_size = CHUNK
         self.validator: str | None = "v1"
         self.tells_size = True
+        #: Whether a reader begins the range that it was opened for.
+        self.begins = False
+        self.parallel = True
         self.closed = 0
         self.lock = threading.Lock()
 
@@ -282,7 +285,10 @@ class MemoryDriver(Driver):
         data = self._find(location)
         if offset > len(data):
             raise InvalidRange(size=len(data), offset=offset, length=length)
-        return MemoryReader(self, data)
+        reader = MemoryReader(self, data)
+        if self.begins:
+            reader.first = reader.stream(offset, length)
+        return reader
 
     def stat(self, location: Location, *, context: Any) -> Stat:
         self.faults("stat")

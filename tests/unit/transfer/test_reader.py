@@ -53,6 +53,22 @@ WAYS: dict[str, dict[str, Any]] = {
     "in sequence": {"read_concurrency": 3, "read_size": CHUNK, "sequential_rate": 1},
     "ahead, as it is slow": {"read_concurrency": 3, "read_size": CHUNK, "sequential_rate": 1e15},
     "bounded": {"call_timeout": 30},
+    "begun": {"begins": True},
+    "begun, ahead": {"begins": True, "read_concurrency": 3, "read_size": 2 * CHUNK + 5},
+    "begun, not parallel": {
+        "begins": True,
+        "parallel": False,
+        "read_concurrency": 3,
+        "read_size": 2 * CHUNK + 5,
+    },
+    "begun, bounded": {"begins": True, "call_timeout": 30},
+    "begun, bounded, ahead": {
+        "begins": True,
+        "call_timeout": 30,
+        "read_concurrency": 3,
+        "read_size": CHUNK,
+        "sequential_rate": 1,
+    },
 }
 
 
@@ -264,6 +280,40 @@ def test_verification(way: dict[str, Any]) -> None:
         store.get(URI, 1, expected=good)
 
 
+@pytest.mark.parametrize("offset", [0, CHUNK + 1])
+@pytest.mark.parametrize("name", [name for name in WAYS if name.startswith("begun")])
+def test_what_read_has_begun_is_used(name: str, offset: int) -> None:
+    """The stream that came with the reader is read first, and no byte is asked for twice."""
+    store, driver = rebuilt(WAYS[name])
+    with store.get(URI, offset) as reader:
+        assert reader.read(10) == DATA[offset : offset + 10]
+        begins = [begin for begin, _ in driver.streams]
+        assert begins.count(offset) == 1
+        assert reader.read() == DATA[offset + 10 :]
+    asked = sorted((begin, length or len(DATA) - begin) for begin, length in driver.streams)
+    ends = [begin + length for begin, length in asked]
+    assert [begin for begin, _ in asked] == [offset, *ends[:-1]]
+    assert driver.readers[0].first is None
+    wait_closed(driver)
+
+
+def test_a_begun_stream_that_is_cut_is_resumed(way: dict[str, Any]) -> None:
+    """What is left of it is asked for by a new stream."""
+    store, driver = rebuilt({**way, "begins": True})
+    cut = [CHUNK]
+
+    def fail(offset: int) -> None:
+        if offset in cut:
+            cut.remove(offset)
+            raise RemoteServiceUnavailable("cut")
+
+    driver.faults.hooks["piece"] = fail
+    with store.get(URI) as reader:
+        assert reader.read() == DATA
+        assert reader.report.retries == 1
+    wait_closed(driver)
+
+
 def test_dropped_reader_releases(way: dict[str, Any]) -> None:
     """A reader that is dropped, closed early or broken off releases what it held."""
     store, driver = rebuilt(way)
@@ -402,7 +452,7 @@ def test_a_store_of_small_pieces_is_asked_for_what_is_wanted() -> None:
     buffer = bytearray(11)
     assert reader.readinto(buffer) == 11
     assert b"".join(sizes) + buffer == DATA[: 7 + CHUNK // 2 + 11]
-    assert reader._hand == []
+    assert reader._rest == []
     assert PROCESS_BUDGET.used == 0
     reader.close()
 
@@ -461,7 +511,7 @@ def test_the_last_piece_of_a_local_file_is_not_lost(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(reader._memory, "grow", at_first_only)
         got += reader.read(100)
         assert asked[:2] == [1024, 1024]
-        assert not reader._hand
+        assert not reader._rest
         got += b"".join(reader.read(100) for _ in range(10))
         assert got == DATA[-2048:]
         assert driver.readers[-1].closed
