@@ -19,13 +19,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from store_lib.testing.pace import Deadline
 from tests.servers.ceph_conf import ceph_conf
 from tests.servers.installed import CACHE, NotInstalled, debian_packages
 from tests.servers.leftovers import remove_afterwards
@@ -379,12 +377,3 @@ def _write_keyring(path: Path, keys: Mapping[str, str]) -> None:
         lines += [f'\tcaps {service} = "{what}"' for service, what in capabilities.items()]
     path.write_text("\n".join([*lines, ""]))
     path.chmod(0o600)
-
-
-def eventually(check: Callable[[], object], what: str, limit: float = 60) -> None:
-    """Wait until ``check()`` is true: a cluster tells of some things only after a while."""
-    deadline = Deadline(limit)
-    while not check():
-        if deadline.passed:
-            raise AssertionError(f"not within {limit:g} s: {what}")
-        time.sleep(0.1)

@@ -143,3 +143,15 @@ def free_ports(number: int, host: str = "127.0.0.1") -> list[int]:
             each.bind((host, 0))
             ports.append(each.getsockname()[1])
         return ports
+
+
+def eventually(check: Callable[[], object], what: str, limit: float = 60) -> None:
+    """Wait until ``check()`` is true, for what a server shows only after a while.
+
+    :param limit: seconds on a quiet machine of usual speed
+    """
+    deadline = Deadline(limit)
+    while not check():
+        if deadline.passed:
+            raise AssertionError(f"not within {limit:g} s: {what}")
+        time.sleep(0.1)

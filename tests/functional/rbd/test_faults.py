@@ -27,8 +27,8 @@ from store_lib.exceptions import (
     TimeoutError,
 )
 from tests.functional.rbd.behind import Behind, MakeStore, content, read
-from tests.servers.ceph import IMAGES, VOLUMES, Ceph, eventually
-from tests.servers.process import free_ports
+from tests.servers.ceph import IMAGES, VOLUMES, Ceph
+from tests.servers.process import eventually, free_ports
 
 MIB = 1024 * 1024
 

@@ -23,7 +23,8 @@ from store_lib.exceptions import (
 )
 from store_lib.testing.pace import slowness
 from tests.functional.rbd.behind import Behind, MakeStore, content, read
-from tests.servers.ceph import IMAGES, VOLUMES, Ceph, eventually
+from tests.servers.ceph import IMAGES, VOLUMES, Ceph
+from tests.servers.process import eventually
 
 MIB = 1024 * 1024
 

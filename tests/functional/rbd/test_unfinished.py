@@ -17,7 +17,8 @@ from store_lib.drivers.rbd.images import Mark, State
 from store_lib.exceptions import Duplicate, Invalid, NotFound, StoreError
 from store_lib.testing.pace import slowness
 from tests.functional.rbd.behind import Behind, MakeStore, content, no_watcher, read
-from tests.servers.ceph import Ceph, eventually
+from tests.servers.ceph import Ceph
+from tests.servers.process import eventually
 
 MIB = 1024 * 1024
 
