@@ -5,11 +5,51 @@ from collections.abc import Collection
 from typing import Any
 
 from store_lib.display import shown
-from store_lib.driver import check_portable
 from store_lib.exceptions import Invalid, InvalidObjectId, InvalidRange
 
 #: The largest object, in bytes, and so the largest offset.
 LARGEST = 2**63 - 1
+
+
+#: Bytes of the longest object id.
+LONGEST_ID = 255
+#: No object id begins with these: some backend or file system uses such names itself.
+RESERVED = (".store_lib", ".segments", ".fuse_hidden", ".nfs", "store_lib-upload-")
+
+_PORTABLE = (
+    f"Expected 1 to {LONGEST_ID} bytes in UTF-8 of printable characters without '/', neither '.' "
+    f"nor '..', and not beginning with {', '.join(RESERVED)}: every kind of store must be able to "
+    "hold a copy under the same id."
+)
+
+
+def check_portable(object_id: str) -> None:
+    """Refuse an id that not every kind of store can hold, whichever store it is for.
+
+    :raises InvalidObjectId: with the reason
+    """
+    reason = None
+    if not object_id or object_id in (".", ".."):
+        reason = "it is empty, '.' or '..'."
+    elif "/" in object_id or not object_id.isprintable():
+        reason = "it has a '/' or a character that cannot be printed."
+    elif len(object_id) > LONGEST_ID or len(object_id.encode()) > LONGEST_ID:
+        reason = "it is too long."
+    elif object_id.startswith(RESERVED):
+        reason = "names with this beginning are reserved."
+    if reason is not None:
+        raise invalid_id(object_id, f"{reason} {_PORTABLE}")
+
+
+def invalid_id(object_id: str, reason: str) -> InvalidObjectId:
+    """Return the error for an id that cannot be used; it quotes the beginning of a long one.
+
+    :param reason: a sentence, as :meth:`Driver.id_problem` returns it
+    """
+    shown = ascii(object_id[:100])
+    return InvalidObjectId(
+        object_id_repr=shown if len(shown) <= 80 else f"{shown[:80]}...", reason=reason
+    )
 
 
 def _is_number(value: Any, *kinds: type) -> bool:

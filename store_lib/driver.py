@@ -7,8 +7,8 @@ thread, never sleeps to retry and never logs a secret: the transfer engine does 
 
 What the engine guarantees to every driver:
 
-* ``object_id`` is a ``str`` that :func:`check_portable` and :meth:`Driver.check_object_id` let
-  pass.
+* ``object_id`` is a ``str`` that :func:`~store_lib.arguments.check_portable` and
+  :meth:`Driver.id_problem` have no objection to.
 * ``offset`` is 0 or more; ``length`` is ``None`` (to the end) or 0 or more.
 * In one process no two writers are at work for one id of one store.
 * Every writer and every reader it was given ends in exactly one ``commit`` or ``abort``, or in
@@ -26,13 +26,13 @@ import dataclasses
 import enum
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar, cast
 
 from oslo_config import cfg
 
+from store_lib.arguments import invalid_id
 from store_lib.exceptions import (
-    InvalidObjectId,
+    BadStoreConfiguration,
     NotSupported,
     StoreAddDisabled,
     StoreDeleteNotSupported,
@@ -41,62 +41,23 @@ from store_lib.location import Location
 from store_lib.options import StoreOptions
 
 R = TypeVar("R")
+#: The class of a driver's locations.
+L = TypeVar("L", bound=Location)
 
 #: What chunks are handed about as: a ``memoryview`` of bytes, or ``bytes``.  Valid only during
 #: the call that it is handed to; whoever wants to keep it copies it.
 Chunk: TypeAlias = memoryview | bytes
 
 
-#: Makes calls, up to so many of them at once, and returns when all are done.  After the first
-#: one that fails none is begun, those at work are waited for, and what it raised is raised.
-Together: TypeAlias = Callable[[Sequence[Callable[[], object]], int], None]
+#: Makes calls, at most the given number at a time, and returns when all have ended.  After the
+#: first failure no further call is started, running ones are waited for, and the error is raised.
+RunConcurrently: TypeAlias = Callable[[Sequence[Callable[[], object]], int], None]
 
 
-def one_by_one(calls: Sequence[Callable[[], object]], at_once: int) -> None:
+def run_sequentially(calls: Sequence[Callable[[], object]], concurrency: int) -> None:
     """Make calls one after the other."""
     for call in calls:
         call()
-
-
-#: Bytes of the longest object id.
-LONGEST_ID = 255
-#: What no object id begins with: some backend or file system has such names for itself.
-RESERVED = (".store_lib", ".segments", ".fuse_hidden", ".nfs", "store_lib-upload-")
-
-_PORTABLE = (
-    f"Expected 1 to {LONGEST_ID} bytes in UTF-8 of printable characters without '/', neither '.' "
-    f"nor '..', and not beginning with {', '.join(RESERVED)}: every kind of store must be able to "
-    "hold a copy under the same id."
-)
-
-
-def check_portable(object_id: str) -> None:
-    """Refuse an id that not every kind of store can hold; the engine asks this for all of them.
-
-    :raises InvalidObjectId: with the reason
-    """
-    reason = None
-    if not object_id or object_id in (".", ".."):
-        reason = "it is empty, '.' or '..'."
-    elif "/" in object_id or not object_id.isprintable():
-        reason = "it has a '/' or a character that cannot be printed."
-    elif len(object_id) > LONGEST_ID or len(object_id.encode()) > LONGEST_ID:
-        reason = "it is too long."
-    elif object_id.startswith(RESERVED):
-        reason = "names with this beginning are not for objects."
-    if reason is not None:
-        raise invalid_id(object_id, f"{reason} {_PORTABLE}")
-
-
-def invalid_id(object_id: str, reason: str) -> InvalidObjectId:
-    """Return the error for an id that cannot be used, which shows no more of it than one can read.
-
-    For :meth:`Driver.check_object_id`.
-    """
-    shown = ascii(object_id[:100])
-    return InvalidObjectId(
-        object_id_repr=shown if len(shown) <= 80 else f"{shown[:80]}...", reason=reason
-    )
 
 
 #: Bytes that a reader may have fetched when :meth:`Driver.read` returns it: as many as a
@@ -104,11 +65,38 @@ def invalid_id(object_id: str, reason: str) -> InvalidObjectId:
 FIRST_PIECE = 64 * 1024
 
 
-class Repeater(Protocol):
-    """Makes a call, and makes it again after each temporary error, with growing pauses.
+class RequestContext(Protocol):
+    """On whose behalf a call is made, such as oslo.context's class of the same name.
 
-    It gives up after the time that ``transfer_retry_seconds`` allows.  The last error then comes
-    out with the status EXHAUSTED, so that nobody repeats it once more.
+    Only drivers that act for a user read it.  They also use ``user_id`` and ``service_catalog``
+    where it has them.
+    """
+
+    @property
+    def auth_token(self) -> str | None:
+        """The user's token."""
+
+    @property
+    def project_id(self) -> str | None:
+        """Id of the user's project (tenant)."""
+
+
+class Verifier(Protocol):
+    """Checks the bytes of an object while they are added, such as a signature's verification.
+
+    A ``verify`` method, if there is one, is called after the last byte and before the object is
+    published; what it raises ends the add.
+    """
+
+    def update(self, data: bytes, /) -> object:
+        """Take the next bytes."""
+
+
+class Repeater(Protocol):
+    """Makes a call, and repeats it after temporary errors, with growing pauses.
+
+    It gives up after the time that ``transfer_retry_seconds`` allows.  The last error is then
+    raised with the status EXHAUSTED, so that no outer loop repeats it again.
     """
 
     def __call__(self, call: Callable[[], R], /) -> R:
@@ -124,8 +112,24 @@ def do_nothing() -> None:
     """Do nothing."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class HangPolicy:
+    """When to give up calls that can block without end below Python, as on a dead network mount.
+
+    A call that is given up goes on in a thread of its own for as long as it hangs: see
+    :attr:`Driver.checkpoint`.
+    """
+
+    #: Seconds that one call may take without a checkpoint; 0 for no limit.
+    timeout: float = 0
+    #: How many calls may hang at the same time; further ones are refused without trying.
+    limit: int = 10
+    #: Percentage of :attr:`limit` from which on hanging calls are logged as a warning.
+    warning: int = 75
+
+
 class CreateOnly(enum.Enum):
-    """How far a store holds that an object of a given id is made once and never overwritten."""
+    """How far a store guarantees that an object of a given id is never overwritten."""
 
     #: One winner, whatever races.
     ATOMIC = "atomic"
@@ -137,13 +141,13 @@ class CreateOnly(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stat:
-    """What a store tells of an object without reading it."""
+    """An object's size and metadata."""
 
-    #: Bytes; ``None`` where the backend does not know (a web server without Content-Length).
+    #: Bytes; ``None`` if the backend does not know (a web server without Content-Length).
     size: int | None
-    #: Time of the last change, in seconds since the epoch, where known.
+    #: Time of the last change in seconds since the epoch, if known.
     modified: float | None = None
-    #: What the driver keeps with the object; printable, no secrets.
+    #: Metadata that the driver keeps with the object; printable, without secrets.
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -160,22 +164,22 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Incomplete:
-    """What an add that never finished left in a store, or what one at work has made so far."""
+    """An incomplete upload: what an unfinished add has left, or a running one has stored so far."""
 
-    #: The driver's own name of it, given back to :meth:`Driver.discard`.
+    #: The driver's name for it, to be passed to :meth:`Driver.discard`.
     key: str
-    #: The object id it was to get, where the backend tells.
+    #: The id that the object was to have, if known.
     object_id: str | None
-    #: Bytes held, where known.
+    #: Bytes stored, if known.
     size: int | None
-    #: Time of the last sign of life, in seconds since the epoch, by the backend's clock.
+    #: Time of the last sign of life in seconds since the epoch, by the backend's clock.
     modified: float
-    #: Whether the backend shows that an upload is still at work on it (a lock, a watcher);
-    #: ``False`` where it cannot tell, and age alone decides.
+    #: Whether the backend shows that the upload is still running (a lock, a watcher).  ``False``
+    #: if the backend cannot show it; then the age alone decides.
     live: bool = False
-    #: The time when this was listed, by the clock that gave :attr:`modified`: the Date of a
-    #: server's answer, the time of a fresh file.  Left out or ``None``, this machine's time, which
-    #: is right only where this machine's clock gave ``modified``.
+    #: Time of the listing by the clock that gave :attr:`modified`: the Date of a server's
+    #: response, the time of a new file.  If left out or ``None``, this machine's time, which is
+    #: right only if this machine's clock gave ``modified``.
     now: float | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -184,10 +188,9 @@ class Incomplete:
 
     @property
     def age(self) -> float:
-        """Seconds without a sign of life, up to when this was listed.
+        """Seconds from the last sign of life to the listing, both by the backend's clock.
 
-        Both ends are read from one clock, so this machine's may go wrong.  Less than 0 where the
-        sign of life lies ahead of that clock.
+        Negative if the sign of life lies ahead of that clock.
         """
         assert self.now is not None  # since __post_init__
         return self.now - self.modified
@@ -195,7 +198,7 @@ class Incomplete:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Space:
-    """Room in a store, in bytes; ``None`` where the backend sets no bound or does not tell."""
+    """Space in a store, in bytes; ``None`` if the backend has no limit or does not report it."""
 
     total: int | None
     free: int | None
@@ -241,9 +244,9 @@ class Writer(abc.ABC):
     chunk_size: int = 1024 * 1024
     #: How many writes (or parts) the engine may have in flight at once.
     concurrency: int = 1
-    #: Bytes that the backend's client takes for each upload beside the chunks, from the first write
+    #: Bytes that the client library takes for each upload beside the chunks, from the first write
     #: on; they count against the memory limit.
-    overhead: int = 0
+    client_memory: int = 0
 
     @abc.abstractmethod
     def abort(self) -> None:
@@ -259,20 +262,35 @@ class Writer(abc.ABC):
     def resolve(self) -> Location | None:
         """After a lost reply: look whether this very upload (its nonce) is what is stored.
 
-        Called when a commit or ``write_once`` failed in a way that leaves it open (a temporary
-        error) or that could be an answer to a repeated request (Duplicate).  Returns where it
-        lies, or ``None`` when it is not what is stored.
+        Called when a commit, ``write_once`` or ``copy_from`` failed in a way that leaves it open
+        (a temporary error) or that could be an answer to a repeated request (Duplicate).  Returns
+        the object's location, or ``None`` if this upload is not what is stored.
         """
+
+    def copy_from(self, location: Any) -> Location:
+        """Fill the new object from another one of the same backend, publish it, and return where
+        it lies.
+
+        Called only if the driver has :attr:`Driver.copies`, once, in place of all other writes.
+        The engine follows it with :meth:`resolve` and :meth:`abort` as it does a commit; to
+        repeat a copy after a temporary error it makes a new writer.
+        :raises NotFound: there is no object at ``location``
+        :raises Duplicate: an object of this id is there; it was not touched
+        """
+        raise NotImplementedError
+
+    def state(self) -> Mapping[str, Any] | None:
+        """Return what :meth:`Driver.resume` needs to continue this upload in another process.
+
+        The values are JSON's: which upload it is, and what of it is stored for good.  ``None`` if
+        the upload cannot be continued.
+        """
+        return None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
             self.abort()
 
@@ -364,8 +382,12 @@ class PartWriter(Writer):
 class Reader(abc.ABC):
     """An open object.  Made by :meth:`Driver.read`, which has sent the first request."""
 
-    #: Bytes of the whole object; ``None`` where the backend does not tell.
+    #: Bytes of the whole object; ``None`` if the backend does not report it.
     size: int | None
+    #: The stream of the range that :meth:`Driver.read` was asked for, if its request has been
+    #: sent; the engine takes the first bytes from it, and asks :meth:`stream` for all others.
+    #: ``None``: :meth:`stream` is asked for these bytes too.
+    first: Iterator[bytes] | None = None
     #: What identifies these very bytes (an ETag, a file's identity, a snapshot), so that a cut
     #: read can be resumed on them and on no others; ``None``: no resume.
     validator: str | None = None
@@ -382,18 +404,15 @@ class Reader(abc.ABC):
     #: Then :attr:`piece_size` becomes just what the caller wants, and the reader is closed with
     #: the last byte of a known size, without a look at whether :meth:`stream` ends there.
     exact: bool = False
-    #: The stream of the range that :meth:`Driver.read` was asked for, if that has begun it: the
-    #: engine takes it for the first bytes, and calls :meth:`stream` for all later ones.
-    first: Iterator[bytes] | None = None
 
     @abc.abstractmethod
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
         """Yield the bytes from ``offset`` on, ``length`` of them or to the end.
 
-        The first call asks for the range that :meth:`Driver.read` was asked for, with the
-        length clipped to the object's end, and has got its first bytes before there is a second
-        call; so the answer that is open already serves it.
-        Where the driver has ``ranges``, further calls may ask for any range within the object.
+        If the driver has ``ranges``, it may be asked for any range within the object.  Without
+        :attr:`first`, the first call asks for the range that :meth:`Driver.read` was asked for,
+        with the length clipped to the object's end, and has got its first bytes before there is a
+        second call.
         Pieces may have any size; one that is given is not to be held any longer, since a caller
         may take its time before it asks for the next.  A connection cut in the middle is raised
         as a temporary error; an object that is no longer the same one as
@@ -409,11 +428,11 @@ class Reader(abc.ABC):
         """Release what was opened or attached.  Idempotent, and safe however the reading ended."""
 
 
-class Driver(abc.ABC):
-    """One configured store's backend.
+class Driver(abc.ABC, Generic[L]):
+    """One configured store's backend, for locations of the class ``L``.
 
-    ``configure``, ``read`` and ``stat`` are always there.  The others are known to be
-    there because the driver overrides them: see :func:`capabilities`.
+    Every driver has ``configure``, ``read`` and ``stat``.  It has another operation if it
+    overrides its method: see :func:`capabilities`.
 
     :param store_id: the store's id; for messages
     :param options: the store's options, see :class:`~store_lib.options.StoreOptions`
@@ -426,51 +445,48 @@ class Driver(abc.ABC):
     #: Options that libraries in use have in sections of their own, by section.  The driver finds
     #: them among its own by name; they are not listed as the driver's.
     library_options: ClassVar[Mapping[str, tuple[cfg.Opt, ...]]] = {}
-    #: The class that parses this driver's URIs.
+    #: The class that parses this driver's URIs: ``L``.
     location_class: ClassVar[type[Location]]
+    #: The extra of the distribution that installs the client library (``store_lib[s3]``), for the
+    #: message when :meth:`configure` raises ImportError.
+    extra: ClassVar[str] = ""
     #: What an add guarantees; irrelevant where :meth:`create` is not overridden.  A driver
     #: whose guarantee hangs on an option may set it on the object in :meth:`configure`.
     create_only: CreateOnly = CreateOnly.CHECKED
     #: Whether part of an object can be read without the rest.
     ranges: bool = False
+    #: Whether its writers have :meth:`Writer.copy_from`.
+    copies: bool = False
     #: Capabilities (see :func:`capabilities`) that the class has and the store, as it is
     #: configured, has not; set on the object in :meth:`configure`.
-    withheld: frozenset[str] = frozenset()
+    disabled: frozenset[str] = frozenset()
     #: How many ranges of one object the engine may read at once; more than one needs
     #: :attr:`ranges`, readers that are ``parallel``, and readers that always know their size.
     read_concurrency: int = 1
     #: Bytes of one range when several are read at once; :meth:`read` is then asked for the
-    #: first of them only, unless there is a :attr:`sequential_rate`.
+    #: first of them only, unless there is a :attr:`single_stream_rate`.
     read_size: int = 8 * 1024 * 1024
     #: Bytes per second from which on one stream does as well as several ranges at once, which
     #: cost more processor time; :meth:`read` is asked for all, and only once the engine has waited
     #: for fewer are several read.  0: several are better at any rate.
-    sequential_rate: float = 0
-    #: Seconds that one call may hang before the engine gives it up, 0 for no limit; for
-    #: backends that can block without end below Python, such as a dead network mount.  Set on the
-    #: object in ``__init__``, so that :meth:`configure` is bounded too.  The call then goes on in a
-    #: thread of its own for as long as it hangs: see :attr:`checkpoint`.
-    call_timeout: float = 0
-    #: With :attr:`call_timeout`: how many calls may hang at once before further ones are
-    #: refused without trying.
-    call_limit: int = 10
-    #: With :attr:`call_timeout`: the share of :attr:`call_limit` in per cent at which hanging
-    #: calls are warned of.
-    call_warning: int = 75
+    single_stream_rate: float = 0
+    #: For backends whose calls can hang.  Set on the object in ``__init__``, so that it holds for
+    #: :meth:`configure` too.
+    hang_policy: HangPolicy = HangPolicy()
 
     def __init__(self, store_id: str, options: StoreOptions) -> None:
         self.store_id = store_id
         self.conf = options
-        #: Makes many short requests side by side; the engine puts its own here.
-        self.together: Together = one_by_one
+        #: Makes many short requests concurrently; the engine puts its own here.
+        self.run_concurrently: RunConcurrently = run_sequentially
         #: Repeats one short request after a temporary error; the engine puts its own here.  A
         #: driver wraps in it each page of a listing, and each request that cleans up: what the
         #: engine could only repeat together with all that went before.  What the engine repeats
         #: itself (a writer's methods but for the requests inside ``abort``, :meth:`read`,
         #: :meth:`stat`) needs no wrapping.
         self.retry: Repeater = once
-        #: For drivers with a :attr:`call_timeout`: called between two steps of a call, such as
-        #: the pieces of a copy; the engine puts its own here.  Each step then has the whole
+        #: For drivers with a :attr:`hang_policy`: called between two steps of a call, such as
+        #: the chunks of a copy; the engine puts its own here.  Each step then has the whole
         #: time, and a call that was given up and comes back to life ends here, with a
         #: :class:`~store_lib.exceptions.TimeoutError`, before it does anything more: call it before
         #: a step that publishes or deletes.
@@ -480,31 +496,50 @@ class Driver(abc.ABC):
     def configure(self) -> None:
         """Check the options and what they name, and import the client library.
 
-        :raises BadStoreConfiguration: with the reason; ``readable=True`` when objects already
-            there can be read all the same
+        An ImportError may pass: the engine then names the :attr:`extra` to install.
+        :raises BadStoreConfiguration: see :meth:`misconfigured`
         """
 
-    def check_object_id(self, object_id: str) -> None:  # noqa: B027 - any id will do
-        """Refuse an id that the backend cannot hold as it stands, before any byte moves.
+    def misconfigured(self, reason: str, *, readable: bool = False) -> BadStoreConfiguration:
+        """Return the error for options that cannot be used.
 
-        Only for limits of the backend's own: the engine has refused what :func:`check_portable`
-        refuses for every kind of store.
-        :raises InvalidObjectId: with the reason; see :func:`invalid_id`
+        :param reason: the option's name, what was expected, and what was got
+        :param readable: whether objects already in the store can be read all the same
         """
+        return BadStoreConfiguration(
+            store_name=self.store_id, reason=reason, readable=readable, store=self.store_id
+        )
 
-    def parse(self, uri: str) -> Location:
-        """Take a URI apart; a driver whose URIs need its options (a reference) overrides it.
+    def id_problem(self, object_id: str) -> str | None:
+        """Return why the backend cannot hold this id as it stands, or ``None`` if it can.
+
+        Only for the backend's own limits; :func:`~store_lib.arguments.check_portable` has been
+        asked before.  The reason is a sentence: "it has more than 80 bytes."
+        """
+        return None
+
+    def check_object_id(self, object_id: str) -> None:
+        """Refuse an id that :meth:`id_problem` has an objection to, before any byte moves.
+
+        :raises InvalidObjectId: with the reason
+        """
+        reason = self.id_problem(object_id)
+        if reason is not None:
+            raise invalid_id(object_id, reason)
+
+    def parse(self, uri: str) -> L:
+        """Parse a URI.  A driver whose URIs need its options (a reference) overrides this.
 
         :raises BadStoreUri: it is malformed
         """
-        return self.location_class.parse(uri)
+        return cast(L, self.location_class.parse(uri))
 
     @property
     def url_prefix(self) -> str:
-        """What the URIs of this store begin with, as glance_store tells its callers."""
+        """The beginning of this store's URIs, as glance_store reports it."""
         return f"{self.schemes[0]}://"
 
-    def owns(self, location: Location) -> bool:
+    def owns(self, location: L) -> bool:
         """Tell from the configuration alone whether ``location`` can be on this store's server.
 
         Asked before every call with a URI, also where the caller names the store: a URI that says
@@ -515,7 +550,7 @@ class Driver(abc.ABC):
         """
         return True
 
-    def holds(self, location: Location) -> bool:
+    def holds(self, location: L) -> bool:
         """Tell from the configuration alone whether new objects of this store lie there, too.
 
         Decides which store is asked when several have the scheme and the caller named none.
@@ -523,7 +558,7 @@ class Driver(abc.ABC):
         return self.owns(location)
 
     def create(
-        self, object_id: str, size: int | None, *, nonce: str, context: Any
+        self, object_id: str, size: int | None, *, nonce: str, context: RequestContext | None
     ) -> PartWriter | PositionWriter:
         """Begin an upload.
 
@@ -537,8 +572,20 @@ class Driver(abc.ABC):
             f"Store {self.store_id} is read-only: adding is not supported. Add to another store."
         )
 
+    def resume(
+        self, state: Mapping[str, Any], *, context: RequestContext | None
+    ) -> PartWriter | PositionWriter:
+        """Make a writer that continues the upload of a :meth:`Writer.state`, in any process.
+
+        :raises NotFound: the upload is gone
+        :raises Invalid: this driver has made no such state
+        """
+        raise self._unsupported("continue an upload")
+
     @abc.abstractmethod
-    def read(self, location: Location, offset: int, length: int | None, *, context: Any) -> Reader:
+    def read(
+        self, location: L, offset: int, length: int | None, *, context: RequestContext | None
+    ) -> Reader:
         """Open an object and send the first data request, so that its errors come from here.
 
         Without ``ranges`` the engine asks only for the whole object.
@@ -547,17 +594,17 @@ class Driver(abc.ABC):
         """
 
     @abc.abstractmethod
-    def stat(self, location: Location, *, context: Any) -> Stat:
-        """Tell of an object without reading it.
+    def stat(self, location: L, *, context: RequestContext | None) -> Stat:
+        """Return an object's size and metadata without reading its bytes.
 
         :raises NotFound: there is no such object
         """
 
-    def metadata(self, location: Location) -> dict[str, Any]:
+    def metadata(self, location: L) -> dict[str, Any]:
         """Return what a caller should keep beside the URI of a new object: str, list and dict."""
         return {}
 
-    def delete(self, location: Location, *, context: Any) -> None:
+    def delete(self, location: L, *, context: RequestContext | None) -> None:
         """Remove an object.
 
         :raises NotFound: there is no such object
@@ -566,50 +613,52 @@ class Driver(abc.ABC):
             f"Store {self.store_id} cannot delete. Remove the object where it is served from."
         )
 
-    def list(self, *, context: Any) -> Iterator[Entry]:
+    def list(self, *, context: RequestContext | None) -> Iterator[Entry]:
         """Yield every complete object, in no order."""
         raise self._unsupported("list its objects")
 
-    def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
-        """Yield what adds that never finished have left, and what adds at work have so far."""
+    def list_incomplete(self, *, context: RequestContext | None) -> Iterator[Incomplete]:
+        """Yield incomplete uploads: what adds left or have so far."""
         raise self._unsupported("list incomplete uploads")
 
-    def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
-        """Remove a leftover that :meth:`list_incomplete` gave, and say whether it was removed.
+    def discard(self, incomplete: Incomplete, *, context: RequestContext | None) -> bool:
+        """Remove an incomplete upload; return whether it was removed.
 
-        Never removes what an upload is still at work on, where the backend shows it, nor what
-        has been published meanwhile.
+        Never removes what a running upload still uses, if the backend shows that, nor an object
+        that has been published meanwhile.
         """
         raise self._unsupported("discard incomplete uploads")
 
-    def copy(self, location: Location, object_id: str, *, nonce: str, context: Any) -> Location:
+    def copy(
+        self, location: L, object_id: str, *, nonce: str, context: RequestContext | None
+    ) -> Location:
         """Make a new object from one in the same backend, without moving bytes through here.
 
         Create-only, and nothing half-made shows, as with :meth:`create`.
         """
         raise self._unsupported("copy by itself")
 
-    def space(self, *, context: Any) -> Space:
-        """Tell how much room there is."""
-        raise self._unsupported("tell its free space")
+    def space(self, *, context: RequestContext | None) -> Space:
+        """Return the total and the free space."""
+        raise self._unsupported("report its free space")
 
     def set_acls(
         self,
-        location: Location,
+        location: L,
         *,
         public: bool,
         read_tenants: Sequence[str],
         write_tenants: Sequence[str],
-        context: Any,
+        context: RequestContext | None,
     ) -> None:
         """Set who else may read or write the object in the backend."""
         raise self._unsupported("set access control lists")
 
-    def url(self, location: Location, *, expires: int, context: Any) -> str:
+    def url(self, location: L, *, expires: int, context: RequestContext | None) -> str:
         """Return a URL that reads the object without further credentials for ``expires`` s."""
         raise self._unsupported("make temporary URLs")
 
-    def close(self) -> None:  # noqa: B027 - most hold nothing
+    def close(self) -> None:
         """Release what the driver holds.  Called once, with no transfer under way."""
 
     def _unsupported(self, what: str) -> NotSupported:
@@ -619,6 +668,7 @@ class Driver(abc.ABC):
 #: Capability names and the Driver methods whose overriding declares them.
 _OPTIONAL = {
     "add": "create",
+    "resume": "resume",
     "delete": "delete",
     "list": "list",
     "list_incomplete": "list_incomplete",
@@ -630,11 +680,12 @@ _OPTIONAL = {
 }
 
 
-def capabilities(driver: Driver | type[Driver]) -> frozenset[str]:
+def capabilities(driver: Driver[Any] | type[Driver[Any]]) -> frozenset[str]:
     """Return what a driver can do beyond get and stat.
 
-    The names are ``add``, ``delete``, ``list``, ``list_incomplete``, ``discard``, ``copy``,
-    ``space``, ``set_acls``, ``url`` (each by overriding the method) and ``ranges``.
+    The names are ``add``, ``resume``, ``delete``, ``list``, ``list_incomplete``, ``discard``,
+    ``space``, ``set_acls``, ``url`` (for each the driver overrides a method), ``ranges`` and
+    ``copy`` (attributes).
     """
     cls = driver if isinstance(driver, type) else type(driver)
     found = {
@@ -644,4 +695,6 @@ def capabilities(driver: Driver | type[Driver]) -> frozenset[str]:
     }
     if driver.ranges:
         found.add("ranges")
-    return frozenset(found - driver.withheld)
+    if driver.copies:
+        found.add("copy")
+    return frozenset(found - driver.disabled)

@@ -213,6 +213,16 @@ class NotFound(StoreError):
     message = "Object %(image)s not found"
 
 
+def not_found(what: object, answer: str = "") -> NotFound:
+    """Return the error for a missing object; every driver's has this text.
+
+    :param what: the object's id or location
+    :param answer: what the backend said, if that helps
+    """
+    template = f"{NotFound.message} (%(answer)s)" if answer else None
+    return NotFound(template, image=what, answer=answer)
+
+
 class Duplicate(StoreError):
     """An object of this id is there already, or is being added right now; it was not touched."""
 

@@ -92,7 +92,7 @@ class Store:
         self,
         store_id: str,
         driver_name: str,
-        driver: Driver | None,
+        driver: Driver[Any] | None,
         options: StoreOptions | None,
         error: BadStoreConfiguration | None = None,
     ) -> None:
@@ -106,9 +106,7 @@ class Store:
         self.is_default = False
         self._calls = Calls(store_id, self._close_driver)
         self._guard = HangGuard(
-            driver.call_timeout if driver else 0,
-            driver.call_limit if driver else 0,
-            driver.call_warning if driver else 0,
+            *(dataclasses.astuple(driver.hang_policy) if driver else (0, 0, 0)),
         )
         get: Callable[[str], Any] = options.__getitem__ if options is not None else lambda _: 0
         self._limits = Limits(
@@ -287,7 +285,7 @@ class Store:
             raise
 
     def _withdraw(
-        self, driver: Driver, context: Any, location: Location, error: BaseException
+        self, driver: Driver[Any], context: Any, location: Location, error: BaseException
     ) -> None:
         """Remove an object that was published by an add or copy that raises all the same."""
         delete = functools.partial(driver.delete, location, context=context)
@@ -549,7 +547,7 @@ class Store:
 
     # What these have in common.
 
-    def _usable(self, operation: str) -> Driver:
+    def _usable(self, operation: str) -> Driver[Any]:
         """Return the driver, when the store can do ``operation`` at all."""
         if self.driver is not None and self.error is None and not self._calls.closed:
             return self.driver
@@ -578,10 +576,10 @@ class Store:
             self._at(error, operation)
             raise
 
-    def _locate(self, driver: Driver, uri: str, operation: str) -> Location:
+    def _locate(self, driver: Driver[Any], uri: str, operation: str) -> Location:
         try:
             scheme_of(uri)
-            location = driver.parse(uri)
+            location: Location = driver.parse(uri)
             if not driver.owns(location):
                 raise BadStoreUri(
                     f"Expected a URI of store {self.id}, such as one that begins with "

@@ -1,6 +1,7 @@
 """The configured set of stores, and the calls that find the right one by id or by URI."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import entry_points, metadata
@@ -349,14 +350,14 @@ def _remake(cls: type[Stores], values: Mapping[str, Mapping[str, Any]]) -> Store
 
 def _make(configuration: Configuration, section: StoreSection) -> Store:
     """Make one store; what is wrong with it is kept with it."""
-    driver: Driver | None = None
+    driver: Driver[Any] | None = None
     options: StoreOptions | None = None
     problem: BadStoreConfiguration | None = None
     try:
         cls = _load(section)
         options = configuration.options(section.section, cls.options, cls.library_options)
         made = cls(section.store_id, options)
-        made.together = run_concurrently
+        made.run_concurrently = run_concurrently
         made.retry = Retry.of(section.store_id, options).call
         made.checkpoint = checkpoint
         try:
@@ -380,20 +381,20 @@ def _make(configuration: Configuration, section: StoreSection) -> Store:
     return Store(section.store_id, section.driver, driver, options, problem)
 
 
-def _configure(driver: Driver) -> None:
+def _configure(driver: Driver[Any]) -> None:
     """Configure a driver; a dead mount must not hold up the start of a service."""
-    guard = HangGuard(driver.call_timeout, driver.call_limit, driver.call_warning)
+    guard = HangGuard(*dataclasses.astuple(driver.hang_policy))
     try:
         guard.call(driver.configure)
     except TimeoutError as error:
         raise BadStoreConfiguration(
             store_name=driver.store_id,
-            reason=f"its storage did not answer within {driver.call_timeout} s. Check the "
+            reason=f"its storage did not answer within {driver.hang_policy.timeout} s. Check the "
             "storage and its mount, and start again.",
         ) from error
 
 
-def _load(section: StoreSection) -> type[Driver]:
+def _load(section: StoreSection) -> type[Driver[Any]]:
     """Load a driver's class by its entry point.
 
     :raises DriverLoadFailure: it is not installed, or something that it needs is not

@@ -44,7 +44,7 @@ def _maker(path: str) -> Callable[[], Any]:
     return make
 
 
-def _supply(driver: Driver, make: Callable[[], Any]) -> None:
+def _supply(driver: Driver[Any], make: Callable[[], Any]) -> None:
     for name in _CALLS:
         setattr(driver, name, _with_context(getattr(driver, name), make))
 

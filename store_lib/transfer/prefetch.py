@@ -21,7 +21,7 @@ from store_lib.transfer.timeouts import HangGuard, TransferClock
 class ReadSpec:
     """What a caller asks of a read, and what the engine needs for it."""
 
-    driver: Driver
+    driver: Driver[Any]
     #: Position of the first byte wanted.
     offset: int
     #: Bytes wanted; ``None`` for all that follow.
@@ -46,7 +46,7 @@ class ReadSpec:
     @property
     def single_stream_rate(self) -> float:
         """Bytes per second from which on one stream is read instead of ranges; 0 for never."""
-        return 0 if self.interruptible or self.concurrency == 1 else self.driver.sequential_rate
+        return 0 if self.interruptible or self.concurrency == 1 else self.driver.single_stream_rate
 
     @property
     def first_length(self) -> int | None:

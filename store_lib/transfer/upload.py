@@ -208,7 +208,7 @@ class Upload:
     @property
     def _beside(self) -> int:
         """Bytes of memory beside the chunks."""
-        return self.spec.extra_memory + self.writer.overhead
+        return self.spec.extra_memory + self.writer.client_memory
 
     # The steps that every way has in common.
 

@@ -218,7 +218,7 @@ class MemoryReader(Reader):
         self.closed += 1
 
 
-class MemoryDriver(Driver):
+class MemoryDriver(Driver[Any]):
     """Objects in a dict."""
 
     schemes = ("memory",)

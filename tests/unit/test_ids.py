@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from store_lib import Stores
-from store_lib.driver import RESERVED, check_portable, invalid_id
+from store_lib.arguments import RESERVED, check_portable, invalid_id
 from store_lib.exceptions import InvalidObjectId
 from tests.unit.memory_driver import memory_store
 

@@ -17,7 +17,6 @@ from store_lib.driver import (
     PositionWriter,
     Reader,
     Stat,
-    invalid_id,
 )
 from store_lib.drivers.cinder.attachment import Attachment
 from store_lib.drivers.cinder.errors import is_refusal
@@ -73,7 +72,7 @@ _RESERVED = (
 )
 
 
-class CinderDriver(Driver):
+class CinderDriver(Driver[CinderLocation]):
     """Keeps each object in a volume of its own."""
 
     schemes: ClassVar[tuple[str, ...]] = CinderLocation.schemes
@@ -86,7 +85,7 @@ class CinderDriver(Driver):
     read_concurrency = 4
     read_size = 4 * 1024 * 1024
     # The page cache of a file gives more than this, and what is behind a network less.
-    sequential_rate = 1024 * 1024 * 1024
+    single_stream_rate = 1024 * 1024 * 1024
 
     _access: "Access"
     _host: "Host"
@@ -99,7 +98,7 @@ class CinderDriver(Driver):
         """
         lock_path = self.conf.get("lock_path")
         if not lock_path or not os.access(lock_path, os.W_OK | os.X_OK, effective_ids=True):
-            raise self._bad(
+            raise self.misconfigured(
                 "expected lock_path in [oslo_concurrency] as a directory that can be written to, "
                 f"the same for all processes of this host; got {lock_path}"
             )
@@ -146,16 +145,12 @@ class CinderDriver(Driver):
                 readable=True,
             )
 
-    def check_object_id(self, object_id: str) -> None:
-        """Refuse what Cinder's database does not hold as it stands.
-
-        :raises InvalidObjectId: the id is long, or has characters beyond U+FFFF
-        """
+    def id_problem(self, object_id: str) -> str | None:
         if len(object_id) > _LONGEST_ID:
-            raise invalid_id(object_id, f"it has more than {_LONGEST_ID} characters.")
-        if any(ord(each) > 0xFFFF for each in object_id):
-            reason = "it has characters beyond U+FFFF, which Cinder's databases may not hold."
-            raise invalid_id(object_id, reason)
+            return f"it has more than {_LONGEST_ID} characters."
+        if any(ord(character) > 0xFFFF for character in object_id):
+            return "it has characters beyond U+FFFF, which Cinder's databases may not hold."
+        return None
 
     @property
     def _uri_store(self) -> str | None:
@@ -381,9 +376,6 @@ class CinderDriver(Driver):
         """Return what tells a volume of this store's type, Cinder's default without one."""
         wanted = self.conf.cinder_volume_type or cinder.default_type()
         return lambda volume: volume.volume_type == wanted
-
-    def _bad(self, reason: str) -> BadStoreConfiguration:
-        return BadStoreConfiguration(store_name=self.store_id, reason=reason, store=self.store_id)
 
 
 def _checked(location: Location) -> CinderLocation:

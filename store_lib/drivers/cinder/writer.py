@@ -100,7 +100,7 @@ class VolumeWriter(PositionWriter):
     chunk_size = 1024 * 1024
     concurrency = 8
     # What librados has with 15 threads for each volume; which kind a volume is shows later.
-    overhead = 6 * 1024 * 1024
+    client_memory = 6 * 1024 * 1024
 
     def __init__(
         self,

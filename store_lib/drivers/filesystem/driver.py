@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from store_lib.display import get_logger
-from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat, invalid_id
+from store_lib.driver import CreateOnly, Driver, Entry, HangPolicy, Incomplete, Space, Stat
 from store_lib.drivers.filesystem import names
 from store_lib.drivers.filesystem.datadirs import DataDir, DataDirs
 from store_lib.drivers.filesystem.errors import Action, symbolic_link, translate
@@ -41,7 +41,7 @@ LOG = get_logger(__name__)
 R = TypeVar("R")
 
 
-class FilesystemDriver(Driver):
+class FilesystemDriver(Driver[FileLocation]):
     """Objects are files in one or several directories; see :doc:`/drivers/filesystem`."""
 
     schemes = FileLocation.schemes
@@ -56,9 +56,11 @@ class FilesystemDriver(Driver):
 
     def __init__(self, store_id: str, options: StoreOptions) -> None:
         super().__init__(store_id, options)
-        self.call_timeout = options.filesystem_store_timeout
-        self.call_limit = options.filesystem_store_thread_pool_size
-        self.call_warning = options.filesystem_store_threadpool_threshold
+        self.hang_policy = HangPolicy(
+            options.filesystem_store_timeout,
+            options.filesystem_store_thread_pool_size,
+            options.filesystem_store_threadpool_threshold,
+        )
 
     def configure(self) -> None:
         conf = self.conf
@@ -83,10 +85,8 @@ class FilesystemDriver(Driver):
             return super().url_prefix
         return f"file://{self._directories.paths[0]}"
 
-    def check_object_id(self, object_id: str) -> None:
-        reason = names.refusal(object_id)
-        if reason is not None:
-            raise invalid_id(object_id, reason)
+    def id_problem(self, object_id: str) -> str | None:
+        return names.refusal(object_id)
 
     def holds(self, location: Location) -> bool:
         try:
@@ -211,7 +211,7 @@ class FilesystemDriver(Driver):
                         self._begin(directory, object_id=object_id, size=None, nonce=nonce)
                     )
                     with writers[-1] as writer:
-                        writer.copy_from(fd, status)
+                        writer.fill_from(fd, status)
                         return writer.commit(status.st_size)
 
                 # Holes take no room; and a clone takes none at all: a full directory is tried too.

@@ -110,7 +110,7 @@ class FileWriter(PositionWriter):
     def zero(self, offset: int, length: int) -> None:
         """Leave the hole that is there: :meth:`commit` sets the size, whatever was written."""
 
-    def copy_from(self, source: int, status: os.stat_result) -> None:
+    def fill_from(self, source: int, status: os.stat_result) -> None:
         """Fill the file from another one's descriptor, holes and all.
 
         :param status: the source's, as it was when it was opened

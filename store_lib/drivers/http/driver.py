@@ -17,7 +17,7 @@ from store_lib.drivers.http.client import Client, WebObject
 from store_lib.drivers.http.connection import Connections, Proxy
 from store_lib.drivers.http.errors import refused
 from store_lib.drivers.http.location import HttpLocation
-from store_lib.exceptions import BackendException, BadStoreConfiguration
+from store_lib.exceptions import BackendException
 from store_lib.location import Location
 from store_lib.options import LONGEST_TIME
 
@@ -26,7 +26,7 @@ from store_lib.options import LONGEST_TIME
 _FINAL = (frozenset({401, 407, 416}) | BUSY) - {500, 502}
 
 
-class HttpDriver(Driver):
+class HttpDriver(Driver[HttpLocation]):
     """Reads objects from web servers; adding and deleting are not supported."""
 
     schemes: ClassVar[tuple[str, ...]] = HttpLocation.schemes
@@ -114,7 +114,7 @@ class HttpDriver(Driver):
             )
             proxies = _proxies(self.conf.http_proxy_information or {})
         except ValueError as error:
-            raise self._bad(str(error)) from None
+            raise self.misconfigured(str(error)) from None
         tls = Tls(
             self.store_id,
             self.conf,
@@ -172,9 +172,6 @@ class HttpDriver(Driver):
     def _stat_by_get(self, place: HttpLocation) -> Stat:
         answer = ask(WebObject(self._client, place), 0, 0)
         return Stat(answer.size, answer.modified)
-
-    def _bad(self, reason: str) -> BadStoreConfiguration:
-        return BadStoreConfiguration(store_name=self.store_id, reason=reason, store=self.store_id)
 
 
 def _checked(location: Location) -> HttpLocation:

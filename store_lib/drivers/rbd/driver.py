@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from store_lib.display import get_logger
-from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat, invalid_id
+from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Space, Stat
 from store_lib.drivers.rbd import bindings
 from store_lib.drivers.rbd.client import Access, Cluster
 from store_lib.drivers.rbd.images import SNAPSHOT, Found, Images
@@ -17,7 +17,6 @@ from store_lib.drivers.rbd.options import OPTIONS
 from store_lib.drivers.rbd.reader import PIECE, RbdReader
 from store_lib.drivers.rbd.writer import MIB, RbdWriter, Settings
 from store_lib.exceptions import (
-    BadStoreConfiguration,
     BadStoreUri,
     Forbidden,
     Invalid,
@@ -36,7 +35,7 @@ _LARGEST_OBJECT = 32
 _PATIENCE = 0.8
 
 
-class RbdDriver(Driver):
+class RbdDriver(Driver[RbdLocation]):
     """Objects are images with a snapshot; see :doc:`/drivers/rbd`."""
 
     schemes = RbdLocation.schemes
@@ -60,7 +59,7 @@ class RbdDriver(Driver):
         """
         conf = self.conf
         if not conf.rbd_store_pool:
-            raise self._bad("rbd_store_pool: expected the name of a pool, got none")
+            raise self.misconfigured("rbd_store_pool: expected the name of a pool, got none")
         bindings.load(self.store_id)
         access = Access(
             pool=conf.rbd_store_pool,
@@ -74,7 +73,7 @@ class RbdDriver(Driver):
         chunk = conf.rbd_store_chunk_size
         if chunk & (chunk - 1) or not 0 < chunk <= _LARGEST_OBJECT:
             # What is there can be read all the same.
-            raise self._bad(
+            raise self.misconfigured(
                 f"rbd_store_chunk_size: expected a power of two up to {_LARGEST_OBJECT} (MiB), as "
                 f"Ceph cuts images into objects of such sizes only, got {chunk}",
                 readable=True,
@@ -89,7 +88,7 @@ class RbdDriver(Driver):
     @property
     def _cluster(self) -> Cluster:
         if self._configured is None:
-            raise self._bad("the store is not configured")
+            raise self.misconfigured("the store is not configured")
         return self._configured
 
     @property
@@ -97,9 +96,10 @@ class RbdDriver(Driver):
         name: str = self.conf.rbd_store_pool
         return name
 
-    def check_object_id(self, object_id: str) -> None:
-        if "@" in object_id:
-            raise invalid_id(object_id, "it holds an @, by which Ceph's tools tell snapshots.")
+    def id_problem(self, object_id: str) -> str | None:
+        return (
+            "it has an '@', which Ceph's tools put before a snapshot." if "@" in object_id else None
+        )
 
     def holds(self, location: Location) -> bool:
         place = _checked(location)
@@ -262,11 +262,6 @@ class RbdDriver(Driver):
                 uri=place.uri,
             )
         return Images(self._cluster, place.pool, self.retry), place
-
-    def _bad(self, reason: str, *, readable: bool = False) -> BadStoreConfiguration:
-        return BadStoreConfiguration(
-            store_name=self.store_id, reason=reason, store=self.store_id, readable=readable
-        )
 
 
 def _checked(location: Location) -> RbdLocation:

@@ -23,7 +23,6 @@ from store_lib.drivers.s3.publishing import (
 from store_lib.drivers.s3.reader import S3Reader
 from store_lib.drivers.s3.writer import S3Writer
 from store_lib.exceptions import (
-    BadStoreConfiguration,
     Forbidden,
     Invalid,
     NotFound,
@@ -35,7 +34,7 @@ from store_lib.location import Location
 _LONGEST_URL = 7 * 24 * 3600
 
 
-class S3Driver(Driver):
+class S3Driver(Driver[S3Location]):
     """Stores objects in a bucket; an object's key is its id."""
 
     schemes: ClassVar[tuple[str, ...]] = S3Location.schemes
@@ -44,7 +43,7 @@ class S3Driver(Driver):
     ranges = True
     read_concurrency = 4
     # A server near by gives more than this by one connection.
-    sequential_rate = 256 * MIB
+    single_stream_rate = 256 * MIB
     #: Bytes above which a copy within the server is made in parts, and of such a part.
     copy_limit = LARGEST_PUT
     copy_part = 512 * MIB
@@ -63,9 +62,11 @@ class S3Driver(Driver):
 
     def _unusable(self, error: Exception) -> StoreError:
         if isinstance(error, ImportError):
-            return self._bad(f"the s3 driver needs boto3 ({error}): pip install store_lib[s3]")
+            return self.misconfigured(
+                f"the s3 driver needs boto3 ({error}): pip install store_lib[s3]"
+            )
         # What boto3 says of its own files, or of a region, is ValueError or BotoCoreError.
-        return self._bad(str(error))
+        return self.misconfigured(str(error))
 
     def configure(self) -> None:
         """Check the options and make a client; nothing is connected to.
@@ -221,9 +222,6 @@ class S3Driver(Driver):
     def _location(self, object_id: str) -> S3Location:
         mine = self._settings
         return S3Location(mine.scheme, mine.host, mine.bucket, object_id)
-
-    def _bad(self, reason: str) -> BadStoreConfiguration:
-        return BadStoreConfiguration(store_name=self.store_id, reason=reason, store=self.store_id)
 
 
 def _checked(location: Location) -> S3Location:

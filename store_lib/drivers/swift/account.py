@@ -15,7 +15,7 @@ from store_lib.clients.answers import modified, retry_after, seconds_of
 from store_lib.clients.decoding import decoding, digits, entries, json_of, moment, size, text
 from store_lib.clients.network_errors import Server, requesting
 from store_lib.clients.process import PerProcess
-from store_lib.driver import Body, Repeater, Together
+from store_lib.driver import Body, Repeater, RunConcurrently
 from store_lib.drivers.swift.errors import refusal, refused, report_of, reported, server_of
 from store_lib.drivers.swift.logins import Login
 from store_lib.drivers.swift.names import has_dots
@@ -111,7 +111,7 @@ class Account:
     login: Login
     connections: PerProcess[urllib3.PoolManager]
     timeout: Timeout
-    together: Together
+    run_concurrently: RunConcurrently
     retry: Repeater
     #: The storage URL where it is not the login's own.
     url: str | None = None
@@ -370,7 +370,7 @@ class Account:
         def work(delete: Callable[[str], object]) -> None:
             calls = [functools.partial(attempt, delete, path) for path in left]
             with contextlib.suppress(StoreError):  # it is kept
-                self.together(calls, _AT_ONCE)
+                self.run_concurrently(calls, _AT_ONCE)
 
         work(lambda path: self.ask("DELETE", path, 404))
         failures, left = left, dict.fromkeys(left)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from store_lib.clients.decoding import decoding, url
-from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Stat, invalid_id
+from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Stat
 from store_lib.drivers.swift import names, references
 from store_lib.drivers.swift.account import Account, Answer, path_of
 from store_lib.drivers.swift.leftovers import leftovers, remove
@@ -28,7 +28,6 @@ from store_lib.drivers.swift.tenancy import MultiTenant, SingleTenant, Tenancy
 from store_lib.drivers.swift.writer import Plan, SwiftWriter
 from store_lib.exceptions import (
     BackendException,
-    BadStoreConfiguration,
     BadStoreUri,
     DriverLoadFailure,
     Duplicate,
@@ -43,7 +42,7 @@ from store_lib.location import Location
 R = TypeVar("R")
 
 
-class SwiftDriver(Driver):
+class SwiftDriver(Driver[SwiftLocation]):
     """Objects in OpenStack Object Storage; see :doc:`/drivers/swift`."""
 
     schemes = SwiftLocation.schemes
@@ -70,44 +69,39 @@ class SwiftDriver(Driver):
             dynamic=conf.swift_store_manifest == "dynamic",
         )
         if not conf.swift_store_container or "/" in conf.swift_store_container:
-            raise self._bad("Expected a name without '/' in swift_store_container.")
+            raise self.misconfigured("Expected a name without '/' in swift_store_container.")
         if conf.swift_store_endpoint:
             with decoding(
                 "the storage URL of an account in swift_store_endpoint",
-                raising=self._bad,
+                raising=self.misconfigured,
                 advice="A login has options of its own.",
             ):
                 url(conf.swift_store_endpoint)
         if conf.swift_store_multi_tenant and conf.swift_store_config_file:
-            raise self._bad(
+            raise self.misconfigured(
                 "swift_store_config_file is for single-tenant stores, and swift_store_multi_tenant "
                 "is set. Unset one of them."
             )
         watched = references.Watched(conf, self.store_id)
         known = watched.first
         kind = MultiTenant if conf.swift_store_multi_tenant else SingleTenant
-        self._tenancy = kind(self.store_id, conf, self.together, self.retry, watched)
+        self._tenancy = kind(self.store_id, conf, self.run_concurrently, self.retry, watched)
         if known.problem is not None:
             raise known.problem  # from here on other accounts can be read
         if not conf.swift_store_multi_tenant:
-            self.withheld = frozenset({"set_acls"})
+            self.disabled = frozenset({"set_acls"})
             if known.default is None:
-                raise self._bad(
+                raise self.misconfigured(
                     "Expected an account: set swift_store_config_file, or swift_store_auth_address "
                     "with swift_store_user and swift_store_key."
                 )
-
-    def _bad(self, reason: str) -> BadStoreConfiguration:
-        return BadStoreConfiguration(store_name=self.store_id, reason=reason, store=self.store_id)
 
     @property
     def url_prefix(self) -> str:
         return self._tenancy.url_prefix
 
-    def check_object_id(self, object_id: str) -> None:
-        reason = names.refusal(self._tenancy.container_of(object_id))
-        if reason is not None:
-            raise invalid_id(object_id, reason)
+    def id_problem(self, object_id: str) -> str | None:
+        return names.refusal(self._tenancy.container_of(object_id))
 
     def holds(self, location: Location) -> bool:
         return isinstance(location, SwiftLocation) and self._tenancy.holds(location)
@@ -275,7 +269,7 @@ class SwiftDriver(Driver):
     ) -> SwiftLocation:
         origin, head = self._first(location, context, self._head)
         with self.create(object_id, None, nonce=nonce, context=context) as writer:
-            return writer.copy_from(origin, head)
+            return writer.fill_from(origin, head)
 
     def set_acls(
         self,

@@ -16,7 +16,7 @@ from store_lib.clients.keystone import Connecting, ContextLogin, Credentials, Ke
 from store_lib.clients.process import PerProcess
 from store_lib.clients.tls import Tls
 from store_lib.display import get_logger
-from store_lib.driver import Repeater, Together
+from store_lib.driver import Repeater, RunConcurrently
 from store_lib.drivers.swift import names, references
 from store_lib.drivers.swift.account import Account
 from store_lib.drivers.swift.location import SwiftLocation
@@ -44,11 +44,15 @@ class Tenancy(abc.ABC):
     containers: Containers
 
     def __init__(
-        self, store_id: str, options: StoreOptions, together: Together, retry: Repeater
+        self,
+        store_id: str,
+        options: StoreOptions,
+        run_concurrently: RunConcurrently,
+        retry: Repeater,
     ) -> None:
         self.store_id = store_id
         self.options = options
-        self._together = together
+        self._run_concurrently = run_concurrently
         self._retry = retry
         tls = Tls(
             store_id,
@@ -83,7 +87,7 @@ class Tenancy(abc.ABC):
     ) -> Account:
         """Return an account; the connections are those to configured servers if left out."""
         connections = connections or self._connections
-        return Account(login, connections, self._timeout, self._together, self._retry, url)
+        return Account(login, connections, self._timeout, self._run_concurrently, self._retry, url)
 
     def _login(
         self,
@@ -161,11 +165,11 @@ class SingleTenant(Tenancy):
         self,
         store_id: str,
         options: StoreOptions,
-        together: Together,
+        run_concurrently: RunConcurrently,
         retry: Repeater,
         watched: Watched,
     ) -> None:
-        super().__init__(store_id, options, together, retry)
+        super().__init__(store_id, options, run_concurrently, retry)
         self._watched = watched
         self.containers = Containers(options.swift_store_create_container_on_put, {}, own=False)
         self._container: str = options.swift_store_container
@@ -312,11 +316,11 @@ class MultiTenant(Tenancy):
         self,
         store_id: str,
         options: StoreOptions,
-        together: Together,
+        run_concurrently: RunConcurrently,
         retry: Repeater,
         watched: Watched,
     ) -> None:
-        super().__init__(store_id, options, together, retry)
+        super().__init__(store_id, options, run_concurrently, retry)
         known = watched.first
         #: Who may always read and write, as Swift writes it.
         self.admins = tuple(

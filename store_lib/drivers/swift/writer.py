@@ -131,7 +131,7 @@ class SwiftWriter(PartWriter):
         answer = self._put(name, body, {})
         return self._segment(name, body.tell() if body.size is None else body.size, answer)
 
-    def copy_from(self, origin: Place, head: Answer) -> SwiftLocation:
+    def fill_from(self, origin: Place, head: Answer) -> SwiftLocation:
         """Make the object of one that is there, whose head this is.
 
         By copies of its segments, or of itself as the only segment: published by a manifest, as
@@ -299,7 +299,7 @@ class SwiftWriter(PartWriter):
                 )
 
         calls = [functools.partial(copy, *each) for each in enumerate(origin, 1)]
-        self._account.together(calls, self._plan.at_once)
+        self._account.run_concurrently(calls, self._plan.at_once)
         return [made[number] for number in sorted(made)]
 
     def _put(self, name: str, body: Body, headers: Mapping[str, str]) -> Answer:

@@ -8,7 +8,7 @@ from store_lib.clients.hosts import join_host, split_host
 from store_lib.clients.ranged import RangedReader
 from store_lib.clients.tls import Tls
 from store_lib.display import get_logger
-from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Space, Stat, invalid_id
+from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Space, Stat
 from store_lib.drivers.vmware import names
 from store_lib.drivers.vmware.folder import Folder
 from store_lib.drivers.vmware.inventory import Inventory
@@ -35,7 +35,7 @@ _LOG = get_logger(__name__)
 _REQUIRED = ("vmware_server_host", "vmware_server_username", "vmware_server_password")
 
 
-class VmwareDriver(Driver):
+class VmwareDriver(Driver[VmwareLocation]):
     """Objects are files in a directory of datastores; see :doc:`/drivers/vmware`."""
 
     schemes: ClassVar[tuple[str, ...]] = VmwareLocation.schemes
@@ -63,7 +63,7 @@ class VmwareDriver(Driver):
         """
         missing = [name for name in _REQUIRED if not self.conf[name]]
         if missing:
-            raise self._bad(f"expected {', '.join(missing)} to be set")
+            raise self.misconfigured(f"expected {', '.join(missing)} to be set")
         try:
             # Imported here, so that the driver can be told of without it.
             from store_lib.drivers.vmware import soap
@@ -77,7 +77,7 @@ class VmwareDriver(Driver):
             location = self.conf.vmware_wsdl_location
             wsdl = soap.wsdl_url(location) if location else None
         except ValueError as error:
-            raise self._bad(str(error)) from None
+            raise self.misconfigured(str(error)) from None
         self._session = Session(
             self._wire,
             self.conf.vmware_server_username,
@@ -138,7 +138,7 @@ class VmwareDriver(Driver):
             raise
         except StoreError as error:
             if error.status is not ErrorStatus.TEMPORARY:
-                raise self._bad(str(error)) from error
+                raise self.misconfigured(str(error)) from error
             _LOG.warning(
                 "Store %s: its datastores could not be looked up yet: %s", self.store_id, error
             )
@@ -149,14 +149,8 @@ class VmwareDriver(Driver):
         host = join_host(*self._server, HTTPS)
         return f"vsphere://{host}/folder/{self._directory}/"
 
-    def check_object_id(self, object_id: str) -> None:
-        """Refuse an id that would need escaping somewhere on the way to a datastore.
-
-        :raises InvalidObjectId: with the reason
-        """
-        reason = names.refusal(object_id)
-        if reason is not None:
-            raise invalid_id(object_id, reason)
+    def id_problem(self, object_id: str) -> str | None:
+        return names.refusal(object_id)
 
     def owns(self, location: Location) -> bool:
         """Tell whether ``location`` is on this store's server and in its directory."""
@@ -273,6 +267,3 @@ class VmwareDriver(Driver):
                 uri=location.uri,
             )
         return location
-
-    def _bad(self, reason: str) -> BadStoreConfiguration:
-        return BadStoreConfiguration(store_name=self.store_id, reason=reason, store=self.store_id)

@@ -70,7 +70,7 @@ class StoreAdapter(Store):
             raise backing.error
 
     @property
-    def driver(self) -> Driver | None:
+    def driver(self) -> Driver[Any] | None:
         """The driver; ``None`` if it could not be made."""
         return self.backing.driver if self.backing is not None else None
 

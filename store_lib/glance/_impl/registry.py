@@ -36,9 +36,9 @@ def canonical(store_type: str) -> str:
     return _CANONICAL_NAMES.get(name, name)
 
 
-def driver_class(store_type: str) -> type[Driver] | None:
+def driver_class(store_type: str) -> type[Driver[Any]] | None:
     """Return store_lib's driver of this name, ``None`` if there is none or it does not load."""
-    driver: type[Driver] | None = _load_or_warn(NAMESPACE, store_type)
+    driver: type[Driver[Any]] | None = _load_or_warn(NAMESPACE, store_type)
     return driver
 
 

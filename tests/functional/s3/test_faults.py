@@ -74,7 +74,7 @@ def test_objects_are_read_by_one_stream_and_by_ranges(
     store = make_store(place)
     driver = store.driver
     assert driver is not None
-    driver.sequential_rate, driver.read_size = rate, MIB
+    driver.single_stream_rate, driver.read_size = rate, MIB
     uri = store.add("id", stream(LARGE), len(LARGE)).uri
     with store.get(uri) as reader:
         assert reader.read() == LARGE

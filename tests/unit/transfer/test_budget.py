@@ -341,7 +341,7 @@ def test_what_a_client_takes_counts(monkeypatch: pytest.MonkeyPatch, size: int) 
     budget = Budget(40 * CHUNK)
     monkeypatch.setattr(store_module, "PROCESS_BUDGET", budget)
     store, driver = memory_store()
-    driver.writer_settings["overhead"] = 30 * CHUNK
+    driver.writer_settings["client_memory"] = 30 * CHUNK
     seen: list[int] = []
     driver.faults.hooks["commit"] = lambda *_: seen.append(budget.used)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from store_lib.driver import Entry, Incomplete
+from store_lib.driver import Entry, HangPolicy, Incomplete
 from store_lib.exceptions import (
     BadStoreConfiguration,
     DeadlineExceeded,
@@ -66,7 +66,7 @@ def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def driver() -> WholeDriver:
     """A driver with one object, whose calls are given up after a moment."""
     made = WholeDriver("mem", StoreOptions.of(()))
-    made.call_timeout = SOON
+    made.hang_policy = HangPolicy(SOON)
     made.checkpoint = checkpoint
     made.publish("old", b"old", "nonce")
     return made
@@ -188,10 +188,10 @@ def test_what_a_copy_made_is_removed_once(
 
 def test_a_copy_may_take_long_while_it_moves(driver: WholeDriver) -> None:
     """Each step of a copy has the whole time, up to the transfer's deadline."""
-    driver.call_timeout = 0.4
+    driver.hang_policy = HangPolicy(0.4)
     driver.faults.hooks["copy"] = lambda *_: threading.Event().wait(0.15)
     assert store_of(driver).copy(OLD, "new").size == 3
-    driver.call_timeout = 60
+    driver.hang_policy = HangPolicy(60)
     driver.faults.hooks["copy"] = lambda *_: threading.Event().wait(0.4)
     with pytest.raises(DeadlineExceeded):
         store_of(driver, transfer_deadline=1).copy(OLD, "newer")
@@ -202,7 +202,7 @@ def test_a_request_that_comes_back_is_cleaned_up_after(
     hook: str, driver: WholeDriver, hang: threading.Event
 ) -> None:
     """What a part or a whole upload makes when it was given up long ago is removed."""
-    driver.call_timeout = 0
+    driver.hang_policy = HangPolicy(0)
     driver.writer_class = MemoryParts
     parts = hook == "put_part"
     driver.writer_settings = {"chunk_size": CHUNK, "once_limit": 0 if parts else None}
@@ -291,7 +291,7 @@ def test_an_interrupt_gives_the_result_back(
 
 def test_limits_of_any_size(driver: WholeDriver) -> None:
     """A time limit that no clock can hold is no limit."""
-    driver.call_timeout = 10**11
+    driver.hang_policy = HangPolicy(10**11)
     store = store_of(driver, transfer_stall_timeout=10**11, transfer_deadline=10**11)
     with store.get(store.add("new", bytes(9 * CHUNK)).uri) as reader:
         assert len(reader.read()) == 9 * CHUNK

@@ -23,6 +23,7 @@ import pytest
 
 import store_lib
 from store_lib import Store
+from store_lib.driver import HangPolicy
 from store_lib.drivers.filesystem import FilesystemDriver, names
 from store_lib.exceptions import NotSupported
 from store_lib.options import StoreOptions
@@ -187,7 +188,7 @@ def memory(parts: bool, timeout: float, once: int = 0) -> tuple[Store, Callable[
         driver.writer_settings = {"chunk_size": CHUNK, "once_limit": once or None, "concurrency": 2}
         driver.part_sizes = lambda number: CHUNK
     if timeout:
-        driver.call_timeout = timeout
+        driver.hang_policy = HangPolicy(timeout)
         store = Store("mem", "memory", driver, store.options)
     return store, lambda: set(driver.objects)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from store_lib.driver import HangPolicy
 from store_lib.exceptions import (
     BackendException,
     DeadlineExceeded,
@@ -50,9 +51,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "direct": {},
     "ahead": {"read_concurrency": 3, "read_size": 2 * CHUNK + 5},
     "far ahead": {"read_concurrency": 8, "read_size": CHUNK},
-    "in sequence": {"read_concurrency": 3, "read_size": CHUNK, "sequential_rate": 1},
-    "ahead, as it is slow": {"read_concurrency": 3, "read_size": CHUNK, "sequential_rate": 1e15},
-    "bounded": {"call_timeout": 30},
+    "in sequence": {"read_concurrency": 3, "read_size": CHUNK, "single_stream_rate": 1},
+    "ahead, as it is slow": {"read_concurrency": 3, "read_size": CHUNK, "single_stream_rate": 1e15},
+    "bounded": {"hang_policy": HangPolicy(30)},
     "begun": {"begins": True},
     "begun, ahead": {"begins": True, "read_concurrency": 3, "read_size": 2 * CHUNK + 5},
     "begun, not parallel": {
@@ -61,13 +62,13 @@ WAYS: dict[str, dict[str, Any]] = {
         "read_concurrency": 3,
         "read_size": 2 * CHUNK + 5,
     },
-    "begun, bounded": {"begins": True, "call_timeout": 30},
+    "begun, bounded": {"begins": True, "hang_policy": HangPolicy(30)},
     "begun, bounded, ahead": {
         "begins": True,
-        "call_timeout": 30,
+        "hang_policy": HangPolicy(30),
         "read_concurrency": 3,
         "read_size": CHUNK,
-        "sequential_rate": 1,
+        "single_stream_rate": 1,
     },
 }
 
@@ -250,7 +251,7 @@ def test_wrong_number_of_bytes(difference: int) -> None:
 def test_unknown_size() -> None:
     """An object whose size nobody tells is read to its end, and its length is known then."""
     for timeout in (0, 30):
-        store, _ = rebuilt({"tells_size": False, "call_timeout": timeout})
+        store, _ = rebuilt({"tells_size": False, "hang_policy": HangPolicy(timeout)})
         with store.get(URI) as reader:
             assert (reader.size, reader.length) == (None, None)
             assert reader.read() == DATA
@@ -354,7 +355,7 @@ def test_memory_is_taken_only_when_free(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_several_are_read_once_the_store_is_slow() -> None:
     """A store that gives enough is asked once; one that keeps the caller waiting, for ranges."""
-    settings = {"read_concurrency": 2, "read_size": CHUNK, "sequential_rate": 1_000_000}
+    settings = {"read_concurrency": 2, "read_size": CHUNK, "single_stream_rate": 1_000_000}
     store, driver = rebuilt(settings)
     with store.get(URI) as reader:
         first = next(reader)
@@ -384,7 +385,7 @@ def test_stall_and_deadline() -> None:
     for settings, error in (
         ({"read_concurrency": 3, "read_size": CHUNK, "transfer_stall_timeout": 1}, TransferStalled),
         ({"read_concurrency": 3, "read_size": CHUNK, "transfer_deadline": 1}, DeadlineExceeded),
-        ({"call_timeout": 1}, TransferStalled),
+        ({"hang_policy": HangPolicy(1)}, TransferStalled),
     ):
         store, driver = rebuilt(settings)
         driver.faults.hooks["piece"] = stop

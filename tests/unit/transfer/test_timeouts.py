@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from store_lib.driver import HangPolicy
 from store_lib.exceptions import (
     DeadlineExceeded,
     NotFound,
@@ -31,7 +32,7 @@ def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 def again(driver: MemoryDriver, store: Store, timeout: float = 0) -> Store:
     """Return a store made after the driver's call limit was set."""
-    driver.call_timeout = timeout
+    driver.hang_policy = HangPolicy(timeout)
     return Store("mem", "memory", driver, store.options)
 
 

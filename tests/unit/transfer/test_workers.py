@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from store_lib.driver import one_by_one
+from store_lib.driver import run_sequentially
 from store_lib.transfer.workers import run_concurrently
 
 Together = Callable[[list[Callable[[], object]], int], None]
 
 
-@pytest.mark.parametrize("make", [run_concurrently, one_by_one])
+@pytest.mark.parametrize("make", [run_concurrently, run_sequentially])
 @pytest.mark.parametrize("number", [0, 1, 2, 7])
 def test_every_call_is_made_once(make: Together, number: int) -> None:
     """All calls are made, however many there are."""
@@ -38,7 +38,7 @@ def test_as_many_at_once_as_asked() -> None:
     assert at_work == [0, 3]
 
 
-@pytest.mark.parametrize("make", [run_concurrently, one_by_one])
+@pytest.mark.parametrize("make", [run_concurrently, run_sequentially])
 def test_after_a_failure_none_is_begun(make: Together) -> None:
     """The first failure is raised, once those at work have ended; threads end too."""
     made: list[str] = []

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from store_lib.driver import CreateOnly, capabilities
+from store_lib.driver import CreateOnly, HangPolicy, capabilities
 from store_lib.drivers.filesystem import FilesystemDriver, syscalls
 from store_lib.drivers.filesystem.exclusion import sole_publisher
 from store_lib.exceptions import (
@@ -118,7 +118,7 @@ def test_timeouts_are_handed_to_the_engine(make) -> None:
         filesystem_store_thread_pool_size=3,
         filesystem_store_threadpool_threshold=50,
     )
-    assert (driver.call_timeout, driver.call_limit, driver.call_warning) == (7, 3, 50)
+    assert driver.hang_policy == HangPolicy(7, 3, 50)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_what_the_driver_can_do() -> None:
 
 def test_ids_refused() -> None:
     """An id that Ceph's tools would take for an image and a snapshot is refused, saying why."""
-    with pytest.raises(InvalidObjectId, match="an @"):
+    with pytest.raises(InvalidObjectId, match="an '@'"):
         _driver().check_object_id("a@b")
 
 

@@ -37,7 +37,7 @@ DATA = bytes(range(256)) * 1000
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """An object of these tests is read in several ranges at once."""
     monkeypatch.setattr(S3Driver, "read_size", 50_000)
-    monkeypatch.setattr(S3Driver, "sequential_rate", 0)
+    monkeypatch.setattr(S3Driver, "single_stream_rate", 0)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_server_near_by_is_asked_once(
     # So that what has come when the first piece is taken is never the whole object.
     monkeypatch.setattr("store_lib.driver.Reader.piece_size", 50_000)
     for rate in (1, 1e15):
-        monkeypatch.setattr(S3Driver, "sequential_rate", rate)
+        monkeypatch.setattr(S3Driver, "single_stream_rate", rate)
         s3.server.requests.clear()
         with store.get(uri) as reader:
             assert reader.read() == DATA
@@ -175,7 +175,7 @@ def test_a_read_is_not_resumed_on_another_object(
     store: Store, s3: S3Server, uri: str, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
     """A cut read goes on with the same bytes or not at all, where If-Match is ignored too."""
-    monkeypatch.setattr(S3Driver, "sequential_rate", 1)
+    monkeypatch.setattr(S3Driver, "single_stream_rate", 1)
     s3.matches = False
     answer = s3.server.handler
     assert answer is not None
@@ -396,7 +396,7 @@ def test_checksums_are_verified_where_both_options_say_so(
     make_store: MakeStore, s3: S3Server, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes that the server's own checksum does not fit are told of, and not read again."""
-    monkeypatch.setattr(S3Driver, "sequential_rate", 1)
+    monkeypatch.setattr(S3Driver, "single_stream_rate", 1)
     supported = {"s3_store_response_checksum_validation": "when_supported"}
     store = make_store(s3_store_enable_data_integrity_protection=True, **supported)
     with store.get(uri) as reader:

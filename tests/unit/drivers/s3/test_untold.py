@@ -72,7 +72,7 @@ def test_what_is_not_told_is_not_known(
 ) -> None:
     """Size, time and ETag are there as far as the server tells them, and the bytes are right."""
     monkeypatch.setattr(S3Driver, "read_size", 50_000)
-    monkeypatch.setattr(S3Driver, "sequential_rate", rate)
+    monkeypatch.setattr(S3Driver, "single_stream_rate", rate)
     s3.store("id", DATA)
     fields = untold()
     uri = f"{store.driver.url_prefix}/id"  # type: ignore[union-attr]
@@ -136,7 +136,7 @@ def test_without_an_etag_there_is_one_answer(
 ) -> None:
     """Where nothing identifies the bytes, they are neither read in ranges nor resumed."""
     monkeypatch.setattr(S3Driver, "read_size", 50_000)
-    monkeypatch.setattr(S3Driver, "sequential_rate", 1e15)
+    monkeypatch.setattr(S3Driver, "single_stream_rate", 1e15)
     s3.store("id", DATA)
     whole = s3.server.handler
     assert whole is not None
