@@ -22,10 +22,14 @@ _QUERY = re.compile(r"([&;=\s])")
 _SECRET_NAME = re.compile(
     r"signature|sig|token|secret|password|credential|accesskey|key", re.IGNORECASE
 )
-#: Header fields whose values are secrets, as error pages quote them.
+#: What stands before a secret: header fields as error pages quote them, and names of AWS's as they
+#: stand in a query, a dictionary, JSON or XML, which botocore logs.
 _SECRET_FIELD = re.compile(
-    r"((?:proxy-)?authorization|x-(?:auth|service|storage|subject)-token|x-auth-key|(?:set-)?cookie"
-    r"|vmware_(?:soap_session|cgi_ticket))(\W{1,8}(?:(?:basic|bearer)\s)?)[^\s<>&;,]+",
+    r"((?:(?:proxy-)?authorization|x-(?:auth|service|storage|subject)-token|x-auth-key"
+    r"|(?:set-)?cookie|vmware_(?:soap_session|cgi_ticket))\W{1,8}(?:(?:basic|bearer)\s)?"
+    r"|(?:credential|signature(?:provided)?|access-?key(?:-?id)?"
+    r"|(?:bearer_|security-?|session-?|access-?|identity-?)token)(?:['\"]{0,2}[=:]\s*|>))"
+    r"[^\s<>&;,]+",
     re.IGNORECASE,
 )
 #: Characters of the shortest text that is taken for a secret wherever it stands.
@@ -161,9 +165,9 @@ def _without_values(text: str) -> str:
 
 
 def hide(text: str, secrets: Iterable[str], *, cut: bool = False) -> str:
-    """Return ``text`` without what was sent, which a server's error page may quote.
+    """Return ``text`` without what was sent, which an error page or a client's log may quote.
 
-    Header fields that hold secrets lose their values, whosever they are.
+    Header fields and other named values that are secrets are hidden, whoever sent them.
 
     :param secrets: what was sent, as it was sent
     :param cut: the text was cut off, so that the beginning of a secret may stand at its end
@@ -187,4 +191,4 @@ def hide(text: str, secrets: Iterable[str], *, cut: bool = False) -> str:
                 if text.endswith(form[:length]):
                     text = text[:-length] + HIDDEN
                     break
-    return _SECRET_FIELD.sub(rf"\1\2{HIDDEN}", text)
+    return _SECRET_FIELD.sub(rf"\1{HIDDEN}", text)

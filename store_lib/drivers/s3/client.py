@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 import functools
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -32,7 +31,7 @@ from store_lib.exceptions import (
     StoreError,
 )
 from store_lib.options import StoreOptions
-from store_lib.redaction import HIDDEN
+from store_lib.redaction import hide
 
 _LOG = get_logger(__name__)
 
@@ -249,21 +248,9 @@ def _read_once(streamed: Any, params: Any, context: Any, **_: Any) -> None:
         context["client_config"] = streamed
 
 
-#: What stands before a secret in these lines: in a header, a query, a dictionary, XML or JSON.
-_SECRET = re.compile(
-    r"(Credential="
-    r"|Signature(?:Provided>|[=:]\s*)"
-    r"|(?:Access-?Key(?:-?Id)?|(?:bearer_|Security-?|Session-?|Access-?|Identity-?)Token)"
-    r"(?:['\":=]+\s*b?['\"]?|>))"
-    # Tokens are base64, with slashes in it; a credential's first slash ends the key.
-    r"(?:(?<=Credential=)[^\s,;&'\"/]+|(?<!Credential=)[^\s,;&'\"<>]+)",
-    re.IGNORECASE,
-)
-
-
 def _redact_record(record: logging.LogRecord) -> bool:
     """Hide access keys, tokens and signatures in botocore's debug lines."""
-    record.msg = _SECRET.sub(rf"\1{HIDDEN}", record.getMessage())
+    record.msg = hide(record.getMessage(), ())
     record.args = ()
     return True
 

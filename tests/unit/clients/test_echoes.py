@@ -119,6 +119,11 @@ def test_what_was_sent_is_not_quoted(
         ("authorization=Basic other, x", "authorization=Basic ***, x"),
         ("Cookie: a=b; c", "Cookie: ***; c"),
         ("no tokens", "no tokens"),
+        ("<AWSAccessKeyId>other</AWSAccessKeyId>", "<AWSAccessKeyId>***</AWSAccessKeyId>"),
+        ("x-amz-security-token:o/t+h==\nhost", "x-amz-security-token:***\nhost"),
+        ('{"accessKeyId": "other", "x": 1}', '{"accessKeyId": ***, "x": 1}'),
+        ("Credential=other/2030, Signature=other", "Credential=***, Signature=***"),
+        ("the signature we calculated", "the signature we calculated"),
     ],
 )
 def test_hiding(text: str, shown: str) -> None:
