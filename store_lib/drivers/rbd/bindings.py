@@ -1,14 +1,14 @@
-"""Ceph's own Python modules, loaded when a store is configured, and what is open in them.
+"""Ceph's Python modules, imported when a store is configured, and the handles open in them.
 
-librados and librbd end the process when what is open in them is used wrongly, so all of it is held
-here, and
+librados and librbd crash the process when a handle (a connection, a pool, an image) is misused.  So
+every handle is registered here, and these rules hold:
 
-* nothing is closed twice, or while a call is in it: the last call closes it;
-* what lies on a connection is closed before that: images, pools, the connection;
-* a forked child lets go of what it inherited without touching it: the threads behind it are gone,
-  and using or closing it hangs;
-* at the interpreter's end everything is closed in order, once the calls under way have come back,
-  and no thread that is left begins another.  What a call hangs in stays as it is.
+* A handle is never closed twice, nor during a call: the last call closes it.
+* Handles are closed in order: images, then their pool, then its connection.
+* A forked child drops inherited handles without touching them.  The threads behind them are gone,
+  so that using or closing one hangs.
+* At interpreter exit all handles are closed in order, after the running calls have returned.  No
+  thread can start another call.  Handles in a call that hangs are left alone.
 """
 
 import atexit
@@ -51,133 +51,133 @@ def load(store_id: str) -> None:
         ) from error
 
 
-#: Seconds that calls under way are waited for at the interpreter's end.
-_LAST_WAIT = 5.0
+#: Seconds to wait for running calls at interpreter exit.
+_EXIT_TIMEOUT = 5.0
 
 
 @dataclasses.dataclass(slots=True)
-class _Held:
-    """Something that is open.
+class _Handle:
+    """An open handle.
 
     :param close: closes it
-    :param base: what it lies on, which stays open as long
+    :param parent: the handle it depends on, which stays open as long
     """
 
     close: Callable[[], object]
-    base: Any
-    #: How many calls are in it, and how many others lie on it.
+    parent: Any
+    #: Number of running calls and of handles that depend on it.
     users: int = 0
-    #: Whether the last of them is to close it.
+    #: Whether the last user closes it.
     released: bool = False
 
 
 class _State:
-    """What is open in this process, and how many calls are under way."""
+    """The open handles and the running calls of this process."""
 
     def __init__(self) -> None:
-        # Reentrant, as a garbage collection may close something in the middle of anything.
+        # Reentrant, since a garbage collection may release a handle at any point.
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        self.open: dict[Any, _Held] = {}
+        self.handles: dict[Any, _Handle] = {}
         self.calls = 0
-        #: Whether no call may begin any more, ...
-        self.ended = False
-        #: ... and whether what could be closed is closed.
+        #: Whether interpreter exit has begun: no further call may start.
+        self.exiting = False
+        #: Whether exit has closed the handles that it could.
         self.closed = False
 
 
 _state = _State()
 
 
-def keep(native: Any, close: Callable[[], object], base: Any = None) -> Any:
-    """Take an object of librados or librbd into account, and return it.
+def register(native: Any, close: Callable[[], object], parent: Any = None) -> Any:
+    """Register a handle of librados or librbd, and return it.
 
     :param close: closes it
-    :param base: what it lies on: the connection of a pool, the pool of an image
+    :param parent: the handle it depends on: a pool's connection, an image's pool
     """
     with _state.lock:
-        below = _state.open.get(base)
-        if below is not None:
-            below.users += 1
-        _state.open[native] = _Held(close, None if below is None else base)
-        if _state.closed:  # by a call that hung
-            _forget()
+        above = _state.handles.get(parent)
+        if above is not None:
+            above.users += 1
+        _state.handles[native] = _Handle(close, None if above is None else parent)
+        if _state.closed:  # opened by a call that hung at exit
+            _forget_handles()
     return native
 
 
-def is_ours(native: Any) -> bool:
-    """Tell whether it is open and was opened in this process."""
-    held = _state.open.get(native)
-    return held is not None and not held.released
+def is_open(native: Any) -> bool:
+    """Return whether a handle is open and was opened in this process."""
+    handle = _state.handles.get(native)
+    return handle is not None and not handle.released
 
 
 def release(native: Any) -> None:
-    """Close an object, now or at the end of the last call that is in it.
+    """Close a handle now, or at the end of its last running call.
 
-    Does nothing if it is closed already, or was opened before a fork.
+    Does nothing if it is closed already or was opened before a fork.
     """
     with _state.lock:
-        held = _state.open.get(native)
-        if held is None or held.released:
+        handle = _state.handles.get(native)
+        if handle is None or handle.released:
             return
-        held.released = True
-        if held.users:
+        handle.released = True
+        if handle.users:
             return
-        del _state.open[native]
-    _close(held)
+        del _state.handles[native]
+    _close(handle)
 
 
-def _close(held: _Held) -> None:
+def _close(handle: _Handle) -> None:
     try:
-        held.close()
+        handle.close()
     finally:
-        if held.base is not None:
-            _leave(held.base)
+        if handle.parent is not None:
+            _remove_user(handle.parent)
 
 
-def _leave(native: Any) -> None:
+def _remove_user(native: Any) -> None:
     with _state.lock:
-        held = _state.open.get(native)
-        if held is None:  # in a child, by a call that forked
+        handle = _state.handles.get(native)
+        if handle is None:  # in a child, by a call that forked
             return
-        held.users -= 1
-        if held.users or not held.released:
+        handle.users -= 1
+        if handle.users or not handle.released:
             return
-        del _state.open[native]
-    with contextlib.suppress(Exception):  # who released it has gone on
-        _close(held)
+        del _state.handles[native]
+    with contextlib.suppress(Exception):  # release() has returned long ago
+        _close(handle)
 
 
 @contextlib.contextmanager
 def using(native: Any) -> Iterator[None]:
-    """Keep an object open for the time of a ``with`` block.
+    """Keep a handle open during a ``with`` block.
 
     :raises BackendException: it is closed, or was opened before a fork
     """
     with _state.lock:
-        held = _state.open.get(native)
-        if held is None or held.released:
+        handle = _state.handles.get(native)
+        if handle is None or handle.released:
             raise BackendException(
-                "Expected something that this process has open in Ceph, got what is closed or was "
-                "opened before a fork. Begin again in this process."
+                "Expected a connection or an image that this process has open in Ceph, got one "
+                "that is closed or was opened before a fork. Open it again in this process."
             )
-        held.users += 1
+        handle.users += 1
     try:
         yield
     finally:
-        _leave(native)
+        _remove_user(native)
 
 
 @contextlib.contextmanager
 def calling() -> Iterator[None]:
-    """Announce calls of librados or librbd.
+    """Count the block as a running call of librados or librbd.
 
-    :raises BackendException: the interpreter is at its end
+    :raises BackendException: the interpreter is exiting
     """
     state = _state
     with state.lock:
-        if state.ended:
-            raise BackendException("The process is ending: nothing more is asked of Ceph.")
+        if state.exiting:
+            raise BackendException("The process is exiting: no further call to Ceph is made.")
         state.calls += 1
     try:
         yield
@@ -191,7 +191,7 @@ def calling() -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(ioctx: Any, name: str | None, snapshot: str | None = None, **how: Any) -> Iterator[Any]:
-    """Have an image open for the time of a ``with`` block."""
+    """Open an image for a ``with`` block; the parameters are those of :func:`open_image`."""
     image = open_image(ioctx, name, snapshot, **how)
     try:
         yield image
@@ -202,15 +202,15 @@ def opened(ioctx: Any, name: str | None, snapshot: str | None = None, **how: Any
 def open_image(
     ioctx: Any, name: str | None, snapshot: str | None = None, *, read_only: bool = False, **by: Any
 ) -> Any:
-    """Open an image, or a snapshot of it.  Unless ``read_only``, it has a watcher from now on."""
+    """Open an image, or a snapshot of it.  It then has a watcher, unless ``read_only``."""
     at_once = None if read_only else snapshot
     native = rbd.Image(ioctx, name, at_once, read_only=read_only, **by)
-    image = keep(native, native.close, ioctx)
+    image = register(native, native.close, ioctx)
     if snapshot != at_once:
-        # Not at once: the thread in which librbd 16 opens a snapshot read-only locks the image
-        # once more after its caller was told, and may find it closed and freed by then, which
-        # ends the process.  set_snap tells from a queue that a close waits for; and so does,
-        # in effect, whatever else is opened here.
+        # In two steps: when librbd 16 opens a snapshot read-only, its thread locks the image once
+        # more after the call has returned.  If the image is closed and freed by then, the process
+        # crashes.  set_snap completes on a queue that close waits for, as does every other way
+        # of opening used here.
         try:
             image.set_snap(snapshot)
         except BaseException:
@@ -219,35 +219,35 @@ def open_image(
     return image
 
 
-def _forget() -> None:
-    """Let go of everything without touching it."""
-    for native in _state.open:
-        # One reference that nobody gives back: its destructor, which would close it, never runs.
+def _forget_handles() -> None:
+    """Drop all handles without touching them."""
+    for native in _state.handles:
+        # A reference that is never returned: the destructor, which would close it, never runs.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(native))
-    _state.open.clear()
+    _state.handles.clear()
 
 
 def _after_fork() -> None:
     global _state
-    _forget()
+    _forget_handles()
     _state = _State()
 
 
-def _end() -> None:
-    """Close everything at the interpreter's end.
+def _at_exit() -> None:
+    """Close all handles at interpreter exit.
 
-    An image that is not closed keeps its watcher for half a minute, in which it can be neither
-    deleted nor, when it is unfinished, taken over.
+    An image that is left open keeps its watcher for half a minute.  Until then it can be neither
+    deleted nor, if unfinished, taken over.
     """
     with _state.lock:
-        _state.ended = True
-        if _state.changed.wait_for(lambda: not _state.calls, _LAST_WAIT):
-            for native in reversed(list(_state.open)):
+        _state.exiting = True
+        if _state.changed.wait_for(lambda: not _state.calls, _EXIT_TIMEOUT):
+            for native in reversed(list(_state.handles)):
                 with contextlib.suppress(Exception):
                     release(native)
         _state.closed = True
-        _forget()
+        _forget_handles()
 
 
-atexit.register(_end)
+atexit.register(_at_exit)
 os.register_at_fork(after_in_child=_after_fork)

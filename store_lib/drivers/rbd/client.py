@@ -1,7 +1,6 @@
-"""The connection to a cluster: one for each process and store, made lazily and re-made."""
+"""The connection to a cluster: one per process and store, opened on first use and reopened."""
 
 import contextlib
-import dataclasses
 import errno
 import json
 import os
@@ -16,7 +15,8 @@ from typing import Any
 from store_lib.display import get_logger
 from store_lib.driver import Space
 from store_lib.drivers.rbd import bindings
-from store_lib.drivers.rbd.errors import DEAD, number_of, translate, translated
+from store_lib.drivers.rbd.errors import SHUT_OUT, errno_of, translate, translated
+from store_lib.drivers.rbd.options import ConnectionSettings
 from store_lib.exceptions import (
     AuthorizationFailure,
     BadStoreConfiguration,
@@ -28,118 +28,104 @@ from store_lib.exceptions import (
 
 LOG = get_logger(__name__)
 
-#: What librados says where the configuration has no fsid.
+#: What librados returns if the configuration has no fsid.
 _NO_FSID = "00000000-0000-0000-0000-000000000000"
 
-#: Ceph's option that names a separate pool for data; pools may have it too, in their metadata.
+#: Ceph's option for a separate pool for data.  A pool's metadata may contain it, too.
 _DATA_POOL = "rbd_default_data_pool"
 
-#: What makes the header of an image without content: its size, order, features, and the names of
-#: its objects, as Ceph's class ``rbd`` takes them.
+#: The header of an empty image, as arguments of Ceph's class ``rbd``: size, order, features and
+#: prefix of object names.
 _HEADER = struct.pack("<QBQI1s", 0, 22, 0, 1, b"-")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Access:
-    """How to reach a cluster.
+class Cluster:
+    """One store's connection to its cluster and the open pools.  Safe for use by many threads.
 
-    :param pool: the store's own
-    :param user: without ``client.``; ``None`` for librados' own choice
-    :param conf_file: ``""`` for librados' own search
-    :param connect_timeout: seconds; 0 for no limit, negative for what the Ceph configuration says
-    :param operation_timeout: seconds that one operation may take where the Ceph configuration
-        sets no limit; 0 for none
+    :raises BadStoreConfiguration: Ceph's configuration file is missing or malformed
     """
 
-    pool: str
-    user: str | None
-    conf_file: str
-    connect_timeout: int
-    operation_timeout: int
-
-
-class Cluster:
-    """A cluster as one store sees it; for many threads at once."""
-
-    def __init__(self, store_id: str, access: Access) -> None:
-        """
-        :raises BadStoreConfiguration: there is no such configuration file, or it is malformed
-        """
+    def __init__(self, store_id: str, settings: ConnectionSettings) -> None:
         self._store_id = store_id
-        self._access = access
-        self._made = threading.Lock()
+        self._settings = settings
+        self._lock = threading.Lock()
         self._pools: dict[str, Any] = {}
         self._rados: Any = None
-        #: Pools and connections that the cluster has shut out; calls may still be in them.
+        #: Pools and connections of a client that was shut out; calls may still be running in them.
         self._retired: list[Any] = []
         self._failure: tuple[float, StoreError] | None = None
         fsid = self._prepare().conf_get("fsid")
-        #: The cluster's id: what the configuration says, or else the cluster once connected.
+        #: The cluster's id; ``None`` if not configured and not yet connected.
         self.known_fsid: str | None = None if fsid in (None, "", _NO_FSID) else fsid
         _ALL.add(self)
 
     @property
     def fsid(self) -> str:
-        """The cluster's id; connects where the configuration does not tell it."""
-        return self.known_fsid or str(self._connected().get_fsid())
+        """The cluster's id.  Connects if it is not configured."""
+        return self.known_fsid or str(self._connection().get_fsid())
 
     def pool(self, name: str) -> Any:
         """Return the open pool ``name``, an ``Ioctx``.
 
-        :raises NotFound: there is no such pool, and it is not the store's own
-        :raises BadStoreConfiguration: it is
+        :raises NotFound: another store's pool does not exist
+        :raises BadStoreConfiguration: the store's own pool does not exist
         """
-        cluster = self._connected()
-        with self._made:
-            found = self._pools.get(name)
-            if found is None:
+        connection = self._connection()
+        with self._lock:
+            ioctx = self._pools.get(name)
+            if ioctx is None:
                 try:
                     with self.calling(f"open the pool {name!r}"):
-                        found = cluster.open_ioctx(name)
-                        bindings.keep(found, found.close, cluster)
+                        ioctx = connection.open_ioctx(name)
+                        bindings.register(ioctx, ioctx.close, connection)
                         # In a full pool writes fail instead of waiting for room, while reading
                         # and deleting, which write a little as well, go on.
-                        found.set_osdmap_full_try()
-                    self._pools[name] = found
+                        ioctx.set_osdmap_full_try()
+                    self._pools[name] = ioctx
                 except NotFound as error:
-                    if name != self._access.pool:
+                    if name != self._settings.pool:
                         raise
                     raise BadStoreConfiguration(
                         store_name=self._store_id,
                         reason=f"rbd_store_pool: expected a pool of the cluster, got {name!r}, "
                         "which does not exist.",
                     ) from error
-            return found
+            return ioctx
 
     @contextlib.contextmanager
-    def calling(self, doing: str, image: str | None = None) -> Iterator[None]:
-        """Announce calls, translate their errors, and forget the connection when it is dead."""
-        with bindings.calling(), translated(doing, image, notice=self._notice):
+    def calling(self, action: str, image: str | None = None) -> Iterator[None]:
+        """Make calls to Ceph in a ``with`` block, with their errors translated.
+
+        A connection that the cluster has shut out is dropped.
+
+        :param action: for the message; see :func:`~store_lib.drivers.rbd.errors.translated`
+        """
+        with bindings.calling(), translated(action, image, on_error=self._check_connection):
             yield
 
     @contextlib.contextmanager
-    def using(self, native: Any, doing: str, image: str) -> Iterator[None]:
-        """Do the same, and keep what is used open meanwhile, whoever closes it.
+    def using(self, native: Any, action: str, image: str) -> Iterator[None]:
+        """Make calls to a handle, which stays open until the block ends even if it is released.
 
         :raises BackendException: it is closed, or was opened before a fork
         """
-        with self.calling(doing, image), bindings.using(native):
+        with self.calling(action, image), bindings.using(native):
             yield
 
     def data_pool(self, pool: str) -> str:
-        """Return the pool that the data of new images in ``pool`` goes to, as librbd chooses it."""
+        """Return the pool in which librbd puts the data of new images of ``pool``."""
         ioctx = self.pool(pool)
         with self.calling("ask for a pool's settings"):
             with contextlib.suppress(KeyError):
-                chosen: str = bindings.rbd.RBD().pool_metadata_get(ioctx, f"conf_{_DATA_POOL}")
-                return chosen or pool
-            return str(self._connected().conf_get(_DATA_POOL) or pool)
+                name: str = bindings.rbd.RBD().pool_metadata_get(ioctx, f"conf_{_DATA_POOL}")
+                return name or pool
+            return str(self._connection().conf_get(_DATA_POOL) or pool)
 
     def now(self, pool: str) -> float:
-        """Return the time by the clock that gives images their timestamps: an OSD's.
+        """Return the time of an OSD, whose clock sets the timestamps of images.
 
-        The time of a fresh RADOS object would not do: it is the client's.  So it is made as the
-        header of an image, and asked when that was.
+        The timestamp of a plain RADOS object comes from the client.  So the header of an image is
+        created, and its creation time read.
         """
         ioctx = self.pool(pool)
         name = f"store_lib-clock-{uuid.uuid4().hex}"
@@ -154,17 +140,17 @@ class Cluster:
         return float(seconds + nanoseconds / 1e9)
 
     def space(self, pool: str) -> Space:
-        """Tell of the room in a pool within its quota; the monitors know it a little late."""
+        """Return the space in a pool within its quota.  The monitors' figures lag a little."""
         with self.calling("ask for the cluster's statistics"):
             command = json.dumps({"prefix": "df", "detail": "detail", "format": "json"})
-            status, answer, complaint = self._connected().mon_command(command, b"")
+            status, answer, complaint = self._connection().mon_command(command, b"")
         if status:
             error = bindings.rados.Error(f"{errno.errorcode.get(-status, status)}: {complaint}")
             raise translate(error, -status, "ask for the cluster's statistics", None)
-        pools = {each["name"]: each["stats"] for each in json.loads(answer)["pools"]}
+        pools = {entry["name"]: entry["stats"] for entry in json.loads(answer)["pools"]}
         if (stats := pools.get(pool)) is None:
             self.pool(pool)
-            return Space(None, None)  # the monitors have yet to hear of a new pool
+            return Space(None, None)  # the monitors do not know a new pool yet
         free = int(stats["max_avail"])
         total = int(stats["stored"]) + free
         if quota := int(stats.get("quota_bytes", 0)):
@@ -173,12 +159,12 @@ class Cluster:
         return Space(total, free)
 
     def close(self) -> None:
-        """Shut the connection down; the next use makes a new one."""
-        with self._made:
+        """Shut the connection down.  The next use opens a new one."""
+        with self._lock:
             self._retire()
             retired, self._retired = self._retired, []
-        for each in retired:
-            bindings.release(each)
+        for native in retired:
+            bindings.release(native)
 
     def _retire(self) -> None:
         self._retired += self._pools.values()
@@ -186,25 +172,25 @@ class Cluster:
             self._retired.append(self._rados)
         self._rados, self._pools = None, {}
 
-    def _notice(self, number: int | None) -> None:
-        if number not in DEAD:
+    def _check_connection(self, number: int | None) -> None:
+        if number not in SHUT_OUT:
             return
-        LOG.warning("Store %s: the connection to Ceph is dead; making a new one", self._store_id)
+        LOG.warning("Store %s: the connection to Ceph is dead; opening a new one", self._store_id)
         self._retire()
 
-    def _connected(self) -> Any:
-        """Return the connection, made now if there is none.
+    def _connection(self) -> Any:
+        """Return the connection, opening it if there is none.
 
-        Who waits for another thread's attempt shares its failure, instead of waiting as long
+        Threads that wait for another thread's attempt share its failure, instead of waiting as long
         once more.
         """
-        found = self._rados
-        if found is not None:
-            return found
-        came = time.monotonic()
-        with self._made:
+        connection = self._rados
+        if connection is not None:
+            return connection
+        began = time.monotonic()
+        with self._lock:
             if self._rados is None:
-                if self._failure is not None and self._failure[0] > came:
+                if self._failure is not None and self._failure[0] > began:
                     error = self._failure[1]
                     raise type(error)(error.msg, status=error.status)
                 try:
@@ -215,25 +201,25 @@ class Cluster:
             return self._rados
 
     def _prepare(self) -> Any:
-        """Return a connection that has its configuration, and is not made yet."""
-        access = self._access
+        """Return a connection that is configured but not open."""
+        settings = self._settings
         try:
-            # An empty name makes librados search by itself.
-            new = bindings.rados.Rados(conffile=access.conf_file, rados_id=access.user)
+            # An empty name makes librados search for a file.
+            new = bindings.rados.Rados(conffile=settings.conf_file, rados_id=settings.user)
         except bindings.rados.Error as error:
             raise BadStoreConfiguration(
                 store_name=self._store_id,
                 reason="expected a Ceph configuration file, got an error from "
-                f"{access.conf_file or 'the places where librados looks for one'}: {error}",
+                f"{settings.conf_file or 'the places where librados looks for one'}: {error}",
                 store=self._store_id,
             ) from error
-        # Writes are complete when they return, and nothing here reads a byte twice.
+        # Writes are then complete when they return.  Nothing here reads a byte twice.
         new.conf_set("rbd_cache", "false")
-        if access.connect_timeout >= 0:
-            new.conf_set("client_mount_timeout", str(access.connect_timeout))
+        if settings.connect_timeout >= 0:
+            new.conf_set("client_mount_timeout", str(settings.connect_timeout))
         for option in ("rados_osd_op_timeout", "rados_mon_op_timeout"):
-            if access.operation_timeout and float(new.conf_get(option) or 0) == 0:
-                new.conf_set(option, str(access.operation_timeout))
+            if settings.operation_timeout and float(new.conf_get(option) or 0) == 0:
+                new.conf_set(option, str(settings.operation_timeout))
         return new
 
     def _connect(self) -> Any:
@@ -241,18 +227,18 @@ class Cluster:
         try:
             new.connect()
         except bindings.rados.Error as error:
-            refused = self._refused(new, error)
-            new.shutdown()  # here and now: the error keeps it alive, and it must not end in a child
+            failure = self._connect_error(new, error)
+            new.shutdown()  # now: the error keeps it alive, and it must not be destroyed in a child
             try:
-                raise refused from error
+                raise failure from error
             finally:
-                del refused  # with its traceback it would keep this frame, and the callers' memory
+                del failure  # its traceback refers to this frame: the cycle would keep memory
         self.known_fsid = new.get_fsid()
-        return bindings.keep(new, new.shutdown)
+        return bindings.register(new, new.shutdown)
 
-    def _refused(self, new: Any, error: Exception) -> StoreError:
-        number = number_of(error)
-        user = f"client.{self._access.user or 'admin'}"
+    def _connect_error(self, new: Any, error: Exception) -> StoreError:
+        number = errno_of(error)
+        user = f"client.{self._settings.user or 'admin'}"
         keyring = new.conf_get("keyring")
         if number in (errno.EACCES, errno.EPERM):
             return AuthorizationFailure(
@@ -273,8 +259,8 @@ class Cluster:
         return translate(error, number, "connect to the cluster", None)
 
     def _after_fork(self) -> None:
-        """In the child: nothing of the parent's connection may be touched."""
-        self._made = threading.Lock()
+        """Forget the parent's connection, which a child must not touch."""
+        self._lock = threading.Lock()
         self._pools, self._retired, self._rados, self._failure = {}, [], None, None
 
 

@@ -1,4 +1,4 @@
-"""What librados and librbd raise, as the library's errors."""
+"""Translation of the errors of librados and librbd."""
 
 import contextlib
 import errno
@@ -20,38 +20,38 @@ from store_lib.exceptions import (
     TimeoutError,
 )
 
-#: Errors after which a connection is of no more use: the cluster has shut this client out.
-DEAD = frozenset({errno.ESHUTDOWN, errno.ENOTCONN})
+#: Errors of a client that the cluster has shut out; its connection is useless.
+SHUT_OUT = frozenset({errno.ESHUTDOWN, errno.ENOTCONN})
 
 
-def number_of(error: BaseException) -> int | None:
-    """Return the errno of an error of librados or librbd, where it has one."""
+def errno_of(error: BaseException) -> int | None:
+    """Return the errno of an error of librados or librbd, or ``None`` if it has none."""
     number = getattr(error, "errno", None)
     return abs(number) if isinstance(number, int) else None
 
 
 @contextlib.contextmanager
 def translated(
-    doing: str, image: str | None = None, *, notice: Callable[[int | None], object] | None = None
+    action: str, image: str | None = None, *, on_error: Callable[[int | None], object] | None = None
 ) -> Iterator[None]:
-    """Turn what Ceph's modules raise in a ``with`` block into the library's errors.
+    """Translate the errors that Ceph's modules raise in a ``with`` block.
 
-    :param doing: what is being done, for the message: ``"write to"``
-    :param image: the image it is done to
-    :param notice: is told the errno first
+    :param action: completes "Expected to ..." in the message: ``"write to"``
+    :param image: name of the image concerned
+    :param on_error: called first, with the errno
     """
     try:
         yield
     except (bindings.rados.Error, bindings.rbd.Error) as error:
-        number = number_of(error)
-        if notice is not None:
-            notice(number)
-        raise translate(error, number, doing, image) from error
+        number = errno_of(error)
+        if on_error is not None:
+            on_error(number)
+        raise translate(error, number, action, image) from error
 
 
-def translate(error: Exception, number: int | None, doing: str, image: str | None) -> StoreError:
+def translate(error: Exception, number: int | None, action: str, image: str | None) -> StoreError:
     """Return the library's error for one of librados or librbd."""
-    what = f"{doing} {image!a}" if image is not None else doing
+    what = f"{action} {image!a}" if image is not None else action
     got = f"Expected to {what}, got: {error}."
     if number == errno.ENOENT:
         return NotFound(image=image) if image is not None else NotFound(got)
@@ -74,7 +74,7 @@ def translate(error: Exception, number: int | None, doing: str, image: str | Non
         return TimeoutError(
             f"{got} An OSD or a monitor did not answer in time. Check the cluster's health."
         )
-    if number in DEAD:
+    if number in SHUT_OUT:
         return RemoteServiceUnavailable(
             f"{got} The cluster has shut this client out (see `ceph osd blocklist ls`); a new "
             "connection is made.",

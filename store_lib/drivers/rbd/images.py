@@ -41,8 +41,14 @@ from store_lib.exceptions import (
 #: The snapshot that makes an image an object; Nova and Cinder clone from it.
 SNAPSHOT = "snap"
 
-#: Where an image's metadata has our mark.
-_MARK = "store_lib.upload"
+#: The metadata key of the mark.
+_MARK_KEY = "store_lib.upload"
+
+#: The nonce in the mark of an image that was not uploaded by this library.
+_NO_NONCE = "-"
+
+#: Attempts to claim a name that others claim and give up at the same time.
+_CLAIM_ATTEMPTS = 5
 
 
 class State(enum.StrEnum):
@@ -55,76 +61,76 @@ class State(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mark:
-    """What this library has noted on an image.
+    """A note of this library in an image's metadata.
 
-    It names the image by its id, as clones and copies inherit metadata: on those it says nothing.
+    It contains the image's id, because clones and copies inherit metadata: there it is void.
+
+    :param nonce: the nonce of the upload that created the image, or ``"-"`` in a deletion's mark on
+        an image that had no mark before
     """
 
     state: State
-    #: Of the upload that made the image; of a deletion that has none, for an image that no upload
-    #: of ours made.
     nonce: str
 
     @classmethod
     def of(cls, image: Any) -> Self | None:
-        """Return an image's mark, ``None`` when it has none of its own."""
+        """Return an image's mark, or ``None`` if it has none or an inherited one."""
         try:
-            state, nonce, image_id = image.metadata_get(_MARK).split()
+            state, nonce, image_id = image.metadata_get(_MARK_KEY).split()
             return cls(State(state), nonce) if image_id == image.id() else None
         except (KeyError, ValueError):
             return None
 
     def put(self, image: Any) -> None:
-        """Note it on an image."""
-        image.metadata_set(_MARK, f"{self.state} {self.nonce} {image.id()}")
-
-
-#: Stands for the nonce of an image that no upload of ours made.
-_NO_NONCE = "-"
-
-#: How often a name is tried for that others claim and give up at the same time.
-_CLAIMS = 5
+        """Write the mark to an image."""
+        image.metadata_set(_MARK_KEY, f"{self.state} {self.nonce} {image.id()}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Found:
-    """What an image is."""
+class ImageInfo:
+    """The state of an image."""
 
     image_id: str
-    #: Bytes: of the object, where it is one.
+    #: Bytes of the object, or of the image if it is no object.
     size: int
     #: Whether it is an object.
     complete: bool
-    #: What this library noted on it; ``None`` for an image of somebody else's making.
+    #: ``None`` for an image that this library has not marked.
     mark: Mark | None
-    #: Whether it is what an upload has made so far, or left, or what a deletion has left.
+    #: Whether it is an unfinished upload or deletion.
     unfinished: bool
-    #: How many have it open for writing.
+    #: Number of clients that have it open for writing.
     watchers: int
     #: Seconds since the epoch.
     modified: float
 
     @property
     def watched(self) -> bool:
-        """Whether something has it open for writing."""
+        """Whether a client has it open for writing."""
         return self.watchers > 0
 
     @property
     def deleting(self) -> bool:
-        """Whether it is what a deletion has left."""
+        """Whether it is an unfinished deletion."""
         return self.unfinished and self.mark is not None and self.mark.state is State.DELETING
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Claimed:
-    """An image that an upload has made, open and locked."""
+class Claim:
+    """An image that an upload has claimed: open and locked."""
 
     image: Any
     image_id: str
     name: str
     nonce: str
-    #: Features that the cluster gave it; the lock's may have been added to them for a while.
+    #: The features it was created with; the lock's may have been added for a while.
     features: int
+
+    def restore_features(self) -> None:
+        """Remove the lock's feature if the cluster does not give it to new images."""
+        lock = bindings.rbd.RBD_FEATURE_EXCLUSIVE_LOCK
+        if self.image.features() & lock and not self.features & lock:
+            self.image.update_features(lock, False)
 
 
 class Images:
@@ -134,71 +140,89 @@ class Images:
     """
 
     def __init__(self, cluster: Cluster, pool: str, retry: Repeater) -> None:
-        self._cluster = cluster
+        self.cluster = cluster
         self._pool = pool
         self._retry = retry
 
     @property
     def ioctx(self) -> Any:
         """The open pool."""
-        return self._cluster.pool(self._pool)
+        return self.cluster.pool(self._pool)
 
     def entries(self) -> list[tuple[str, str]]:
-        """Return name and id of all images; one that is half removed may have another's name."""
+        """Return the name and id of every image.
 
-        def ask() -> list[tuple[str, str]]:
-            with self._cluster.calling("list the images of a pool"):
-                return [(each["name"], each["id"]) for each in bindings.rbd.RBD().list2(self.ioctx)]
+        An image whose removal was interrupted may have the name of another one.
+        """
 
-        return self._retry(ask)
+        def request() -> list[tuple[str, str]]:
+            with self.cluster.calling("list the images of a pool"):
+                images = bindings.rbd.RBD().list2(self.ioctx)
+                return [(image["name"], image["id"]) for image in images]
 
-    def look(self, name: str, own: str = SNAPSHOT) -> Found | None:
-        """Tell what the image ``name`` is, without a trace; ``None`` when there is none.
+        return self._retry(request)
+
+    def inspect(self, name: str, own: str = SNAPSHOT) -> ImageInfo | None:
+        """Return the state of the image ``name``, or ``None`` if there is none.
+
+        It is opened read-only and so gets no watcher.
 
         :param own: the snapshot that makes it an object
         """
         try:
             with (
-                self._cluster.calling("look at", name),
+                self.cluster.calling("inspect", name),
                 bindings.opened(self.ioctx, name, read_only=True) as image,
             ):
-                return self._look(image, name, own)
+                return self._inspect(image, name, own)
         except NotFound:
             return None
 
-    def look_half_removed(self, name: str, image_id: str) -> Found | None:
-        """Tell what the image is that has lost its name already, if we were removing it.
+    def find(self, name: str, snapshot: str | None) -> ImageInfo:
+        """Return the state of the image that a URI names.
 
-        Ceph removes by way of its trash, and keeps there what a dead process began to remove.
+        :param snapshot: the snapshot in the URI; ``None`` if it names none, and then the image may
+            be without
+        :raises NotFound: there is no such image, it lacks that snapshot, or it is unfinished
+        """
+        info = self.inspect(name, snapshot or SNAPSHOT)
+        if info is None or info.unfinished or not (info.complete or snapshot is None):
+            raise NotFound(image=name)
+        return info
+
+    def inspect_half_removed(self, name: str, image_id: str) -> ImageInfo | None:
+        """Return the state of an image that has lost its name, if this library was removing it.
+
+        Ceph moves an image to its trash before it removes it.  There it stays if the process dies.
         """
         try:
             with (
-                self._cluster.calling("look at", name),
+                self.cluster.calling("inspect", name),
                 bindings.opened(self.ioctx, None, image_id=image_id, read_only=True) as image,
             ):
-                found = self._look(image, name)
+                info = self._inspect(image, name)
         except NotFound:
             return None
-        return found if found.mark is not None and found.unfinished else None
+        return info if info.mark is not None and info.unfinished else None
 
-    def _look(self, image: Any, name: str, own: str = SNAPSHOT) -> Found:
-        size = image.size()  # asks for news of the image, which all the rest is told from
+    def _inspect(self, image: Any, name: str, own: str = SNAPSHOT) -> ImageInfo:
+        size = image.size()  # refreshes the image; everything else is read from that state
         modified = max(image.create_timestamp(), image.modify_timestamp())
-        snapshot = snapshot_of(image, own)
+        snapshot = find_snapshot(image, own)
         complete = snapshot is not None and (image.is_protected_snap(own) or self._opens(name, own))
         mark = Mark.of(image)
-        unfinished = not complete and not others_of(image, own)
+        unfinished = not complete and not other_snapshots(image, own)
         if unfinished:
-            unfinished = is_blank(image) if mark is None else mark.state is not State.STORED
+            unfinished = is_empty(image) if mark is None else mark.state is not State.STORED
         if complete:
             size, modified = snapshot["size"], image.get_snap_timestamp(snapshot["id"])
-        return Found(
+        return ImageInfo(
             image_id=image.id(),
             size=size,
             complete=complete,
             mark=mark,
             unfinished=unfinished,
-            watchers=watchers_of(image),
+            watchers=count_watchers(image),
             modified=modified.replace(tzinfo=datetime.UTC).timestamp(),
         )
 
@@ -209,40 +233,39 @@ class Images:
         except bindings.rbd.ImageNotFound:
             return False
         except bindings.rbd.PermissionError:
-            return True  # a user that may only read opens all that is listed
+            return True  # a user that may only read can open every snapshot that is listed
 
     def claim(
-        self, name: str, nonce: str, make: Callable[[Any], None], *, anew: bool = False
-    ) -> Claimed:
-        """Make the image ``name``, or take over what an upload left under this name.
+        self, name: str, nonce: str, create: Callable[[Any], None], *, reuse: bool = True
+    ) -> Claim:
+        """Create the image ``name``, or take over what an unfinished upload left under that name.
 
-        :param make: makes it, and fails when the name is taken
-        :param anew: a leftover cannot be used again: it is made a clone
-        :raises Duplicate: the name is taken, by an object, by an upload at work, or by an
-            image of somebody else's
+        :param create: creates the image in the pool it is given; fails if the name is taken
+        :param reuse: ``False`` removes a leftover and creates the image anew, as for a clone
+        :raises Duplicate: the name belongs to an object, a live upload or a foreign image
         """
-        for _ in range(_CLAIMS):
+        for _ in range(_CLAIM_ATTEMPTS):
             try:
-                with self._cluster.calling("make", name):
-                    make(self.ioctx)
+                with self.cluster.calling("create", name):
+                    create(self.ioctx)
                 fresh = True
             except Duplicate:
                 fresh = False
-                if not self._is_leftover(name, remove=anew):
+                if not self._is_leftover(name, remove=not reuse):
                     continue
             try:
-                with self._cluster.calling("open", name):
+                with self.cluster.calling("open", name):
                     image = bindings.open_image(self.ioctx, name)
             except NotFound:
-                continue  # swept, in the moment before it had a watcher
+                continue  # swept in the moment before it had a watcher
             image_id = None
             try:
-                with self._cluster.calling("lock", name):
+                with self.cluster.calling("lock", name):
                     image_id = image.id()
                     features = image.features()
-                    if self._own(image, name, fresh):
+                    if self._take_over(image, name, fresh):
                         Mark(State.ADDING, nonce).put(image)
-                        return Claimed(image, image_id, name, nonce, features)
+                        return Claim(image, image_id, name, nonce, features)
             except BaseException:
                 bindings.release(image)
                 if fresh and image_id is not None:
@@ -252,58 +275,58 @@ class Images:
         raise Duplicate(f"Object {name} is being added by others right now.")
 
     def _is_leftover(self, name: str, *, remove: bool) -> bool:
-        """Say whether a leftover has the name, and can be taken over.
+        """Return whether the image of this name is a leftover that can be taken over.
 
-        :param remove: remove it instead, and say no
-        :raises Duplicate: what has the name is no leftover
+        :param remove: remove the leftover and return ``False``
+        :raises Duplicate: it is no leftover
         """
-        found = self.look(name)
-        if found is None:
+        info = self.inspect(name)
+        if info is None:
             return False
-        if not found.unfinished:
+        if not info.unfinished:
             raise Duplicate(image=name)
-        if found.watched:
+        if info.watched:
             raise Duplicate(
                 f"Object {name} is being added right now; or its process died, and the cluster "
                 "has yet to notice, which takes it half a minute."
             )
-        return not (remove and self.discard(name, found.image_id))
+        return not (remove and self.discard(name, info.image_id))
 
-    def _own(self, image: Any, name: str, fresh: bool) -> bool:
-        """Lock an image, unless somebody else has, and empty it; say whether it is ours now.
+    def _take_over(self, image: Any, name: str, fresh: bool) -> bool:
+        """Lock and empty an image; return ``False`` if another client got it first.
 
-        Of all who find the same leftover the lock lets one through.
+        Of all clients that find the same leftover the lock lets one through.
         """
-        if not lock_for_good(image):
+        if not acquire_lock(image):
             return False
-        if fresh:  # unless others took it over before it was locked
-            image.size()  # asks for news
-            return snapshot_of(image, SNAPSHOT) is None and Mark.of(image) is None
-        if not self._look(image, name).unfinished:
+        if fresh:  # unless another client took it over before it was locked
+            image.size()  # refreshes it
+            return find_snapshot(image, SNAPSHOT) is None and Mark.of(image) is None
+        if not self._inspect(image, name).unfinished:
             return False
-        if snapshot_of(image, SNAPSHOT) is not None:
+        if find_snapshot(image, SNAPSHOT) is not None:
             remove_snapshot(image, SNAPSHOT)
         image.resize(0)
         with contextlib.suppress(bindings.rbd.ImageNotFound):
             image.parent_info()
-            image.flatten()  # of nothing: it was to be a copy, and is no child from now on
+            image.flatten()  # empty by now: this detaches an unfinished copy from its parent
         return True
 
     def discard(self, name: str, image_id: str) -> bool:
-        """Remove an unfinished image that nobody is at work on; say whether it was removed."""
-        found = self.look(name)
+        """Remove an unfinished image without watchers; return whether it was removed."""
+        info = self.inspect(name)
         try:
-            if found is None or found.image_id != image_id:
+            if info is None or info.image_id != image_id:
                 return self._finish_removal(name, image_id)
             with (
-                self._cluster.calling("lock", name),
+                self.cluster.calling("lock", name),
                 bindings.opened(self.ioctx, name) as image,
             ):
-                if image.id() != image_id or watchers_of(image) > 1 or not lock_for_good(image):
+                if image.id() != image_id or count_watchers(image) > 1 or not acquire_lock(image):
                     return False
-                if not self._look(image, name).unfinished:
+                if not self._inspect(image, name).unfinished:
                     return False
-                if snapshot_of(image, SNAPSHOT) is not None:
+                if find_snapshot(image, SNAPSHOT) is not None:
                     remove_snapshot(image, SNAPSHOT)
             self._remove(name)
         except (NotFound, InUseByStore, HasSnapshot):
@@ -311,78 +334,78 @@ class Images:
         return True
 
     def _finish_removal(self, name: str, image_id: str) -> bool:
-        if self.look_half_removed(name, image_id) is None:
+        if self.inspect_half_removed(name, image_id) is None:
             return False
-        with self._cluster.calling("remove", name):
+        with self.cluster.calling("remove", name):
             bindings.rbd.RBD().trash_remove(self.ioctx, image_id, True)
         return True
 
     def _remove(self, name: str) -> None:
         """Remove an image that has no snapshot.
 
-        :raises InUseByStore: something has it open
+        :raises InUseByStore: a client has it open
         """
-        with self._cluster.calling("remove", name):
+        with self.cluster.calling("remove", name):
             try:
                 bindings.rbd.RBD().remove(self.ioctx, name)
             except bindings.rbd.ImageNotFound as error:
-                if self.look(name) is None:
+                if self.inspect(name) is None:
                     raise
                 raise StorageFull(
-                    f"Image {name} was not removed: Ceph removes by way of the pool's trash, and "
-                    "the pool is too full to make one. Raise its quota for that long."
+                    f"Image {name} was not removed: Ceph removes an image by way of the pool's "
+                    "trash, and the pool is too full to create one. Raise its quota for that long."
                 ) from error
 
     def _remove_own(self, name: str, image_id: str, *nonces: str | None) -> None:
         """Remove an unfinished image whose mark has one of these nonces, ``None`` for no mark.
 
-        Whoever has taken it over has it open.
+        A client that has taken it over has it open, and it stays.
         """
-        found = self.look(name)
-        if found is None or found.image_id != image_id or found.complete:
+        info = self.inspect(name)
+        if info is None or info.image_id != image_id or info.complete:
             return
-        if (found.mark.nonce if found.mark is not None else None) in nonces:
+        if (info.mark.nonce if info.mark is not None else None) in nonces:
             with contextlib.suppress(NotFound, InUseByStore, HasSnapshot):
                 self._remove(name)
 
-    def withdraw(self, claimed: Claimed) -> None:
-        """Close what an upload made, and remove it, its snapshot included."""
-        image, name = claimed.image, claimed.name
+    def withdraw(self, claim: Claim) -> None:
+        """Close and remove a claimed image, with its snapshot if it has one.  Idempotent."""
+        image, name = claim.image, claim.name
         try:
-            with self._cluster.calling("remove the snapshot of", name):
-                if bindings.is_ours(image) and snapshot_of(image, SNAPSHOT) is not None:
+            with self.cluster.calling("remove the snapshot of", name):
+                if bindings.is_open(image) and find_snapshot(image, SNAPSHOT) is not None:
                     remove_snapshot(image, SNAPSHOT)
         finally:
-            with self._cluster.calling("close", name):
+            with self.cluster.calling("close", name):
                 bindings.release(image)
-        self._retry(lambda: self._remove_own(name, claimed.image_id, claimed.nonce))
+        self._retry(lambda: self._remove_own(name, claim.image_id, claim.nonce))
 
     def delete(self, name: str, snapshot: str | None) -> None:
-        """Remove an object, or finish what a deletion before has left undone.
+        """Remove an object, or finish an earlier deletion of it.
 
-        :param snapshot: the one its URI names; ``None`` when it names none
-        :raises InUseByStore: clones depend on it, or something has it open; it is intact
+        :param snapshot: the snapshot in its URI; ``None`` if it names none
+        :raises InUseByStore: it has clones or is open; it is intact
         :raises HasSnapshot: it has other snapshots; it is intact
-        :raises Forbidden: it does not look like an object: any image can stand in a URI
+        :raises Forbidden: it does not look like an object: a URI can name any image
         """
         own = snapshot or SNAPSHOT
         try:
-            with self._cluster.calling("delete", name), bindings.opened(self.ioctx, name) as image:
-                found = self._look(image, name, own)
-                absent = snapshot is not None or found.unfinished
-                if absent and not found.complete and not found.deleting:
+            with self.cluster.calling("delete", name), bindings.opened(self.ioctx, name) as image:
+                info = self._inspect(image, name, own)
+                absent = snapshot is not None or info.unfinished
+                if absent and not info.complete and not info.deleting:
                     raise NotFound(image=name)
-                if found.mark is None and not (found.complete and own == SNAPSHOT):
+                if info.mark is None and not (info.complete and own == SNAPSHOT):
                     raise Forbidden(
                         f"Image {name} was not deleted. Expected one with the snapshot "
                         f"{SNAPSHOT!r}, by which an object is known; got one that any software in "
                         "this pool may have made. Remove it with `rbd rm` if nobody needs it."
                     )
-                check_unused(image, name, own, found.watchers)
-                if found.complete:
+                check_unused(image, name, own, info.watchers)
+                if info.complete:
                     unprotect(image, own)
-                    # So that what is left can be found if this process dies here.
-                    nonce = found.mark.nonce if found.mark is not None else _NO_NONCE
+                    # Marked, the rest of the image is recognised if this process dies here.
+                    nonce = info.mark.nonce if info.mark is not None else _NO_NONCE
                     Mark(State.DELETING, nonce).put(image)
                     image.remove_snap(own)
         except NotFound:
@@ -392,59 +415,52 @@ class Images:
         try:
             self._remove(name)
         except (InUseByStore, StorageFull):  # none of it is removed yet
-            if found.complete:
+            if info.complete:
                 with (
-                    self._cluster.calling("restore", name),
+                    self.cluster.calling("restore", name),
                     bindings.opened(self.ioctx, name) as image,
                 ):
                     publish(image, own)
-                    remove_mark(image) if found.mark is None else found.mark.put(image)
+                    remove_mark(image) if info.mark is None else info.mark.put(image)
             raise
 
     def _finish_removals(self, name: str) -> bool:
-        """Finish what deletions of ``name`` began; say whether there was anything left."""
+        """Finish the unfinished deletions of ``name``; return whether there was one."""
         finished = False
-        for each, image_id in self.entries():
-            found = self.look_half_removed(name, image_id) if each == name else None
-            if found is not None and found.deleting:
+        for entry, image_id in self.entries():
+            info = self.inspect_half_removed(name, image_id) if entry == name else None
+            if info is not None and info.deleting:
                 finished |= self._finish_removal(name, image_id)
         return finished
-
-
-def restore_features(claimed: Claimed) -> None:
-    """Take the lock's feature away again, where the cluster does not give it to images."""
-    lock = bindings.rbd.RBD_FEATURE_EXCLUSIVE_LOCK
-    if claimed.image.features() & lock and not claimed.features & lock:
-        claimed.image.update_features(lock, False)
 
 
 def remove_mark(image: Any) -> None:
     """Remove an image's mark.  Idempotent."""
     with contextlib.suppress(KeyError):
-        image.metadata_remove(_MARK)
+        image.metadata_remove(_MARK_KEY)
 
 
-def is_blank(image: Any) -> bool:
-    """Tell whether an image holds nothing at all, as one does that was made just now."""
+def is_empty(image: Any) -> bool:
+    """Return whether an image has no bytes, snapshots or metadata, like one just created."""
     return not image.size() and not list(image.list_snaps()) and not list(image.metadata_list())
 
 
 def publish(image: Any, snapshot: str = SNAPSHOT) -> None:
-    """Make an image an object; again is harmless."""
-    if snapshot_of(image, snapshot) is None:
+    """Make an image an object.  Idempotent."""
+    if find_snapshot(image, snapshot) is None:
         image.create_snap(snapshot)
     if not image.is_protected_snap(snapshot):
         image.protect_snap(snapshot)
 
 
-def snapshot_of(image: Any, name: str) -> Any:
-    """Return what Ceph tells of a snapshot, ``None`` when there is none of this name."""
-    return next((each for each in image.list_snaps() if each["name"] == name), None)
+def find_snapshot(image: Any, name: str) -> Any:
+    """Return Ceph's record of a snapshot, or ``None`` if there is none of this name."""
+    return next((record for record in image.list_snaps() if record["name"] == name), None)
 
 
-def others_of(image: Any, own: str) -> list[str]:
-    """Return the names of the snapshots that an image has besides the store's own."""
-    return [each["name"] for each in image.list_snaps() if each["name"] != own]
+def other_snapshots(image: Any, own: str) -> list[str]:
+    """Return the names of an image's snapshots other than ``own``."""
+    return [record["name"] for record in image.list_snaps() if record["name"] != own]
 
 
 def remove_snapshot(image: Any, name: str) -> None:
@@ -465,16 +481,16 @@ def unprotect(image: Any, name: str) -> None:
             raise _has_clones(image) from error
 
 
-def lock_for_good(image: Any) -> bool:
-    """Take an image's lock for good, and say whether that was possible.
+def acquire_lock(image: Any) -> bool:
+    """Acquire an image's exclusive lock, to be kept until it is closed; return whether it was free.
 
-    A lock whose owner has no watcher any more is broken, and the owner shut out of the cluster.
+    The lock of an owner without a watcher is broken, and that owner shut out of the cluster.
     """
     rbd = bindings.rbd
     if not image.features() & rbd.RBD_FEATURE_EXCLUSIVE_LOCK:
         with contextlib.suppress(rbd.InvalidArgument):  # another process did so just now
             image.update_features(rbd.RBD_FEATURE_EXCLUSIVE_LOCK, True)
-        image.size()  # takes note of the feature
+        image.size()  # refreshes the features
     try:
         image.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
     except rbd.ReadOnlyImage:
@@ -482,20 +498,20 @@ def lock_for_good(image: Any) -> bool:
     return True
 
 
-def watchers_of(image: Any) -> int:
-    """Return how many have the image open for writing, this one included if it does."""
+def count_watchers(image: Any) -> int:
+    """Return how many clients have the image open for writing, this one included."""
     return sum(1 for _ in image.watchers_list())
 
 
 def check_unused(image: Any, name: str, own: str, watchers: int) -> None:
-    """Make sure that nothing but the store uses an image that is open for writing.
+    """Check that nothing but the store uses an image that is open for writing.
 
     :param own: the store's snapshot
-    :param watchers: how many have the image open for writing
-    :raises HasSnapshot: it has others
-    :raises InUseByStore: something has it open, or clones of the new kind depend on it
+    :param watchers: number of clients that have the image open for writing
+    :raises HasSnapshot: it has other snapshots
+    :raises InUseByStore: another client has it open, or it has clones of the new kind
     """
-    if others := others_of(image, own):
+    if others := other_snapshots(image, own):
         raise HasSnapshot(
             f"Image {name} was not deleted: it has other snapshots: {', '.join(others[:5])}."
         )
@@ -505,15 +521,15 @@ def check_unused(image: Any, name: str, own: str, watchers: int) -> None:
             "when that has ended.",
             status=ErrorStatus.TEMPORARY,  # a reader that was dropped just now is still closing
         )
-    # Clones of the old kind keep the snapshot protected; of the new kind the image itself tells,
-    # and only then are the names, in whatever pools, worth looking for.
+    # Clones of the old kind keep the snapshot protected.  With clones of the new kind the image has
+    # this flag; only then are their names worth searching for, in all pools.
     if image.op_features() & bindings.rbd.RBD_OPERATION_FEATURE_CLONE_PARENT and _clones(image):
         raise _has_clones(image)
 
 
 def _clones(image: Any) -> list[str]:
     try:
-        return [str(each["image"] or each["id"]) for each in image.list_children2()]
+        return [str(child["image"] or child["id"]) for child in image.list_children2()]
     except bindings.rbd.PermissionError:
         return ["some in a pool that this user may not look into"]
 

@@ -1,4 +1,4 @@
-"""An rbd URI: a snapshot of an image in a pool of a cluster, or an image's bare name."""
+"""RBD locations: a snapshot of an image in a pool of a cluster, or just an image's name."""
 
 import dataclasses
 import re
@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote_to_bytes
 from store_lib.exceptions import BadStoreUri
 from store_lib.location import Location, scheme_of
 
-#: What one part of the path may hold: what a URI's path may, but for a slash and an @.
+#: One part of the path: the characters of a URI's path without the slash and the @.
 _PART = re.compile(r"(?:[!$&-.0-;=A-Z_a-z~]|%[0-9A-Fa-f]{2})+")
 
 
@@ -28,10 +28,10 @@ class RbdLocation(Location):
 
     @classmethod
     def parse(cls, uri: str) -> Self:
-        """Take a URI of one or four parts apart, each of them quoted by per cent signs."""
+        """Parse a URI of one or four percent-encoded parts."""
         if scheme_of(uri) not in cls.schemes:
             raise BadStoreUri("Expected an rbd:// URI, got %(uri)s", uri=uri)
-        parts = [_unquoted(part) for part in uri.partition("://")[2].split("/")]
+        parts = [_unquote(part) for part in uri.partition("://")[2].split("/")]
         if None in parts or len(parts) not in (1, 4):
             raise BadStoreUri(
                 "Expected rbd://fsid/pool/image/snapshot or rbd://image, got %(uri)s", uri=uri
@@ -49,8 +49,8 @@ class RbdLocation(Location):
         return "rbd://" + "/".join(quote(part, safe="") for part in parts)
 
 
-def _unquoted(part: str) -> str | None:
-    """Return what a part of the path says; ``None`` when it is empty or not well quoted."""
+def _unquote(part: str) -> str | None:
+    """Decode one part of the path; return ``None`` if it is empty or badly encoded."""
     if not _PART.fullmatch(part):
         return None
     try:

@@ -1,8 +1,12 @@
-"""The options of the rbd driver."""
+"""The options of the rbd driver, and its validated settings."""
+
+import dataclasses
 
 from oslo_config import cfg
 
 from store_lib.options import LONGEST_TIME
+
+MIB = 1024 * 1024
 
 OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
@@ -44,3 +48,39 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "network. Digests and sizes are the same.",
     ),
 )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ConnectionSettings:
+    """How to reach a cluster.
+
+    :param pool: the store's own pool
+    :param user: without ``client.``; ``None`` for librados' own choice
+    :param conf_file: ``""`` for librados' own search
+    :param connect_timeout: seconds; 0 for no limit, negative for that of the Ceph configuration
+    :param operation_timeout: seconds that one operation may take if the Ceph configuration sets no
+        limit; 0 for none
+    """
+
+    pool: str
+    user: str | None
+    conf_file: str
+    connect_timeout: int
+    operation_timeout: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UploadSettings:
+    """Settings of every upload.
+
+    :param object_size: bytes of a RADOS object, a power of two
+    :param thin: leave zeros out
+    """
+
+    object_size: int
+    thin: bool
+
+    @property
+    def order(self) -> int:
+        """The object size as Ceph expects it: the power of two."""
+        return self.object_size.bit_length() - 1

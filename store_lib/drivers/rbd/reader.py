@@ -1,4 +1,4 @@
-"""An open object: ranges of a snapshot, several at once, and no traffic for its holes."""
+"""The download: parallel ranges of a snapshot, with no traffic for its holes."""
 
 import errno
 import functools
@@ -9,24 +9,23 @@ from typing import Any
 from store_lib.driver import FIRST_PIECE, Reader
 from store_lib.drivers.rbd import bindings
 from store_lib.drivers.rbd.client import Cluster
-from store_lib.drivers.rbd.errors import number_of
+from store_lib.drivers.rbd.errors import errno_of
 from store_lib.exceptions import BackendException, InvalidRange, NotFound, ObjectChanged
 
-#: Bytes of one request at most; no request goes beyond its multiples.
+#: Bytes of the largest request.  No request crosses a multiple of it.
 PIECE = 4 * 1024 * 1024
-#: Bytes of an image that are asked about at once: where it has data and where it has none.
+#: Bytes of an image whose holes are queried at once.
 _SPAN = 128 * PIECE
 
 
 class RbdReader(Reader):
-    """A snapshot of an image, or an image as it is, open for reading.
+    """A snapshot of an image, or the image itself, open for reading.
 
-    What is deleted reads as zeros.  So as long as it is open, the image has a watcher, and is not
-    deleted; and since watchers can be lost, and a user that may only read has none, zeros are
-    believed only after another look whether the image is still there.
+    A deleted image reads as zeros.  An open image has a watcher, so that it cannot be deleted.
+    But watchers can be lost, and a read-only user has none.  So zeros are believed only after a
+    check that the image still exists.
 
-    :param snapshot: ``None`` for the image as it is
-    :param length: bytes of the first range that will be asked for
+    :param snapshot: ``None`` for the image itself
     :raises NotFound: there is no such image, or it has no such snapshot
     :raises InvalidRange: ``offset`` is past the end
     """
@@ -55,9 +54,9 @@ class RbdReader(Reader):
                 self._unit = min(PIECE, self._image.stat()["obj_size"])
             if offset > self.size:
                 raise InvalidRange(size=self.size, offset=offset, length=length)
-            self._holes = Holes(self._image, self.size, self._check_still_there)
+            self._holes = Holes(self._image, self.size, self._check_exists)
             end = self.size if length is None else min(self.size, offset + length)
-            #: The start of the range that was asked for, until somebody takes it.
+            #: The start of the requested range, until it is taken.
             self._first: tuple[int, bytes] | None = None
             if offset < end:
                 self._first = offset, self._read(offset, min(end, offset + FIRST_PIECE))
@@ -86,20 +85,21 @@ class RbdReader(Reader):
                 return zeros(amount)
             data: bytes = self._image.read(offset, amount)
             if has_blank(data, self._unit - offset % self._unit, self._unit):
-                self._check_still_there()
+                self._check_exists()
         if len(data) != amount:
             raise BackendException(
                 f"Expected {amount} bytes of {self._name!a} at {offset}, got {len(data)}."
             )
         return data
 
-    def _check_still_there(self) -> None:
-        """
-        :raises ObjectChanged: the image was deleted, or another one has its name
+    def _check_exists(self) -> None:
+        """Check that the name still belongs to the open image.
+
+        :raises ObjectChanged: it was deleted
         """
         try:
             with (
-                self._cluster.calling("look at", self._name),
+                self._cluster.calling("inspect", self._name),
                 bindings.opened(self._ioctx, self._name, self._snapshot, read_only=True) as again,
             ):
                 if again.id() == self._image.id():
@@ -109,15 +109,15 @@ class RbdReader(Reader):
         raise ObjectChanged(f"Image {self._name} was deleted while it was being read.")
 
     def close(self) -> None:
-        if bindings.is_ours(self._image):  # the interpreter's end may have come before
+        if bindings.is_open(self._image):  # may be closed already at interpreter exit
             with self._cluster.calling("close", self._name):
                 bindings.release(self._image)
 
 
 class Holes:
-    """Knows where an image has no objects at all, and so reads as zeros.
+    """The ranges of an image without RADOS objects, which read as zeros.
 
-    :param check: looks whether the image is still there
+    :param check: checks that the image still exists
     """
 
     def __init__(self, image: Any, size: int, check: Callable[[], None]) -> None:
@@ -128,9 +128,9 @@ class Holes:
         self._lock = threading.Lock()
 
     def cover(self, offset: int, amount: int) -> bool:
-        """Tell whether a range that lies within one piece is nothing but a hole."""
+        """Return whether a range, which lies within one piece, is all hole."""
         if self._size <= PIECE:
-            return False  # one request tells all
+            return False  # reading takes one request as well
         with self._lock:
             number = offset // _SPAN
             if number not in self._spans:
@@ -139,33 +139,33 @@ class Holes:
         return not any(start < offset + amount and offset < end for start, end in extents)
 
     def _extents(self, start: int) -> list[tuple[int, int]]:
-        """Return where there is data in a span; neighbours are joined."""
-        found: list[tuple[int, int]] = []
+        """Return start and end of each data extent in a span; adjacent ones are joined."""
+        extents: list[tuple[int, int]] = []
 
-        def note(offset: int, length: int, exists: bool) -> None:
+        def add(offset: int, length: int, exists: bool) -> None:
             if not exists:
                 return
             end = offset + length
-            if found and found[-1][1] == offset:
-                offset = found.pop()[0]
-            found.append((offset, end))
+            if extents and extents[-1][1] == offset:
+                offset = extents.pop()[0]
+            extents.append((offset, end))
 
         length = min(_SPAN, self._size - start)
         try:
-            self._image.diff_iterate(start, length, None, note, True, True)
+            self._image.diff_iterate(start, length, None, add, True, True)
         except bindings.rbd.Error:
-            return [(start, start + length)]  # what cannot be told is read
+            return [(start, start + length)]  # unknown: read everything
         self._check()
-        return found
+        return extents
 
 
 def _open(ioctx: Any, name: str, snapshot: str | None) -> Any:
     try:
         return bindings.open_image(ioctx, name, snapshot)
     except bindings.rbd.Error as error:
-        if number_of(error) not in (errno.EPERM, errno.EACCES, errno.EROFS):
+        if errno_of(error) not in (errno.EPERM, errno.EACCES, errno.EROFS):
             raise
-        # A user that may only read cannot leave a watcher.
+        # A read-only user cannot register a watcher.
         return bindings.open_image(ioctx, name, snapshot, read_only=True)
 
 
@@ -175,19 +175,19 @@ def _block() -> bytes:
 
 
 def zeros(amount: int) -> bytes:
-    """Return up to a piece of zeros; a whole piece is always the same one."""
+    """Return ``amount`` zero bytes, at most :data:`PIECE`.  A whole piece is one shared object."""
     return _block() if amount == PIECE else _block()[:amount]
 
 
 def has_blank(data: bytes, first: int, unit: int) -> bool:
-    """Tell whether what was read of some object is nothing but zeros.
+    """Return whether the part of ``data`` that came from some RADOS object is all zeros.
 
-    :param first: bytes up to where the second object begins
+    :param first: offset in ``data`` at which the second object begins
     :param unit: bytes of every further object
     """
     start, end = 0, min(first, len(data))
     while start < end:
-        # A look at the first bytes spares nearly every object the full comparison.
+        # Comparing the first bytes spares nearly every object the full comparison.
         head = data[start : min(start + 64, end)]
         if not head.strip(b"\0") and data[start:end] == zeros(end - start):
             return True

@@ -1,68 +1,54 @@
-"""An upload: an image that is filled at any position and then gets its snapshot."""
+"""The upload: an image that is filled at any position and then gets its snapshot."""
 
 import contextlib
-import dataclasses
+from typing import Any
 
 from store_lib.driver import Chunk, PositionWriter
 from store_lib.drivers.rbd import bindings
-from store_lib.drivers.rbd.client import Cluster
-from store_lib.drivers.rbd.images import Claimed, Images, Mark, State, publish, restore_features
+from store_lib.drivers.rbd.images import Claim, Images, Mark, State, publish
 from store_lib.drivers.rbd.location import RbdLocation
+from store_lib.drivers.rbd.options import MIB, UploadSettings
 from store_lib.exceptions import StoreError
 
-MIB = 1024 * 1024
-
-#: The largest chunk that bytes are handed over in; larger objects are filled by several, which
-#: is no slower and takes less memory.
+#: Bytes of the largest chunk.  Filling a larger RADOS object by several chunks is no slower and
+#: takes less memory.
 LARGEST_CHUNK = 4 * MIB
-#: Smallest hole worth making: each run of data between holes is a request of its own.
+#: Bytes of the smallest hole: each run of data between holes costs a request.
 HOLE_SIZE = 256 * 1024
-#: How an image of unknown size grows: it doubles, by no less and no more than this.
+#: Least and most bytes by which an image of unknown size grows; in between, it doubles.
 FIRST_STEP, LAST_STEP = 64 * MIB, 8192 * MIB
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Settings:
-    """What the options say of every upload."""
-
-    object_size: int
-    thin: bool
-
-    @property
-    def order(self) -> int:
-        """The object size as Ceph has it, a power of two."""
-        return self.object_size.bit_length() - 1
-
-
 class RbdWriter(PositionWriter):
-    """Fills an image that was claimed, and publishes it.
+    """Fills a claimed image and publishes it.
 
-    :param location: where the object will be
+    :param location: the location of the new object
     """
 
     concurrency = 4
 
     def __init__(
         self,
-        cluster: Cluster,
         images: Images,
-        claimed: Claimed,
+        claim: Claim,
         location: RbdLocation,
-        settings: Settings,
+        settings: UploadSettings,
     ) -> None:
         self.chunk_size = min(settings.object_size, LARGEST_CHUNK)
         self.hole_size = HOLE_SIZE if settings.thin else None
-        self._cluster = cluster
         self._images = images
-        self._claimed = claimed
-        self._image = claimed.image
+        self._claim = claim
         self._location = location
+
+    @property
+    def _image(self) -> Any:
+        return self._claim.image
 
     def reserve(self, end: int) -> int:
         return self.resize(grown(self.reserved, end))
 
     def resize(self, size: int) -> int:
-        """Give the image this size, and return it."""
+        """Set the image's size, and return it."""
         with self._writing("resize"):
             self._image.resize(size)
         self.reserved = size
@@ -70,12 +56,12 @@ class RbdWriter(PositionWriter):
 
     def write_at(self, offset: int, data: Chunk) -> None:
         with self._writing("write to"):
-            # librbd takes no views.  A call that writes at once costs no more than one that is
-            # waited for: the other threads of the window are at work meanwhile.
+            # librbd takes no memoryview.  A synchronous call costs no more than an asynchronous
+            # one: other threads write at the same time.
             self._image.write(bytes(data), offset)
 
     def zero(self, offset: int, length: int) -> None:
-        """Leave the hole that is there: the image was new and empty."""
+        """Do nothing: what was never written to a new image is a hole."""
 
     def copied(self) -> RbdLocation:
         """Make the image, a clone, independent of what it was cloned from, and publish it."""
@@ -94,35 +80,37 @@ class RbdWriter(PositionWriter):
     def _publish(self) -> RbdLocation:
         with self._writing("publish"):
             publish(self._image)
-            Mark(State.STORED, self._claimed.nonce).put(self._image)
-            restore_features(self._claimed)
+            Mark(State.STORED, self._claim.nonce).put(self._image)
+            self._claim.restore_features()
         self._close()
         return self._location
 
     def abort(self) -> None:
-        self._images.withdraw(self._claimed)
+        self._images.withdraw(self._claim)
 
     def resolve(self) -> RbdLocation | None:
-        found = self._images.look(self._claimed.name)
-        if found is None or not found.complete or found.mark is None:
+        info = self._images.inspect(self._claim.name)
+        if info is None or not info.complete or info.mark is None:
             return None
-        if found.mark.nonce != self._claimed.nonce:
+        if info.mark.nonce != self._claim.nonce:
             return None
         return self._publish()
 
     def _close(self) -> None:
-        with contextlib.suppress(StoreError), self._cluster.calling("close", self._claimed.name):
+        with (
+            contextlib.suppress(StoreError),
+            self._images.cluster.calling("close", self._claim.name),
+        ):
             bindings.release(self._image)
 
-    def _writing(self, doing: str) -> contextlib.AbstractContextManager[None]:
-        return self._cluster.using(self._image, doing, self._claimed.name)
+    def _writing(self, action: str) -> contextlib.AbstractContextManager[None]:
+        return self._images.cluster.using(self._image, action, self._claim.name)
 
 
 def grown(reserved: int, end: int) -> int:
-    """Return the size that an image of ``reserved`` bytes is to have for ``end`` to fit.
+    """Return the size to which an image of ``reserved`` bytes grows to hold ``end``.
 
-    Few steps, however long the upload, and not so much too large at the end that trimming it
-    takes long.
+    A long upload takes few steps, and the excess to trim at the end stays small.
     """
     step = min(max(reserved, FIRST_STEP), LAST_STEP)
     return max(end, reserved + step)

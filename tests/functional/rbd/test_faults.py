@@ -289,16 +289,16 @@ def test_a_listing_is_repeated(
     """One temporary error on the way ends no listing."""
     uri = store.add(object_id, io.BytesIO(b"data"), 4).uri
     looked: list[str] = []
-    look = Images.look
+    inspect = Images.inspect
 
     def shut_out_once(images: Images, name: str, *own: str) -> object:
         looked.append(name)
         if len(looked) == 1:
             raise RemoteServiceUnavailable("shut out")
-        return look(images, name, *own)
+        return inspect(images, name, *own)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Images, "look", shut_out_once)
+        patch.setattr(Images, "inspect", shut_out_once)
         assert [each.object_id for each in store.list()] == [object_id]
         looked.clear()
         assert store.sweep(0) == []

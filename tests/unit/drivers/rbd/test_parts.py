@@ -15,10 +15,11 @@ import pytest
 
 from store_lib.driver import FIRST_PIECE, capabilities
 from store_lib.drivers.rbd import RbdDriver, bindings
-from store_lib.drivers.rbd.client import Access, Cluster
+from store_lib.drivers.rbd.client import Cluster
 from store_lib.drivers.rbd.errors import translate, translated
+from store_lib.drivers.rbd.options import ConnectionSettings, UploadSettings
 from store_lib.drivers.rbd.reader import PIECE, Holes, RbdReader, has_blank, zeros
-from store_lib.drivers.rbd.writer import FIRST_STEP, LAST_STEP, Settings, grown
+from store_lib.drivers.rbd.writer import FIRST_STEP, LAST_STEP, grown
 from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
@@ -116,7 +117,7 @@ def test_another_clusters_images_are_this_stores_where_they_have_moved_here() ->
         location = driver.parse(f"rbd://{place}/a/snap")
         assert driver.holds(location) is held
         if obeyed:
-            assert driver._place(location)[1] == location
+            driver._images_of(location)
             continue
         with pytest.raises(BadStoreUri, match="fsid in former_places"):
             driver.stat(location, context=None)
@@ -124,7 +125,7 @@ def test_another_clusters_images_are_this_stores_where_they_have_moved_here() ->
 
 def test_order() -> None:
     """The object size is told to Ceph as a power of two."""
-    assert [Settings(mib * MIB, False).order for mib in (1, 8, 32)] == [20, 23, 25]
+    assert [UploadSettings(mib * MIB, False).order for mib in (1, 8, 32)] == [20, 23, 25]
 
 
 def test_growth() -> None:
@@ -170,7 +171,7 @@ def test_translated(modules: types.SimpleNamespace) -> None:
     noticed: list[int | None] = []
     with (
         pytest.raises(TimeoutError) as raised,
-        translated("read from", "image", notice=noticed.append),
+        translated("read from", "image", on_error=noticed.append),
     ):
         raise CephError("timed out", -errno.ETIMEDOUT)
     assert isinstance(raised.value.__cause__, CephError)
@@ -300,7 +301,7 @@ def test_a_snapshot_is_not_opened_read_only_at_once(modules: types.SimpleNamespa
             assert image.how == how
     with pytest.raises(CephError), bindings.opened(None, "image", "missing", read_only=True):
         pass
-    assert not [each for each in bindings._state.open if isinstance(each, FakeImage)]
+    assert not [each for each in bindings._state.handles if isinstance(each, FakeImage)]
 
 
 def _in_child(action: Callable[[], object]) -> int:
@@ -319,7 +320,7 @@ def _in_child(action: Callable[[], object]) -> int:
 def test_what_was_inherited_is_not_touched() -> None:
     """A forked child neither uses nor closes nor destroys what its parent has open."""
     native = Native()
-    natives = [bindings.keep(native, native.close)]
+    natives = [bindings.register(native, native.close)]
     del native
 
     def act() -> None:
@@ -330,17 +331,17 @@ def test_what_was_inherited_is_not_touched() -> None:
 
     with bindings.calling(), bindings.using(natives[0]):
         assert _in_child(act) == 0
-    assert bindings.is_ours(natives[0])
+    assert bindings.is_open(natives[0])
     bindings.release(natives[0])
     bindings.release(natives[0])
-    assert not bindings.is_ours(natives[0])
+    assert not bindings.is_open(natives[0])
 
 
 class Thing:
     """Something that is open until it is closed, once."""
 
     def __init__(self, name: str, closed: list[str], base: "Thing | None" = None) -> None:
-        bindings.keep(self, lambda: closed.append(name), base)
+        bindings.register(self, lambda: closed.append(name), base)
 
 
 def test_nothing_is_closed_while_it_is_used() -> None:
@@ -369,11 +370,11 @@ from store_lib.exceptions import BackendException
 
 class Thing:
     def __init__(self, name, base=None):
-        bindings.keep(self, lambda: print("closed", name, flush=True), base)
+        bindings.register(self, lambda: print("closed", name, flush=True), base)
 
 connection = Thing("connection")
 image = Thing("image", connection)
-bindings._LAST_WAIT = 0.1 if sys.argv[1] == "hangs" else 60
+bindings._EXIT_TIMEOUT = 0.1 if sys.argv[1] == "hangs" else 60
 entered, leave = threading.Event(), threading.Event()
 
 def use():
@@ -449,7 +450,7 @@ def _cluster(
 
     Rados.fails = fails
     modules.Rados = Rados
-    return Cluster("it", Access("images", user, "", 5, 240)), Rados
+    return Cluster("it", ConnectionSettings("images", user, "", 5, 240)), Rados
 
 
 @pytest.mark.parametrize("fails", [True, False])
@@ -474,7 +475,7 @@ def test_who_waits_for_a_connection_shares_it(modules: types.SimpleNamespace, fa
     assert rados.waiting.acquire(timeout=60)
     while len([each for each in threads if each.is_alive()]) < 4:
         pass
-    cluster_waits = cluster._made
+    cluster_waits = cluster._lock
     while not cluster_waits.locked():
         pass
     rados.proceed.set()
@@ -515,7 +516,7 @@ def test_a_reader_fetches_what_memory_is_there_for(
         size=lambda: PIECE, stat=lambda: {"obj_size": PIECE}, read=read, close=lambda: None
     )
     monkeypatch.setattr(bindings, "open_image", lambda *_: image)
-    monkeypatch.setattr(bindings, "is_ours", lambda _: False)
+    monkeypatch.setattr(bindings, "is_open", lambda _: False)
     quiet = contextlib.nullcontext()
     cluster: Any = types.SimpleNamespace(calling=lambda *_: quiet, using=lambda *_: quiet)
     reader = RbdReader(cluster, None, "it", "snap", 0, None)
