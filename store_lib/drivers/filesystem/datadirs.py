@@ -12,10 +12,17 @@ from typing import TypeAlias
 
 from store_lib.display import get_logger
 from store_lib.driver import Entry, Repeater, Space
-from store_lib.drivers.filesystem import names, syscalls
+from store_lib.drivers.filesystem import syscalls
 from store_lib.drivers.filesystem.errors import FULL, Action, bad_configuration, translate
 from store_lib.drivers.filesystem.exclusion import sole_publisher
-from store_lib.drivers.filesystem.location import FileLocation, Place
+from store_lib.drivers.filesystem.location import (
+    NAME_MAX,
+    FileLocation,
+    Place,
+    id_problem,
+    is_leftover,
+    is_private,
+)
 from store_lib.drivers.filesystem.publishing import CannotPublish, Publishing, probe
 from store_lib.drivers.filesystem.staging import usual_mode
 from store_lib.exceptions import (
@@ -54,7 +61,7 @@ class DataDir:
     locks: bool = True
     #: Permissions that a new file gets here by itself.
     file_mode: int = 0o600
-    name_max: int = names.NAME_MAX
+    name_max: int = NAME_MAX
     #: Whether reserving a file's blocks beforehand is worth it: not in memory, where it would
     #: only clear every page that is then written.
     preallocates: bool = True
@@ -81,7 +88,7 @@ class DataDir:
         :raises CannotPublish: it cannot keep a name to one file
         :raises OSError: files cannot be made here
         """
-        self.name_max = min(names.NAME_MAX, os.pathconf(self.path, "PC_NAME_MAX"))
+        self.name_max = min(NAME_MAX, os.pathconf(self.path, "PC_NAME_MAX"))
         self.preallocates = not syscalls.in_memory(self.path)
         self.tells_late = syscalls.tells_late(self.path)
         self.file_mode = usual_mode(self.path)
@@ -174,7 +181,7 @@ class DataDirs:
         """
         path = location.path
         parent, _, name = path.rpartition("/")
-        if names.is_private(name):
+        if is_private(name):
             raise BadStoreUri(
                 "%(uri)s names the file of an upload under way, not an object.", uri=location.uri
             )
@@ -194,7 +201,7 @@ class DataDirs:
     def may_be_leftover(self, path: str) -> bool:
         """Whether an upload may have left a file of this path."""
         parent, _, name = path.rpartition("/")
-        return names.is_leftover(name) and parent in self._parents
+        return is_leftover(name) and parent in self._parents
 
     def holder_of(self, object_id: str, *, other_than: str | None = None) -> str | None:
         """Return the path of whatever has this object's name in any of the directories.
@@ -345,7 +352,7 @@ def _entries(page: Sequence[os.DirEntry[str]], path: str) -> list[Entry]:
     seen = []
     for entry in page:
         try:
-            if names.refusal(entry.name) or not entry.is_file(follow_symlinks=False):
+            if id_problem(entry.name) or not entry.is_file(follow_symlinks=False):
                 continue
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:

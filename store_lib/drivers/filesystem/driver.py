@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 
 from store_lib.display import get_logger
 from store_lib.driver import CreateOnly, Driver, Entry, HangPolicy, Incomplete, Space, Stat
-from store_lib.drivers.filesystem import names
 from store_lib.drivers.filesystem.datadirs import DataDir, DataDirs
 from store_lib.drivers.filesystem.errors import Action, symbolic_link, translate
-from store_lib.drivers.filesystem.location import FileLocation, Place
+from store_lib.drivers.filesystem.location import FileLocation, Place, id_problem
 from store_lib.drivers.filesystem.options import (
     OPTIONS,
     MountMetadata,
@@ -86,7 +85,7 @@ class FilesystemDriver(Driver[FileLocation]):
         return f"file://{self._directories.paths[0]}"
 
     def id_problem(self, object_id: str) -> str | None:
-        return names.refusal(object_id)
+        return id_problem(object_id)
 
     def holds(self, location: Location) -> bool:
         try:

@@ -23,10 +23,11 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 
 from store_lib.display import get_logger
-from store_lib.drivers.filesystem import names, syscalls
-from store_lib.drivers.filesystem.descriptor import Descriptor, opened
+from store_lib.drivers.filesystem import syscalls
 from store_lib.drivers.filesystem.errors import OWN_LIMITS
+from store_lib.drivers.filesystem.location import claim_name, lock_name, staged_name
 from store_lib.drivers.filesystem.staging import clock
+from store_lib.drivers.filesystem.syscalls import Descriptor, opened
 from store_lib.exceptions import Duplicate, ErrorStatus, StoreClosed
 
 LOG = get_logger(__name__)
@@ -104,7 +105,7 @@ def _exclude(
     checks: list[Callable[[], None]],
 ) -> None:
     with contextlib.ExitStack() as trial:
-        if trial.enter_context(_locked(f"{directory}/{names.lock_name(digest)}")):
+        if trial.enter_context(_locked(f"{directory}/{lock_name(digest)}")):
             held.push(trial.pop_all())
             return
     checks.append(held.enter_context(_claimed(directory, digest, object_id)))
@@ -154,7 +155,7 @@ def _claimed(directory: str, digest: str, object_id: str) -> Iterator[Callable[[
     The file stays open all the while: some FUSE file systems keep a file's inode number only
     for as long.
     """
-    path = f"{directory}/{names.claim_name(digest)}"
+    path = f"{directory}/{claim_name(digest)}"
     busy = f"Object {object_id} is being added by somebody else right now. Try again."
 
     def is_ours() -> bool:
@@ -221,7 +222,7 @@ def _rename_away(directory: str, path: str, wanted: os.stat_result) -> str | Non
     :returns: ``None`` where it has become another one, which got its name back
     :raises FileNotFoundError: there is none any more
     """
-    spare = f"{directory}/{names.staged_name('claim', secrets.token_hex(16))}"
+    spare = f"{directory}/{staged_name('claim', secrets.token_hex(16))}"
     os.rename(path, spare)
     if syscalls.same_file(spare, wanted):
         return spare

@@ -6,8 +6,9 @@ import fcntl
 import os
 import secrets
 
-from store_lib.drivers.filesystem import names, syscalls
+from store_lib.drivers.filesystem import syscalls
 from store_lib.drivers.filesystem.errors import FULL
+from store_lib.drivers.filesystem.location import staged_name
 from store_lib.drivers.filesystem.staging import stage
 from store_lib.exceptions import BackendException
 
@@ -79,7 +80,7 @@ def _try(how: Publishing, directory: str) -> tuple[bool, bool]:
             files_open.callback(file.close)
             paths.append(path)
         source, taken = paths
-        free = f"{directory}/{names.staged_name('probe', secrets.token_hex(16))}"
+        free = f"{directory}/{staged_name('probe', secrets.token_hex(16))}"
         names_made.callback(_remove, free)
         with file as fd:
             locks = syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is True

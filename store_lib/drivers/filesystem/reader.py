@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from store_lib.driver import Reader
 from store_lib.drivers.filesystem import syscalls
-from store_lib.drivers.filesystem.descriptor import Descriptor
 from store_lib.drivers.filesystem.errors import Action, translate
 from store_lib.drivers.filesystem.location import Place
+from store_lib.drivers.filesystem.syscalls import Descriptor
 from store_lib.exceptions import InvalidRange, NotFound, ObjectChanged
 
 #: O_NONBLOCK because opening a pipe would wait for a writer; it means nothing to a file.

@@ -35,9 +35,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 from store_lib.display import get_logger
 from store_lib.driver import Incomplete, Repeater, do_nothing
-from store_lib.drivers.filesystem import names, syscalls
-from store_lib.drivers.filesystem.descriptor import Descriptor, opened
+from store_lib.drivers.filesystem import syscalls
 from store_lib.drivers.filesystem.errors import Action, translate
+from store_lib.drivers.filesystem.location import (
+    NAME_MAX,
+    is_leftover,
+    staged_name,
+    staged_object_id,
+)
+from store_lib.drivers.filesystem.syscalls import Descriptor, opened
 from store_lib.exceptions import BackendException, ErrorStatus
 
 LOG = get_logger(__name__)
@@ -51,7 +57,7 @@ _PAGE = 100
 
 
 def stage(
-    directory: str, object_id: str, nonce: str, name_max: int = names.NAME_MAX
+    directory: str, object_id: str, nonce: str, name_max: int = NAME_MAX
 ) -> tuple[Descriptor, str]:
     """Make and lock a staged file, and return its descriptor and path.
 
@@ -61,7 +67,7 @@ def stage(
     for attempt in range(_ATTEMPTS):
         if attempt:
             nonce = secrets.token_hex(16)
-        path = f"{directory}/{names.staged_name(object_id, nonce, name_max)}"
+        path = f"{directory}/{staged_name(object_id, nonce, name_max)}"
         file = Descriptor()
         try:
             file.open(path, _CREATE)
@@ -113,7 +119,7 @@ def usual_mode(directory: str) -> int:
 
     :raises OSError: no file can be made there
     """
-    path = f"{directory}/{names.staged_name('mode', secrets.token_hex(16))}"
+    path = f"{directory}/{staged_name('mode', secrets.token_hex(16))}"
     fd = os.open(path, _CREATE, 0o666)
     try:
         return stat.S_IMODE(os.fstat(fd).st_mode)
@@ -142,7 +148,7 @@ def leftovers(directory: str, retry: Repeater) -> Iterator[Incomplete]:
 def _paths(directory: str) -> list[str]:
     try:
         with os.scandir(directory) as entries:
-            return [entry.path for entry in entries if names.is_leftover(entry.name)]
+            return [entry.path for entry in entries if is_leftover(entry.name)]
     except OSError as error:
         raise translate(error, Action.SURVEY, directory) from error
 
@@ -169,7 +175,7 @@ def _look_at(paths: Sequence[str], now: float | None) -> list[Incomplete]:
         if stat.S_ISREG(status.st_mode):
             found = Incomplete(
                 key=path,
-                object_id=names.staged_object_id(path.rpartition("/")[2]),
+                object_id=staged_object_id(path.rpartition("/")[2]),
                 size=status.st_blocks * 512,
                 modified=status.st_mtime,
                 live=live,

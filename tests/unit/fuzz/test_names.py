@@ -19,7 +19,7 @@ from store_lib.arguments import (
 from store_lib.cli import arguments
 from store_lib.drivers.cinder.uploads import is_object, is_unfinished, last_change
 from store_lib.drivers.cinder.volume import Volume
-from store_lib.drivers.filesystem import names as files
+from store_lib.drivers.filesystem import location as files
 from store_lib.drivers.filesystem.location import FileLocation
 from store_lib.drivers.rbd.location import RbdLocation
 from store_lib.drivers.s3.location import S3Location
@@ -54,7 +54,7 @@ def _ids(object_id: str) -> bool:
     check_id(object_id)
     assert object_id.isprintable()
     assert "/" not in object_id
-    if files.refusal(object_id) is None:
+    if files.id_problem(object_id) is None:
         found = FileLocation.parse(FileLocation(f"/data/{object_id}").uri)
         assert found.path == f"/data/{object_id}"
         staged = files.staged_name(object_id, _NONCE)

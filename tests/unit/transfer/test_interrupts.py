@@ -24,7 +24,8 @@ import pytest
 import store_lib
 from store_lib import Store
 from store_lib.driver import HangPolicy
-from store_lib.drivers.filesystem import FilesystemDriver, names
+from store_lib.drivers.filesystem import FilesystemDriver
+from store_lib.drivers.filesystem.location import staged_name
 from store_lib.exceptions import NotSupported
 from store_lib.options import StoreOptions
 from store_lib.transfer.budget import PROCESS_BUDGET
@@ -144,7 +145,7 @@ class Bench:
 
     def leave_something(self) -> None:
         """Put what a killed add leaves into the store's first directory."""
-        (self._path / "0" / names.staged_name("old", "0" * 32)).write_bytes(b"x")
+        (self._path / "0" / staged_name("old", "0" * 32)).write_bytes(b"x")
 
     def new_id(self) -> str:
         self.number += 1

@@ -16,9 +16,9 @@ import pytest
 
 from store_lib.driver import Incomplete
 from store_lib.drivers.filesystem import FilesystemDriver, publishing, staging, syscalls
-from store_lib.drivers.filesystem.descriptor import Descriptor
 from store_lib.drivers.filesystem.exclusion import sole_publisher
 from store_lib.drivers.filesystem.publishing import Publishing
+from store_lib.drivers.filesystem.syscalls import Descriptor
 from store_lib.exceptions import BackendException, ErrorStatus, Forbidden, Invalid, StoreError
 
 #: From Python 3.12 on, forking beside pytest-xdist's thread warns; the children here take no locks.

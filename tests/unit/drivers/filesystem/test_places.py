@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 
 from store_lib.drivers.filesystem import FilesystemDriver
-from store_lib.drivers.filesystem.location import FileLocation
-from store_lib.drivers.filesystem.names import PRIVATE_PREFIX, staged_name, staged_object_id
+from store_lib.drivers.filesystem.location import (
+    PRIVATE_PREFIX,
+    FileLocation,
+    staged_name,
+    staged_object_id,
+)
 from store_lib.exceptions import BadStoreUri, Duplicate, Forbidden, InvalidObjectId, NotFound
 
 NONCE = "0123456789abcdef" * 2

@@ -12,8 +12,8 @@ import pytest
 
 from store_lib.driver import Space
 from store_lib.drivers.filesystem import FilesystemDriver, datadirs, syscalls
-from store_lib.drivers.filesystem.descriptor import Descriptor
 from store_lib.drivers.filesystem.location import FileLocation
+from store_lib.drivers.filesystem.syscalls import Descriptor
 from store_lib.exceptions import (
     BackendException,
     Duplicate,
