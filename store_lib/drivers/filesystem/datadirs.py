@@ -66,7 +66,7 @@ class DataDir:
     #: only clear every page that is then written.
     preallocates: bool = True
     #: Whether an error of a write may come out only when the file is closed.
-    tells_late: bool = True
+    reports_errors_on_close: bool = True
 
     def __post_init__(self) -> None:
         self.real = os.path.realpath(self.path)
@@ -90,7 +90,7 @@ class DataDir:
         """
         self.name_max = min(NAME_MAX, os.pathconf(self.path, "PC_NAME_MAX"))
         self.preallocates = not syscalls.in_memory(self.path)
-        self.tells_late = syscalls.tells_late(self.path)
+        self.reports_errors_on_close = syscalls.reports_errors_on_close(self.path)
         self.file_mode = usual_mode(self.path)
         publishing, self.locks = probe(self.path, checked=self.checked)
         if publishing is Publishing.CHECKED:

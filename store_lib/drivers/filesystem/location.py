@@ -1,4 +1,4 @@
-"""Where an object lies: its URI, its path, and the file names that objects and uploads have."""
+"""Locations: the URI and path of an object, and the file names of objects and uploads."""
 
 import contextlib
 import dataclasses
@@ -11,13 +11,13 @@ from store_lib.drivers.filesystem.syscalls import Descriptor
 from store_lib.exceptions import BadStoreUri
 from store_lib.location import Location, scheme_of
 
-#: What the name of every file begins with that is not an object: staged uploads, locks, probes.
+#: Prefix of all files that are not objects: staged uploads, locks, probes.
 PRIVATE_PREFIX = ".store_lib-"
-#: Bytes that a file name may have on any usual file system.
+#: Bytes of the longest file name on any usual file system.
 NAME_MAX = 255
 
-#: What libfuse and the NFS client rename an open file to when somebody removes it.  They remove it
-#: with the last close; until then its name would pass for an object's.
+#: libfuse and the NFS client rename an open file to such a name when it is removed, and remove it
+#: with the last close.  Until then its name would pass for an object's.
 HIDDEN_PREFIXES = (".fuse_hidden", ".nfs")
 
 _LOCK_PREFIX = f"{PRIVATE_PREFIX}lock-"
@@ -34,10 +34,10 @@ _ALLOWED = (
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class FileLocation(Location):
-    """``file://`` and an absolute path as it stands.
+    """``file://`` and an absolute path, verbatim.
 
-    Nothing in it is percent-encoded or decoded, and ``?`` and ``#`` mean themselves, because
-    services put such URIs together from a directory and an id by themselves.
+    Nothing is percent-encoded or decoded, and ``?`` and ``#`` have no special meaning, because
+    services build such URIs from a directory and an id.
     """
 
     schemes: ClassVar[tuple[str, ...]] = ("file", "filesystem")
@@ -47,10 +47,10 @@ class FileLocation(Location):
 
     @classmethod
     def parse(cls, uri: str) -> Self:
-        """Take a ``file://`` or ``filesystem://`` URI apart.
+        """Parse a ``file://`` or ``filesystem://`` URI.
 
         :raises BadStoreUri: the path is missing, relative, without a file name at its end, or
-            cannot be one
+            impossible
         """
         if scheme_of(uri) not in cls.schemes:
             raise BadStoreUri("Expected a URI that begins with file://, got %(uri)s", uri=uri)
@@ -75,23 +75,24 @@ class FileLocation(Location):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """A file of a data directory, and how to reach it without being led out of there.
+    """A file in a data directory, and how to reach it without leaving that directory.
 
-    The last component is never resolved: who opens it does not follow a symbolic link.
+    The last component is never resolved: it is opened without following a symbolic link.
     """
 
     #: The absolute path.
     path: str
-    #: The data directory that it lies somewhere below; ``None`` where it lies directly in one.
+    #: The data directory, if the file is in a directory below it; ``None`` if directly in one.
     root: str | None = None
 
     def reached(self) -> contextlib.AbstractContextManager[tuple[str, int | None]]:
-        """Return a block with what to open, and the descriptor of its directory, if it needs one.
+        """Return a context manager that yields the name to open and its directory's descriptor.
 
-        The directories on the way are opened one by one.  Whoever exchanges one of them for a
-        symbolic link, after it was looked where the path leads, gets an error.
+        The directories on the way are opened one by one, without following symbolic links.  So
+        one that was replaced by a link after the path was resolved raises an error.  For a file
+        directly in a data directory, the path and ``None`` are yielded.
 
-        :raises OSError: there is no such directory on the way, or it is a symbolic link by now
+        :raises OSError: a directory on the way is missing or a symbolic link
         """
         if self.root is None:
             return contextlib.nullcontext((self.path, None))
@@ -117,7 +118,7 @@ def _directory(stack: contextlib.ExitStack, path: str, start: int | None, flags:
 
 
 def id_problem(object_id: str) -> str | None:
-    """Return why ``object_id`` cannot be the name of an object's file, or ``None`` when it can."""
+    """Return why ``object_id`` cannot be the name of an object's file, or ``None`` if it can."""
     if "/" in object_id or "\0" in object_id:
         return f"it contains '/' or NUL. {_ALLOWED}"
     if object_id in ("", ".", ".."):
@@ -144,10 +145,10 @@ def _encoded_length(object_id: str) -> int:
 
 
 def staged_name(object_id: str, nonce: str, name_max: int = NAME_MAX) -> str:
-    """Return the name under which an upload collects its bytes.
+    """Return the name of the file in which an upload collects its bytes.
 
-    The id in it is for people and for listings; where it does not fit, it is cut and ``~``
-    stands before it instead of ``-``.
+    It contains the id for people and listings.  An id that does not fit is cut, and preceded by
+    ``~`` instead of ``-``.
     """
     start = PRIVATE_PREFIX + nonce
     room = name_max - len(start) - 1
@@ -160,26 +161,26 @@ def staged_name(object_id: str, nonce: str, name_max: int = NAME_MAX) -> str:
 
 
 def staged_object_id(name: str) -> str | None:
-    """Return the object id in a staged name; ``None`` when it was cut or there is none."""
-    found = _STAGED.fullmatch(name)
-    return found["id"] if found and found["kind"] == "-" else None
+    """Return the object id in a staged name, or ``None`` if it was cut or is missing."""
+    match = _STAGED.fullmatch(name)
+    return match["id"] if match and match["kind"] == "-" else None
 
 
 def lock_name(digest: str) -> str:
-    """Return the name of the file that is locked while an id with this digest is published."""
+    """Return the name of the lock file for publishing an id with this digest."""
     return _LOCK_PREFIX + digest
 
 
 def claim_name(digest: str) -> str:
-    """Return the name of the file that claims an id with this digest where nothing locks."""
+    """Return the name of the claim file for publishing an id with this digest."""
     return _CLAIM_PREFIX + digest
 
 
 def is_private(name: str) -> bool:
-    """Whether ``name`` is that of a staged upload, lock, claim or probe, and so no object's."""
+    """Return whether ``name`` belongs to a staged upload, lock, claim or probe, not an object."""
     return name.startswith(PRIVATE_PREFIX)
 
 
 def is_leftover(name: str) -> bool:
-    """Whether ``name`` has the full form of what an upload may leave: what a sweep may remove."""
+    """Return whether ``name`` has the full form of a leftover, which a sweep may remove."""
     return bool(_STAGED.fullmatch(name) or _EXCLUSIVE.fullmatch(name))

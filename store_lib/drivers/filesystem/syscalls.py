@@ -29,46 +29,46 @@ _MEMORY = frozenset({0x01021994, 0x858458F6})
 #: ext2 to ext4, XFS, Btrfs, F2FS; statfs(2).
 _LOCAL = _MEMORY | {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010}
 
-#: What calls that a file system or kernel does not know answer with.
+#: Errors of calls that the file system or the kernel does not implement.
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 _UNLOCKABLE = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 class Descriptor:
-    """An open file, closed once nobody uses it any more.
+    """A file descriptor that is closed by its last user.
 
-    A call that hangs on a dead mount is given up by the engine, which then closes the file.
-    Were the number free at once, the next file opened anywhere in the process could get it, and
-    the rest of the given-up call would go to that file.  So the last user closes.
+    A call that hangs on a dead mount is abandoned by the engine, which then closes the file.  If
+    the number were free at once, the next file opened in the process could get it, and the rest of
+    the abandoned call would act on that file.
 
-    ``with descriptor as fd`` uses it; before it is open and after :meth:`close` that raises
+    ``with descriptor as fd`` uses it.  Before :meth:`open` and after :meth:`close` that raises
     ``StoreClosed``.
 
-    It is made before the file is opened, so that an interrupt (an exception from a signal's
-    handler) finds it and no bare number is lost.  After a fork the child closes its copies: a
-    lock would otherwise outlive the parent.
+    The object is created before the file is opened, so that an interrupt (an exception from a
+    signal handler) cannot lose a bare number.  A forked child closes its copies: otherwise a lock
+    would outlive the parent.
 
-    :param fd: a descriptor that is open already; -1 for none yet
+    :param fd: a descriptor that is already open; -1 for none
     """
 
     __slots__ = ("__weakref__", "_closing", "_open", "_users")
 
     def __init__(self, fd: int = -1) -> None:
-        #: The number, in a list: it is taken out and closed on one line, so that an interrupt
-        #: neither loses it nor lets it be closed twice.
+        #: The number, in a list: it is removed and closed on one line, so that an interrupt cannot
+        #: lose it, nor have it closed twice.
         self._open = [fd] if fd >= 0 else []
-        #: An entry for each user.  There is no lock, since every piece that is read or written
-        #: would take it twice: who comes enters itself before it looks whether the file is
-        #: closed, and who closes says so before it looks whether there are users.
+        #: One entry per user.  There is no lock, since every read and write would take it twice.
+        #: Instead a user is entered before it checks whether the file is closing, and a file is
+        #: marked as closing before it is checked for users.
         self._users: list[None] = []
         self._closing = False
         _ALL[id(self)] = weakref.ref(self)
 
     def open(self, path: str, flags: int, *, directory: int | None = None) -> None:
-        """Open a file, or make one that only this user may open; once.
+        """Open a file, or create one with mode 0600.  Called once.
 
-        :param directory: descriptor of the directory that a relative ``path`` starts from
+        :param directory: descriptor of the directory to which ``path`` is relative
         :raises OSError: it cannot be opened
         """
         self._open.append(os.open(path, flags, 0o600, dir_fd=directory))
@@ -90,8 +90,8 @@ class Descriptor:
         self._leave()
 
     def _leave(self) -> None:
-        """Use it no longer, and close it if that is left to the last user."""
-        if self._users:  # else this is a child, made by one of them
+        """Remove a user, and close the file if it was the last one of a closing file."""
+        if self._users:  # empty in a child that a user has forked
             self._users.pop()
         if self._closing and not self._users:
             self._close()
@@ -102,7 +102,7 @@ class Descriptor:
         return self._closing
 
     def close(self) -> None:
-        """Close now, or when the last call at work on it has returned.  Idempotent."""
+        """Close it now, or when the last call that uses it returns.  Idempotent."""
         self._closing = True
         if not self._users:
             self._close()
@@ -112,27 +112,27 @@ class Descriptor:
             if self._open:
                 os.close(self._open.pop())
         except IndexError:
-            pass  # another thread was quicker
+            pass  # closed by another thread
         except OSError as error:
-            # No harm: a writer asks for errors held back until close before it publishes.
+            # Harmless: a writer provokes deferred errors before it publishes.
             LOG.debug("Closing a file: %s", error)
 
     def __del__(self) -> None:
-        # Whatever happened to close(): nobody can use it any more.
+        # Even without close(): there can be no user any more.
         _ALL.pop(id(self), None)
         if getattr(self, "_open", None):
             self._closing = True
             self._close()
 
     def _after_fork(self) -> None:
-        """In the child: close its copy, whoever of the parent was using the file."""
+        """Close the child's copy, even if the parent was using the file."""
         self._users.clear()
         self._closing = True
         self._close()
 
 
 def closed() -> Descriptor:
-    """Return one that is closed already."""
+    """Return a closed descriptor."""
     file = Descriptor()
     file.close()
     return file
@@ -140,9 +140,9 @@ def closed() -> Descriptor:
 
 @contextlib.contextmanager
 def opened(path: str, flags: int, *, directory: int | None = None) -> Iterator[int]:
-    """Open a file for the length of a block.
+    """Open a file for a ``with`` block.
 
-    :param directory: descriptor of the directory that a relative ``path`` starts from
+    :param directory: descriptor of the directory to which ``path`` is relative
     :raises OSError: it cannot be opened
     """
     file = Descriptor()
@@ -154,13 +154,13 @@ def opened(path: str, flags: int, *, directory: int | None = None) -> Iterator[i
         file.close()
 
 
-#: By id.  Not a WeakSet: its Python code would run twice for each small object.
+#: By id.  Not a WeakSet, whose Python code would run twice per small object.
 _ALL: dict[int, weakref.ref[Descriptor]] = {}
 
 
 def _after_fork() -> None:
-    for each in list(_ALL.values()):
-        if (file := each()) is not None:
+    for reference in list(_ALL.values()):
+        if (file := reference()) is not None:
             file._after_fork()
 
 
@@ -168,21 +168,21 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _absent(*arguments: Any) -> int:
-    """Stand in for a function that this C library does not have."""
+    """Replace a function that this C library lacks."""
     ctypes.set_errno(errno.ENOSYS)
     return -1
 
 
 def _load(*names: str, arguments: tuple[Any, ...]) -> Callable[..., int]:
-    """Return the first of the C library's functions that it has."""
+    """Return the first of these functions that the C library has."""
     library = ctypes.CDLL(None, use_errno=True)
     for name in names:
         with contextlib.suppress(AttributeError):
             function = getattr(library, name)
             function.argtypes = arguments
             function.restype = ctypes.c_int
-            found: Callable[..., int] = function
-            return found
+            loaded: Callable[..., int] = function
+            return loaded
     return _absent
 
 
@@ -203,7 +203,7 @@ _sync_file_range = _load(
 
 
 def rename_noreplace(source: str, target: str) -> None:
-    """Rename, but never over something that is there: then ``FileExistsError``."""
+    """Rename a file, but raise ``FileExistsError`` if the target exists."""
     if _renameat2(
         _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE
     ):
@@ -212,10 +212,10 @@ def rename_noreplace(source: str, target: str) -> None:
 
 
 def preallocate(fd: int, size: int) -> bool:
-    """Reserve the blocks of the first ``size`` bytes, which also become the file's size.
+    """Reserve blocks for ``size`` bytes, which also becomes the file's size.
 
-    Returns whether the file system can.  Never ``posix_fallocate``: where the file system
-    cannot, the C library emulates it by writing every block.
+    Returns whether the file system can do that.  This is not ``posix_fallocate``: the C library
+    emulates that by writing every block.
     """
     while _fallocate(fd, 0, 0, size):
         number = ctypes.get_errno()
@@ -227,8 +227,8 @@ def preallocate(fd: int, size: int) -> bool:
 
 
 def _type_of(path: str) -> int | None:
-    """Return the magic number of the file system at ``path``, where that can be told."""
-    # struct statfs begins with the type; the rest is of no interest, and shorter than this.
+    """Return the magic number of the file system at ``path``, or ``None`` if unknown."""
+    # struct statfs begins with the type.  The buffer is longer than the whole structure.
     answer = (ctypes.c_long * 64)()
     if _statfs(os.fsencode(path), ctypes.addressof(answer)):
         return None
@@ -236,20 +236,20 @@ def _type_of(path: str) -> int | None:
 
 
 def in_memory(path: str) -> bool:
-    """Whether the files there lie in memory (tmpfs, ramfs), with no blocks to lay out."""
+    """Return whether files there are kept in memory (tmpfs, ramfs), without blocks to allocate."""
     return _type_of(path) in _MEMORY
 
 
-def tells_late(path: str) -> bool:
-    """Whether the file system there may hold back a write's error until the file is closed.
+def reports_errors_on_close(path: str) -> bool:
+    """Return whether the file system there may report a failed write only when the file is closed.
 
-    Network file systems may; those of a local disk or of memory do not.
+    Network file systems may.  Those of a local disk or of memory do not.
     """
     return _type_of(path) not in _LOCAL
 
 
 def write_all(fd: int, data: memoryview | bytes, offset: int) -> None:
-    """Write all of ``data`` at ``offset``, in as many calls as the system needs."""
+    """Write all of ``data`` at ``offset``, in as many calls as it takes."""
     written = os.pwrite(fd, data, offset)
     while written < len(data):
         more = os.pwrite(fd, memoryview(data)[written:], offset + written)
@@ -259,24 +259,24 @@ def write_all(fd: int, data: memoryview | bytes, offset: int) -> None:
 
 
 def start_writeback(fd: int) -> None:
-    """Ask for what has been written so far to go to the disk, and do not wait.
+    """Start to write dirty pages to the disk, without waiting.
 
-    A hint for the sake of speed; that it fails means nothing.
+    This is a hint for speed, whose failure does not matter.
     """
     _sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
 
 def pace_writeback(fd: int, start: int, end: int) -> None:
-    """After a write from ``start`` to ``end``: set the disk to work at every 8 MiB.
+    """Start writeback if a write from ``start`` to ``end`` has crossed a multiple of 8 MiB.
 
-    So it is not idle while the rest is read and hashed, and the final fsync finds little to do.
+    The disk is then busy while the rest is read and hashed, and the final fsync has little to do.
     """
     if end >> _PACE_SHIFT != start >> _PACE_SHIFT:
         start_writeback(fd)
 
 
 def fsync(fd: int) -> None:
-    """Wait until the file or directory is on the disk, where its file system has such a thing."""
+    """Wait until a file or directory is on the disk, if its file system supports that."""
     try:
         os.fsync(fd)
     except OSError as error:
@@ -285,13 +285,13 @@ def fsync(fd: int) -> None:
 
 
 def fsync_directory(path: str) -> None:
-    """Wait until the names in a directory are on the disk."""
+    """Wait until the entries of a directory are on the disk."""
     with opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as fd:
         fsync(fd)
 
 
 def clone(source: int, target: int) -> bool:
-    """Let a file share another's blocks until one of them changes; return whether it could."""
+    """Make a file share another one's blocks (a reflink); return whether that is possible."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError as error:
@@ -302,9 +302,11 @@ def clone(source: int, target: int) -> bool:
 
 
 def lock(fd: int, how: int) -> bool | None:
-    """Take a flock(2) lock: ``True`` taken, ``False`` someone holds one, ``None`` not to be had.
+    """Acquire a flock(2) lock.
 
-    :param how: ``fcntl.LOCK_EX`` or ``LOCK_SH``, with ``LOCK_NB`` so as not to wait
+    :param how: ``fcntl.LOCK_EX`` or ``LOCK_SH``, with ``LOCK_NB`` in order not to wait
+    :returns: ``True`` if acquired, ``False`` if it is held elsewhere, ``None`` if files cannot be
+        locked here
     """
     try:
         fcntl.flock(fd, how)
@@ -318,7 +320,7 @@ def lock(fd: int, how: int) -> bool | None:
 
 
 def same_file(path: str, opened: os.stat_result) -> bool:
-    """Whether ``path`` names the very file that ``opened`` is the status of."""
+    """Return whether ``path`` is the file whose status is ``opened``."""
     try:
         named = os.stat(path, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
@@ -327,8 +329,8 @@ def same_file(path: str, opened: os.stat_result) -> bool:
 
 
 def unchanged(before: os.stat_result, now: os.stat_result) -> bool:
-    """Whether nothing was written to a file meanwhile, as far as its size and time tell.
+    """Return whether a file's size and modification time are the same in both.
 
-    Not the time of the last change of status: a link, a delete or new permissions change that.
+    The time of the last status change does not count: a link, a removal or new permissions set it.
     """
     return before.st_size == now.st_size and before.st_mtime_ns == now.st_mtime_ns

@@ -162,7 +162,7 @@ class FileWriter(PositionWriter):
             self._set_permissions(fd)
             if settings.durable or self._doubtful:
                 syscalls.fsync(fd)
-            elif self._directory.tells_late:
+            elif self._directory.reports_errors_on_close:
                 # A network file system may hold back an error until the file is closed.  Closing
                 # a duplicate brings it out now, while nothing is published.
                 os.close(os.dup(fd))

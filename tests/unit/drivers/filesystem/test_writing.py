@@ -343,7 +343,7 @@ def test_kinds_of_file_systems(monkeypatch, kind, in_memory: bool, late: bool) -
     """What is special about a file system is told by its type; an unknown one may do anything."""
     monkeypatch.setattr(syscalls, "_type_of", lambda path: kind)
     assert syscalls.in_memory("/") is in_memory
-    assert syscalls.tells_late("/") is late
+    assert syscalls.reports_errors_on_close("/") is late
 
 
 def test_type_of_a_file_system(tmp_path: Path) -> None:
