@@ -1,1 +1,1 @@
-"""The ``store-lib`` command; needs the extra ``cli``."""
+"""The ``store-lib`` command; requires the extra ``cli``."""

@@ -1,4 +1,4 @@
-"""Runs the command as ``python -m store_lib.cli``."""
+"""Runs ``store-lib`` as ``python -m store_lib.cli``."""
 
 import sys
 

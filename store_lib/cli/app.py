@@ -1,4 +1,4 @@
-"""The entry point of ``store-lib``: signals, and a clear word when the extra is not installed."""
+"""The entry point of ``store-lib``: checks that the extra is installed and handles signals."""
 
 import importlib
 import os
@@ -10,25 +10,16 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-#: Signals that end the command the way Ctrl-C does.
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from store_lib.cli.status import Interrupted
 
-
-class Interrupted(KeyboardInterrupt):
-    """A signal asked the command to end; what it had begun is cleaned up on the way out.
-
-    :param number: the signal's number
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+#: Signals that interrupt the command.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status.
+    """Run a command and return its exit status.
 
-    :param argv: the arguments; those of the process when left out
+    :param argv: the arguments; ``None`` takes those of the process
     """
     for package in ("cliff", "tqdm"):
         try:
@@ -45,38 +36,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     _catch_signals()
     try:
         return Shell().run(list(sys.argv[1:] if argv is None else argv))
-    except Interrupted as error:  # outside of any command: while starting or closing
+    except Interrupted as error:  # while the shell starts or closes, outside of a command
         return 128 + error.number
 
 
 def _catch_signals() -> None:
-    """Let the ending signals raise; one that was ignored from the start (nohup) stays so."""
-    for number in _ENDING:
+    """Make the signals raise Interrupted, except those that were ignored from the start (nohup)."""
+    for number in _SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _interrupt)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    threading.Thread(target=_insist, args=(reading,), name="signals", daemon=True).start()
+    threading.Thread(
+        target=_repeat_until_handled, args=(reading,), name="signals", daemon=True
+    ).start()
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    # One signal is enough: a second (a process group gets several) must not cut the clean-up.
-    for each in _ENDING:
-        signal.signal(each, signal.SIG_IGN)
+    # A process group may get several signals: a second one must not interrupt the clean-up.
+    for other in _SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
     raise Interrupted(number)
 
 
-def _insist(reading: int) -> None:
-    """Repeat an ending signal until the main thread has seen it.
+def _repeat_until_handled(reading: int) -> None:
+    """Repeat a signal until the main thread has handled it.
 
-    One that comes just before a blocking call, such as a read from a pipe, does not interrupt
-    that call, and Python would notice it only when the call returns.
+    A signal just before a blocking call, such as a read from a pipe, does not interrupt the call,
+    and Python would handle it only when the call returns.
     """
     main_thread = threading.main_thread().ident
     assert main_thread is not None
-    while seen := os.read(reading, 1):
-        number = seen[0]
-        while number in _ENDING and signal.getsignal(number) is _interrupt:
+    while data := os.read(reading, 1):
+        number = data[0]
+        while number in _SIGNALS and signal.getsignal(number) is _interrupt:
             time.sleep(0.05)
             signal.pthread_kill(main_thread, number)

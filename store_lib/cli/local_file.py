@@ -1,20 +1,19 @@
-"""A local file that appears under its name only when it is whole."""
+"""LocalFile: an output file that appears under its name only when complete."""
 
 import os
 import secrets
 import stat
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 
 class LocalFile:
-    """The file that ``get`` writes: a hidden name beside the final one until the block ends well.
+    """Context manager that writes a hidden file and renames it if the block succeeds.
 
     :param path: the final name; a symbolic link is followed
-    :param force: whether a file that is there may be replaced
-    :raises FileExistsError: it is there, and ``force`` was not given
-    :raises OSError: it cannot be written, or is no regular file
+    :param force: whether to replace an existing file
+    :raises FileExistsError: the file exists and ``force`` is false
+    :raises OSError: the file cannot be written, or is not a regular file
     """
 
     def __init__(self, path: str, *, force: bool = False) -> None:
@@ -26,33 +25,28 @@ class LocalFile:
 
     def _check(self) -> None:
         try:
-            found = self._target.stat()
+            existing = self._target.stat()
         except FileNotFoundError:
             return
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(existing.st_mode):
             raise OSError(
-                f"Expected a regular file or a new name, got {self._target}, which is neither. "
-                "To write there, redirect the standard output."
+                f"Expected a regular file or a new name, got {self._target}, which is not a "
+                "regular file. To write to it, redirect standard output."
             )
         if not self._force:
             raise FileExistsError(
-                f"{self._target} exists already. Choose another name, or overwrite it with --force."
+                f"{self._target} already exists. Choose another name, or overwrite it with --force."
             )
 
     def __enter__(self) -> BinaryIO:
         try:
             self._stream = open(self._part, "xb")
-        except BaseException:  # a signal may come when the file is there already
+        except BaseException:  # a signal may arrive after the file was created
             self._part.unlink(missing_ok=True)
             raise
         return self._stream
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             with self._stream:
                 if error is None:
@@ -69,8 +63,8 @@ class LocalFile:
                 os.link(self._part, self._target)
                 return
             except FileExistsError:
-                self._check()  # says so, unless it has just gone again
+                self._check()  # raises, unless the file was deleted meanwhile
                 raise
             except OSError:
-                self._check()  # no hard links here: the check has to do
+                self._check()  # no hard links: the check is the best we can do
         os.replace(self._part, self._target)

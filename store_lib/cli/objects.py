@@ -1,65 +1,75 @@
-"""The commands for one object: add, get, stat, delete and copy."""
+"""The commands for single objects: add, get, stat, delete and copy."""
 
 import argparse
 import contextlib
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from cliff.show import ShowOne
 
 from store_lib import AddResult
+from store_lib import Stat as ObjectStat
 from store_lib.cli.arguments import add_expect, add_store, count, expected
-from store_lib.cli.columns import Maybe, Pairs, moment
+from store_lib.cli.formatting import Optional, Pairs, timestamp
 from store_lib.cli.local_file import LocalFile
-from store_lib.cli.progress import Bar
 from store_lib.cli.shell import ShowingCommand, StoreCommand
 from store_lib.cli.status import ExitStatus
 from store_lib.redaction import redact_uri
 from store_lib.store import DEFAULT_DIGESTS
 
-#: What stands for standard input and standard output.
+#: The file name that means standard input or standard output.
 STANDARD = "-"
 
-#: What is shown of a new object, before its digests.
-_NEW = ("id", "uri", "size", "store")
+#: The columns of a new object, before its digests.
+_NEW_OBJECT_COLUMNS = ("id", "uri", "size", "store")
+
+#: The columns of ``store-lib stat``, and the function that gives the value.
+_STAT_COLUMNS: Mapping[str, Callable[[str, ObjectStat], Any]] = {
+    "uri": lambda uri, stat: redact_uri(uri),
+    "size": lambda uri, stat: Optional(stat.size),
+    "modified": lambda uri, stat: timestamp(stat.modified),
+    "metadata": lambda uri, stat: Pairs(stat.metadata),
+}
+
+_STORE_OF_URI = "Store of the object. Needed only if the URI does not identify it."
 
 
 class Add(ShowingCommand, ShowOne):
-    """Add a file to a store as a new object, and print its URI and digests."""
+    """Add a file to a store as a new object and show its URI and digests."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("file", metavar="FILE", help="The data; - is standard input.")
-        parser.add_argument("--id", metavar="ID", help="The object's id; a new UUID when left out.")
-        add_store(parser, "The store to add to; the default store when left out.")
+        parser.add_argument("file", metavar="FILE", help="File to add; - is standard input.")
+        parser.add_argument("--id", metavar="ID", help="Id of the object. Default: a new UUID.")
+        add_store(parser, "Store to add to. Default: the default store.")
         parser.add_argument(
             "--size",
             type=count,
             metavar="BYTES",
-            help="The size that the data must have; also lets a store prepare room for what "
-            "comes from standard input.",
+            help="Expected size of the data; any other is an error. For data from standard "
+            "input, it also lets the store allocate space in advance.",
         )
         parser.add_argument(
             "--digest",
             action="append",
             metavar="ALGORITHM",
-            help="A digest to compute, such as sha256; may be given several times. "
-            "Default: sha512.",
+            help="Digest to compute, such as sha256. May be given several times. "
+            f"Default: {', '.join(DEFAULT_DIGESTS)}.",
         )
         add_expect(parser)
         return parser
 
     def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
-        return (*_NEW, *_digests(parsed_args), *expected(parsed_args))
+        return (*_NEW_OBJECT_COLUMNS, *_digests(parsed_args), *expected(parsed_args))
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         object_id = parsed_args.id if parsed_args.id is not None else str(uuid.uuid4())
         data: Any = Path(parsed_args.file)
         if parsed_args.file == STANDARD:
             data = self.app.stdin.buffer
-        with Bar(self.app.shows_progress, self.app.stderr, "add") as bar:
+        with self.app.progress_bar("add") as bar:
             result = self.app.stores.add(
                 object_id,
                 data,
@@ -73,26 +83,26 @@ class Add(ShowingCommand, ShowOne):
 
 
 class Copy(ShowingCommand, ShowOne):
-    """Copy an object to another store, or under another id."""
+    """Copy an object to another store, or to another id."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("uri", metavar="URI", help="The object to copy.")
-        parser.add_argument("--id", metavar="ID", help="The copy's id; a new UUID when left out.")
-        add_store(parser, "The store that the object is in, where its URI does not tell.")
+        parser.add_argument("uri", metavar="URI", help="Object to copy.")
+        parser.add_argument("--id", metavar="ID", help="Id of the copy. Default: a new UUID.")
+        add_store(parser, _STORE_OF_URI)
         parser.add_argument(
             "--to",
             metavar="STORE",
-            help="The store to copy to; the default store when left out.",
+            help="Store to copy to. Default: the default store.",
         )
         return parser
 
     def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
-        return (*_NEW, *DEFAULT_DIGESTS)
+        return (*_NEW_OBJECT_COLUMNS, *DEFAULT_DIGESTS)
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         object_id = parsed_args.id if parsed_args.id is not None else str(uuid.uuid4())
-        with Bar(self.app.shows_progress, self.app.stderr, "copy") as bar:
+        with self.app.progress_bar("copy") as bar:
             result = self.app.stores.copy(
                 parsed_args.uri,
                 object_id,
@@ -104,32 +114,34 @@ class Copy(ShowingCommand, ShowOne):
 
 
 class Get(StoreCommand):
-    """Read an object, or part of it, into a file or to standard output."""
+    """Write an object, or a range of it, to a file or to standard output."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("uri", metavar="URI", help="The object to read.")
+        parser.add_argument("uri", metavar="URI", help="Object to read.")
         parser.add_argument(
             "-o",
             "--output",
             default=STANDARD,
             metavar="FILE",
-            help="The file to write, which appears when it is whole; - is standard output, the "
-            "default.",
+            help="File to write, which appears only when complete. Default: -, which is standard "
+            "output.",
         )
+        parser.add_argument("--force", action="store_true", help="Overwrite an existing file.")
         parser.add_argument(
-            "--force", action="store_true", help="Overwrite the file if it is there."
-        )
-        parser.add_argument(
-            "--offset", type=count, default=0, metavar="BYTES", help="Where to begin."
+            "--offset",
+            type=count,
+            default=0,
+            metavar="BYTES",
+            help="First byte to read. Default: 0.",
         )
         parser.add_argument(
             "--length",
             type=count,
             metavar="BYTES",
-            help="How much to read; to the end when left out.",
+            help="Number of bytes to read. Default: all up to the end.",
         )
-        add_store(parser, "The store that the object is in, where its URI does not tell.")
+        add_store(parser, _STORE_OF_URI)
         add_expect(parser)
         return parser
 
@@ -142,7 +154,7 @@ class Get(StoreCommand):
             parsed_args.store,
             expected=expected(parsed_args) or None,
         )
-        with reader, Bar(self.app.shows_progress, self.app.stderr, "get") as bar, output as out:
+        with reader, self.app.progress_bar("get") as bar, output as out:
             done = 0
             for chunk in reader:
                 out.write(chunk)
@@ -154,44 +166,37 @@ class Get(StoreCommand):
             return LocalFile(parsed_args.output, force=parsed_args.force)
         if self.app.stdout.isatty():
             raise OSError(
-                "An object's bytes are not for a terminal. Name a file with -o, or redirect the "
-                "output."
+                "Refused to write the object's bytes to a terminal. Name a file with -o, or "
+                "redirect standard output."
             )
         return _flushing(self.app.stdout.buffer)
 
 
 class Stat(ShowingCommand, ShowOne):
-    """Show what a store tells of an object without reading it."""
+    """Show the size, modification time and metadata of an object."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("uri", metavar="URI", help="The object.")
-        add_store(parser, "The store that the object is in, where its URI does not tell.")
+        parser.add_argument("uri", metavar="URI", help="Object to show.")
+        add_store(parser, _STORE_OF_URI)
         return parser
 
     def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
-        return ("uri", "size", "modified", "metadata")
+        return tuple(_STAT_COLUMNS)
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
-        found = self.app.stores.stat(parsed_args.uri, parsed_args.store)
-        return (
-            self.columns(parsed_args),
-            (
-                redact_uri(parsed_args.uri),
-                Maybe(found.size),
-                moment(found.modified),
-                Pairs(found.metadata),
-            ),
-        )
+        stat = self.app.stores.stat(parsed_args.uri, parsed_args.store)
+        values = [value(parsed_args.uri, stat) for value in _STAT_COLUMNS.values()]
+        return self.columns(parsed_args), values
 
 
 class Delete(StoreCommand):
-    """Delete objects; each that cannot be is said, and the others are deleted."""
+    """Delete objects, continuing with the others if one fails."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("uri", nargs="+", metavar="URI", help="An object to delete.")
-        add_store(parser, "The store that the objects are in, where their URIs do not tell.")
+        parser.add_argument("uri", nargs="+", metavar="URI", help="Object to delete.")
+        add_store(parser, _STORE_OF_URI)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -211,8 +216,8 @@ def _digests(parsed_args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _added(object_id: str, result: AddResult) -> tuple[Sequence[str], Iterable[Any]]:
-    """Return what is shown of a new object; each digest is a column of its own."""
-    columns = (*_NEW, *result.digests)
+    """Return the columns and values of a new object, with a column for each digest."""
+    columns = (*_NEW_OBJECT_COLUMNS, *result.digests)
     return columns, (object_id, result.uri, result.size, result.store, *result.digests.values())
 
 

@@ -1,4 +1,4 @@
-"""The application: global options, logging, and the one line that an error is."""
+"""The application: global options, logging, and errors as one line."""
 
 import argparse
 import contextlib
@@ -15,13 +15,12 @@ from cliff.app import App
 from cliff.command import Command
 from cliff.commandmanager import CommandManager
 from cliff.display import DisplayCommandBase
-from tqdm import tqdm
 
 from store_lib import Stores, retry_at_most
-from store_lib.cli.app import Interrupted
-from store_lib.cli.columns import printable_cells
-from store_lib.cli.setting import open_reserved_stores, open_stores
-from store_lib.cli.status import ExitStatus, status_of
+from store_lib.cli.config import open_reserved_stores, open_stores
+from store_lib.cli.console import LogFormatter, LogHandler, ProgressBar, safe_text
+from store_lib.cli.formatting import printable_cells
+from store_lib.cli.status import ExitStatus, Interrupted, status_of
 from store_lib.display import printable
 from store_lib.exceptions import Invalid, NotSupported
 from store_lib.redaction import redact, redact_uri
@@ -29,33 +28,10 @@ from store_lib.version import VERSION
 
 NAME = "store-lib"
 
-#: Entry points of this namespace are the commands; other packages may bring more.
+#: Namespace of the entry points that are the commands; other packages may add some.
 NAMESPACE = "store_lib.cli"
 
 _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
-
-
-class _Formatter(logging.Formatter):
-    """Writes log records without secrets, each message on one line that can be printed.
-
-    ``level`` is the level's name in small letters.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        record.level = record.levelname.lower()
-        return _shown(super().format(record))
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = printable(record.message)
-        return super().formatMessage(record)
-
-
-class _Console(logging.StreamHandler[Any]):
-    """Writes a record above a progress bar, where there is one."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with tqdm.external_write_mode(file=self.stream):
-            super().emit(record)
 
 
 class Shell(App):
@@ -65,10 +41,10 @@ class Shell(App):
 
     def __init__(self) -> None:
         super().__init__(
-            description="Adds, gets and deletes disk images and other big objects in stores.",
+            description="Add, get and delete disk images and other large objects.",
             version=VERSION,
             command_manager=CommandManager(NAMESPACE),
-            deferred_help=True,  # so that it can stand after a command and mean that one
+            deferred_help=True,  # after a command, --help shows the help of the command
         )
         self._handlers: list[logging.Handler] = []
         self._stores: Stores | None = None
@@ -88,18 +64,18 @@ class Shell(App):
             action="append",
             default=[],
             metavar="FILE",
-            help="A configuration file. May be given several times; later files win.",
+            help="Configuration file. May be given several times; later files take precedence.",
         )
         parser.add_argument(
             "--config-dir",
             action="append",
             default=[],
             metavar="DIRECTORY",
-            help="A directory; its .conf files are read after the files. May be given several "
-            "times.",
+            help="Directory whose .conf files are read after the configuration files. May be "
+            "given several times.",
         )
         parser.add_argument(
-            "--no-progress", action="store_true", help="Show no progress bar on a terminal."
+            "--no-progress", action="store_true", help="Do not draw a progress bar."
         )
         volume = parser.add_mutually_exclusive_group()
         volume.add_argument(
@@ -108,7 +84,7 @@ class Shell(App):
             action="count",
             dest="verbose_level",
             default=1,
-            help="Log more to standard error; twice logs everything.",
+            help="Log informational messages; twice (-vv) logs debugging messages too.",
         )
         volume.add_argument(
             "-q",
@@ -116,9 +92,9 @@ class Shell(App):
             action="store_const",
             dest="verbose_level",
             const=0,
-            help="No progress bar and no warnings, only errors.",
+            help="Log errors only and do not draw a progress bar.",
         )
-        parser.add_argument("--log-file", metavar="FILE", help="Log to a file as well.")
+        parser.add_argument("--log-file", metavar="FILE", help="Log to a file too.")
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
         parser.add_argument(
             "--version",
@@ -131,53 +107,52 @@ class Shell(App):
             "--help",
             action="store_true",
             dest="deferred_help",
-            help="Show the commands, or the options of the command named, and exit.",
+            help="Show the commands, or the options of a command, and exit.",
         )
-        make_terse(parser)
+        use_short_errors(parser)
         return parser
 
     @property
     def stores(self) -> Stores:
-        """The configured stores, opened when first asked for and closed with the command."""
+        """The configured stores, opened on first use and closed when the command ends."""
         if self._stores is None:
             self._stores = open_stores(self.options.config_file, self.options.config_dir)
         return self._stores
 
     @property
     def reserved_stores(self) -> Stores:
-        """The stores that Glance keeps for itself, where the configuration is Glance's."""
+        """Glance's reserved stores, if the configuration is Glance's."""
         if self._reserved_stores is None:
             files, directories = self.options.config_file, self.options.config_dir
             self._reserved_stores = open_reserved_stores(files, directories)
         return self._reserved_stores
 
-    @property
-    def shows_progress(self) -> bool:
-        """Whether a transfer draws a bar: standard error is a terminal and nobody objects."""
-        options = self.options
-        return bool(options.verbose_level > 0 and not options.no_progress and self.stderr.isatty())
+    def progress_bar(self, label: str) -> ProgressBar:
+        """Return a progress bar, which is drawn on a terminal unless an option says otherwise."""
+        quiet = self.options.no_progress or self.options.verbose_level == 0
+        return ProgressBar(not quiet and self.stderr.isatty(), self.stderr, label)
 
     def configure_logging(self) -> None:
-        console = _Console(self.stderr)
-        console.setFormatter(_Formatter(f"{NAME}: %(level)s: %(message)s"))
+        console = LogHandler(self.stderr)
+        console.setFormatter(LogFormatter(f"{NAME}: %(level)s: %(message)s"))
         self._handlers.append(console)
         if self.options.log_file:
             try:
                 to_file = logging.FileHandler(self.options.log_file)
             except OSError as error:
-                self.parser.error(f"the log file cannot be written: {_sentence(error)}")
-            to_file.setFormatter(_Formatter(self.LOG_FILE_MESSAGE_FORMAT))
+                self.parser.error(f"cannot write the log file: {_sentence(error)}")
+            to_file.setFormatter(LogFormatter(self.LOG_FILE_MESSAGE_FORMAT))
             self._handlers.append(to_file)
         root = logging.getLogger()
         root.setLevel(_LEVELS[min(self.options.verbose_level, len(_LEVELS) - 1)])
         for handler in self._handlers:
             root.addHandler(handler)
-        # What stevedore warns of is in the error of the store concerned, and better said there.
+        # The error of the store concerned is clearer than stevedore's warning.
         if self.options.verbose_level <= 1:
             console.addFilter(lambda record: not record.name.startswith("stevedore"))
 
     def run(self, argv: list[str]) -> int:
-        """Run the command that ``argv`` names and return its exit status."""
+        """Run a command and return its exit status."""
         root = logging.getLogger()
         level = root.level
         try:
@@ -194,11 +169,11 @@ class Shell(App):
                     stores.close()
 
     def interact(self) -> NoReturn:
-        """Show the help: there is no interactive mode."""
+        """Show the help, as there is no interactive mode."""
         cliff_help.HelpAction([], argparse.SUPPRESS, default=self)(
             self.parser, self.options, None, None
         )
-        raise AssertionError("the help action ends the command")
+        raise AssertionError("expected the help action to exit")
 
     def run_subcommand(self, argv: list[str]) -> int:
         self._check_command(argv)
@@ -209,11 +184,11 @@ class Shell(App):
             self._drop_output()
             return ExitStatus.BROKEN_PIPE
         except KeyboardInterrupt as error:
-            self.say("interrupted")
+            self.print_message("interrupted")
             return 128 + error.number if isinstance(error, Interrupted) else ExitStatus.INTERRUPTED
 
     def _finish_output(self, status: int) -> int:
-        """Write what is still buffered; an error of that counts unless there was one before."""
+        """Flush the output; an error of that sets the status of a command that succeeded."""
         try:
             self.stdout.flush()
         except BrokenPipeError:
@@ -224,27 +199,27 @@ class Shell(App):
         return status
 
     def _drop_output(self) -> None:
-        """Forget what is still buffered, which must not be tried again when Python exits."""
+        """Discard buffered output, so that Python does not try to write it again when it exits."""
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stdout.fileno())
 
     def _check_command(self, argv: list[str]) -> None:
-        """Refuse what is no command, abbreviations too: they would change with new commands."""
+        """Refuse unknown commands, and abbreviations: new commands would change their meaning."""
         if argv[0].startswith("-"):
-            self.parser.error(f"there is no global option {argv[0]}")
+            self.parser.error(f"unknown global option {argv[0]}")
         try:
             _, name, _ = self.command_manager.find_command(argv)
         except ValueError:
             name = ""
         if name not in self.command_manager.commands:
-            near = " or ".join(self.get_fuzzy_matches(argv[0]))
-            self.parser.error(f"{argv[0]!r} is not a command; did you mean {near}?")
+            similar = " or ".join(self.get_fuzzy_matches(argv[0]))
+            self.parser.error(f"{argv[0]!r} is not a command; did you mean {similar}?")
 
     def fail(self, error: Exception) -> ExitStatus:
-        """Say what went wrong in one line, with the traceback if asked, and return the status."""
+        """Print an error as one line, after the traceback with --debug, and return the status."""
         if self.options.debug:
-            self.stderr.write(_shown("".join(traceback.format_exception(error))))
-        self.say(f"error: {_sentence(error)}")
+            self.stderr.write(safe_text("".join(traceback.format_exception(error))))
+        self.print_message(f"error: {_sentence(error)}")
         if isinstance(error, NotSupported) and self._is_misconfigured(error.store):
             return ExitStatus.CONFIGURATION
         return status_of(error)
@@ -255,28 +230,28 @@ class Shell(App):
             return False
         return stores[store_id].error is not None
 
-    def say(self, text: str) -> None:
-        """Write one line to standard error."""
+    def print_message(self, text: str) -> None:
+        """Print a message as one line to standard error."""
         self.stderr.write(f"{NAME}: {printable(redact(' '.join(text.split())))}\n")
 
 
 class StoreCommand(Command):
-    """What all commands of the library share: their errors end in one line and a status."""
+    """The base class of the commands: an error becomes one line and an exit status."""
 
     app: Shell
-    #: Seconds for which requests are repeated, where less than ``transfer_retry_seconds``.
+    #: Upper limit in seconds for ``transfer_retry_seconds``.
     retry_seconds: ClassVar[float] = math.inf
 
     def get_parser(self, prog_name: str) -> ArgumentParser:
         parser = super().get_parser(prog_name)
-        make_terse(parser)
+        use_short_errors(parser)
         return parser
 
     def get_epilog(self) -> str:
         return ""
 
     def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
-        """Return the columns that there may be in what the command shows."""
+        """Return the names of the columns that the command can show."""
         return ()
 
     def run(self, parsed_args: argparse.Namespace) -> int:
@@ -290,48 +265,43 @@ class StoreCommand(Command):
             return self.app.fail(error)
 
     def _check_columns(self, parsed_args: argparse.Namespace) -> None:
-        """Refuse unknown columns beforehand: cliff does so when everything is done already.
+        """Refuse unknown columns in advance: cliff does so only after the command has run.
 
-        :raises Invalid: there is no such column
+        :raises Invalid: a column is unknown
         """
         known = self.columns(parsed_args)
         for name in getattr(parsed_args, "columns", ()):
             if name.strip().lower() not in known:
-                raise Invalid(f"Expected a column among {', '.join(known)}, got {name!r}.")
+                raise Invalid(f"Expected one of the columns {', '.join(known)}, got {name!r}.")
 
 
 class ShowingCommand(StoreCommand, DisplayCommandBase[Any]):
-    """What the commands share that show values: in every format they can be printed."""
+    """The base class of commands that show values, which it makes printable in every format."""
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Any
     ) -> int:
-        shown = printable_cells(data, parsed_args.formatter)
-        return super().produce_output(parsed_args, column_names, shown)  # type: ignore[safe-super]
+        cells = printable_cells(data, parsed_args.formatter)
+        return super().produce_output(parsed_args, column_names, cells)  # type: ignore[safe-super]
 
 
-def make_terse(parser: ArgumentParser) -> None:
-    """Let a usage error be one line too, where argparse would print the usage before it."""
+def use_short_errors(parser: ArgumentParser) -> None:
+    """Make a usage error one line, without the usage that argparse prints before it."""
 
     def error(message: str) -> NoReturn:
         command = parser.prog.removeprefix(NAME).strip()
         where = f"{command}: " if command else ""
-        shown = printable(redact_uri(message))
+        text = printable(redact_uri(message))
         parser.exit(
             ExitStatus.USAGE,
-            f"{NAME}: error: {where}{shown} (see '{parser.prog} --help')\n",
+            f"{NAME}: error: {where}{text} (see '{parser.prog} --help')\n",
         )
 
     parser.error = error  # type: ignore[method-assign]
 
 
-def _shown(text: str) -> str:
-    """Return text of several lines as it may be shown."""
-    return printable(redact(text), keep="\n")
-
-
 def _sentence(error: Exception) -> str:
-    """Return an error's text, and the notes that were added to it on the way."""
+    """Return the text of an error with its notes."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{redact_uri(str(error.filename))}: " if error.filename else ""
         text = where + error.strerror

@@ -1,4 +1,4 @@
-"""The exit statuses of ``store-lib``, and which error ends in which."""
+"""The exit statuses of ``store-lib`` and the errors that lead to them."""
 
 import enum
 
@@ -7,37 +7,37 @@ from store_lib.exceptions import ErrorStatus, StoreError
 
 
 class ExitStatus(enum.IntEnum):
-    """What the exit status of a command says; 128 and the signal's number when one ended it."""
+    """The exit status of a command; 128 plus the signal's number if a signal ended it."""
 
-    #: Everything was done.
+    #: Success.
     OK = 0
-    #: An error that none of the others names.
+    #: Any other error, such as a local file that cannot be written.
     ERROR = 1
-    #: The command line, the file to add, a URI, an id or a range cannot be used as given.
+    #: The command line, the file to add, a URI, an id or a range is not usable.
     USAGE = 2
-    #: There is no such object.
+    #: The object does not exist.
     NOT_FOUND = 3
-    #: An object of this id is there already.
+    #: An object with this id already exists.
     DUPLICATE = 4
-    #: The configuration is wrong, or has no such store.
+    #: The configuration is wrong or lacks the store.
     CONFIGURATION = 5
-    #: Not permitted.
+    #: The store denied permission.
     DENIED = 6
     #: The store is full.
     FULL = 7
     #: The data does not have the expected size or digest.
     MISMATCH = 8
-    #: The store is out of reach or too slow, or an object changed: trying later may help.
+    #: The store is unreachable or too slow, or the object changed meanwhile: try again later.
     UNAVAILABLE = 9
-    #: The store cannot do this.
+    #: The store does not support the operation.
     UNSUPPORTED = 10
-    #: Ended by Ctrl-C.
+    #: Interrupted by Ctrl-C.
     INTERRUPTED = 130
-    #: The reader of the output went away.
+    #: The reader of the output closed it.
     BROKEN_PIPE = 141
 
 
-#: The first class that fits decides.
+#: The first matching class decides.
 _STATUSES: tuple[tuple[type[StoreError], ExitStatus], ...] = (
     (exceptions.NotFound, ExitStatus.NOT_FOUND),
     (exceptions.Duplicate, ExitStatus.DUPLICATE),
@@ -57,8 +57,19 @@ _STATUSES: tuple[tuple[type[StoreError], ExitStatus], ...] = (
 )
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal interrupted the command; unfinished transfers are undone as it propagates.
+
+    :param number: the signal's number
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 def status_of(error: BaseException) -> ExitStatus:
-    """Return the exit status that an error ends the command with."""
+    """Return the exit status for an error."""
     if not isinstance(error, StoreError):
         return ExitStatus.ERROR
     for kind, status in _STATUSES:

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from store_lib.cli.arguments import count, digest, duration
-from store_lib.cli.columns import Maybe, Pairs, Room, Words, moment
+from store_lib.cli.formatting import ByteSize, Optional, Pairs, Words, timestamp
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,11 @@ def test_a_usage_error_is_one_line(run, argv):
 
 def test_values_for_people_and_programs():
     """A value is readable in a table and plain for programs."""
-    assert Room(1536).human_readable() == "1.5 KiB"
-    assert Room(3 * 1024**5).human_readable() == "3072 TiB"
-    assert Room(None).human_readable() == ""
+    assert ByteSize(1536).human_readable() == "1.5 KiB"
+    assert ByteSize(3 * 1024**5).human_readable() == "3072 TiB"
+    assert ByteSize(None).human_readable() == ""
     assert Words(["a", "b"]).human_readable() == "a, b"
     assert Pairs({"a": "1", "b": "2"}).human_readable() == "a=1, b=2"
-    assert Maybe(None).human_readable() == ""
-    assert moment(0).machine_readable() == "1970-01-01T00:00:00Z"
-    assert moment(None).machine_readable() is None
+    assert Optional(None).human_readable() == ""
+    assert timestamp(0).machine_readable() == "1970-01-01T00:00:00Z"
+    assert timestamp(None).machine_readable() is None

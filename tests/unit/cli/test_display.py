@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from store_lib.cli.columns import Pairs, Words, printable_cells
+from store_lib.cli.formatting import Pairs, Words, printable_cells
 from store_lib.display import printable
 
 #: A name that forges lines, speaks to terminals and shells, and turns the direction of writing.

@@ -229,7 +229,7 @@ def test_an_unknown_column_is_refused_beforehand(run, added, datadir):
     """A column that there is not is status 2 before anything is stored or removed."""
     outcome = run("add", "-", "-c", "uri", "-c", "sha256", stdin=DATA)
     assert outcome.status == 2
-    assert outcome.err.startswith("store-lib: error: Expected a column among id, uri, ")
+    assert outcome.err.startswith("store-lib: error: Expected one of the columns id, uri, ")
     assert not datadir.exists()
     assert run("add", "-", "--expect", "md5:" + "00" * 16, "-c", "md5", stdin=DATA).status == 8
     assert run("copy", added(), "-c", "nonsense").status == 2

@@ -58,7 +58,7 @@ def test_list_shows_every_store(run, four, tmp_path):
         ("3", "a", 2),
     ]
     assert outcome.json[0]["uri"] == f"file://{tmp_path}/a/1"
-    assert outcome.err.startswith("store-lib: warning: Store broken is left out: ")
+    assert outcome.err.startswith("store-lib: warning: Skipping store broken: ")
     assert outcome.err.count("\n") == 1
     assert run("-q", *four, "list").err == ""
 
@@ -145,7 +145,7 @@ STAGING, TASKS = "os_glance_staging_store", "os_glance_tasks_store"
 @pytest.mark.parametrize("form", ["sections", "default", "single"])
 def test_leftovers_of_the_stores_that_glance_keeps_for_itself(run, tmp_path, form, monkeypatch):
     """With Glance's configuration both commands look into its staging and task stores, too."""
-    monkeypatch.setattr("store_lib.cli.setting.RESERVED_DATADIR", f"{tmp_path}/{{}}")
+    monkeypatch.setattr("store_lib.cli.config.RESERVED_DATADIR", f"{tmp_path}/{{}}")
     folders = {name: tmp_path / name for name in (STAGING, TASKS)}
     text = {
         "sections": f"enabled_backends = a:file\n[{STAGING}]\n"

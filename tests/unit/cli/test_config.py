@@ -2,7 +2,7 @@
 
 import pytest
 
-from store_lib.cli.setting import open_stores
+from store_lib.cli.config import open_stores
 from store_lib.exceptions import BadStoreConfiguration
 
 

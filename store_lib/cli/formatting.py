@@ -1,4 +1,4 @@
-"""How values are shown: for people in a table, plain in the formats that programs read."""
+"""How values are formatted: readable in a table, plain in the formats for programs."""
 
 import datetime
 from collections.abc import Iterable, Mapping
@@ -8,14 +8,14 @@ from cliff.columns import FormattableColumn
 
 from store_lib.display import printable
 
-#: Formats that have escape sequences of their own for what cannot be printed.
+#: Formats with their own escape sequences for unprintable characters.
 _ESCAPING = ("json", "yaml")
-#: What a shell obeys within double quotes, besides the quotes, which cliff takes care of.
+#: Characters that a shell expands within double quotes; cliff escapes the quotes.
 _SHELL = str.maketrans({"\\": "\\\\", "$": "\\$", "`": "\\`"})
 
 
-class Room(FormattableColumn[int | None]):
-    """A number of bytes of which nobody needs the last digit."""
+class ByteSize(FormattableColumn[int | None]):
+    """A number of bytes, rounded to a binary unit in a table; ``None`` if unknown."""
 
     def human_readable(self) -> str:
         if self._value is None:
@@ -29,14 +29,14 @@ class Room(FormattableColumn[int | None]):
 
 
 class Words(FormattableColumn[list[str]]):
-    """Several words."""
+    """A list of words."""
 
     def human_readable(self) -> str:
         return ", ".join(self._value)
 
 
 class Pairs(FormattableColumn[dict[str, str]]):
-    """Names with values."""
+    """A mapping of names to values."""
 
     def __init__(self, value: Mapping[str, str]) -> None:
         super().__init__(dict(value))
@@ -45,25 +45,25 @@ class Pairs(FormattableColumn[dict[str, str]]):
         return ", ".join(f"{name}={value}" for name, value in self._value.items())
 
 
-class Maybe(FormattableColumn[object]):
-    """A value that may be unknown, which a table shows as nothing."""
+class Optional(FormattableColumn[object]):
+    """A value that may be ``None``, which is blank in a table."""
 
     def human_readable(self) -> str:
         return "" if self._value is None else str(self._value)
 
 
-def moment(seconds: float | None) -> Maybe:
-    """Return a time as ISO 8601 in UTC."""
+def timestamp(seconds: float | None) -> Optional:
+    """Return a time since the epoch in ISO 8601 format, in UTC."""
     if seconds is None:
-        return Maybe(None)
+        return Optional(None)
     when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return Maybe(when.isoformat(timespec="seconds").replace("+00:00", "Z"))
+    return Optional(when.isoformat(timespec="seconds").replace("+00:00", "Z"))
 
 
 def printable_cells(data: Any, form: str) -> Any:
-    """Return values, or rows of them, in which every text can be printed.
+    """Return a value, or rows of values, with all text printable.
 
-    :param form: the name of the format that they are to be shown in
+    :param form: the name of the output format
     """
     if form in _ESCAPING:
         return data
@@ -75,12 +75,12 @@ def printable_cells(data: Any, form: str) -> Any:
     if isinstance(data, Mapping):
         return {printable_cells(name, form): printable_cells(data[name], form) for name in data}
     if isinstance(data, Iterable):
-        return [printable_cells(each, form) for each in data]
+        return [printable_cells(item, form) for item in data]
     return data
 
 
 class _Printable(FormattableColumn[Any]):
-    """A value whose text can be printed, whatever it is."""
+    """A formatted value with its text made printable."""
 
     def __init__(self, column: FormattableColumn[Any], form: str) -> None:
         super().__init__(column)

@@ -1,4 +1,4 @@
-"""Finds the configuration that ``store-lib`` works with."""
+"""Finds and opens the configured stores of ``store-lib``."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,13 @@ from store_lib import Stores
 from store_lib.config import RESERVED_DATADIR, Selection, StoreSection
 from store_lib.exceptions import BadStoreConfiguration
 
-#: Environment variable with configuration files, separated as in ``PATH``.
+#: Environment variable that lists configuration files, separated as in ``PATH``.
 VARIABLE = "STORE_LIB_CONFIG"
 
-#: Id of the store that there is without any configuration.
+#: Id of the store that is used without a configuration.
 LOCAL = "local"
 
-#: Ids of the stores that Glance keeps for itself: for staged images, and for its tasks.
+#: Ids of Glance's reserved stores: for staged images, and for its tasks.
 _RESERVED = ("os_glance_staging_store", "os_glance_tasks_store")
 
 
@@ -24,13 +24,13 @@ def open_stores(
     directories: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Stores:
-    """Open the stores of the first configuration that there is.
+    """Open the stores of the first configuration that exists.
 
-    In this order: the files and directories given; the files of ``STORE_LIB_CONFIG``;
+    The order is: the given files and directories; the files in ``STORE_LIB_CONFIG``;
     ``store_lib/store_lib.conf`` in the user's XDG configuration directory; a filesystem store
     named ``local`` in the user's XDG data directory.
 
-    :raises BadStoreConfiguration: a file is missing or wrong
+    :raises BadStoreConfiguration: a file is missing or invalid
     """
     files, directories = _configured(files, directories, environ)
     if files or directories:
@@ -40,7 +40,7 @@ def open_stores(
         {
             "DEFAULT": {"enabled_backends": f"{LOCAL}:file"},
             "glance_store": {"default_backend": LOCAL},
-            # oslo.config would take a dollar sign for a reference to another option.
+            # In oslo.config a dollar sign is a reference to another option.
             LOCAL: {"filesystem_store_datadir": objects.replace("$", "$$")},
         }
     )
@@ -51,12 +51,12 @@ def open_reserved_stores(
     directories: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Stores:
-    """Open the stores that Glance keeps for itself, where the configuration is Glance's.
+    """Open Glance's reserved stores, if the configuration is Glance's.
 
-    They are not in ``enabled_backends``.  Only those are opened whose directory exists: looking
-    creates nothing.
+    They are not in ``enabled_backends``.  Only those whose directory exists are opened, so that
+    nothing is created.
 
-    :raises BadStoreConfiguration: a file is missing or wrong
+    :raises BadStoreConfiguration: a file is missing or invalid
     """
     files, directories = _configured(files, directories, environ)
     sections = []
@@ -65,7 +65,7 @@ def open_reserved_stores(
         sections.append(StoreSection(store_id, "file", store_id))
         if directory is not None:
             values[store_id] = {"filesystem_store_datadir": directory.replace("$", "$$")}
-    names = [each.store_id for each in sections]
+    names = [section.store_id for section in sections]
     return Stores(
         Selection(None, sections, names, files=files, directories=directories, values=values)
     )
@@ -74,9 +74,9 @@ def open_reserved_stores(
 def _reserved_directories(
     files: Sequence[str], directories: Sequence[str]
 ) -> dict[str, str | None]:
-    """Return the directories of Glance's own stores that exist, by the ids of the stores.
+    """Return the existing directories of Glance's reserved stores by store id.
 
-    ``None`` stands for several directories, which the store itself reads from its section.
+    The value is ``None`` if a store has several directories, which it reads from its section.
     """
     conf = cfg.ConfigOpts()
     conf.register_opts([cfg.DictOpt("enabled_backends"), cfg.StrOpt("node_staging_uri")])
@@ -84,7 +84,7 @@ def _reserved_directories(
     for store_id in _RESERVED:
         conf.register_opt(cfg.StrOpt("filesystem_store_datadir"), group=store_id)
         conf.register_opt(cfg.MultiStrOpt("filesystem_store_datadirs"), group=store_id)
-    found: dict[str, str | None] = {}
+    existing: dict[str, str | None] = {}
     try:
         conf(
             [],
@@ -92,12 +92,12 @@ def _reserved_directories(
             default_config_files=list(files),
             default_config_dirs=list(directories),
         )
-        # What the old form with one store has in the place of such sections.
+        # The old single-store form has these options instead of the sections.
         old = dict(zip(_RESERVED, (conf.node_staging_uri, conf.task.work_dir), strict=True))
         for store_id in _RESERVED:
             section = conf[store_id]
             if section.filesystem_store_datadirs:
-                found[store_id] = None
+                existing[store_id] = None
                 continue
             directory = section.filesystem_store_datadir
             if not directory and conf.enabled_backends:
@@ -105,16 +105,16 @@ def _reserved_directories(
             elif not directory:
                 directory = (old[store_id] or "").removeprefix("file://")
             if directory and os.path.lexists(directory):
-                found[store_id] = directory
+                existing[store_id] = directory
     except (cfg.Error, ValueError) as error:
-        raise BadStoreConfiguration(f"The configuration cannot be read: {error}") from error
-    return found
+        raise BadStoreConfiguration(f"Cannot read the configuration: {error}") from error
+    return existing
 
 
 def _configured(
     files: Sequence[str], directories: Sequence[str], environ: Mapping[str, str]
 ) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the files and directories of the configuration; none where there is none."""
+    """Return the files and directories of the configuration, empty without one."""
     if files or directories:
         return files, directories
     named = [path for path in environ.get(VARIABLE, "").split(os.pathsep) if path]
@@ -125,7 +125,7 @@ def _configured(
 
 
 def _home(environ: Mapping[str, str], variable: str, default: str) -> str:
-    """Return the library's place in an XDG base directory, of which a relative one is ignored."""
+    """Return the library's directory in an XDG base directory; a relative base is ignored."""
     base = environ.get(variable, "")
     if not os.path.isabs(base):
         base = os.path.join(os.path.expanduser("~"), default)
