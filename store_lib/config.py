@@ -14,7 +14,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from store_lib.clients.library_calls import library_call
+from store_lib.clients.library_calls import LibraryCall
 from store_lib.exceptions import BadStoreConfiguration
 from store_lib.options import (
     DEFAULT_OPTIONS,
@@ -90,7 +90,7 @@ class Configuration:
                 path = os.path.join(folder, name)
                 if name.endswith(".conf") and os.path.exists(path) and not os.path.isfile(path):
                     raise BadStoreConfiguration(f"Expected {path} to be a file.")
-        with library_call(_unreadable, kept=()):
+        with LibraryCall(_unreadable, kept=()):
             self._private(
                 args=[],
                 project="store_lib",
@@ -129,7 +129,7 @@ class Configuration:
         conf = self._private
         if self._caller is not None and _has(self._caller, name, section):
             conf = self._caller
-        with library_call(functools.partial(_invalid, where), kept=()):
+        with LibraryCall(functools.partial(_invalid, where), kept=()):
             return _read(conf, name, section)
 
     def sections(self) -> list[StoreSection]:

@@ -14,9 +14,9 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from email.errors import FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
@@ -24,6 +24,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util import Timeout, wait_for_read
 from urllib3.util.connection import allowed_gai_family, create_connection
 
+from store_lib.clients.addresses import AddressCheck
 from store_lib.exceptions import Forbidden
 from store_lib.head_limit import HeadLimit, head_limit
 
@@ -40,9 +41,6 @@ _WHOLE, _PIECE = 256 * 1024 * 1024, 1024 * 1024
 
 _BAD_HEADS = (MissingHeaderBodySeparatorDefect, FirstHeaderLineIsContinuationDefect)
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}[ \t]*(?:;|\r?\n\Z)")
-
-#: Given a host's name and an address that it has, raises Forbidden where that one is refused.
-Admission: TypeAlias = Callable[[str, str], None]
 
 #: When the head that this thread reads is to be there, by the monotonic clock.
 _due: contextvars.ContextVar[float] = contextvars.ContextVar("store_lib_head_due", default=math.inf)
@@ -315,7 +313,7 @@ class Bounded(_Base):
 
     response_class: Any = Response
     #: Who says which addresses may be connected to; ``None`` admits all.
-    admit: Admission | None = None
+    check_address: AddressCheck | None = None
     #: The limit of the present request, and when the head of its answer is to be there.
     limit = HeadLimit()
     due = math.inf
@@ -376,8 +374,8 @@ class Bounded(_Base):
         raise NewConnectionError(self, f"No connection to {self.host}: {trouble}") from trouble
 
     def _connect_to(self, address: str, end: float) -> socket.socket:
-        if self.admit is not None:
-            self.admit(self.host, address)
+        if self.check_address is not None:
+            self.check_address(self.host, address)
         left = end - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
@@ -387,10 +385,10 @@ class Bounded(_Base):
             source_address=self.source_address,
             socket_options=self.socket_options,
         )
-        if self.admit is not None:
+        if self.check_address is not None:
             try:
                 # Linux takes 0.0.0.0 for itself: what counts is who is at the other end.
-                self.admit(self.host, str(sock.getpeername()[0]))
+                self.check_address(self.host, str(sock.getpeername()[0]))
             except BaseException:
                 sock.close()
                 raise

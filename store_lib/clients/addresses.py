@@ -5,7 +5,7 @@ For clients that go where a URI says.  Others connect to configured addresses al
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from store_lib.clients.hosts import is_host_name
@@ -13,6 +13,9 @@ from store_lib.display import get_logger
 from store_lib.exceptions import Forbidden
 
 _LOG = get_logger(__name__)
+
+#: Called with a host's name and an address that it has; raises Forbidden where one is refused.
+AddressCheck: TypeAlias = Callable[[str, str], None]
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -74,19 +77,12 @@ class AddressRules:
                 raise _refusal(host, f"it is not in {self._allowing}")
 
     def check_address(self, host: str, address: str) -> None:
-        """Check ``address``, which the name ``host`` has led to.
-
-        :raises Forbidden: one of the lists refuses it
-        """
-        self._check(host, ipaddress.ip_address(address))
-
-    def admit(self, host: str, address: str) -> None:
-        """Check a host that nobody has checked before, and the address that it has led to.
+        """Check a host's name and an ``address`` that it has; an :data:`AddressCheck`.
 
         :raises Forbidden: one of the lists refuses it
         """
         self.check_host(host, proxied=False)
-        self.check_address(host, address)
+        self._check(host, ipaddress.ip_address(address))
 
     def _check(self, host: str, address: _Address) -> None:
         if _within(_meant(address), self._denied_networks):

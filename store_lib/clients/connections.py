@@ -14,7 +14,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients._urllib3 import Admission, Bounded, BoundedPool
+from store_lib.clients._urllib3 import Bounded, BoundedPool
+from store_lib.clients.addresses import AddressCheck
 from store_lib.redaction import HIDDEN
 
 #: Servers whose connections are kept, and idle connections kept for each.
@@ -53,7 +54,7 @@ class Chunks:
 class _Connection(Bounded, HTTPConnection):
     """A connection that is made only to addresses that are admitted.
 
-    :param admit: ``None`` admits all; also behind a proxy, where the peer is the proxy
+    :param check_address: ``None`` admits all; also behind a proxy, where the peer is the proxy
     :param send_timeout: seconds for which the server may take no byte of a request; without it
         the time for making a connection counts for the first request, which may be a large one
     :param full_packets: a TLS record, which is 16 KiB at most, is no packet of its own, and does
@@ -68,14 +69,14 @@ class _Connection(Bounded, HTTPConnection):
     def __init__(
         self,
         *args: Any,
-        admit: Admission | None = None,
+        check_address: AddressCheck | None = None,
         send_timeout: float | None = None,
         full_packets: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._full_packets = full_packets
-        self.admit = admit
+        self.check_address = check_address
         self._send_timeout = send_timeout
 
     def connect(self) -> None:
@@ -218,7 +219,7 @@ class DirectManager(urllib3.PoolManager):
 
     :param context: returns the TLS context; called when there is a server to talk TLS with, since
         reading the system's authorities takes longer than many a request
-    :param admit: which addresses may be connected to; ``None`` for all
+    :param check_address: which addresses may be connected to; ``None`` for all
     :param send_timeout: seconds for which a server may take no byte of a request
     :param full_packets: bodies are sent in packets as full as the network takes them
     """
@@ -227,7 +228,7 @@ class DirectManager(urllib3.PoolManager):
         self,
         *,
         context: Callable[[], ssl.SSLContext],
-        admit: Admission | None = None,
+        check_address: AddressCheck | None = None,
         send_timeout: float | None = None,
         full_packets: bool = False,
     ) -> None:
@@ -235,7 +236,7 @@ class DirectManager(urllib3.PoolManager):
         self._context = context
         self.pool_classes_by_scheme = POOLS
         self._extra = {
-            "admit": admit,
+            "check_address": check_address,
             "send_timeout": send_timeout,
             "full_packets": full_packets,
         }
@@ -260,7 +261,7 @@ def close_manager(manager: urllib3.PoolManager) -> None:
     manager.clear()
 
 
-def end(response: BaseHTTPResponse) -> None:
+def abort_response(response: BaseHTTPResponse) -> None:
     """Close an answer; wakes a thread that waits for its bytes.
 
     Where it was read whole, its connection has gone back to the pool already.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from store_lib.clients.library_calls import library_call
+from store_lib.clients.library_calls import LibraryCall
 from store_lib.exceptions import BackendException, StoreError
 from store_lib.redaction import hide, redact
 
@@ -43,7 +43,7 @@ def decoding(
     secrets: Collection[str] = (),
     raising: Callable[[str], StoreError] = BackendException,
     advice: str = _ADVICE,
-) -> library_call:
+) -> LibraryCall:
     """Take an answer apart within a block: whatever goes wrong there is the answer's fault.
 
     :param what: what was expected, and from whom
@@ -54,7 +54,7 @@ def decoding(
     meaning = functools.partial(
         malformed, what=what, secrets=secrets, raising=raising, advice=advice
     )
-    return library_call(meaning, kept=())
+    return LibraryCall(meaning, kept=())
 
 
 def malformed(
@@ -71,13 +71,13 @@ def malformed(
     """
     told = f"got something else ({type(error).__name__})"
     if isinstance(error, Unexpected):
-        told = f"got {shown(error.got, secrets)} where {error.expected} belongs"
+        told = f"got {display(error.got, secrets)} where {error.expected} belongs"
     elif isinstance(error, KeyError) and error.args:
-        told = f"got none with {shown(error.args[0], secrets)} in it"
+        told = f"got none with {display(error.args[0], secrets)} in it"
     return raising(f"Expected {what}, {told}. {advice}")
 
 
-def shown(value: Any, secrets: Collection[str] = ()) -> str:
+def display(value: Any, secrets: Collection[str] = ()) -> str:
     """Return a value of an answer for a message: in ASCII, cut, without the logins of URIs.
 
     :param secrets: what was sent, which the value may quote
@@ -95,7 +95,7 @@ def shown(value: Any, secrets: Collection[str] = ()) -> str:
     return "an object" if isinstance(value, Mapping) else f"a {type(value).__name__}"
 
 
-def json_of(body: bytes | str) -> Any:
+def parse_json(body: bytes | str) -> Any:
     """Return what a text in JSON holds.
 
     :raises Unexpected: it is none, or nested too deep
@@ -119,7 +119,7 @@ def text(value: Any) -> str:
     raise Unexpected("a string", value)
 
 
-def maybe_text(value: Any) -> str | None:
+def optional_text(value: Any) -> str | None:
     """Return a string, or ``None`` as it is.
 
     :raises Unexpected: it is neither
@@ -127,7 +127,7 @@ def maybe_text(value: Any) -> str | None:
     return None if value is None else text(value)
 
 
-def flag(value: Any) -> bool:
+def boolean(value: Any) -> bool:
     """Return a truth value.
 
     :raises Unexpected: it is none
@@ -158,7 +158,7 @@ def digits(value: Any) -> int:
     return size(int(value))
 
 
-def moment(value: Any) -> float:
+def timestamp(value: Any) -> float:
     """Return a time of ISO 8601 in seconds since the epoch; in UTC where it has no zone.
 
     :raises Unexpected: it is none

@@ -5,12 +5,12 @@ import threading
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-from store_lib.clients._urllib3 import Admission
-from store_lib.clients.answers import retry_after
-from store_lib.clients.decoding import decoding, entries, json_of, malformed, text, url
-from store_lib.clients.library_calls import library_call
+from store_lib.clients.addresses import AddressCheck
+from store_lib.clients.decoding import decoding, entries, malformed, parse_json, text, url
+from store_lib.clients.library_calls import LibraryCall
 from store_lib.clients.network_errors import tls_failure
 from store_lib.clients.process import PerProcess
+from store_lib.clients.response_headers import retry_after
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
@@ -91,7 +91,7 @@ class Credentials:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Connecting:
+class ConnectionSettings:
     """How Keystone is reached."""
 
     #: ``True``, ``False``, or a file with the authorities' certificates.
@@ -101,19 +101,22 @@ class Connecting:
     #: Seconds before its end at which a token is no longer used.
     renew_before: int = 60
     #: Which addresses may be connected to; ``None`` for all.
-    admit: Admission | None = None
+    check_address: AddressCheck | None = None
 
 
 class _Held:
     """A process's own session and plugin."""
 
-    def __init__(self, credentials: Credentials, how: Connecting) -> None:
+    def __init__(self, credentials: Credentials, how: ConnectionSettings) -> None:
         from store_lib.clients.sessions import open_session
 
         self.plugin = credentials.plugin()
         self.plugin.MIN_TOKEN_LIFE_SECONDS = how.renew_before
         self.session = open_session(
-            auth=self.plugin, verify=how.verify, timeout=how.timeout, admit=how.admit
+            auth=self.plugin,
+            verify=how.verify,
+            timeout=how.timeout,
+            check_address=how.check_address,
         )
         self.lock = threading.Lock()
 
@@ -124,7 +127,7 @@ class KeystoneLogin:
     Nothing is repeated here: the engine repeats what failed for a while.
     """
 
-    def __init__(self, credentials: Credentials, how: Connecting) -> None:
+    def __init__(self, credentials: Credentials, how: ConnectionSettings) -> None:
         self.credentials = credentials
         self._held = PerProcess(lambda: _Held(credentials, how))
 
@@ -200,7 +203,7 @@ class KeystoneLogin:
             reply = self.session.request(
                 root + path, method, json=body, headers=headers, authenticated=False
             )
-            return decode(json_of(reply.content) if reply.content else None)
+            return decode(parse_json(reply.content) if reply.content else None)
 
     def close(self) -> None:
         """Close this process's connections."""
@@ -208,7 +211,7 @@ class KeystoneLogin:
         if held is not None:
             held.session.close()
 
-    def _errors(self, *sent: str) -> library_call:
+    def _errors(self, *sent: str) -> LibraryCall:
         """Turn what goes wrong in a block that asks Keystone into our errors.
 
         :param sent: secrets of the request besides those of the login
@@ -223,7 +226,7 @@ class KeystoneLogin:
             what = f"a token, a catalog or a trust from {ours.where}, whose address ends with /v3"
             return malformed(error, what, secrets=[*sent, *ours.secrets])
 
-        return library_call(meaning, kept=(ClientException,))
+        return LibraryCall(meaning, kept=(ClientException,))
 
 
 def _translated(error: Any, credentials: Credentials) -> StoreError:

@@ -14,7 +14,7 @@ from store_lib.exceptions import StoreError
 E = TypeVar("E", bound=BaseException)
 
 
-class library_call:
+class LibraryCall:
     """A block that calls a client library, and out of which a StoreError comes.
 
     An error leaves it without the frames below the block, and so do the errors that it was raised

@@ -19,7 +19,7 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from store_lib.clients._urllib3 import BadAnswer, HeadTimeout
-from store_lib.clients.library_calls import library_call
+from store_lib.clients.library_calls import LibraryCall
 from store_lib.exceptions import (
     BackendException,
     ErrorStatus,
@@ -55,21 +55,23 @@ class Server:
 
 
 #: What urllib3 and what is below it raise by themselves.
-OWN = (HTTPError, OSError, http.client.HTTPException)
+TRANSPORT_ERRORS = (HTTPError, OSError, http.client.HTTPException)
 
 
-def requesting(server: Server, body: object = None) -> library_call:
+def request_errors(server: Server, body: object = None) -> LibraryCall:
     """Turn what goes wrong in a block that makes a request, or reads an answer, into our errors.
 
     :param body: what the request sends; an error that it raises passes as it is
     """
-    return library_call(functools.partial(failed, server=server, body=body), kept=OWN)
+    return LibraryCall(
+        functools.partial(request_error, server=server, body=body), kept=TRANSPORT_ERRORS
+    )
 
 
-def failed(error: Exception, server: Server, body: object = None) -> StoreError | None:
+def request_error(error: Exception, server: Server, body: object = None) -> StoreError | None:
     """Return the library's error for whatever went wrong in such a block."""
-    if isinstance(error, OWN):
-        return unreachable(error, server)
+    if isinstance(error, TRANSPORT_ERRORS):
+        return transport_error(error, server)
     if body is not None and not isinstance(body, bytes):
         return None
     # Its text may hold anything, such as a header that cannot be sent.
@@ -79,7 +81,7 @@ def failed(error: Exception, server: Server, body: object = None) -> StoreError 
     )
 
 
-def unreachable(error: Exception, server: Server) -> StoreError:
+def transport_error(error: Exception, server: Server) -> StoreError:
     """Return the library's error for one raised while a request was made."""
     causes = list(causes_of(error))
     failure = tls_failure(error, server.base, server.authorities)
@@ -114,7 +116,7 @@ def tls_failure(error: BaseException, server: str, authorities: str) -> str | No
     return None
 
 
-def cut(error: Exception | None, server: Server, got: int) -> RemoteServiceUnavailable:
+def truncated(error: Exception | None, server: Server, got: int) -> RemoteServiceUnavailable:
     """Return the error for a body that ended early, ``got`` bytes into this answer."""
     reason = _reason([] if error is None else list(causes_of(error)), server)
     return RemoteServiceUnavailable(

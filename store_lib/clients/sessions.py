@@ -7,7 +7,7 @@ from urllib.parse import urljoin, urlsplit
 from keystoneauth1.session import Session, TCPKeepAliveAdapter
 from urllib3.connectionpool import HTTPSConnectionPool
 
-from store_lib.clients._urllib3 import Admission
+from store_lib.clients.addresses import AddressCheck
 from store_lib.clients.connections import Pool, TlsConnection, sent_secrets
 from store_lib.exceptions import BackendException
 from store_lib.redaction import hide
@@ -28,13 +28,13 @@ class _Adapter(TCPKeepAliveAdapter):
     keystoneauth follows redirects with everything it was to send, passwords and tokens too.  Those
     are for one server: only a redirect to the same one is handed on.
 
-    :param admit: which addresses may be connected to; ``None`` for all
+    :param check_address: which addresses may be connected to; ``None`` for all
     """
 
-    def __init__(self, admit: Admission | None) -> None:
+    def __init__(self, check_address: AddressCheck | None) -> None:
         self._pools: dict[str, Any] = {
-            "http": functools.partial(Pool, admit=admit),
-            "https": functools.partial(_TlsPool, admit=admit),
+            "http": functools.partial(Pool, check_address=check_address),
+            "https": functools.partial(_TlsPool, check_address=check_address),
         }
         super().__init__()
 
@@ -114,17 +114,21 @@ def _redirected(origin: str, location: str) -> str:
 
 
 def open_session(
-    *, verify: bool | str, timeout: float, auth: Any = None, admit: Admission | None = None
+    *,
+    verify: bool | str,
+    timeout: float,
+    auth: Any = None,
+    check_address: AddressCheck | None = None,
 ) -> Session:
     """Return a session; the environment's proxies, .netrc and files of authorities do not count.
 
     :param verify: ``True`` for the system's authorities, ``False``, or a file with certificates
     :param timeout: seconds for a connection to be made, and for which no byte may come
     :param auth: keystoneauth's plugin for a login
-    :param admit: which addresses may be connected to; ``None`` for all
+    :param check_address: which addresses may be connected to; ``None`` for all
     """
     session = Session(auth=auth, verify=verify, timeout=timeout)
     session.session.trust_env = False
     for scheme in ("http://", "https://"):
-        session.mount(scheme, _Adapter(admit))
+        session.mount(scheme, _Adapter(check_address))
     return session

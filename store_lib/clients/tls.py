@@ -10,7 +10,7 @@ from store_lib.options import StoreOptions
 _LOG = get_logger(__name__)
 
 
-def verifying(store_id: str, option: str, path: str | None) -> ssl.SSLContext:
+def make_context(store_id: str, option: str, path: str | None) -> ssl.SSLContext:
     """Return a context that trusts the authorities in a file, else the system's.
 
     :param option: name of the option with the file
@@ -65,7 +65,7 @@ class Tls:
         return self._contexts.get()
 
     def _make(self) -> ssl.SSLContext:
-        context = verifying(self._store_id, self._option, self._path)
+        context = make_context(self._store_id, self._option, self._path)
         if not self._verified:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

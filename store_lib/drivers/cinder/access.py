@@ -6,7 +6,7 @@ from typing import Any
 from keystoneauth1.token_endpoint import Token
 
 from store_lib.clients.decoding import decoding, url
-from store_lib.clients.keystone import Connecting, ContextLogin, Credentials, KeystoneLogin
+from store_lib.clients.keystone import ConnectionSettings, ContextLogin, Credentials, KeystoneLogin
 from store_lib.clients.process import PerProcess
 from store_lib.clients.sessions import open_session
 from store_lib.clients.tls import Tls
@@ -57,7 +57,7 @@ class Access:
             insecure="cinder_api_insecure",
             peers="Keystone and Cinder",
         )
-        how = Connecting(
+        how = ConnectionSettings(
             verify=options.cinder_ca_certificates_file or not options.cinder_api_insecure,
             timeout=options.cinder_http_timeout,
         )

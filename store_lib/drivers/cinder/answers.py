@@ -9,11 +9,11 @@ from cinderclient.exceptions import ClientException
 from keystoneauth1 import exceptions as keystone_errors
 from keystoneauth1.adapter import Adapter
 
-from store_lib.clients.answers import retry_after, seconds_of
 from store_lib.clients.decoding import malformed
 from store_lib.clients.hosts import origin_of
-from store_lib.clients.library_calls import library_call
+from store_lib.clients.library_calls import LibraryCall
 from store_lib.clients.network_errors import tls_failure
+from store_lib.clients.response_headers import parse_http_date, retry_after
 from store_lib.drivers.cinder.errors import quoted
 from store_lib.exceptions import (
     AuthorizationFailure,
@@ -64,7 +64,7 @@ class Answers(Adapter):
                 f"{origin_of(answer.headers.get('Location', ''))}, which the token is not sent to. "
                 "Give Cinder's own address in the catalog or in cinder_endpoint_template."
             )
-        date = seconds_of(answer.headers.get("Date"))
+        date = parse_http_date(answer.headers.get("Date"))
         if date is not None:
             self._shown = date, time.monotonic()
         self._last.retry_after = retry_after(answer.headers)
@@ -82,7 +82,7 @@ class Answers(Adapter):
         date, then = self._shown
         return date + time.monotonic() - then
 
-    def to(self, doing: str) -> library_call:
+    def to(self, doing: str) -> LibraryCall:
         """Turn what goes wrong in a block that asks Cinder for something into our errors.
 
         :param doing: what is asked for, as in ``"create a volume"``
@@ -102,7 +102,7 @@ class Answers(Adapter):
                 "and not to a proxy's error page.",
             )
 
-        return library_call(meaning, kept=_OWN)
+        return LibraryCall(meaning, kept=_OWN)
 
 
 def _server_of(url: str) -> tuple[str, str | None, int | None] | None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from store_lib.clients.library_calls import library_call
+from store_lib.clients.library_calls import LibraryCall
 from store_lib.drivers.cinder.connection import Connection
 from store_lib.drivers.cinder.devices import Device
 from store_lib.drivers.cinder.errors import on_attach
@@ -67,7 +67,7 @@ class Attachment:
                 raise
 
     def _connect(self, cinder: "Cinder", *, writable: bool) -> Connection:
-        with library_call(
+        with LibraryCall(
             lambda error: on_attach(error, "attach", self.volume_id, self._host.helper)
         ):
             properties = self._host.properties()

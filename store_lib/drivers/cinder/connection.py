@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from store_lib.clients.library_calls import library_call
+from store_lib.clients.library_calls import LibraryCall
 from store_lib.display import get_logger
 from store_lib.drivers.cinder import nfs
 from store_lib.drivers.cinder.devices import Device, FileDevice, RbdDevice
@@ -98,13 +98,13 @@ class Connection:
             return self._share.connector(self._grant.connection)
         return self._host.connector(self._grant.connection)
 
-    def _telling(self, doing: str) -> library_call:
+    def _telling(self, doing: str) -> LibraryCall:
         return _telling(self._host, doing, self._volume.id)
 
 
-def _telling(host: "Host", doing: str, volume_id: str) -> library_call:
+def _telling(host: "Host", doing: str, volume_id: str) -> LibraryCall:
     # os-brick's frames hold the passwords of targets.
-    return library_call(lambda error: on_attach(error, doing, volume_id, host.helper))
+    return LibraryCall(lambda error: on_attach(error, doing, volume_id, host.helper))
 
 
 def disconnect(

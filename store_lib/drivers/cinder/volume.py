@@ -4,7 +4,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from store_lib.clients.decoding import entries, fields, flag, maybe_text, moment, size, text
+from store_lib.clients.decoding import (
+    boolean,
+    entries,
+    fields,
+    optional_text,
+    size,
+    text,
+    timestamp,
+)
 
 GIB = 1024**3
 
@@ -48,11 +56,11 @@ class Volume:
         metadata = fields(told.get("metadata") or {})
         return cls(
             id=text(told["id"]),
-            name=maybe_text(told.get("name")) or "",
+            name=optional_text(told.get("name")) or "",
             status=text(told["status"]),
             size=size(told["size"], "GiB", _LARGEST) * GIB,
-            metadata={text(name): maybe_text(value) or "" for name, value in metadata.items()},
-            volume_type=maybe_text(told.get("volume_type")),
+            metadata={text(name): optional_text(value) or "" for name, value in metadata.items()},
+            volume_type=optional_text(told.get("volume_type")),
             multiattach=_flag(told.get("multiattach")),
             encrypted=_flag(told.get("encrypted")),
             attached=tuple(Attached.of(each) for each in entries(told["attachments"])),
@@ -78,8 +86,8 @@ class Attached:
         """
         return cls(
             text(told["attachment_id"]),
-            maybe_text(told.get("host_name")),
-            maybe_text(told.get("device")),
+            optional_text(told.get("host_name")),
+            optional_text(told.get("device")),
         )
 
 
@@ -107,15 +115,15 @@ class Grant:
         return cls(
             text(told["id"]),
             text(told["status"]),
-            maybe_text(told.get("instance")) or None,
+            optional_text(told.get("instance")) or None,
             _seconds(told.get("attached_at")),
             dict(fields(told.get("connection_info") or {})),
         )
 
 
 def _flag(told: Any) -> bool:
-    return False if told is None else flag(told)  # Cinder's database may have null
+    return False if told is None else boolean(told)  # Cinder's database may have null
 
 
 def _seconds(told: Any) -> float | None:
-    return moment(told) if told else None
+    return timestamp(told) if told else None

@@ -11,7 +11,7 @@ from urllib3.util import Timeout
 from store_lib.clients.addresses import AddressRules
 from store_lib.display import get_logger
 from store_lib.drivers.http.connection import Connections
-from store_lib.drivers.http.errors import refused, requesting, server_of
+from store_lib.drivers.http.errors import refused, request_errors, server_of
 from store_lib.drivers.http.location import HttpLocation
 from store_lib.exceptions import BackendException, BadStoreUri, MaxRedirectsExceeded, StoreError
 from store_lib.head_limit import head_limit, limited_heads
@@ -75,7 +75,7 @@ class Client:
         sent = {"Accept-Encoding": "identity", "User-Agent": "store_lib", **headers}
         if first.authorization is not None and place.origin == first.origin:
             sent["Authorization"] = first.authorization
-        with requesting(place):
+        with request_errors(place):
             return self.connections.manager(place.scheme).urlopen(
                 method,
                 place.url,
@@ -89,12 +89,12 @@ class Client:
 
 
 class WebObject:
-    """An object on a web server, to be read; see :class:`store_lib.clients.ranged.Source`."""
+    """An object on a web server, to be read; see :class:`store_lib.clients.ranges.Source`."""
 
     def __init__(self, client: Client, location: HttpLocation) -> None:
         self._client = client
         self._location = location
-        self.shown = location.shown
+        self.display_name = location.shown
         self.server = server_of(location)
 
     def get(self, headers: Mapping[str, str]) -> BaseHTTPResponse:

@@ -61,9 +61,9 @@ class Connections:
             close_manager(manager)
 
     def _make(self) -> dict[str, urllib3.PoolManager]:
-        admit = self._rules.check_address if self._rules else None
+        check_address = self._rules.check_address if self._rules else None
         tls = self._tls
-        direct = DirectManager(context=lambda: tls.context, admit=admit)
+        direct = DirectManager(context=lambda: tls.context, check_address=check_address)
         managers: dict[str, urllib3.PoolManager] = {}
         for scheme in HttpLocation.schemes:
             managers[scheme] = direct

@@ -8,9 +8,9 @@ from oslo_config import cfg
 from urllib3.util import Timeout
 
 from store_lib.clients.addresses import AddressRules
-from store_lib.clients.answers import check_encoding, content_length, modified
 from store_lib.clients.network_errors import BUSY
-from store_lib.clients.ranged import RangedReader, ask
+from store_lib.clients.ranges import RangedReader, open_range
+from store_lib.clients.response_headers import check_encoding, content_length, last_modified
 from store_lib.clients.tls import Tls
 from store_lib.driver import Driver, Reader, Stat
 from store_lib.drivers.http.client import Client, WebObject
@@ -159,7 +159,7 @@ class HttpDriver(Driver[HttpLocation]):
             with contextlib.closing(self._client.send("HEAD", place, {})) as response:
                 if response.status == 200:
                     check_encoding(response, place.shown)
-                    found = Stat(content_length(response), modified(response))
+                    found = Stat(content_length(response), last_modified(response))
                     response.read(decode_content=False)  # of nothing: gives the connection back
                     return found if found.size else None
                 told = refused(response, place)
@@ -170,7 +170,7 @@ class HttpDriver(Driver[HttpLocation]):
         return None
 
     def _stat_by_get(self, place: HttpLocation) -> Stat:
-        answer = ask(WebObject(self._client, place), 0, 0)
+        answer = open_range(WebObject(self._client, place), 0, 0)
         return Stat(answer.size, answer.modified)
 
 

@@ -4,9 +4,16 @@ import re
 
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients.answers import retry_after
-from store_lib.clients.library_calls import library_call
-from store_lib.clients.network_errors import BUSY, OWN, Server, causes_of, failed, quoted
+from store_lib.clients.library_calls import LibraryCall
+from store_lib.clients.network_errors import (
+    BUSY,
+    TRANSPORT_ERRORS,
+    Server,
+    causes_of,
+    quoted,
+    request_error,
+)
+from store_lib.clients.response_headers import retry_after
 from store_lib.drivers.http.location import HttpLocation
 from store_lib.exceptions import (
     BackendException,
@@ -17,7 +24,7 @@ from store_lib.exceptions import (
     StoreError,
 )
 
-_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
+_TUNNEL = re.compile(r"Tunnel connection request_error: (\d{3})")
 
 
 def server_of(location: HttpLocation) -> Server:
@@ -27,16 +34,16 @@ def server_of(location: HttpLocation) -> Server:
     )
 
 
-def requesting(location: HttpLocation) -> library_call:
+def request_errors(location: HttpLocation) -> LibraryCall:
     """Turn what goes wrong in a block that makes a request into our errors."""
 
     def meaning(error: Exception) -> StoreError | None:
         for cause in causes_of(error):
             if isinstance(cause, OSError) and (refused := _TUNNEL.search(str(cause))):
                 return _tunnel_refused(int(refused[1]), location.base)
-        return failed(error, server_of(location))
+        return request_error(error, server_of(location))
 
-    return library_call(meaning, kept=OWN)
+    return LibraryCall(meaning, kept=TRANSPORT_ERRORS)
 
 
 def refused(response: BaseHTTPResponse, location: HttpLocation) -> StoreError:

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from store_lib.clients.answers import content_range, seconds_of
-from store_lib.clients.decoding import Unexpected, decoding, entries, fields, flag, size, text
-from store_lib.clients.library_calls import library_call
+from store_lib.clients.response_headers import content_range, parse_http_date
+from store_lib.clients.decoding import Unexpected, decoding, entries, fields, boolean, size, text
+from store_lib.clients.library_calls import LibraryCall
 from store_lib.clients.process import PerProcess
 from store_lib.display import get_logger
 from store_lib.driver import Repeater
@@ -160,7 +160,7 @@ class Client:
             response lacks a field or has a bad one
         """
         request = _describe(operation, arguments)
-        with library_call(functools.partial(self._translate, operation, request)):
+        with LibraryCall(functools.partial(self._translate, operation, request)):
             response: dict[str, Any] = getattr(self.open(), operation)(**arguments)
         try:
             return _check_response(operation, response, request, self.endpoint)
@@ -206,12 +206,12 @@ class Client:
             )
             return url
 
-    def translating(self, request: str) -> library_call:
+    def translating(self, request: str) -> LibraryCall:
         """Turn botocore's errors within a block into the library's.
 
         :param request: an operation and what it is about
         """
-        return library_call(lambda error: translate(error, self.endpoint, request))
+        return LibraryCall(lambda error: translate(error, self.endpoint, request))
 
     def close(self) -> None:
         """Close this process's idle connections."""
@@ -332,18 +332,18 @@ _RESPONSES: Mapping[str, Mapping[str, _Check]] = {
     "get_object": {**_HEAD, "Body": lambda body: body},
     "head_object": _HEAD,
     "list_multipart_uploads": {
-        "IsTruncated": flag,
+        "IsTruncated": boolean,
         "NextKeyMarker_": text,
         "NextUploadIdMarker_": text,
         "Uploads_": _list_of(Key=_nonempty, UploadId=_nonempty, Initiated=_timestamp),
     },
     "list_objects_v2": {
-        "IsTruncated": flag,
+        "IsTruncated": boolean,
         "NextContinuationToken_": text,
         "Contents_": _list_of(Key=_nonempty, Size_=size, LastModified_=_timestamp),
     },
     "list_parts": {
-        "IsTruncated": flag,
+        "IsTruncated": boolean,
         "NextPartNumberMarker_": size,
         "Parts_": _list_of(Size=size, LastModified=_timestamp),
     },
@@ -384,7 +384,7 @@ def _check_response(
 
 def server_time(response: Mapping[str, Any]) -> float:
     """Return when the server responded, by its clock; by this machine's if it does not say."""
-    now = seconds_of(response["ResponseMetadata"]["HTTPHeaders"].get("date"))
+    now = parse_http_date(response["ResponseMetadata"]["HTTPHeaders"].get("date"))
     return time.time() if now is None else now
 
 

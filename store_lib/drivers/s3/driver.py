@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from oslo_config import cfg
 
-from store_lib.clients.library_calls import library_call
+from store_lib.clients.library_calls import LibraryCall
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, PartWriter, Reader, Stat
 from store_lib.drivers.s3.client import NONCE, Bucket, Client, NewObject
 from store_lib.drivers.s3.copying import Copy
@@ -73,7 +73,7 @@ class S3Driver(Driver[S3Location]):
 
         :raises BadStoreConfiguration: an option is no good, or boto3 is not installed
         """
-        with library_call(self._unusable):
+        with LibraryCall(self._unusable):
             self._settings = settings_of(self.conf)
             self._client = Client(self.conf, self._settings, lambda call: self.retry(call))
             self._client.open()

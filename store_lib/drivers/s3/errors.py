@@ -8,9 +8,9 @@ from typing import Any
 from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import HTTPError
 
-from store_lib.clients.answers import retry_after
 from store_lib.clients.hosts import origin_of
-from store_lib.clients.network_errors import BUSY, Server, unreachable
+from store_lib.clients.network_errors import BUSY, Server, transport_error
+from store_lib.clients.response_headers import retry_after
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
@@ -153,7 +153,7 @@ def translate(error: Exception, endpoint: str, asked: str) -> StoreError:
         "HTTPError",
         "IncompleteReadError",
     }:
-        return unreachable(
+        return transport_error(
             cause,
             Server(
                 endpoint, "s3_store_cacert", "s3_store_connect_timeout", "s3_store_read_timeout"

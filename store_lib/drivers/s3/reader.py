@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from store_lib.clients.answers import content_range
+from store_lib.clients.response_headers import content_range
 from store_lib.driver import Reader
 from store_lib.drivers.s3.client import Bucket
 from store_lib.drivers.s3.errors import ConditionFailed

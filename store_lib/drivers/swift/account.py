@@ -11,10 +11,10 @@ import urllib3
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
-from store_lib.clients.answers import modified, retry_after, seconds_of
-from store_lib.clients.decoding import decoding, digits, entries, json_of, moment, size, text
-from store_lib.clients.network_errors import Server, requesting
+from store_lib.clients.decoding import decoding, digits, entries, parse_json, size, text, timestamp
+from store_lib.clients.network_errors import Server, request_errors
 from store_lib.clients.process import PerProcess
+from store_lib.clients.response_headers import last_modified, parse_http_date, retry_after
 from store_lib.driver import Body, Repeater, RunConcurrently
 from store_lib.drivers.swift.errors import refusal, refused, report_of, reported, server_of
 from store_lib.drivers.swift.logins import Login
@@ -87,11 +87,11 @@ def objects_of(body: bytes, now: float | None) -> list[Listed]:
             Listed(
                 text(each["name"]),
                 size(each["bytes"]),
-                moment(each["last_modified"]),
+                timestamp(each["last_modified"]),
                 text(each["hash"]),
                 now,
             )
-            for each in entries(json_of(body))
+            for each in entries(parse_json(body))
         ]
 
 
@@ -101,7 +101,7 @@ def names_of(body: bytes) -> list[str]:
     :raises BackendException: it is no such listing
     """
     with decoding("the listing of an account from Swift"):
-        return [text(each["name"]) for each in entries(json_of(body))]
+        return [text(each["name"]) for each in entries(parse_json(body))]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class Account:
         timeout = (
             self.timeout if silence is None else Timeout(self.timeout.connect_timeout, silence)
         )
-        with requesting(server_of(target), data):
+        with request_errors(server_of(target), data):
             response = self.connections.get().urlopen(
                 method,
                 target,
@@ -214,11 +214,11 @@ class Account:
         try:
             if not 200 <= response.status < 300 and response.status not in allowed:
                 raise refusal(response, self._what(method, path))
-            with requesting(self.server):
+            with request_errors(self.server):
                 whole = response.read(decode_content=False)
         finally:
             response.close()  # read to its end, its connection has gone back to the pool already
-        return Answer(response.status, response.headers, whole, modified(response))
+        return Answer(response.status, response.headers, whole, last_modified(response))
 
     def reported(
         self,
@@ -300,7 +300,7 @@ class Account:
         if most is not None:
             query["limit"] = str(most)
         for answer in self._pages(path_of(container), query):
-            now = seconds_of(answer.headers.get("Date"))
+            now = parse_http_date(answer.headers.get("Date"))
             page = objects_of(answer.body, now)
             if not page:
                 return

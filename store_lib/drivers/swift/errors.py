@@ -5,9 +5,9 @@ from typing import Any
 
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients.answers import retry_after
-from store_lib.clients.decoding import Unexpected, fields, json_of, shown
+from store_lib.clients.decoding import Unexpected, display, fields, parse_json
 from store_lib.clients.network_errors import BUSY, Server, quoted
+from store_lib.clients.response_headers import retry_after
 from store_lib.exceptions import (
     BackendException,
     ErrorStatus,
@@ -79,7 +79,7 @@ def report_of(body: bytes) -> Mapping[str, Any] | None:
     ``None`` when it is no such report: then the status is what there is.
     """
     try:
-        report = fields(json_of(body))
+        report = fields(parse_json(body))
     except Unexpected:
         return None
     return report if "Response Status" in report else None
@@ -98,7 +98,7 @@ def reported(report: Mapping[str, Any]) -> tuple[int, str]:
     part = _number(first[1]) if len(first) == 2 else 400
     if status < 300 or (status == 400 and (part in (401, 403) or part >= 500)):
         status = part
-    return status, f": {shown(' '.join(each for each in first if isinstance(each, str)))}"
+    return status, f": {display(' '.join(each for each in first if isinstance(each, str)))}"
 
 
 def _number(status: object) -> int:

@@ -8,11 +8,11 @@ import urllib3
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
-from store_lib.clients.answers import retry_after
 from store_lib.clients.decoding import decoding, url
 from store_lib.clients.keystone import ContextLogin, KeystoneLogin
-from store_lib.clients.network_errors import BUSY, requesting
+from store_lib.clients.network_errors import BUSY, request_errors
 from store_lib.clients.process import PerProcess
+from store_lib.clients.response_headers import retry_after
 from store_lib.drivers.swift.errors import server_of
 from store_lib.drivers.swift.references import AccountSettings
 from store_lib.exceptions import (
@@ -118,7 +118,7 @@ class OldLogin:
             "X-Auth-User": _field(credentials.username),
             "X-Auth-Key": _field(credentials.password),
         }
-        with requesting(server_of(credentials.auth_url)):
+        with request_errors(server_of(credentials.auth_url)):
             response = self._connections.get().request(
                 "GET",
                 credentials.auth_url,

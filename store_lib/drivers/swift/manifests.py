@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
-from store_lib.clients.decoding import Unexpected, decoding, entries, json_of, size, text
+from store_lib.clients.decoding import Unexpected, decoding, entries, parse_json, size, text
 from store_lib.display import get_logger
 from store_lib.drivers.swift.account import Account, Answer, path_of
 from store_lib.drivers.swift.names import NONCE, NUMBER, all_of, has_dots, is_segment
@@ -58,7 +58,7 @@ def parts_of(body: bytes) -> list[Part | None]:
     :raises BackendException: it is no such manifest
     """
     with decoding("a static manifest from Swift"):
-        return [None if "data" in each else _part(each) for each in entries(json_of(body))]
+        return [None if "data" in each else _part(each) for each in entries(parse_json(body))]
 
 
 def _part(listed: Mapping[str, Any]) -> Part:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from store_lib.clients.answers import seconds_of
+from store_lib.clients.response_headers import parse_http_date
 from store_lib.drivers.swift.account import Account, path_of
 from store_lib.drivers.swift.location import SwiftLocation
 from store_lib.exceptions import BackendException, ErrorStatus
@@ -100,6 +100,6 @@ class Containers:
         head = account.head(path_of(container))
         if head is None:
             return
-        now = seconds_of(head.headers.get("Date"))
+        now = parse_http_date(head.headers.get("Date"))
         if now is not None and head.modified is not None and now - head.modified > _YOUNG:
             self.drop(account, container)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from urllib3.response import BaseHTTPResponse
 
 from store_lib.clients.network_errors import Server
-from store_lib.clients.ranged import RangedReader
+from store_lib.clients.ranges import RangedReader
 from store_lib.drivers.swift.account import Answer
 from store_lib.drivers.swift.errors import refusal
 from store_lib.drivers.swift.manifests import dynamic_of, dynamic_size, lost_segments
@@ -24,7 +24,7 @@ class SwiftObject:
     """What a reader asks for bytes."""
 
     place: Place
-    shown: str
+    display_name: str
     server: Server
 
     def get(self, headers: Mapping[str, str]) -> BaseHTTPResponse:
@@ -45,9 +45,9 @@ class SwiftObject:
             return not_there(self.place, response.headers)
         if response.status == 409:
             return BackendException(
-                f"{self.shown} is a large object whose segments are missing or were altered (409)."
+                f"{self.display_name} is a large object whose segments are missing or were altered (409)."
             )
-        return refusal(response, f"Reading {self.shown} from {self.server.base}")
+        return refusal(response, f"Reading {self.display_name} from {self.server.base}")
 
 
 class SwiftReader(RangedReader):

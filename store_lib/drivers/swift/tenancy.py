@@ -12,7 +12,7 @@ from urllib3.util import Timeout
 
 from store_lib.clients.addresses import AddressRules
 from store_lib.clients.connections import DirectManager, close_manager
-from store_lib.clients.keystone import Connecting, ContextLogin, Credentials, KeystoneLogin
+from store_lib.clients.keystone import ConnectionSettings, ContextLogin, Credentials, KeystoneLogin
 from store_lib.clients.process import PerProcess
 from store_lib.clients.tls import Tls
 from store_lib.display import get_logger
@@ -61,7 +61,7 @@ class Tenancy(abc.ABC):
             insecure="swift_store_auth_insecure",
             peers="Swift and Keystone",
         )
-        self.how = Connecting(
+        self.how = ConnectionSettings(
             verify=options.swift_store_cacert or not options.swift_store_auth_insecure,
             timeout=options.swift_store_read_timeout,
             renew_before=options.swift_store_expire_soon_interval,
@@ -72,10 +72,12 @@ class Tenancy(abc.ABC):
             lambda: DirectManager(context=lambda: tls.context, send_timeout=silence)
         )
         # For URIs with a login in them, which lead to hosts that are not this store's.
-        admit = _rules(store_id, options).admit
-        self._foreign_how = dataclasses.replace(self.how, admit=admit)
+        check = _rules(store_id, options).check_address
+        self._foreign_how = dataclasses.replace(self.how, check_address=check)
         self._foreign: PerProcess[urllib3.PoolManager] = PerProcess(
-            lambda: DirectManager(context=lambda: tls.context, send_timeout=silence, admit=admit)
+            lambda: DirectManager(
+                context=lambda: tls.context, send_timeout=silence, check_address=check
+            )
         )
         self._logins: dict[Credentials, KeystoneLogin] = {}
 

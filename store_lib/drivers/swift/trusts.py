@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from store_lib.clients.decoding import entries, text
-from store_lib.clients.keystone import Connecting, Credentials, KeystoneLogin
+from store_lib.clients.keystone import ConnectionSettings, Credentials, KeystoneLogin
 from store_lib.display import get_logger
 from store_lib.drivers.swift.account import Account
 from store_lib.drivers.swift.logins import KeystoneAccount
@@ -28,7 +28,7 @@ class Trustee:
     """The service's user, whom users trust."""
 
     login: KeystoneLogin
-    how: Connecting
+    how: ConnectionSettings
     options: StoreOptions
 
     def trusted_by(self, account: Account) -> tuple[Account, Callable[[], None]]:

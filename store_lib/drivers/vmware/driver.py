@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from store_lib.clients.hosts import join_host, split_host
-from store_lib.clients.ranged import RangedReader
+from store_lib.clients.ranges import RangedReader
 from store_lib.clients.tls import Tls
 from store_lib.display import get_logger
 from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Space, Stat

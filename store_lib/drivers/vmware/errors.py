@@ -5,8 +5,8 @@ from typing import Any
 
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients.answers import retry_after
 from store_lib.clients.network_errors import BUSY, Server, quoted
+from store_lib.clients.response_headers import retry_after
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,

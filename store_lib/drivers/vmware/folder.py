@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients.answers import content_length, modified
 from store_lib.clients.connections import Chunks
+from store_lib.clients.response_headers import content_length, last_modified
 from store_lib.driver import Body, Stat
 from store_lib.drivers.vmware.errors import data_error, not_authenticated
 from store_lib.drivers.vmware.session import Session
@@ -30,7 +30,7 @@ class Folder:
         response = self.send("HEAD", target)
         try:
             if response.status == 200:
-                found = Stat(content_length(response), modified(response))
+                found = Stat(content_length(response), last_modified(response))
                 self._wire.read(response)  # nothing: gives the connection back
                 return found
             error = self.error(response, "the size of", target)

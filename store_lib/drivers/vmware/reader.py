@@ -11,12 +11,12 @@ from store_lib.exceptions import StoreError
 
 
 class FolderFile:
-    """A file on the data server, see :class:`store_lib.clients.ranged.Source`."""
+    """A file on the data server, see :class:`store_lib.clients.ranges.Source`."""
 
     def __init__(self, folder: Folder, location: VmwareLocation, server: Server) -> None:
         self._folder = folder
         self._target = location.target
-        self.shown = location.uri
+        self.display_name = location.uri
         self.server = server
 
     def get(self, headers: Mapping[str, str]) -> BaseHTTPResponse:

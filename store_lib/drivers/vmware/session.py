@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients.answers import seconds_of
-from store_lib.clients.library_calls import library_call
+from store_lib.clients.library_calls import LibraryCall
 from store_lib.clients.process import PerProcess
+from store_lib.clients.response_headers import parse_http_date
 from store_lib.display import get_logger
 from store_lib.drivers.vmware.errors import fault_error, soap_error
 from store_lib.drivers.vmware.wire import Wire
@@ -177,7 +177,7 @@ class Session:
             secrets = (self._password, self._logins.get().cookie or "")
             return soap_error(error, doing, self._wire.server, secrets)
 
-        with self._logins.get().turn, library_call(meaning, kept=()):
+        with self._logins.get().turn, LibraryCall(meaning, kept=()):
             if self._api is None:
                 self._api = self._make_api(self._post)
             return function(self._api)
@@ -196,7 +196,7 @@ class Session:
         given = _cookie_of(response)
         if given is not None:
             login.cookie = given
-        date = seconds_of(response.headers.get("Date"))
+        date = parse_http_date(response.headers.get("Date"))
         if date is not None:
             login.clock = date - time.monotonic()
         return response, text

@@ -20,8 +20,8 @@ from suds.client import Client
 from suds.transport import Reply, Request, Transport, TransportError
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients.answers import retry_after
 from store_lib.clients.network_errors import BUSY
+from store_lib.clients.response_headers import retry_after
 from store_lib.drivers.vmware.wire import Wire
 from store_lib.exceptions import BackendException, RemoteServiceUnavailable, StoreError
 

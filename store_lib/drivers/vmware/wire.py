@@ -7,7 +7,7 @@ from urllib3.util import Timeout
 
 from store_lib.clients.connections import Chunks, DirectManager, close_manager
 from store_lib.clients.hosts import join_host
-from store_lib.clients.network_errors import Server, requesting
+from store_lib.clients.network_errors import Server, request_errors
 from store_lib.clients.process import PerProcess
 from store_lib.clients.tls import Tls
 from store_lib.drivers.vmware.location import HTTPS
@@ -65,7 +65,7 @@ class Wire:
         kept, single = self._managers.get()
         if fresh:
             sent["Connection"] = "close"
-        with requesting(self.server, body):
+        with request_errors(self.server, body):
             return (single if fresh else kept).urlopen(
                 method,
                 self.server.base + target,
@@ -94,7 +94,7 @@ class Wire:
         :raises RemoteServiceUnavailable: it was cut
         """
         try:
-            with requesting(self.server):
+            with request_errors(self.server):
                 return response.read(decode_content=False)
         finally:
             response.close()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-from store_lib.clients.keystone import Connecting, Credentials, KeystoneLogin
+from store_lib.clients.keystone import ConnectionSettings, Credentials, KeystoneLogin
 from store_lib.clients.tls import Tls
 from store_lib.driver import once
 from store_lib.drivers.cinder import CinderDriver
@@ -32,7 +32,7 @@ Ask = Callable[[str, str, Path], object]
 def keystone(url: str, *_: object) -> None:
     """Log in by a password."""
     credentials = Credentials(auth_url=f"{url}/v3", username="u", password=CANARY, project_id="p")
-    with contextlib.closing(KeystoneLogin(credentials, Connecting(timeout=5))) as login:
+    with contextlib.closing(KeystoneLogin(credentials, ConnectionSettings(timeout=5))) as login:
         login.token()
 
 
@@ -41,14 +41,14 @@ def application(url: str, *_: object) -> None:
     credentials = Credentials(
         auth_url=url, application_credential_id="u", application_credential_secret=CANARY
     )
-    with contextlib.closing(KeystoneLogin(credentials, Connecting(timeout=5))) as login:
+    with contextlib.closing(KeystoneLogin(credentials, ConnectionSettings(timeout=5))) as login:
         login.endpoint("object-store", "public", None)
 
 
 def trust(url: str, *_: object) -> None:
     """Ask Keystone with a user's token."""
     credentials = Credentials(auth_url=url, username="u", password="p")
-    with contextlib.closing(KeystoneLogin(credentials, Connecting(timeout=5))) as login:
+    with contextlib.closing(KeystoneLogin(credentials, ConnectionSettings(timeout=5))) as login:
         login.call("GET", "/auth/tokens", Secret(CANARY))
 
 

@@ -10,23 +10,23 @@ _DEEP = b"[" * 100_000
 #: Of each function what it takes, and what it refuses.
 _GOOD = [
     (decoding.text, "é\n", "é\n"),
-    (decoding.flag, False, False),
+    (decoding.boolean, False, False),
     (decoding.size, 0, 0),
     (decoding.size, 2**63 - 1, 2**63 - 1),
     (decoding.digits, "007", 7),
-    (decoding.moment, "1970-01-01T00:00:01.5", 1.5),
-    (decoding.moment, "1970-01-01T01:00:00+01:00", 0.0),
+    (decoding.timestamp, "1970-01-01T00:00:01.5", 1.5),
+    (decoding.timestamp, "1970-01-01T01:00:00+01:00", 0.0),
     (decoding.fields, {"a": 1}, {"a": 1}),
     (decoding.entries, [{"a": 1}, {}], [{"a": 1}, {}]),
     (decoding.url, "HTTPS://host:8080/v1/AUTH_a", "HTTPS://host:8080/v1/AUTH_a"),
-    (decoding.json_of, b'{"a": [1]}', {"a": [1]}),
+    (decoding.parse_json, b'{"a": [1]}', {"a": [1]}),
 ]
 _BAD = [
     (decoding.text, [None, 1, b"a", ["a"], "\ud800"]),
-    (decoding.flag, [None, 0, 1, "true", []]),
+    (decoding.boolean, [None, 0, 1, "true", []]),
     (decoding.size, [None, True, -1, 2**63, 1.0, "1", [None], float("nan")]),
     (decoding.digits, [None, 1, "", "-1", "1.0", "1e3", " 1", "1\n", "٣", "9" * 19, "9" * 5000]),
-    (decoding.moment, [None, 1, "", "now", "9" * 99, "\ud800", []]),
+    (decoding.timestamp, [None, 1, "", "now", "9" * 99, "\ud800", []]),
     (decoding.fields, [None, [], "a", 1]),
     (decoding.entries, [None, {}, "a", [None], [[]], [{}, 1]]),
     (
@@ -37,7 +37,7 @@ _BAD = [
             *("http://h/\r\nX: y", "http://\ud800/"),
         ],
     ),
-    (decoding.json_of, [b"", b"<html>", b"{", b"\xff\xfe\xff", _DEEP, b"9" * 5000, ""]),
+    (decoding.parse_json, [b"", b"<html>", b"{", b"\xff\xfe\xff", _DEEP, b"9" * 5000, ""]),
 ]
 
 
@@ -127,7 +127,7 @@ def test_large_values_are_cut():
         b"\xff" * 10**6,
         object(),
     ):
-        told = decoding.shown(value)
+        told = decoding.display(value)
         assert len(told) <= 200
         assert told.isascii()
         assert told.isprintable()

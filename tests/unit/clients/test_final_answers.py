@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import trustme
 
-from store_lib.clients.keystone import Connecting, Credentials, KeystoneLogin
+from store_lib.clients.keystone import ConnectionSettings, Credentials, KeystoneLogin
 from store_lib.clients.sessions import open_session
 from store_lib.clients.tls import Tls
 from store_lib.driver import once
@@ -99,7 +99,7 @@ def swift(url: str, authorities: str) -> Iterator[Ask]:
 @contextlib.contextmanager
 def keystone(url: str, authorities: str) -> Iterator[Ask]:
     """Requests to Keystone."""
-    how = Connecting(verify=authorities, timeout=5)
+    how = ConnectionSettings(verify=authorities, timeout=5)
     login = KeystoneLogin(Credentials(auth_url=url), how)
 
     def ask(name: str, method: str = "GET") -> str:

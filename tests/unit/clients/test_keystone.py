@@ -12,7 +12,7 @@ import pytest
 
 from store_lib.clients.decoding import text
 from store_lib.clients.keystone import (
-    Connecting,
+    ConnectionSettings,
     ContextLogin,
     Credentials,
     KeystoneLogin,
@@ -76,7 +76,7 @@ def server() -> Iterator[ScriptedServer]:
 @pytest.fixture
 def login(server: ScriptedServer) -> Iterator[KeystoneLogin]:
     """A login by a password."""
-    made = KeystoneLogin(_credentials(server.url), Connecting())
+    made = KeystoneLogin(_credentials(server.url), ConnectionSettings())
     yield made
     made.close()
 
@@ -102,7 +102,7 @@ def test_one_token_is_kept_and_renewed_when_refused(
 def test_a_token_near_its_end_is_not_used(server: ScriptedServer) -> None:
     """A token that ends within the given time is replaced, and one that does not is kept."""
     server.handler = Tokens("2021-01-01T00:00:00.000000Z")
-    early = KeystoneLogin(_credentials(server.url), Connecting(renew_before=60))
+    early = KeystoneLogin(_credentials(server.url), ConnectionSettings(renew_before=60))
     assert [early.token(), early.token()] == ["token-1", "token-2"]
     early.close()
 
@@ -129,7 +129,7 @@ def test_what_each_login_sends(server: ScriptedServer) -> None:
             auth_url=server.url, application_credential_id="i", application_credential_secret="s"
         ),
     ):
-        login = KeystoneLogin(credentials, Connecting())
+        login = KeystoneLogin(credentials, ConnectionSettings())
         login.token()
         login.close()
     password, trust, credential = (json.loads(each.body)["auth"] for each in server.requests)
@@ -182,7 +182,7 @@ def test_a_server_that_is_not_trusted(server: ScriptedServer) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("localhost").configure_cert(context)
     with ScriptedServer(Tokens(), tls=context, name="localhost") as secure:
-        login = KeystoneLogin(_credentials(secure.url), Connecting())
+        login = KeystoneLogin(_credentials(secure.url), ConnectionSettings())
         with pytest.raises(RemoteServiceUnavailable, match=r"self.signed|unable to get") as caught:
             login.token()
         login.close()
@@ -199,7 +199,7 @@ def test_a_certificate_of_another_host_is_told(tmp_path: Path) -> None:
     authority.issue_cert("other.example").configure_cert(context)
     authority.cert_pem.write_to_path(str(file := tmp_path / "ca.pem"))
     with ScriptedServer(Tokens(), tls=context, name="localhost") as secure:
-        login = KeystoneLogin(_credentials(secure.url), Connecting(verify=str(file)))
+        login = KeystoneLogin(_credentials(secure.url), ConnectionSettings(verify=str(file)))
         with pytest.raises(
             RemoteServiceUnavailable, match=r"Keystone at https.*localhost.*by a name that its"
         ) as caught:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from store_lib.clients.library_calls import library_call
+from store_lib.clients.library_calls import LibraryCall
 from store_lib.exceptions import Forbidden, NotFound, StoreError
 from store_lib.redaction import Secret
 from tests.frames import frames
@@ -102,7 +102,7 @@ def test_frames_of_the_library_go_and_others_stay() -> None:
             raise OSError("wrapped", ValueError(password[:1])) from error
 
     def client() -> None:
-        with library_call(lambda error: Forbidden(str(error))):
+        with LibraryCall(lambda error: Forbidden(str(error))):
             library(CANARY)
 
     with pytest.raises(RuntimeError) as mine:  # noqa: PT012
@@ -129,7 +129,7 @@ def test_an_error_of_ours_passes_without_the_librarys_frames() -> None:
     def library(password: str) -> None:
         raise error
 
-    with pytest.raises(NotFound) as caught, library_call(lambda error: Forbidden()):
+    with pytest.raises(NotFound) as caught, LibraryCall(lambda error: Forbidden()):
         library(CANARY)
     assert caught.value is error
     assert CANARY not in shown(error)
@@ -141,7 +141,7 @@ def test_what_is_no_error_keeps_its_frames() -> None:
     def library() -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt) as caught, library_call(lambda error: Forbidden()):
+    with pytest.raises(KeyboardInterrupt) as caught, LibraryCall(lambda error: Forbidden()):
         library()
     assert "in library" in shown(caught.value)
 

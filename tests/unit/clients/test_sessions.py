@@ -6,7 +6,7 @@ import json
 import pytest
 
 from store_lib.clients import sessions
-from store_lib.clients.keystone import Connecting, Credentials, KeystoneLogin
+from store_lib.clients.keystone import ConnectionSettings, Credentials, KeystoneLogin
 from store_lib.clients.sessions import _redirected, open_session
 from store_lib.exceptions import BackendException, ErrorStatus
 from tests.scripted_server import Reply, Request, ScriptedServer
@@ -24,7 +24,7 @@ def _login(url: str) -> KeystoneLogin:
             project_name="p",
             project_domain_id="default",
         ),
-        Connecting(),
+        ConnectionSettings(),
     )
 
 

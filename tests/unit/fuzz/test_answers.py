@@ -132,7 +132,7 @@ def _is_short(said: str) -> None:
 
 
 _KINDS = (
-    *(decoding.text, decoding.flag, decoding.size, decoding.digits, decoding.moment),
+    *(decoding.text, decoding.boolean, decoding.size, decoding.digits, decoding.timestamp),
     *(decoding.fields, decoding.entries, decoding.url),
 )
 _VALUES = ['"a"', "5", "[{}]", '{"a": 1}', '"http://a:80"', '"2026-11-20T16:30:27Z"', "true"]

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from urllib3 import HTTPHeaderDict
 
-from store_lib.clients import answers, ranged
+from store_lib.clients import ranges, response_headers
 from store_lib.clients.addresses import AddressRules
 from store_lib.clients.hosts import is_host_name, join_host, split_host
 from store_lib.clients.network_errors import Server, quoted
@@ -74,15 +74,15 @@ def _judge(fields: dict[str, str]) -> bool:
     """Read every field as the clients do."""
     response: Any = _Response(200, fields)
     found = 0
-    later = answers.retry_after(response.headers)
+    later = response_headers.retry_after(response.headers)
     assert later is None or 0 <= later < math.inf
     for date in (fields.get("Date"), fields.get("Last-Modified")):
-        seconds = answers.seconds_of(date)
+        seconds = response_headers.parse_http_date(date)
         assert seconds is None or math.isfinite(seconds)
         found += seconds is not None
-    tag = answers.validator(response)
+    tag = response_headers.validator(response)
     assert tag is None or (min(tag) >= " " and tag in fields.values())
-    span = answers.content_range(fields.get("Content-Range", ""))
+    span = response_headers.content_range(fields.get("Content-Range", ""))
     if span is not None:
         assert all(each is None or -1 <= each < 10**19 for each in span)
         found += 1
@@ -91,7 +91,7 @@ def _judge(fields: dict[str, str]) -> bool:
     is_static(response.headers)
     _cookie_of(response)
     for read in (
-        lambda: answers.content_length(response),
+        lambda: response_headers.content_length(response),
         lambda: Answer(200, response.headers, b"", None).size,
     ):
         try:
@@ -126,15 +126,15 @@ def _range(given: tuple[list[int], dict[str, str], dict[str, str], int, int | No
         _Response(status, each) for status, each in zip(statuses, (fields, further), strict=True)
     )
     source: Any = _Source(first, second)
-    answer = ranged.ask(source, offset, length)
+    answer = ranges.open_range(source, offset, length)
     _sane(answer, offset, length)
-    more = ranged.ask(source, offset + 1, length, answer)
+    more = ranges.open_range(source, offset + 1, length, answer)
     _sane(more, offset + 1, length)
     assert None in (answer.size, more.size) or answer.size == more.size
     return True
 
 
-def _sane(answer: ranged.Answer, offset: int, length: int | None) -> None:
+def _sane(answer: ranges.RangeResponse, offset: int, length: int | None) -> None:
     if answer.size is not None:
         assert answer.size >= 0
         assert offset <= answer.size

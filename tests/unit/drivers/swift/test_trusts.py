@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from store_lib.clients.keystone import Connecting, Credentials, KeystoneLogin
+from store_lib.clients.keystone import ConnectionSettings, Credentials, KeystoneLogin
 from store_lib.drivers.swift import SwiftDriver
 from store_lib.drivers.swift.trusts import Trustee
 from store_lib.options import StoreOptions
@@ -53,8 +53,10 @@ def test_answers_that_are_none(answer: int, asked: str, caplog: pytest.LogCaptur
 
     with ScriptedServer(keystone) as server:
         credentials = Credentials(auth_url=server.url, username="u", password="p", project_id="p")
-        login = KeystoneLogin(credentials, Connecting(timeout=5))
-        trustee = Trustee(login, Connecting(timeout=5), StoreOptions.of(SwiftDriver.options))
+        login = KeystoneLogin(credentials, ConnectionSettings(timeout=5))
+        trustee = Trustee(
+            login, ConnectionSettings(timeout=5), StoreOptions.of(SwiftDriver.options)
+        )
         account: Any = SimpleNamespace(login=SimpleNamespace(token=lambda: "c4nary"))
         with contextlib.closing(login):
             used, end = trustee.trusted_by(account)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from store_lib.clients.ranged import RangedReader
+from store_lib.clients.ranges import RangedReader
 from store_lib.exceptions import AuthorizationFailure
 
 

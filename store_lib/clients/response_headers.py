@@ -56,9 +56,9 @@ def check_encoding(response: BaseHTTPResponse, shown: str) -> None:
             )
 
 
-def modified(response: BaseHTTPResponse) -> float | None:
+def last_modified(response: BaseHTTPResponse) -> float | None:
     """Return the Last-Modified time in seconds since the epoch, where it is one."""
-    return seconds_of(response.headers.get("Last-Modified"))
+    return parse_http_date(response.headers.get("Last-Modified"))
 
 
 def validator(response: BaseHTTPResponse) -> str | None:
@@ -73,13 +73,13 @@ def validator(response: BaseHTTPResponse) -> str | None:
     if tag is not None:
         return tag if _TAG.fullmatch(tag) else None
     date = response.headers.get("Last-Modified", "")
-    changed, now = seconds_of(date), seconds_of(response.headers.get("Date"))
+    changed, now = parse_http_date(date), parse_http_date(response.headers.get("Date"))
     if changed is None or now is None or now - changed < 1:
         return None
     return date if date.isprintable() else None  # a line break in it cannot be sent back
 
 
-def seconds_of(date: str | None) -> float | None:
+def parse_http_date(date: str | None) -> float | None:
     """Return a date of a header in seconds since the epoch, ``None`` where it is none."""
     try:
         return None if date is None else email.utils.parsedate_to_datetime(date).timestamp()
@@ -95,8 +95,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     text = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", text):
         return float(text)
-    then = seconds_of(text)
+    then = parse_http_date(text)
     if then is None:
         return None
-    now = seconds_of(headers.get("Date"))
+    now = parse_http_date(headers.get("Date"))
     return max(0.0, then - (time.time() if now is None else now))

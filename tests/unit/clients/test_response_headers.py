@@ -3,8 +3,8 @@
 import pytest
 from urllib3 import HTTPResponse
 
-from store_lib.clients import answers
-from store_lib.clients.answers import content_range, retry_after, validator
+from store_lib.clients import response_headers
+from store_lib.clients.response_headers import content_range, retry_after, validator
 
 NOON, LATER = "Mon, 02 Nov 2026 12:00:00 GMT", "Mon, 02 Nov 2026 12:00:30 GMT"
 
@@ -29,9 +29,9 @@ def test_retry_after(
     headers: dict[str, str], seconds: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seconds, or a date by the server's clock, by ours where it does not tell its own."""
-    noon = answers.seconds_of(NOON)
+    noon = response_headers.parse_http_date(NOON)
     assert noon is not None
-    monkeypatch.setattr(answers.time, "time", lambda: noon + 5)
+    monkeypatch.setattr(response_headers.time, "time", lambda: noon + 5)
     assert retry_after(headers) == seconds
 
 

@@ -10,15 +10,15 @@ from typing import Protocol
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients.answers import (
+from store_lib.clients.connections import abort_response
+from store_lib.clients.network_errors import Server, truncated
+from store_lib.clients.response_headers import (
     check_encoding,
     content_length,
     content_range,
-    modified,
+    last_modified,
     validator,
 )
-from store_lib.clients.connections import end
-from store_lib.clients.network_errors import Server, cut
 from store_lib.driver import Reader
 from store_lib.exceptions import (
     BackendException,
@@ -37,11 +37,11 @@ _PATIENCE = 0.5
 _GONE = frozenset({404, 410, 412})
 
 
-class Source(Protocol):
+class RemoteObject(Protocol):
     """What a reader asks for bytes: an object on a web server."""
 
     #: What it is called in messages, without credentials.
-    shown: str
+    display_name: str
     server: Server
 
     def get(self, headers: Mapping[str, str]) -> BaseHTTPResponse:
@@ -52,7 +52,7 @@ class Source(Protocol):
 
 
 @dataclasses.dataclass(slots=True)
-class Answer:
+class RangeResponse:
     """The answer to a request for a range, up to where its bytes begin."""
 
     #: ``None`` when there is nothing to read: it has been closed.
@@ -69,12 +69,12 @@ class Answer:
     needed: int | None = None
 
 
-def ask(
-    source: Source,
+def open_range(
+    source: RemoteObject,
     offset: int,
     length: int | None,
-    same_as: Answer | None = None,
-) -> Answer:
+    same_as: RangeResponse | None = None,
+) -> RangeResponse:
     """Ask for bytes of an object and judge the head of the answer.
 
     :param same_as: an earlier answer, of whose object this must be more
@@ -90,7 +90,7 @@ def ask(
     try:
         if same_as is not None and response.status in _GONE:
             raise _changed(source)
-        answer = _judge(response, source, offset, length, bool(headers))
+        answer = _check_response(response, source, offset, length, bool(headers))
         if same_as is not None:
             whole = bool(headers) and response.status == 200
             _check_same(answer, same_as, source, whole)
@@ -111,19 +111,19 @@ def ask(
         raise
 
 
-def _judge(
+def _check_response(
     response: BaseHTTPResponse,
-    source: Source,
+    source: RemoteObject,
     offset: int,
     length: int | None,
     ranged: bool,
-) -> Answer:
-    answer = Answer(
+) -> RangeResponse:
+    answer = RangeResponse(
         response,
         None,
         validator(response),
         response.headers.get("ETag"),
-        modified(response),
+        last_modified(response),
     )
     if response.status == 416 and ranged:
         found = content_range(response.headers.get("Content-Range", ""))
@@ -136,7 +136,7 @@ def _judge(
             raise InvalidRange(size=_told(answer.size), offset=offset, length=_told(length))
     if response.status not in ((200, 206) if ranged else (200,)):
         raise source.refused(response)
-    check_encoding(response, source.shown)
+    check_encoding(response, source.display_name)
     body = content_length(response)
     if response.status == 200:
         answer.size = body
@@ -150,7 +150,7 @@ def _judge(
     found = content_range(response.headers.get("Content-Range", ""))
     if found is None:
         raise BackendException(
-            f"Expected a Content-Range with the bytes of {source.shown}, got "
+            f"Expected a Content-Range with the bytes of {source.display_name}, got "
             f"{response.headers.get('Content-Range', '')[:80]!r}"
         )
     start, end, answer.size = found
@@ -159,7 +159,7 @@ def _judge(
     good = start == offset and start <= end and (answer.size is None or end < answer.size)
     if not good or (asked is not None and end > asked) or (body is not None and body != span):
         raise BackendException(
-            f"Expected bytes from {offset} of {source.shown}, got Content-Range "
+            f"Expected bytes from {offset} of {source.display_name}, got Content-Range "
             f"{response.headers['Content-Range'][:80]!r} with Content-Length {_told(body)}."
         )
     left = None if answer.size is None else answer.size - offset
@@ -169,7 +169,9 @@ def _judge(
     return answer
 
 
-def _check_same(answer: Answer, before: Answer, source: Source, whole: bool) -> None:
+def _check_same(
+    answer: RangeResponse, before: RangeResponse, source: RemoteObject, whole: bool
+) -> None:
     """Hold an answer against the first one: If-Range is a request that a server may ignore."""
     marks = [(answer.tag, before.tag), (answer.modified, before.modified)]
     pairs = [(answer.size, before.size), *marks]
@@ -185,14 +187,14 @@ def _check_same(answer: Answer, before: Answer, source: Source, whole: bool) -> 
         mark is not None and mark == mark_before for mark, mark_before in marks
     ):
         raise ObjectChanged(
-            f"Expected the ETag or the Last-Modified time of {source.shown} with every range of "
+            f"Expected the ETag or the Last-Modified time of {source.display_name} with every range of "
             "it, got a range without. Whether the object is still the same cannot be told."
         )
 
 
-def _changed(source: Source) -> ObjectChanged:
+def _changed(source: RemoteObject) -> ObjectChanged:
     return ObjectChanged(
-        f"The object at {source.shown} changed while it was being read. Read it again from the "
+        f"The object at {source.display_name} changed while it was being read. Read it again from the "
         "start."
     )
 
@@ -211,11 +213,11 @@ class RangedReader(Reader):
     # In the class, as an object that could not be made is closed too, when it is collected.
     _closed = False
     _current: BaseHTTPResponse | None = None
-    _unread: Answer | None = None
+    _unread: RangeResponse | None = None
 
     def __init__(
         self,
-        source: Source,
+        source: RemoteObject,
         offset: int,
         length: int | None,
     ) -> None:
@@ -224,7 +226,7 @@ class RangedReader(Reader):
         self._fast = False
         self._source = source
         self._asked = (offset, length)
-        self._first = ask(source, offset, length)
+        self._first = open_range(source, offset, length)
         self._unread = self._first
         self._current = self._first.response
         self.size = self._first.size
@@ -242,8 +244,8 @@ class RangedReader(Reader):
             if length == 0:
                 return
             if self._current is not None:
-                end(self._current)
-            answer = ask(self._source, offset, length, self._first)
+                abort_response(self._current)
+            answer = open_range(self._source, offset, length, self._first)
             self._current = answer.response
         response = answer.response
         if response is None:
@@ -261,11 +263,11 @@ class RangedReader(Reader):
                 yield hand.pop()
             self._check_open()
             if error is not None:
-                raise cut(error, self._source.server, got) from error
+                raise truncated(error, self._source.server, got) from error
             if ended:
                 break
         if needed is not None and got < needed:
-            raise cut(None, self._source.server, got)
+            raise truncated(None, self._source.server, got)
 
     def _covers(self, offset: int, length: int | None) -> bool:
         """Whether the answer that is open has these bytes, and they are the first it has."""
@@ -311,7 +313,7 @@ class RangedReader(Reader):
         self._closed = True
         self._unread = None
         if self._current is not None:
-            end(self._current)
+            abort_response(self._current)
             self._current = None
 
     def __del__(self) -> None:
