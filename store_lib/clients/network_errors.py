@@ -1,10 +1,11 @@
 """What went wrong on the wire, as the library's errors."""
 
-import dataclasses
 import functools
 import http.client
+import re
 import ssl
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from urllib3.exceptions import (
     ConnectTimeoutError,
@@ -23,6 +24,8 @@ from store_lib.clients.library_calls import LibraryCall
 from store_lib.exceptions import (
     BackendException,
     ErrorStatus,
+    Forbidden,
+    NotAuthenticated,
     RemoteServiceUnavailable,
     StoreError,
 )
@@ -41,17 +44,25 @@ _CUT_TLS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 # OpenSSL's codes for a certificate of another host name, or of another address.
 _OTHER_NAME = (62, 64)
 
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Server:
-    """A server as messages speak of it, and the options that say how it is reached."""
 
-    #: Scheme, host and port as a URL without a path or credentials.
-    base: str
-    #: Names of options: the file of authorities, and the two time limits.
+class OptionNames(NamedTuple):
+    """The names of the options that say how servers are reached, for error messages."""
+
+    #: The file with the certificates of authorities.
     authorities: str
     connect_timeout: str
     read_timeout: str
+    proxies: str = ""
+
+
+class Server(NamedTuple):
+    """A server as error messages name it."""
+
+    #: Scheme, host and port as a URL without a path or credentials.
+    base: str
+    options: OptionNames
 
 
 #: What urllib3 and what is below it raise by themselves.
@@ -84,12 +95,24 @@ def request_error(error: Exception, server: Server, body: object = None) -> Stor
 def transport_error(error: Exception, server: Server) -> StoreError:
     """Return the library's error for one raised while a request was made."""
     causes = list(causes_of(error))
-    failure = tls_failure(error, server.base, server.authorities)
+    for cause in causes:
+        if isinstance(cause, OSError) and (answer := _TUNNEL.search(str(cause))):
+            return _tunnel_error(int(answer[1]), server)
+    failure = tls_failure(error, server.base, server.options.authorities)
     if failure is not None:
         return RemoteServiceUnavailable(failure, status=ErrorStatus.PERMANENT)
     if any(isinstance(cause, (LocationParseError, InvalidHeader)) for cause in causes):
         return BackendException(f"The answer of {server.base} cannot be used: {causes[-1]}")
     return RemoteServiceUnavailable(f"No answer from {server.base}: {_reason(causes, server)}.")
+
+
+def _tunnel_error(status: int, server: Server) -> StoreError:
+    text = f"The proxy refuses to connect to {server.base}: it answered {status}."
+    if status == 407:
+        return NotAuthenticated(f"{text} Give user:password@ in {server.options.proxies}.")
+    if status in (401, 403):
+        return Forbidden(text)
+    return RemoteServiceUnavailable(text)
 
 
 def tls_failure(error: BaseException, server: str, authorities: str) -> str | None:
@@ -159,13 +182,13 @@ def _reason(causes: list[BaseException], server: Server) -> str:
             return "its name cannot be looked up"
         # A refused connection is a NewConnectionError, which urllib3 derives from this one.
         if isinstance(cause, ConnectTimeoutError) and not isinstance(cause, NewConnectionError):
-            return f"it did not connect within {server.connect_timeout}"
+            return f"it did not connect within {server.options.connect_timeout}"
         if any(isinstance(each, HeadTimeout) for each in causes):
             return "its answer did not begin in time (transfer_head_timeout)"
         if isinstance(cause, ReadTimeoutError | TimeoutError):
             return (
-                f"no byte came in time ({server.read_timeout}; in a handshake "
-                f"{server.connect_timeout})"
+                f"no byte came in time ({server.options.read_timeout}; in a handshake "
+                f"{server.options.connect_timeout})"
             )
     for cause in causes:
         if isinstance(cause, OSError) and not isinstance(cause, HTTPError) and cause.strerror:

@@ -47,7 +47,7 @@ class RemoteObject(Protocol):
     def get(self, headers: Mapping[str, str]) -> BaseHTTPResponse:
         """Send a GET with these headers besides its own; the answer may have any status."""
 
-    def refused(self, response: BaseHTTPResponse) -> StoreError:
+    def error_for_response(self, response: BaseHTTPResponse) -> StoreError:
         """Return the error that an answer means which does not give the object."""
 
 
@@ -135,7 +135,7 @@ def _check_response(
         if answer.size is None or offset > answer.size:
             raise InvalidRange(size=_told(answer.size), offset=offset, length=_told(length))
     if response.status not in ((200, 206) if ranged else (200,)):
-        raise source.refused(response)
+        raise source.error_for_response(response)
     check_encoding(response, source.display_name)
     body = content_length(response)
     if response.status == 200:
@@ -187,15 +187,15 @@ def _check_same(
         mark is not None and mark == mark_before for mark, mark_before in marks
     ):
         raise ObjectChanged(
-            f"Expected the ETag or the Last-Modified time of {source.display_name} with every range of "
-            "it, got a range without. Whether the object is still the same cannot be told."
+            f"Expected the ETag or the Last-Modified time of {source.display_name} with every "
+            "range of it, got a range without. Whether the object is still the same cannot be told."
         )
 
 
 def _changed(source: RemoteObject) -> ObjectChanged:
     return ObjectChanged(
-        f"The object at {source.display_name} changed while it was being read. Read it again from the "
-        "start."
+        f"The object at {source.display_name} changed while it was being read. Read it again from "
+        "the start."
     )
 
 

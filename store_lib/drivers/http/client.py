@@ -9,9 +9,10 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
 from store_lib.clients.addresses import AddressRules
+from store_lib.clients.network_errors import request_errors
 from store_lib.display import get_logger
 from store_lib.drivers.http.connection import Connections
-from store_lib.drivers.http.errors import refused, request_errors, server_of
+from store_lib.drivers.http.errors import refused, server_of
 from store_lib.drivers.http.location import HttpLocation
 from store_lib.exceptions import BackendException, BadStoreUri, MaxRedirectsExceeded, StoreError
 from store_lib.head_limit import head_limit, limited_heads
@@ -75,7 +76,7 @@ class Client:
         sent = {"Accept-Encoding": "identity", "User-Agent": "store_lib", **headers}
         if first.authorization is not None and place.origin == first.origin:
             sent["Authorization"] = first.authorization
-        with request_errors(place):
+        with request_errors(server_of(place)):
             return self.connections.manager(place.scheme).urlopen(
                 method,
                 place.url,
@@ -101,7 +102,7 @@ class WebObject:
         """Send a GET, from the object's own URI on."""
         return self._client.send("GET", self._location, headers)
 
-    def refused(self, response: BaseHTTPResponse) -> StoreError:
+    def error_for_response(self, response: BaseHTTPResponse) -> StoreError:
         """Return the error that an answer means which does not give the object."""
         return refused(response, self._location)
 

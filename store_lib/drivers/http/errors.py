@@ -1,18 +1,8 @@
 """What went wrong on the way to a web server, or in its answer, as the library's errors."""
 
-import re
-
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients.library_calls import LibraryCall
-from store_lib.clients.network_errors import (
-    BUSY,
-    TRANSPORT_ERRORS,
-    Server,
-    causes_of,
-    quoted,
-    request_error,
-)
+from store_lib.clients.network_errors import BUSY, OptionNames, Server, quoted
 from store_lib.clients.response_headers import retry_after
 from store_lib.drivers.http.location import HttpLocation
 from store_lib.exceptions import (
@@ -24,26 +14,17 @@ from store_lib.exceptions import (
     StoreError,
 )
 
-_TUNNEL = re.compile(r"Tunnel connection request_error: (\d{3})")
+_OPTION_NAMES = OptionNames(
+    "https_ca_certificates_file",
+    "http_connect_timeout",
+    "http_read_timeout",
+    "http_proxy_information",
+)
 
 
 def server_of(location: HttpLocation) -> Server:
     """Return the server of ``location``, for messages."""
-    return Server(
-        location.base, "https_ca_certificates_file", "http_connect_timeout", "http_read_timeout"
-    )
-
-
-def request_errors(location: HttpLocation) -> LibraryCall:
-    """Turn what goes wrong in a block that makes a request into our errors."""
-
-    def meaning(error: Exception) -> StoreError | None:
-        for cause in causes_of(error):
-            if isinstance(cause, OSError) and (refused := _TUNNEL.search(str(cause))):
-                return _tunnel_refused(int(refused[1]), location.base)
-        return request_error(error, server_of(location))
-
-    return LibraryCall(meaning, kept=TRANSPORT_ERRORS)
+    return Server(location.base, _OPTION_NAMES)
 
 
 def refused(response: BaseHTTPResponse, location: HttpLocation) -> StoreError:
@@ -70,12 +51,3 @@ def refused(response: BaseHTTPResponse, location: HttpLocation) -> StoreError:
     return BackendException(
         f"Expected an object from {shown}, got status {status}{quoted(response)}."
     )
-
-
-def _tunnel_refused(status: int, server: str) -> StoreError:
-    text = f"The proxy refuses to connect to {server}: it answered {status}."
-    if status == 407:
-        return NotAuthenticated(f"{text} Give user:password@ in http_proxy_information.")
-    if status in (401, 403):
-        return Forbidden(text)
-    return RemoteServiceUnavailable(text)

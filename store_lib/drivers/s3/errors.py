@@ -9,7 +9,7 @@ from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import HTTPError
 
 from store_lib.clients.hosts import origin_of
-from store_lib.clients.network_errors import BUSY, Server, transport_error
+from store_lib.clients.network_errors import BUSY, OptionNames, Server, transport_error
 from store_lib.clients.response_headers import retry_after
 from store_lib.exceptions import (
     AuthorizationFailure,
@@ -46,6 +46,8 @@ class UnknownRegion(BackendException):
 class NotImplementedThere(BackendException):
     """The server does not know a header or a parameter of the request."""
 
+
+_OPTION_NAMES = OptionNames("s3_store_cacert", "s3_store_connect_timeout", "s3_store_read_timeout")
 
 #: Codes of answers that say that the same request may succeed later, whatever their status.
 _BUSY_CODES = frozenset(
@@ -155,9 +157,7 @@ def translate(error: Exception, endpoint: str, asked: str) -> StoreError:
     }:
         return transport_error(
             cause,
-            Server(
-                endpoint, "s3_store_cacert", "s3_store_connect_timeout", "s3_store_read_timeout"
-            ),
+            Server(endpoint, _OPTION_NAMES),
         )
     if "ResponseParserError" in kinds:
         return RemoteServiceUnavailable(

@@ -6,7 +6,7 @@ from typing import Any
 from urllib3.response import BaseHTTPResponse
 
 from store_lib.clients.decoding import Unexpected, display, fields, parse_json
-from store_lib.clients.network_errors import BUSY, Server, quoted
+from store_lib.clients.network_errors import BUSY, OptionNames, Server, quoted
 from store_lib.clients.response_headers import retry_after
 from store_lib.exceptions import (
     BackendException,
@@ -23,15 +23,15 @@ from store_lib.exceptions import (
 _BUSY = BUSY | {498, 499}
 
 
+OPTION_NAMES = OptionNames(
+    "swift_store_cacert", "swift_store_connect_timeout", "swift_store_read_timeout"
+)
+
+
 def server_of(url: str) -> Server:
     """Return the server of a storage URL, as messages speak of it."""
     scheme, _, rest = url.partition("://")
-    return Server(
-        f"{scheme}://{rest.partition('/')[0]}",
-        "swift_store_cacert",
-        "swift_store_connect_timeout",
-        "swift_store_read_timeout",
-    )
+    return Server(f"{scheme}://{rest.partition('/')[0]}", OPTION_NAMES)
 
 
 def refused(status: int, what: str, said: str = "", later: float | None = None) -> StoreError:

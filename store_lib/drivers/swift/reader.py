@@ -39,13 +39,14 @@ class SwiftObject:
         response.headers.pop("Last-Modified", None)
         return response
 
-    def refused(self, response: BaseHTTPResponse) -> StoreError:
+    def error_for_response(self, response: BaseHTTPResponse) -> StoreError:
         """Return the error that an answer means."""
         if response.status in (404, 410):
             return not_there(self.place, response.headers)
         if response.status == 409:
             return BackendException(
-                f"{self.display_name} is a large object whose segments are missing or were altered (409)."
+                f"{self.display_name} is a large object whose segments are missing or were altered "
+                "(409)."
             )
         return refusal(response, f"Reading {self.display_name} from {self.server.base}")
 

@@ -23,6 +23,6 @@ class FolderFile:
         """Send a GET, with a login that is good."""
         return self._folder.send("GET", self._target, headers)
 
-    def refused(self, response: BaseHTTPResponse) -> StoreError:
+    def error_for_response(self, response: BaseHTTPResponse) -> StoreError:
         """Return the error that an answer means which does not give the object."""
         return self._folder.error(response, "to give", self._target)

@@ -7,7 +7,7 @@ from urllib3.util import Timeout
 
 from store_lib.clients.connections import Chunks, DirectManager, close_manager
 from store_lib.clients.hosts import join_host
-from store_lib.clients.network_errors import Server, request_errors
+from store_lib.clients.network_errors import OptionNames, Server, request_errors
 from store_lib.clients.process import PerProcess
 from store_lib.clients.tls import Tls
 from store_lib.drivers.vmware.location import HTTPS
@@ -34,7 +34,7 @@ class Wire:
         base = f"https://{join_host(host, port, HTTPS)}"
         #: The server as messages speak of it.
         self.server = Server(
-            base, "vmware_ca_file", "vmware_connect_timeout", "vmware_read_timeout"
+            base, OptionNames("vmware_ca_file", "vmware_connect_timeout", "vmware_read_timeout")
         )
         self._waits = connect_timeout, read_timeout
         self._timeout = Timeout(connect=connect_timeout, read=read_timeout)

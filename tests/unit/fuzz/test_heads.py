@@ -13,7 +13,7 @@ from urllib3 import HTTPHeaderDict
 from store_lib.clients import ranges, response_headers
 from store_lib.clients.addresses import AddressRules
 from store_lib.clients.hosts import is_host_name, join_host, split_host
-from store_lib.clients.network_errors import Server, quoted
+from store_lib.clients.network_errors import OptionNames, Server, quoted
 from store_lib.clients.sessions import _redirected as session_redirected
 from store_lib.drivers.http.client import _redirected as http_redirected
 from store_lib.drivers.http.location import HttpLocation
@@ -28,7 +28,7 @@ from tests.unit.fuzz.fuzzing import Parser, feed
 from tests.unit.fuzz.mutation import CANARY, Mutator
 from tests.unit.fuzz.test_uris import shows_no_secret
 
-_SERVER = Server("http://host", "ca", "connect", "read")
+_SERVER = Server("http://host", OptionNames("ca", "connect", "read"))
 _HEADERS = {
     "Content-Length": "10",
     "Content-Range": "bytes 5-14/100",
@@ -106,7 +106,7 @@ def _judge(fields: dict[str, str]) -> bool:
 class _Source:
     """What a reader asks; it gives the answers of the test."""
 
-    shown = "http://host/object"
+    display_name = "http://host/object"
     server = _SERVER
 
     def __init__(self, *responses: Any) -> None:
@@ -115,7 +115,7 @@ class _Source:
     def get(self, headers: Any) -> Any:
         return self.responses.pop(0)
 
-    def refused(self, response: Any) -> StoreError:
+    def error_for_response(self, response: Any) -> StoreError:
         return BackendException(f"refused {response.status}")
 
 
