@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from store_lib.clients.response_headers import content_range, parse_http_date
-from store_lib.clients.decoding import Unexpected, decoding, entries, fields, boolean, size, text
+from store_lib.clients.decoding import Unexpected, boolean, decoding, entries, fields, size, text
 from store_lib.clients.library_calls import LibraryCall
 from store_lib.clients.process import PerProcess
+from store_lib.clients.response_headers import content_range, parse_http_date
 from store_lib.display import get_logger
 from store_lib.driver import Repeater
 from store_lib.drivers.s3.errors import (
