@@ -32,10 +32,10 @@ from store_lib.exceptions import (
     BackendException,
     Forbidden,
     NotAuthenticated,
-    NotFound,
     RemoteServiceUnavailable,
     StorageFull,
     StoreError,
+    not_found,
 )
 
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "store_lib"}
@@ -262,7 +262,7 @@ def error_for_status(
     :param busy: statuses after which the same request may succeed later
     """
     if status in (404, 410):
-        return NotFound(f"{doing} {name} failed: there is no such object ({status}).")
+        return not_found(name, f"the server answered {status}")
     kind: type[StoreError] = BackendException
     if status in _ERRORS:
         kind, reason = _ERRORS[status]
