@@ -18,7 +18,8 @@ and what was got.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from store_lib.testing.catalogue import Check, all_checks, check, checks_for
+    from store_lib.testing.catalogue import Check, check
+    from store_lib.testing.checks import all_checks, checks_for
     from store_lib.testing.expect import NotApplicable
     from store_lib.testing.profile import Profile, Settings, SetupError
     from store_lib.testing.running import run_check
@@ -44,9 +45,9 @@ _HOMES = {
     "Settings": "profile",
     "SetupError": "profile",
     "Target": "target",
-    "all_checks": "catalogue",
+    "all_checks": "checks",
     "check": "catalogue",
-    "checks_for": "catalogue",
+    "checks_for": "checks",
     "run_check": "running",
 }
 

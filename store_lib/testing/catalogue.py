@@ -1,4 +1,4 @@
-"""The list of checks, and which of them a store's claims call for."""
+"""The register of checks: each with the claims of a store that call for it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -52,13 +52,6 @@ def check(*, needs: str = "", lacks: str = "") -> Callable[[CheckFunction], Chec
     return register
 
 
-def all_checks() -> list[Check]:
-    """Return every check there is."""
-    import store_lib.testing.checks  # noqa: F401 - importing it fills the list
-
+def registered() -> list[Check]:
+    """Return the checks of all modules that have been imported."""
     return list(_CHECKS.values())
-
-
-def checks_for(profile: "Profile") -> list[Check]:
-    """Return the checks that the store's claims call for."""
-    return [each for each in all_checks() if each.applies(profile)]

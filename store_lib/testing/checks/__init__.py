@@ -1,6 +1,7 @@
-"""The checks, grouped by subject; importing this fills the catalogue."""
+"""The checks, grouped by subject, and which of them a store's claims call for."""
 
-from store_lib.testing.checks import (
+from store_lib.testing.catalogue import Check, registered
+from store_lib.testing.checks import (  # noqa: F401 - importing them registers their checks
     capability,
     closing,
     contents,
@@ -16,20 +17,14 @@ from store_lib.testing.checks import (
     reading,
     secrecy,
 )
+from store_lib.testing.profile import Profile
 
-__all__ = [
-    "capability",
-    "closing",
-    "contents",
-    "crash",
-    "deletion",
-    "digests",
-    "failure",
-    "load",
-    "names",
-    "progress",
-    "race",
-    "ranges",
-    "reading",
-    "secrecy",
-]
+
+def all_checks() -> list[Check]:
+    """Return every check."""
+    return registered()
+
+
+def checks_for(profile: Profile) -> list[Check]:
+    """Return the checks that the store's claims call for."""
+    return [check for check in all_checks() if check.applies(profile)]
