@@ -46,7 +46,7 @@ class Cluster:
     """
 
     def __init__(self, store_id: str, settings: ConnectionSettings) -> None:
-        self._store_id = store_id
+        self.store_id = store_id
         self._settings = settings
         self._lock = threading.Lock()
         self._pools: dict[str, Any] = {}
@@ -86,7 +86,7 @@ class Cluster:
                     if name != self._settings.pool:
                         raise
                     raise BadStoreConfiguration(
-                        store_name=self._store_id,
+                        store_name=self.store_id,
                         reason=f"rbd_store_pool: expected a pool of the cluster, got {name!r}, "
                         "which does not exist.",
                     ) from error
@@ -175,7 +175,7 @@ class Cluster:
     def _check_connection(self, number: int | None) -> None:
         if number not in SHUT_OUT:
             return
-        LOG.warning("Store %s: the connection to Ceph is dead; opening a new one", self._store_id)
+        LOG.warning("Store %s: the connection to Ceph is dead; opening a new one", self.store_id)
         self._retire()
 
     def _connection(self) -> Any:
@@ -208,10 +208,10 @@ class Cluster:
             new = bindings.rados.Rados(conffile=settings.conf_file, rados_id=settings.user)
         except bindings.rados.Error as error:
             raise BadStoreConfiguration(
-                store_name=self._store_id,
+                store_name=self.store_id,
                 reason="expected a Ceph configuration file, got an error from "
                 f"{settings.conf_file or 'the places where librados looks for one'}: {error}",
-                store=self._store_id,
+                store=self.store_id,
             ) from error
         # Writes are then complete when they return.  Nothing here reads a byte twice.
         new.conf_set("rbd_cache", "false")

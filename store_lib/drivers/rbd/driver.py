@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -41,6 +41,7 @@ class RbdDriver(Driver[RbdLocation]):
     location_class = RbdLocation
     create_only = CreateOnly.ATOMIC
     ranges = True
+    copies = True
     read_concurrency = 4
     read_size = PIECE
 
@@ -105,14 +106,12 @@ class RbdDriver(Driver[RbdLocation]):
         def create(ioctx: Any) -> None:
             bindings.rbd.RBD().create(ioctx, object_id, 0, settings.order, old_format=False)
 
-        writer = self._claim(object_id, nonce, create)
-        if size:
-            try:
+        location = RbdLocation(object_id, self._cluster.fsid, self._pool, SNAPSHOT)
+        claim = self._images.claim(object_id, nonce, create)
+        with RbdWriter(self._images, claim, location, settings, self._images_of) as writer:
+            if size:
                 writer.resize(size)
-            except BaseException:
-                writer.abort()
-                raise
-        return writer
+            return writer
 
     def read(
         self,
@@ -165,23 +164,8 @@ class RbdDriver(Driver[RbdLocation]):
     def copy(
         self, location: RbdLocation, object_id: str, *, nonce: str, context: RequestContext | None
     ) -> RbdLocation:
-        images, place = self._images_of(location), location
-        snapshot = place.snapshot or SNAPSHOT
-        info = images.find(place.image, place.snapshot)
-        if not info.complete:
-            raise self._unsupported(
-                f"clone the image {place.image}: it has no snapshot {snapshot!r}"
-            )
-        source = images.ioctx
-
-        def make(ioctx: Any) -> None:
-            bindings.rbd.RBD().clone(source, place.image, snapshot, ioctx, object_id)
-
-        if not info.size:  # which cannot be cloned
-            with self.create(object_id, 0, nonce=nonce, context=context) as writer:
-                return writer.commit(0)
-        with self._claim(object_id, nonce, make, reuse=False) as writer:
-            return writer.copied()
+        with self.create(object_id, None, nonce=nonce, context=context) as writer:
+            return writer.copy_from(location)
 
     def space(self, *, context: RequestContext | None) -> Space:
         return self._cluster.space(self._cluster.data_pool(self._pool))
@@ -219,13 +203,6 @@ class RbdDriver(Driver[RbdLocation]):
 
     def _moved_from(self, location: RbdLocation) -> bool:
         return self.conf.moved_from(str(location.fsid), f"{location.fsid}/{location.pool}")
-
-    def _claim(
-        self, object_id: str, nonce: str, create: Callable[[Any], None], *, reuse: bool = True
-    ) -> RbdWriter:
-        location = RbdLocation(object_id, self._cluster.fsid, self._pool, SNAPSHOT)
-        claim = self._images.claim(object_id, nonce, create, reuse=reuse)
-        return RbdWriter(self._images, claim, location, self._settings)
 
     def _check_space(self, size: int) -> None:
         try:

@@ -18,6 +18,7 @@ from store_lib.exceptions import (
     StorageWriteDenied,
     StoreError,
     TimeoutError,
+    not_found,
 )
 
 #: Errors of a client that the cluster has shut out; its connection is useless.
@@ -54,7 +55,7 @@ def translate(error: Exception, number: int | None, action: str, image: str | No
     what = f"{action} {image!a}" if image is not None else action
     got = f"Expected to {what}, got: {error}."
     if number == errno.ENOENT:
-        return NotFound(image=image) if image is not None else NotFound(got)
+        return not_found(image) if image is not None else NotFound(got)
     if number == errno.EEXIST:
         return Duplicate(image=image)
     if number in (errno.EPERM, errno.EACCES):

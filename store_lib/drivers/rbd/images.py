@@ -35,7 +35,9 @@ from store_lib.exceptions import (
     HasSnapshot,
     InUseByStore,
     NotFound,
+    NotSupported,
     StorageFull,
+    not_found,
 )
 
 #: The snapshot that makes an image an object; Nova and Cinder clone from it.
@@ -133,6 +135,21 @@ class Claim:
             self.image.update_features(lock, False)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class CloneSource:
+    """A snapshot to be cloned."""
+
+    ioctx: Any
+    image: str
+    snapshot: str
+    #: Bytes of the snapshot.
+    size: int
+
+    def clone(self, ioctx: Any, name: str) -> None:
+        """Create the image ``name`` as a clone; fails if the name is taken."""
+        bindings.rbd.RBD().clone(self.ioctx, self.image, self.snapshot, ioctx, name)
+
+
 class Images:
     """The images of one pool.
 
@@ -187,8 +204,24 @@ class Images:
         """
         info = self.inspect(name, snapshot or SNAPSHOT)
         if info is None or info.unfinished or not (info.complete or snapshot is None):
-            raise NotFound(image=name)
+            raise not_found(name)
         return info
+
+    def clone_source(self, name: str, snapshot: str | None) -> CloneSource:
+        """Return the snapshot to clone for a copy of the image that a URI names.
+
+        :param snapshot: the snapshot in the URI; ``None`` if it names none
+        :raises NotFound: there is no such image or snapshot
+        :raises NotSupported: the image has no snapshot
+        """
+        info = self.find(name, snapshot)
+        own = snapshot or SNAPSHOT
+        if not info.complete:
+            raise NotSupported(
+                store_id=self.cluster.store_id,
+                what=f"clone the image {name}: it has no snapshot {own!r}",
+            )
+        return CloneSource(self.ioctx, name, own, info.size)
 
     def inspect_half_removed(self, name: str, image_id: str) -> ImageInfo | None:
         """Return the state of an image that has lost its name, if this library was removing it.
@@ -273,6 +306,15 @@ class Images:
                 raise
             bindings.release(image)
         raise Duplicate(f"Object {name} is being added by others right now.")
+
+    def replace(self, claim: Claim, source: CloneSource) -> Claim:
+        """Replace a claimed image, which is empty, by a clone of the same name.
+
+        :raises Duplicate: another upload has claimed the name meanwhile
+        """
+        name = claim.name
+        self.withdraw(claim)
+        return self.claim(name, claim.nonce, lambda to: source.clone(to, name), reuse=False)
 
     def _is_leftover(self, name: str, *, remove: bool) -> bool:
         """Return whether the image of this name is a leftover that can be taken over.
@@ -394,7 +436,7 @@ class Images:
                 info = self._inspect(image, name, own)
                 absent = snapshot is not None or info.unfinished
                 if absent and not info.complete and not info.deleting:
-                    raise NotFound(image=name)
+                    raise not_found(name)
                 if info.mark is None and not (info.complete and own == SNAPSHOT):
                     raise Forbidden(
                         f"Image {name} was not deleted. Expected one with the snapshot "

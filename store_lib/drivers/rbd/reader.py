@@ -56,26 +56,24 @@ class RbdReader(Reader):
                 raise InvalidRange(size=self.size, offset=offset, length=length)
             self._holes = Holes(self._image, self.size, self._check_exists)
             end = self.size if length is None else min(self.size, offset + length)
-            #: The start of the requested range, until it is taken.
-            self._first: tuple[int, bytes] | None = None
             if offset < end:
-                self._first = offset, self._read(offset, min(end, offset + FIRST_PIECE))
+                head = [self._read(offset, min(end, offset + FIRST_PIECE))]
+                self.first = self._stream(offset, end, head)
         except BaseException:
             self.close()
             raise
 
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
         end = self.size if length is None else min(self.size, offset + length)
-        first, self._first = self._first, None
-        hand: list[bytes] = []
-        if first is not None and first[0] == offset and len(first[1]) <= end - offset:
-            hand.append(first[1])
-        del first
+        return self._stream(offset, end, [])
+
+    def _stream(self, offset: int, end: int, buffer: list[bytes]) -> Iterator[bytes]:
+        """Yield the bytes of a range, those in ``buffer`` first."""
         while offset < end:
-            if not hand:
-                hand.append(self._read(offset, end))
-            offset += len(hand[0])
-            yield hand.pop()  # a generator that waits is to hold nothing of what it gave
+            if not buffer:
+                buffer.append(self._read(offset, end))
+            offset += len(buffer[0])
+            yield buffer.pop()  # a waiting generator must not keep what it has yielded
 
     def _read(self, offset: int, end: int) -> bytes:
         """Return the bytes from ``offset`` on, up to ``end`` or the end of the piece."""
@@ -109,6 +107,7 @@ class RbdReader(Reader):
         raise ObjectChanged(f"Image {self._name} was deleted while it was being read.")
 
     def close(self) -> None:
+        self.first = None
         if bindings.is_open(self._image):  # may be closed already at interpreter exit
             with self._cluster.calling("close", self._name):
                 bindings.release(self._image)

@@ -1,6 +1,7 @@
 """The upload: an image that is filled at any position and then gets its snapshot."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from store_lib.driver import Chunk, PositionWriter
@@ -23,6 +24,7 @@ class RbdWriter(PositionWriter):
     """Fills a claimed image and publishes it.
 
     :param location: the location of the new object
+    :param images_of: returns the images of a location's pool
     """
 
     concurrency = 4
@@ -33,12 +35,14 @@ class RbdWriter(PositionWriter):
         claim: Claim,
         location: RbdLocation,
         settings: UploadSettings,
+        images_of: Callable[[RbdLocation], Images],
     ) -> None:
         self.chunk_size = min(settings.object_size, LARGEST_CHUNK)
         self.hole_size = HOLE_SIZE if settings.thin else None
         self._images = images
         self._claim = claim
         self._location = location
+        self._images_of = images_of
 
     @property
     def _image(self) -> Any:
@@ -63,8 +67,11 @@ class RbdWriter(PositionWriter):
     def zero(self, offset: int, length: int) -> None:
         """Do nothing: what was never written to a new image is a hole."""
 
-    def copied(self) -> RbdLocation:
-        """Make the image, a clone, independent of what it was cloned from, and publish it."""
+    def copy_from(self, location: RbdLocation) -> RbdLocation:
+        source = self._images_of(location).clone_source(location.image, location.snapshot)
+        if not source.size:  # Ceph does not clone an empty image
+            return self.commit(0)
+        self._claim = self._images.replace(self._claim, source)
         with self._writing("copy to"):
             self._image.flatten()
             self.reserved = self._image.size()
