@@ -345,7 +345,7 @@ _RESPONSES: Mapping[str, Mapping[str, _Check]] = {
     "list_parts": {
         "IsTruncated": boolean,
         "NextPartNumberMarker_": size,
-        "Parts_": _list_of(Size=size, LastModified=_timestamp),
+        "Parts_": _list_of(PartNumber_=size, ETag_=text, Size=size, LastModified=_timestamp),
     },
     "put_object": {"VersionId_": text},
     "upload_part": {

@@ -11,7 +11,7 @@ from store_lib.drivers.s3.location import S3Location
 from store_lib.drivers.s3.multipart import MultipartUpload, PartSizes
 from store_lib.drivers.s3.publishing import Make, Publication
 from store_lib.drivers.s3.writer import SLOW_JOIN
-from store_lib.exceptions import BackendException, NotFound, ObjectChanged, StoreError
+from store_lib.exceptions import BackendException, ObjectChanged, StoreError, not_found
 
 LOG = get_logger(__name__)
 
@@ -56,7 +56,7 @@ class Copy:
             return
         head = self._origin.head(self._source.key)
         if head is None:
-            raise NotFound(f"There is no object {self._source} to copy from.")
+            raise not_found(self._source)
         self._publication.check()
         size = head.size or 0
         if size > self._limit:
@@ -88,7 +88,7 @@ class Copy:
                 f"Expected an ETag of {self._source}, which is copied in parts, got none: whether "
                 "all parts are of one object could not be told. Copy it through this machine."
             )
-        upload = MultipartUpload(self._target)
+        upload = MultipartUpload(self._target, PartSizes(total, self._part))
         try:
             tokens = list(self._copied_parts(head, total, upload))
             # Several servers ignore the condition that each part came with.
@@ -113,7 +113,7 @@ class Copy:
         upload.abort_unanswered(published=False)
 
     def _copied_parts(self, head: Head, total: int, upload: MultipartUpload) -> Iterator[Any]:
-        size = PartSizes(total, self._part).of(1)
+        size = upload.sizes.of(1)
         for number, start in enumerate(range(0, total, size), 1):
             span = f"bytes={start}-{min(start + size, total) - 1}"
             copy = functools.partial(upload.copy, number, CopySourceRange=span)

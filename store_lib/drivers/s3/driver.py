@@ -1,16 +1,25 @@
-"""The s3 driver: its options, and what it can do with a bucket."""
+"""What an s3 store can do with a bucket."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from oslo_config import cfg
 
 from store_lib.clients.library_calls import LibraryCall
-from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, PartWriter, Reader, Stat
+from store_lib.driver import (
+    CreateOnly,
+    Driver,
+    Entry,
+    Incomplete,
+    PartWriter,
+    Reader,
+    RequestContext,
+    Stat,
+)
 from store_lib.drivers.s3.client import NONCE, Bucket, Client, NewObject
 from store_lib.drivers.s3.copying import Copy
 from store_lib.drivers.s3.location import S3Location, is_object_key
-from store_lib.drivers.s3.multipart import PartSizes, abort_upload, list_uploads
+from store_lib.drivers.s3.multipart import MultipartUpload, PartSizes, abort_upload, list_uploads
 from store_lib.drivers.s3.options import ATOMIC, LARGEST_PUT, MIB, OPTIONS, Settings, settings_of
 from store_lib.drivers.s3.publishing import (
     PREFIX,
@@ -22,12 +31,7 @@ from store_lib.drivers.s3.publishing import (
 )
 from store_lib.drivers.s3.reader import S3Reader
 from store_lib.drivers.s3.writer import S3Writer
-from store_lib.exceptions import (
-    Forbidden,
-    Invalid,
-    NotFound,
-    StoreError,
-)
+from store_lib.exceptions import Forbidden, Invalid, NotFound, StoreError, not_found
 from store_lib.location import Location
 
 #: Seconds for which a presigned URL can be good at most.
@@ -40,40 +44,25 @@ class S3Driver(Driver[S3Location]):
     schemes: ClassVar[tuple[str, ...]] = S3Location.schemes
     location_class: ClassVar[type[Location]] = S3Location
     options: ClassVar[tuple[cfg.Opt, ...]] = OPTIONS
+    extra = "s3"
     ranges = True
-    read_concurrency = 4
-    # A server near by gives more than this by one connection.
-    single_stream_rate = 256 * MIB
     #: Bytes above which a copy within the server is made in parts, and of such a part.
     copy_limit = LARGEST_PUT
     copy_part = 512 * MIB
+    read_concurrency = 4
+    # A server near by gives more than this by one connection.
+    single_stream_rate = 256 * MIB
 
     _client: Client
     _settings: Settings
     _server: str
     _bucket: Bucket
     _proof: Proof
-    _bucket_made = False
-
-    @property
-    def url_prefix(self) -> str:
-        """What the URIs of new objects begin with, but for the slash."""
-        return f"{self._settings.scheme}://{self._settings.host}/{self._settings.bucket}"
-
-    def _unusable(self, error: Exception) -> StoreError:
-        if isinstance(error, ImportError):
-            return self.misconfigured(
-                f"the s3 driver needs boto3 ({error}): pip install store_lib[s3]"
-            )
-        # What boto3 says of its own files, or of a region, is ValueError or BotoCoreError.
-        return self.misconfigured(str(error))
+    _bucket_ensured = False
 
     def configure(self) -> None:
-        """Check the options and make a client; nothing is connected to.
-
-        :raises BadStoreConfiguration: an option is no good, or boto3 is not installed
-        """
-        with LibraryCall(self._unusable):
+        """Check the options and make a client; no connection is made."""
+        with LibraryCall(self._misconfigured):
             self._settings = settings_of(self.conf)
             self._client = Client(self.conf, self._settings, lambda call: self.retry(call))
             self._client.open()
@@ -84,34 +73,41 @@ class S3Driver(Driver[S3Location]):
         )
         self._proof = Proof(self._bucket, self._settings.create_only)
 
-    def owns(self, location: Location) -> bool:
+    def _misconfigured(self, error: Exception) -> StoreError | None:
+        if isinstance(error, ImportError):
+            return self.misconfigured(
+                f"the s3 driver needs boto3 ({error}): pip install store_lib[s3]"
+            )
+        # What boto3 says of its own files, or of a region, is ValueError or BotoCoreError.
+        return self.misconfigured(str(error))
+
+    @property
+    def url_prefix(self) -> str:
+        return f"{self._settings.scheme}://{self._settings.host}/{self._settings.bucket}"
+
+    def owns(self, location: S3Location) -> bool:
         """Tell whether ``location`` is on this server, in whichever bucket."""
-        place = _checked(location)
-        return place.server == self._server or self.conf.moved_from(
-            place.host, f"{place.host}/{place.bucket}"
+        return location.server == self._server or self.conf.moved_from(
+            location.host, f"{location.host}/{location.bucket}"
         )
 
-    def holds(self, location: Location) -> bool:
-        """Tell whether ``location`` is in this store's bucket, or in one that was."""
-        place = _checked(location)
-        return self.owns(place) and self._is_own_bucket(place)
+    def holds(self, location: S3Location) -> bool:
+        """Tell whether ``location`` is in this store's bucket, or in a former one."""
+        return self.owns(location) and self._is_own_bucket(location)
 
-    def _is_own_bucket(self, place: S3Location) -> bool:
-        return place.bucket == self._settings.bucket or self.conf.moved_from(
-            f"{place.host}/{place.bucket}"
+    def _is_own_bucket(self, location: S3Location) -> bool:
+        return location.bucket == self._settings.bucket or self.conf.moved_from(
+            f"{location.host}/{location.bucket}"
         )
 
-    def here(self, location: Location) -> S3Location:
+    def here(self, location: S3Location) -> S3Location:
         """Return the location of the same bucket and key on this server."""
-        place = _checked(location)
-        return S3Location(self._settings.scheme, self._settings.host, place.bucket, place.key)
+        mine = self._settings
+        return S3Location(mine.scheme, mine.host, location.bucket, location.key)
 
-    def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> PartWriter:
-        """Begin an upload.
-
-        :raises Duplicate: an object of this id is there
-        :raises StorageFull: ``size`` is more than S3 can hold
-        """
+    def create(
+        self, object_id: str, size: int | None, *, nonce: str, context: RequestContext | None
+    ) -> PartWriter:
         sizes = PartSizes(size, self._settings.part, self._settings.equal_parts)
         sizes.check()
         target = NewObject(self._bucket, object_id, nonce)
@@ -119,61 +115,79 @@ class S3Driver(Driver[S3Location]):
         if size is None or size > S3Writer.chunk_size:
             # Before much is read and sent in vain; a small add fails soon enough.
             publication.check()
-        return S3Writer(target, self._location(object_id), sizes, self._settings, publication)
+        return self._writer(MultipartUpload(target, sizes), publication)
 
-    def read(self, location: Location, offset: int, length: int | None, *, context: Any) -> Reader:
-        """Open an object by a GET.
+    def resume(self, state: Mapping[str, Any], *, context: RequestContext | None) -> PartWriter:
+        """Continue a multipart upload, or find by :meth:`S3Writer.resolve` that it was published.
 
-        :raises NotFound: there is no such object, or no such bucket
+        The ``parts`` of the state need not be put again; each has a ``number``, a ``size``, and a
+        ``token`` for :meth:`S3Writer.commit`.
+
+        :raises NotFound: the upload was aborted or swept
+        :raises Invalid: the state is malformed or of another bucket, or the server has other parts
         """
-        place = _checked(location)
-        return S3Reader(Bucket(self._client, place.bucket), place.key, offset, length)
+        upload = MultipartUpload.resume(self._bucket, state)
+        publication = self._publication(upload.target, tried=True)
+        try:
+            upload.verify()
+        except NotFound:
+            # It ends when it is completed, of which the other process may have got no response.
+            if not publication.succeeded():
+                raise
+        return self._writer(upload, publication)
 
-    def stat(self, location: Location, *, context: Any) -> Stat:
-        """Tell of an object without reading it."""
-        place = _checked(location)
-        found = Bucket(self._client, place.bucket).head(place.key)
-        if found is None:
-            raise _missing(place)
-        told = {} if found.etag is None else {"etag": found.etag.strip('"')}
-        return Stat(found.size, found.modified, {**found.metadata, **told})
+    def read(
+        self,
+        location: S3Location,
+        offset: int,
+        length: int | None,
+        *,
+        context: RequestContext | None,
+    ) -> Reader:
+        return S3Reader(self._bucket_of(location), location.key, offset, length)
 
-    def delete(self, location: Location, *, context: Any) -> None:
+    def stat(self, location: S3Location, *, context: RequestContext | None) -> Stat:
+        head = self._bucket_of(location).head(location.key)
+        if head is None:
+            raise not_found(location)
+        etag = {} if head.etag is None else {"etag": head.etag.strip('"')}
+        return Stat(head.size, head.modified, {**head.metadata, **etag})
+
+    def delete(self, location: S3Location, *, context: RequestContext | None) -> None:
         """Remove an object.
 
         :raises NotFound: there is no such object; S3 itself would not say so
-        :raises Forbidden: it is in another bucket, and does not say that a store made it: any
-            object that the keys open can stand in a URI
+        :raises Forbidden: it is in another bucket, and its metadata does not say that a store made
+            it: a URI can name any object that the keys open
         """
-        place = _checked(location)
-        bucket = Bucket(self._client, place.bucket)
-        found = bucket.head(place.key)
-        if found is None:
-            raise _missing(place)
-        if not (self._is_own_bucket(place) or found.nonce):
+        bucket = self._bucket_of(location)
+        head = bucket.head(location.key)
+        if head is None:
+            raise not_found(location)
+        if not (self._is_own_bucket(location) or head.nonce):
             raise Forbidden(
-                f"Object {place} was not deleted. Expected one in bucket {self._settings.bucket}, "
+                f"Object {location} was not deleted. Expected one in bucket {self._bucket.name}, "
                 f"or one that a store has added (x-amz-meta-{NONCE}), got another. If this store's "
-                f"objects were in bucket {place.bucket} once, list {place.host}/{place.bucket} in "
+                f"objects were in bucket {bucket.name} once, list {location.host}/{bucket.name} in "
                 "former_places."
             )
-        bucket.delete(place.key)
+        bucket.delete(location.key)
 
-    def list(self, *, context: Any) -> Iterator[Entry]:
+    def list(self, *, context: RequestContext | None) -> Iterator[Entry]:
         """Yield every object whose key can be an id."""
         for page in self._client.pages("list_objects_v2", Bucket=self._bucket.name):
-            for each in page.get("Contents", ()):
-                key = each["Key"]
+            for entry in page.get("Contents", ()):
+                key = entry["Key"]
                 if is_object_key(key):
-                    place = self._location(key)
-                    yield Entry(key, place, each.get("Size"), each.get("LastModified"))
+                    location = self._location(key)
+                    yield Entry(key, location, entry.get("Size"), entry.get("LastModified"))
 
-    def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
-        """Yield every upload in parts that has not ended, anybody's, and every claim."""
+    def list_incomplete(self, *, context: RequestContext | None) -> Iterator[Incomplete]:
+        """Yield every multipart upload in the bucket, whoever began it, and every claim."""
         yield from list_uploads(self._bucket)
         yield from list_claims(self._bucket)
 
-    def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
+    def discard(self, incomplete: Incomplete, *, context: RequestContext | None) -> bool:
         """Abort a multipart upload, or remove a claim that has expired."""
         key, bucket = incomplete.key, self._bucket
         if is_claim(key):
@@ -181,53 +195,46 @@ class S3Driver(Driver[S3Location]):
         object_id, _, upload_id = key.partition("/")
         if not upload_id or not is_object_key(object_id) or key.startswith(PREFIX):
             raise Invalid(
-                f"Expected the key of a leftover in bucket {bucket.name}, got {key!a}. Take it "
-                "from a listing of this store."
+                f"Expected the key of an incomplete upload in bucket {bucket.name}, got {key!a}. "
+                "Take it from a listing of this store."
             )
         return abort_upload(bucket, object_id, upload_id)
 
-    def copy(self, location: Location, object_id: str, *, nonce: str, context: Any) -> Location:
+    def copy(
+        self, location: S3Location, object_id: str, *, nonce: str, context: RequestContext | None
+    ) -> Location:
         """Have the server make an object from another one of it."""
         target = NewObject(self._bucket, object_id, nonce)
-        Copy(
-            target,
-            _checked(location),
-            self._publication(target),
-            limit=self.copy_limit,
-            part=self.copy_part,
-        ).make()
+        publication = self._publication(target)
+        Copy(target, location, publication, limit=self.copy_limit, part=self.copy_part).make()
         return self._location(object_id)
 
-    def url(self, location: Location, *, expires: int, context: Any) -> str:
+    def url(self, location: S3Location, *, expires: int, context: RequestContext | None) -> str:
         """Return a presigned URL.
 
         :raises Invalid: ``expires`` is not between a second and a week
         """
         if not 1 <= expires <= _LONGEST_URL:
             raise Invalid(f"Expected expires from 1 to {_LONGEST_URL} s (a week), got {expires!r}.")
-        place = _checked(location)
-        return self._client.presign(place.bucket, place.key, expires)
+        return self._client.presign(location.bucket, location.key, expires)
 
     def close(self) -> None:
         """Close the idle connections of this process."""
         self._client.close()
 
-    def _publication(self, target: NewObject) -> Publication:
-        if self.conf.s3_store_create_bucket_on_put and not self._bucket_made:
+    def _writer(self, upload: MultipartUpload, publication: Publication) -> S3Writer:
+        return S3Writer(upload, self._location(upload.target.key), self._settings, publication)
+
+    def _publication(self, target: NewObject, *, tried: bool = False) -> Publication:
+        if self.conf.s3_store_create_bucket_on_put and not self._bucket_ensured:
             self._bucket.ensure(self._client.region, named=bool(self._settings.region))
-            self._bucket_made = True
+            self._bucket_ensured = True
         self._proof.ensure()
-        return Publication(target, self._proof)
+        return Publication(target, self._proof, tried=tried)
+
+    def _bucket_of(self, location: S3Location) -> Bucket:
+        return Bucket(self._client, location.bucket)
 
     def _location(self, object_id: str) -> S3Location:
         mine = self._settings
         return S3Location(mine.scheme, mine.host, mine.bucket, object_id)
-
-
-def _checked(location: Location) -> S3Location:
-    assert isinstance(location, S3Location), type(location)
-    return location
-
-
-def _missing(place: S3Location) -> NotFound:
-    return NotFound(f"There is no object {place}.")

@@ -1,18 +1,29 @@
 """Multipart uploads: their parts, how they end, and those that nobody has finished."""
 
 import dataclasses
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
+from store_lib.clients.decoding import (
+    Unexpected,
+    boolean,
+    decoding,
+    display,
+    entries,
+    fields,
+    size,
+    text,
+)
 from store_lib.display import get_logger
 from store_lib.driver import Incomplete
 from store_lib.drivers.s3.client import Bucket, NewObject, server_time
 from store_lib.drivers.s3.errors import NoSuchBucket, NoSuchUpload
 from store_lib.drivers.s3.location import is_object_key
 from store_lib.drivers.s3.options import LARGEST_PUT, MIB, MOST_PARTS
-from store_lib.exceptions import NotFound, StorageFull, StoreError
+from store_lib.exceptions import Invalid, NotFound, StorageFull, StoreError
 
 LOG = get_logger(__name__)
 
@@ -22,6 +33,8 @@ _EVEN = 1000
 _STEP = 7
 #: Seconds by which times in a listing may be rounded.
 _ROUNDED = 2
+_NONCE = re.compile(r"[0-9a-f]{32}")
+_STATE_ADVICE = "Take it as a writer of this store gave it, or add the object anew."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,38 +92,131 @@ class PartSizes:
         return max(self.minimum, -(-needed // MIB) * MIB)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Part:
+    """A part that the server has."""
+
+    size: int
+    #: What names it when the parts are joined.
+    token: dict[str, str]
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Self:
+        """Decode a part of an upload's state."""
+        token = {text(name): text(value) for name, value in fields(state["token"]).items()}
+        if "ETag" not in token or not all(map(_is_in_token, token)):
+            raise Unexpected("an ETag and a checksum", str(token))
+        return cls(size(state["size"]), token)
+
+
+def _is_in_token(name: str) -> bool:
+    return name == "ETag" or (name.startswith("Checksum") and name != "ChecksumType")
+
+
 class MultipartUpload:
     """The multipart upload of one object, which the server begins with the first part.
 
-    :param upload_id: of one that another process has begun
+    :param target: the object to add
     """
 
-    def __init__(self, target: NewObject, upload_id: str | None = None) -> None:
-        self._target = target
-        self._upload_id = upload_id
+    def __init__(self, target: NewObject, sizes: PartSizes) -> None:
+        self.target = target
+        self.sizes = sizes
+        self._upload_id: str | None = None
+        #: The parts that were put, by number.
+        self._parts: dict[int, _Part] = {}
         #: Time of the first request to begin an upload whose response was lost: the server may
         #: have begun one.
         self._unanswered: float | None = None
         self._lock = threading.Lock()
 
+    def state(self) -> dict[str, Any] | None:
+        """Return what :meth:`resume` needs; ``None`` if the upload has not begun."""
+        with self._lock:
+            if self._upload_id is None:
+                return None
+            return {
+                "object_id": self.target.key,
+                "bucket": self.target.bucket.name,
+                "nonce": self.target.nonce,
+                "upload_id": self._upload_id,
+                "size": self.sizes.total,
+                "part_size": self.sizes.minimum,
+                "equal_parts": self.sizes.equal,
+                "parts": [
+                    {"number": number, "size": part.size, "token": part.token}
+                    for number, part in sorted(self._parts.items())
+                ],
+            }
+
+    @classmethod
+    def resume(cls, bucket: Bucket, state: Mapping[str, Any]) -> Self:
+        """Make the upload that has a :meth:`state`, in any process; nothing is requested.
+
+        :raises Invalid: no upload into this bucket has such a state
+        """
+        with decoding("the state of an S3 upload", raising=Invalid, advice=_STATE_ADVICE):
+            names = ("object_id", "bucket", "nonce", "upload_id")
+            object_id, bucket_name, nonce, upload_id = (text(state[name]) for name in names)
+            total = None if state["size"] is None else size(state["size"])
+            sizes = PartSizes(total, size(state["part_size"]), boolean(state["equal_parts"]))
+            if not is_object_key(object_id) or not _NONCE.fullmatch(nonce) or not sizes.minimum:
+                raise Unexpected(
+                    "an object's id, a nonce and a part size",
+                    f"{object_id} {nonce} {sizes.minimum}",
+                )
+            parts = {
+                size(part["number"], "parts", MOST_PARTS + 1): _Part.of(part)
+                for part in entries(state["parts"])
+            }
+        if bucket_name != bucket.name:
+            raise Invalid(
+                f"Expected the state of an upload into bucket {bucket.name}, got one into "
+                f"{display(bucket_name)}. {_STATE_ADVICE}"
+            )
+        upload = cls(NewObject(bucket, object_id, nonce), sizes)
+        upload._upload_id = upload_id
+        upload._parts = parts
+        return upload
+
+    def verify(self) -> None:
+        """Compare the parts with those that the server has.
+
+        :raises NotFound: the server has no such upload
+        :raises Invalid: it lacks a part, or has another one
+        """
+        bucket, stored = self.target.bucket, {}
+        for page in bucket.client.pages(
+            "list_parts", Bucket=bucket.name, Key=self.target.key, UploadId=self._upload_id
+        ):
+            for part in page.get("Parts", ()):
+                stored[part.get("PartNumber")] = (part["Size"], part.get("ETag", "").strip('"'))
+        for number, part in self._parts.items():
+            expected = (part.size, part.token["ETag"].strip('"'))
+            if stored.get(number) != expected:
+                raise Invalid(
+                    f"Expected part {number} of an upload of {self.target.key} to have "
+                    f"{part.size} bytes and the ETag {expected[1]}, got "
+                    f"{stored.get(number, 'none')} of the server. Add the object anew."
+                )
+
     def put(self, number: int, body: Any, size: int) -> dict[str, str]:
         """Store a part and return its token: ETag and checksum."""
-        response = self._target.call(
+        response = self.target.call(
             "upload_part",
-            UploadId=self._begin(checksums=self._target.bucket.client.checksums),
+            UploadId=self._begin(checksums=self.target.bucket.client.checksums),
             PartNumber=number,
             Body=body,
             ContentLength=size,
         )
-        return {
-            name: response[name]
-            for name in response
-            if name == "ETag" or (name.startswith("Checksum") and name != "ChecksumType")
-        }
+        token = {name: response[name] for name in response if _is_in_token(name)}
+        with self._lock:
+            self._parts[number] = _Part(size, token)
+        return token
 
     def copy(self, number: int, **source: Any) -> dict[str, str]:
         """Store a part that the server copies, and return its token."""
-        response = self._target.call(
+        response = self.target.call(
             "upload_part_copy", UploadId=self._begin(), PartNumber=number, **source
         )
         return {"ETag": response["CopyPartResult"]["ETag"]}
@@ -126,8 +232,8 @@ class MultipartUpload:
                 announced = {"ChecksumAlgorithm": "CRC32"} if checksums else {}
                 began = time.monotonic()
                 try:
-                    response = self._target.call(
-                        "create_multipart_upload", Metadata=self._target.metadata, **announced
+                    response = self.target.call(
+                        "create_multipart_upload", Metadata=self.target.metadata, **announced
                     )
                 except StoreError:
                     self._unanswered = self._unanswered or began
@@ -138,7 +244,7 @@ class MultipartUpload:
     def complete(self, tokens: Sequence[Mapping[str, str]], condition: Mapping[str, str]) -> None:
         """Join the parts."""
         parts = [{"PartNumber": number, **token} for number, token in enumerate(tokens, 1)]
-        self._target.call(
+        self.target.call(
             "complete_multipart_upload",
             UploadId=self._begin(),
             MultipartUpload={"Parts": parts},
@@ -148,8 +254,10 @@ class MultipartUpload:
     def abort(self) -> None:
         """Abort the upload, if it was begun."""
         if self._upload_id is not None:
-            abort_upload(self._target.bucket, self._target.key, self._upload_id)
-            self._upload_id = None
+            abort_upload(self.target.bucket, self.target.key, self._upload_id)
+            with self._lock:
+                self._upload_id = None
+                self._parts.clear()
 
     def abort_unanswered(self, *, published: bool) -> None:
         """Abort uploads that the server may have begun without an answer: they have no part.
@@ -158,7 +266,7 @@ class MultipartUpload:
         """
         if self._unanswered is None:
             return
-        bucket, key = self._target.bucket, self._target.key
+        bucket, key = self.target.bucket, self.target.key
         try:
             listing = bucket.client.call("list_multipart_uploads", Bucket=bucket.name, Prefix=key)
             earliest = 0.0

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from store_lib.driver import Body, PartWriter
-from store_lib.drivers.s3.client import NewObject
 from store_lib.drivers.s3.errors import NoSuchUpload
 from store_lib.drivers.s3.location import S3Location
-from store_lib.drivers.s3.multipart import MultipartUpload, PartSizes
+from store_lib.drivers.s3.multipart import MultipartUpload
 from store_lib.drivers.s3.options import LARGEST_PUT, Settings
 from store_lib.drivers.s3.publishing import Publication
 from store_lib.exceptions import BackendException
@@ -28,25 +27,23 @@ class S3Writer(PartWriter):
     A multipart upload begins with the first part, so an object that fits in one request leaves
     none unfinished.
 
-    :param target: the object to add
-    :param location: where it will lie
+    :param upload: what to add, and in which parts
+    :param location: where the object will lie
     """
 
     def __init__(
         self,
-        target: NewObject,
+        upload: MultipartUpload,
         location: S3Location,
-        sizes: PartSizes,
         settings: Settings,
         publication: Publication,
     ) -> None:
         self.concurrency = settings.threads
         self.once_limit = min(max(0, settings.large - 1), LARGEST_PUT)
-        self._target = target
+        self._target = upload.target
+        self._upload = upload
         self._location = location
-        self._sizes = sizes
         self._publication = publication
-        self._upload = MultipartUpload(target)
 
     def write_once(self, body: Body) -> S3Location:
         size, target = body.size, self._target
@@ -61,10 +58,10 @@ class S3Writer(PartWriter):
         return self._location
 
     def part_size(self, number: int) -> int:
-        return self._sizes.of(number)
+        return self._upload.sizes.of(number)
 
     def put_part(self, number: int, body: Body) -> dict[str, str]:
-        self._sizes.check_number(number)
+        self._upload.sizes.check_number(number)
         if body.size is None:
             with _spooled(body) as (file, size):
                 return self._upload.put(number, file, size)
@@ -80,6 +77,9 @@ class S3Writer(PartWriter):
                 raise
         self._upload.abort_unanswered(published=True)
         return self._location
+
+    def state(self) -> dict[str, Any] | None:
+        return self._upload.state()
 
     def abort(self) -> None:
         try:

@@ -233,6 +233,7 @@ class S3Server(Spoiled):
         touched = _instant(started.touched + self.ahead)
         rows = "".join(
             f"<Part><PartNumber>{number}</PartNumber><Size>{len(data)}</Size>"
+            f'<ETag>"{hashlib.md5(data).hexdigest()}"</ETag>'
             f"<LastModified>{touched}</LastModified></Part>"
             for number, data in started.parts.items()
         )
