@@ -250,15 +250,15 @@ class Store:
                 check_id(object_id)
                 driver.check_object_id(object_id)
                 withdraw = functools.partial(self._withdraw, driver, context)
-                watch = TransferClock(self._limits)
+                clock = TransferClock(self._limits)
                 spec = UploadSpec(
                     size=size,
                     digests=names,
                     expected=expected,
                     verifier=verifier,
                     progress=progress,
-                    watch=watch,
-                    retry=self._retry.to("add", object_id, watch),
+                    clock=clock,
+                    retry=self._retry.to("add", object_id, clock),
                     guard=self._guard,
                     budget=PROCESS_BUDGET,
                     withdraw=withdraw,
@@ -472,14 +472,14 @@ class Store:
             location = self._locate(driver, uri, "copy")
             nonce = os.urandom(16).hex()
             with self._call(object_id):
-                watch = TransferClock(self._limits)
+                clock = TransferClock(self._limits)
                 retry = self._retry.to("copy", location)
                 delete = functools.partial(driver.delete, context=context)
                 call = functools.partial(
                     self._guard.call,
                     copy,
                     on_late_result=lambda _: withdraw(delete),
-                    watch=watch,  # bounded by its progress: it may take as long as an upload
+                    watch=clock,  # bounded by its progress: it may take as long as an upload
                 )
                 found = retry.call(call)
                 stat = functools.partial(driver.stat, found, context=context)

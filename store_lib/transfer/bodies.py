@@ -16,12 +16,12 @@ class MemoryBody:
     rewindable = True
 
     def __init__(
-        self, pieces: Sequence[memoryview | bytes], watch: TransferClock | None = None
+        self, pieces: Sequence[memoryview | bytes], clock: TransferClock | None = None
     ) -> None:
         self._pieces = [memoryview(piece) for piece in pieces if len(piece)]
         self.size: int | None = sum(len(piece) for piece in self._pieces)
         self._length = self.size
-        self._watch = watch
+        self._clock = clock
         self._position = 0
 
     def __len__(self) -> int:
@@ -33,8 +33,8 @@ class MemoryBody:
         wanted = left if amount is None or amount < 0 else min(amount, left)
         found = b"".join(self._span(self._position, wanted))
         self._position += wanted
-        if self._watch is not None:
-            self._watch.progress()
+        if self._clock is not None:
+            self._clock.progress()
         return found
 
     def _span(self, start: int, length: int) -> Iterator[memoryview]:
@@ -57,8 +57,8 @@ class MemoryBody:
         """Yield the bytes that are left as they lie in memory, without copying them."""
         for view in list(self._span(self._position, self._length - self._position)):
             self._position += len(view)
-            if self._watch is not None:
-                self._watch.progress()
+            if self._clock is not None:
+                self._clock.progress()
             yield view
 
     def seekable(self) -> bool:
@@ -95,10 +95,10 @@ class StreamBody:
 
     rewindable = False
 
-    def __init__(self, size: int | None, failure: Failure, watch: TransferClock) -> None:
+    def __init__(self, size: int | None, failure: Failure, clock: TransferClock) -> None:
         self.size = size
         self._failure = failure
-        self._watch = watch
+        self._clock = clock
         self._queue: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
         self._buffer: Buffer | None = None
         self._rest = memoryview(b"")
@@ -133,7 +133,7 @@ class StreamBody:
             self._position += len(piece)
             if left > 0:
                 left -= len(piece)
-        self._watch.progress()
+        self._clock.progress()
         return found[0] if len(found) == 1 else b"".join(found)
 
     def _advance(self) -> bool:
@@ -177,7 +177,7 @@ class StreamBody:
             piece = bytes(self._rest)
             self._position += len(piece)
             self._drop()
-            self._watch.progress()
+            self._clock.progress()
             yield piece
 
     def views(self) -> Iterator[memoryview]:
@@ -187,7 +187,7 @@ class StreamBody:
             self._rest = memoryview(b"")
             self._position += len(view)
             yield view
-            self._watch.progress()
+            self._clock.progress()
 
     def seekable(self) -> bool:
         """Return false."""

@@ -3,10 +3,10 @@
 import mmap
 import threading
 import time
+from typing import Self
 
 from store_lib.exceptions import StoreError
 from store_lib.transfer.budget import Reservation
-from store_lib.transfer.report import Meter
 from store_lib.transfer.timeouts import TransferClock
 
 
@@ -19,9 +19,11 @@ class Stopped(StoreError):
 class Failure:
     """The first error of a transfer, told to all its threads."""
 
-    __slots__ = ("error", "event")
+    __slots__ = ("abandoned", "error", "event")
 
     def __init__(self) -> None:
+        #: Whether a call still hung when everything else had ended.
+        self.abandoned = False
         self.error: BaseException | None = None
         #: Set with the error, so that pauses end on it; there once there are threads.
         self.event: threading.Event | None = None
@@ -90,7 +92,7 @@ class Buffer:
                 pool.changed.notify()
         if pool.budget.contended:
             pool.give_back()
-        pool.watch.progress()
+        pool.clock.progress()
 
 
 class BufferPool:
@@ -107,12 +109,11 @@ class BufferPool:
         *,
         minimum: int,
         maximum: int,
-        watch: TransferClock,
+        clock: TransferClock,
         failure: Failure,
-        meter: Meter,
     ) -> None:
         self.chunk_size = chunk_size
-        self.watch = watch
+        self.clock = clock
         self.free: list[Buffer] = []
         self.changed = threading.Condition()
         self.budget = reservation.budget
@@ -120,8 +121,9 @@ class BufferPool:
         self._covered = self._least = minimum
         self._maximum = max(minimum, maximum)
         self._buffers: list[Buffer] = []
-        self._failure = failure
-        self._meter = meter
+        self.failure = failure
+        #: Seconds in which :meth:`take` waited.
+        self.waited = 0.0
         self.budget.register(self)
 
     def take(self) -> Buffer:
@@ -131,12 +133,12 @@ class BufferPool:
         :raises DeadlineExceeded: the transfer takes too long
         """
         with self.changed:
-            if self._failure.error is None and self.free:
+            if self.failure.error is None and self.free:
                 return self.free.pop()
             waited = 0.0
             try:
                 while True:
-                    self._failure.check()
+                    self.failure.check()
                     if self.free:
                         return self.free.pop()
                     made = len(self._buffers)
@@ -145,12 +147,12 @@ class BufferPool:
                         self._buffers.append(buffer)
                         return buffer
                     began = time.perf_counter()
-                    self.changed.wait(self.watch.remaining())
+                    self.changed.wait(self.clock.remaining())
                     waited += time.perf_counter() - began
                     if not self.free:
-                        self.watch.check()
+                        self.clock.check()
             finally:
-                self._meter.wait += waited
+                self.waited += waited
 
     def give_back(self) -> None:
         """Free unused buffers, down to those without which the transfer cannot go on.
@@ -199,6 +201,12 @@ class BufferPool:
             self.free.clear()
         for buffer in buffers:
             buffer.drop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def wake(self) -> None:
         """Let a waiting :meth:`take` look at the failure."""

@@ -1,273 +1,398 @@
-"""The two ways of chunks into a writer: at positions, and gathered into parts or one request."""
+"""Where the chunks of an upload go: to positions, into parts, or into one stream."""
 
+import abc
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from store_lib.driver import PartWriter, PositionWriter
-from store_lib.exceptions import BackendException, ErrorStatus, StoreError
+from store_lib.driver import Body, PartWriter, PositionWriter
+from store_lib.exceptions import BackendException
 from store_lib.location import Location
 from store_lib.transfer.bodies import BodyInterrupted, MemoryBody, StreamBody
 from store_lib.transfer.buffers import Buffer, BufferPool
-from store_lib.transfer.retry import is_temporary
+from store_lib.transfer.requests import Requests
 from store_lib.transfer.workers import WorkerPool
 
-if TYPE_CHECKING:
-    from store_lib.transfer.upload import Upload
+R = TypeVar("R")
 
-#: Buffers a window has beyond what the writer's own concurrency needs: enough that the digests,
-#: which run at different speeds, do not wait for each other.
+#: Buffers beyond what the writer's own concurrency needs: enough that the digests, which run at
+#: different speeds, do not wait for each other.
 SPARE_BUFFERS = 8
 #: Buffers without which a transfer does not begin: one being filled while one is used.
 MIN_BUFFERS = 2
 
 
-def send_once(writer: PartWriter, body: MemoryBody) -> Location:
-    """Send the whole object, from its start however often that was tried before."""
-    body.seek(0)
-    return writer.write_once(body)
+class Sink(abc.ABC):
+    """Hands the chunks of one upload to the store's workers, and publishes the object."""
+
+    @abc.abstractmethod
+    def next_chunk_size(self) -> int:
+        """Return how many bytes the next chunk may have."""
+
+    @abc.abstractmethod
+    def put(self, buffer: Buffer) -> None:
+        """Take the next chunk; the buffer is released once it is stored."""
+
+    @abc.abstractmethod
+    def finish(self) -> None:
+        """Store what is left at the source's end, but for what publishes the object."""
+
+    @abc.abstractmethod
+    def commit(self) -> Location:
+        """Publish the object, which has been verified, and return where it lies."""
+
+    def stop(self) -> None:  # noqa: B027 - most wait for nothing
+        """Wake up a worker that waits for chunks.  Called at the end, however that came about."""
 
 
-class PositionSink:
-    """Chunks written at their positions."""
+class PositionSink(Sink):
+    """Writes chunks at their positions."""
 
-    single_request = False
-
-    def __init__(self, transfer: "Upload", writer: PositionWriter) -> None:
-        self._transfer = transfer
+    def __init__(self, writer: PositionWriter, requests: Requests, workers: WorkerPool) -> None:
         self._writer = writer
+        self._requests = requests
+        self._workers = workers
         self._reserved = writer.reserved
         self._offset = 0
 
-    def min_buffers(self) -> int:
-        return MIN_BUFFERS
-
-    def max_buffers(self) -> int:
-        return self._writer.concurrency + SPARE_BUFFERS
-
-    def room(self) -> int:
+    def next_chunk_size(self) -> int:
         return self._writer.chunk_size
 
-    def begin(self, pool: BufferPool, workers: WorkerPool) -> None:
-        self._workers = workers
-
     def put(self, buffer: Buffer) -> None:
-        end = self._offset + len(buffer.data)
-        try:
-            if end > self._reserved:
-                if self._writer.quiesce_to_grow:
-                    self._workers.drain()
-                self._reserved = self._transfer.reserve(self._writer, end)
-        except BaseException:
-            buffer.release()
-            raise
-        self._workers.put(functools.partial(self._write, self._offset, buffer), buffer.release)
+        offset, end = self._offset, self._offset + len(buffer.data)
+        if end > self._reserved:
+            if self._writer.quiesce_to_grow:
+                self._workers.drain()
+            self._reserved = _reserve(self._writer, self._requests, end)
+        write = functools.partial(_write_chunk, self._writer, self._requests, offset, buffer.data)
+        self._workers.put(write, buffer.release)
         self._offset = end
 
-    def _write(self, offset: int, buffer: Buffer) -> None:
-        self._transfer.write(self._writer, offset, buffer.data)
-
-    def end(self) -> None:
-        """The source has ended."""
-
-    def release_last(self) -> None:
-        """Nothing is held back."""
+    def finish(self) -> None:
+        self._workers.drain()
 
     def commit(self) -> Location:
-        return self._transfer.commit(functools.partial(self._writer.commit, self._offset))
-
-    def stop(self) -> None:
-        """Nothing waits for chunks."""
+        return self._requests.commit(functools.partial(self._writer.commit, self._offset))
 
 
-class PartSink:
-    """Chunks gathered into parts, or streamed in one request."""
+class PartSink(Sink):
+    """Gathers chunks into parts.
 
-    def __init__(self, transfer: "Upload", writer: PartWriter) -> None:
-        self._transfer = transfer
+    A part that memory cannot hold is streamed.  An object that ends within a first part in memory
+    goes in one request instead, when it is committed.
+
+    :param size: of the object; ``None`` when unknown
+    :param first_part: bytes of part 1; the writer says those of the others
+    """
+
+    def __init__(
+        self,
+        writer: PartWriter,
+        requests: Requests,
+        size: int | None,
+        first_part: int,
+        pool: BufferPool,
+        workers: WorkerPool,
+    ) -> None:
         self._writer = writer
-        self._size = transfer.spec.size
+        self._requests = requests
+        self._size = size
+        self._pool = pool
+        self._workers = workers
+        #: Bytes of the parts so far, and of them in the present one.
+        self._offset = self._in_part = 0
         self._number = 1
-        self._tokens: dict[int, Any] = {}
-        self._buffers: list[Buffer] = []
-        self._in_part = 0
+        #: Bytes of the present part when it is full; 0 until the writer is asked.
+        self._part_size = first_part
+        #: The present part: in memory, or as it streams.
+        self._gathered: list[Buffer] = []
         self._stream: StreamBody | None = None
-        self._held: Buffer | None = None
-        self._once: MemoryBody | None = None
-        self._location: Location | None = None
-        limit = writer.once_limit
-        #: Whether the whole object goes in one request whose last chunk waits for the verdict.
-        self.single_request = limit is None or (self._size is not None and self._size <= limit)
-        self._part_size = 0 if self.single_request else writer.part_size(1)
+        #: What the writer returned for each part.
+        self._tokens: dict[int, Any] = {}
+        #: The object, where it goes in one request.
+        self._whole: MemoryBody | None = None
 
-    def _chunks(self, size: int) -> int:
-        return -(-size // self._writer.chunk_size)
-
-    def min_buffers(self) -> int:
-        """A part that fits the budget lies in memory, so that it can be sent again."""
-        size = self._part_size if self._size is None else min(self._part_size, self._size)
-        buffers = self._chunks(size)
-        if buffers * self._writer.chunk_size > self._transfer.spec.budget.limit:
-            return MIN_BUFFERS
-        return max(MIN_BUFFERS, buffers)
-
-    def max_buffers(self) -> int:
-        """Enough for every part in flight, and one that is being filled."""
-        if self.single_request:
-            return MIN_BUFFERS + SPARE_BUFFERS
-        return (self._writer.concurrency + 1) * self._chunks(self._part_size)
-
-    def room(self) -> int:
-        """Bytes that the next chunk may have, so that it ends with its part."""
-        if self.single_request or (self._transfer.total == self._size):
+    def next_chunk_size(self) -> int:
+        """Return how many bytes the next chunk may have, so that it ends with its part."""
+        if self._offset == self._size:  # only the source's end is left to be seen
             return self._writer.chunk_size
         if not self._part_size:
             self._part_size = self._writer.part_size(self._number)
         return min(self._writer.chunk_size, self._part_size - self._in_part)
 
-    def begin(self, pool: BufferPool, workers: WorkerPool) -> None:
-        self._pool = pool
-        self._workers = workers
-        if self.single_request and self._size is not None and self._writer.once_limit is not None:
-            # Where memory has room, the whole lies there, so that it can be sent again.  As a
-            # part with room for a byte more it is never full, and goes after the verdict.
-            chunks = self._chunks(self._size + 1)
-            if self._pool.ensure(chunks, chunks):
-                self.single_request = False
-                self._part_size = self._size + 1
-
     def put(self, buffer: Buffer) -> None:
-        if self.single_request:
-            self._put_single(buffer)
-            return
         if not self._in_part:
-            self._open_part(self._transfer.total - len(buffer.data))
+            self._begin_part()
+        self._offset += len(buffer.data)
         self._in_part += len(buffer.data)
         if self._stream is not None:
             self._stream.feed(buffer)
         else:
-            self._buffers.append(buffer)
+            self._gathered.append(buffer)
         if self._in_part == self._part_size:
-            self._close_part()
+            self._end_part()
 
-    def _put_single(self, buffer: Buffer) -> None:
-        """Stream, one chunk behind: the last one is sent after the verdict."""
-        if self._stream is None:
-            self._transfer.meter.count(parts=1)
-            self._stream = StreamBody(self._size, self._transfer.failure, self._transfer.watch)
-            self._workers.put(functools.partial(self._send_all, self._stream), self._stream.close)
-        if self._held is not None:
-            self._stream.feed(self._held)
-        self._held = buffer
-
-    def _send_all(self, body: StreamBody) -> None:
-        try:
-            with contextlib.suppress(BodyInterrupted):
-                location = self._transfer.publish(
-                    lambda: self._writer.write_once(body), repeatable=False
-                )
-                self._check_sent(body)
-                self._location = location
-        finally:
-            self._transfer.clean_up_again()
-
-    def _check_sent(self, body: StreamBody) -> None:
-        """Account for a streamed request, and refuse one that was answered before its end."""
-        self._transfer.meter.count(store=-body.waited)
-        if not body.complete and self._transfer.failure.error is None:
-            raise BackendException(
-                f"Expected the store to take the whole request, but it answered after "
-                f"{body.tell()} bytes. Check the server's limits and logs."
-            )
-
-    def _open_part(self, start: int) -> None:
-        self._transfer.meter.count(parts=1)
-        chunks = self._chunks(self._part_size)
-        if self._pool.ensure(chunks, (self._writer.concurrency + 1) * chunks):
+    def _begin_part(self) -> None:
+        self._requests.meter.count(parts=1)
+        buffers = _chunks(self._writer, self._part_size)
+        if self._pool.ensure(buffers, (self._writer.concurrency + 1) * buffers):
             return
-        size = None if self._size is None else min(self._part_size, self._size - start)
-        self._stream = StreamBody(size, self._transfer.failure, self._transfer.watch)
+        size = None if self._size is None else min(self._part_size, self._size - self._offset)
+        self._stream = StreamBody(size, self._requests.failure, self._requests.clock)
         self._send(self._stream, self._stream.close)
 
-    def _close_part(self) -> None:
+    def _end_part(self) -> None:
         if self._stream is not None:
             self._stream.finish()
             self._stream = None
         else:
-            buffers, self._buffers = self._buffers, []
-            body = MemoryBody([buffer.data for buffer in buffers], self._transfer.watch)
-            self._send(body, functools.partial(_release, buffers))
+            gathered, self._gathered = self._gathered, []
+            self._send(self._body_of(gathered), functools.partial(_release, gathered))
         self._number += 1
         self._in_part = self._part_size = 0
+
+    def _body_of(self, buffers: list[Buffer]) -> MemoryBody:
+        return MemoryBody([buffer.data for buffer in buffers], self._requests.clock)
 
     def _send(self, body: MemoryBody | StreamBody, on_done: Callable[[], object]) -> None:
         self._workers.put(functools.partial(self._put_part, self._number, body), on_done)
 
     def _put_part(self, number: int, body: MemoryBody | StreamBody) -> None:
+        requests = self._requests
+        put_part = functools.partial(self._writer.put_part, number)
+        send = functools.partial(_send, put_part, body)
         try:
-            self._send_part(number, body)
+            with contextlib.suppress(BodyInterrupted):
+                self._tokens[number] = requests.send(
+                    send, f"part {number}", repeatable=body.rewindable
+                )
+                _check_sent(body, requests)
         finally:
-            self._transfer.clean_up_again()
+            requests.clean_up_late()
 
-    def _send_part(self, number: int, body: MemoryBody | StreamBody) -> None:
-        if isinstance(body, MemoryBody):
-
-            def send() -> Any:
-                body.seek(0)
-                return self._writer.put_part(number, body)
-
-            self._tokens[number] = self._transfer.request(send, f"part {number}")
-            return
-        with contextlib.suppress(BodyInterrupted):
-            try:
-                self._tokens[number] = self._writer.put_part(number, body)
-            except StoreError as error:
-                if is_temporary(error):
-                    error.status = ErrorStatus.EXHAUSTED  # what was sent is gone
-                raise
-            self._check_sent(body)
-
-    def end(self) -> None:
-        """The source has ended; what turned out small goes in one request after the verdict."""
-        if not self._in_part:
-            return
-        limit = self._writer.once_limit
-        in_memory = self._stream is None and self._number == 1
-        if in_memory and limit is not None and self._in_part <= limit:
-            pieces = [buffer.data for buffer in self._buffers]
-            self._once = MemoryBody(pieces, self._transfer.watch)
-        else:
-            self._close_part()
-
-    def release_last(self) -> None:
-        """The verdict is in: send what was held back."""
-        if self._stream is not None:
-            if self._held is not None:
-                self._stream.feed(self._held)
-                self._held = None
-            self._stream.finish()
+    def finish(self) -> None:
+        in_memory = self._number == 1 and self._stream is None
+        if in_memory and self._in_part <= (self._writer.once_limit or 0):
+            self._whole = self._body_of(self._gathered)
+        elif self._in_part:
+            self._end_part()
+        self._workers.drain()
 
     def commit(self) -> Location:
-        if self._once is not None:
-            return self._transfer.commit(functools.partial(send_once, self._writer, self._once))
-        if self.single_request:
-            assert self._location is not None
-            return self._location
-        tokens = [self._tokens[number] for number in sorted(self._tokens)]
-        return self._transfer.commit(functools.partial(self._writer.commit, tokens))
+        if self._whole is not None:
+            commit = functools.partial(_send, self._writer.write_once, self._whole)
+        else:
+            tokens = [self._tokens[number] for number in sorted(self._tokens)]
+            commit = functools.partial(self._writer.commit, tokens)
+        return self._requests.commit(commit)
 
     def stop(self) -> None:
-        """Wake up who waits for chunks that will not come, and release what is held."""
         if self._stream is not None:
             self._stream.finish()
-        if self._held is not None:
-            self._held.release()
-            self._held = None
-        _release(self._buffers)
-        self._buffers = []
 
 
-def _release(buffers: Sequence[Buffer]) -> None:
+class StreamSink(Sink):
+    """Streams the object in one request, whose last chunk waits until the object is verified.
+
+    :param size: of the object; ``None`` when unknown
+    """
+
+    def __init__(
+        self, writer: PartWriter, requests: Requests, size: int | None, workers: WorkerPool
+    ) -> None:
+        self._writer = writer
+        self._requests = requests
+        self._workers = workers
+        self._body = StreamBody(size, requests.failure, requests.clock)
+        self._last: Buffer | None = None
+        self._location: Location | None = None
+
+    def next_chunk_size(self) -> int:
+        return self._writer.chunk_size
+
+    def put(self, buffer: Buffer) -> None:
+        if self._last is None:
+            self._requests.meter.count(parts=1)
+            self._workers.put(self._send, self._body.close)
+        else:
+            self._body.feed(self._last)
+        self._last = buffer
+
+    def _send(self) -> None:
+        send = functools.partial(_send, self._writer.write_once, self._body)
+        try:
+            with contextlib.suppress(BodyInterrupted):
+                location = self._requests.publish(send, repeatable=False)
+                _check_sent(self._body, self._requests)
+                self._location = location
+        finally:
+            self._requests.clean_up_late()
+
+    def finish(self) -> None:
+        """Store nothing: the last chunk goes with the commit."""
+
+    def commit(self) -> Location:
+        assert self._last is not None
+        self._body.feed(self._last)
+        self._body.finish()
+        self._workers.drain()
+        assert self._location is not None
+        return self._location
+
+    def stop(self) -> None:
+        self._body.finish()
+
+
+def first_part_of(writer: PartWriter | PositionWriter, size: int | None) -> int | None:
+    """Return the bytes of part 1; ``None`` where the object is not sent in parts."""
+    if isinstance(writer, PositionWriter) or writer.once_limit is None:
+        return None
+    if size is not None and size <= writer.once_limit:
+        return None
+    return writer.part_size(1)
+
+
+def min_buffers(
+    writer: PartWriter | PositionWriter, size: int | None, first_part: int | None, limit: int
+) -> int:
+    """Return how many buffers an upload cannot do without.
+
+    A part that fits the memory ``limit`` lies in memory, so that it can be sent again.
+    """
+    if first_part is None:
+        return MIN_BUFFERS
+    buffers = _chunks(writer, first_part if size is None else min(first_part, size))
+    return MIN_BUFFERS if buffers * writer.chunk_size > limit else max(MIN_BUFFERS, buffers)
+
+
+def max_buffers(writer: PartWriter | PositionWriter, first_part: int | None) -> int:
+    """Return how many buffers an upload has use for: for all parts in flight and the next one."""
+    if first_part is None:
+        return max(MIN_BUFFERS, writer.concurrency) + SPARE_BUFFERS
+    return (writer.concurrency + 1) * _chunks(writer, first_part)
+
+
+def open_sink(
+    writer: PartWriter | PositionWriter,
+    requests: Requests,
+    size: int | None,
+    first_part: int | None,
+    pool: BufferPool,
+    workers: WorkerPool,
+) -> Sink:
+    """Return the sink for an object that is larger than a chunk."""
+    if isinstance(writer, PositionWriter):
+        return PositionSink(writer, requests, workers)
+    if first_part is None and size is not None and writer.once_limit is not None:
+        # One request.  Where memory has room, the whole lies there, so that it can be sent again:
+        # as a part with room for a byte more it is never full, and goes when it is verified.
+        buffers = _chunks(writer, size + 1)
+        if pool.ensure(buffers, buffers):
+            first_part = size + 1
+    if first_part is None:
+        return StreamSink(writer, requests, size, workers)
+    return PartSink(writer, requests, size, first_part, pool, workers)
+
+
+def store_small(
+    writer: PartWriter | PositionWriter, requests: Requests, data: memoryview | bytes
+) -> Location:
+    """Store and publish an object that lies in memory whole, from the caller's thread."""
+    if isinstance(writer, PartWriter):
+        requests.meter.count(parts=1)
+        body = MemoryBody([data], requests.clock)
+        return requests.commit(functools.partial(_send, writer.write_once, body))
+    if len(data):
+        if writer.reserved < len(data):
+            _reserve(writer, requests, len(data))
+        began = time.perf_counter()
+        requests.guard.call(functools.partial(_write_chunk, writer, requests, 0, data))
+        requests.meter.store += time.perf_counter() - began
+    return requests.commit(functools.partial(writer.commit, len(data)))
+
+
+def _reserve(writer: PositionWriter, requests: Requests, end: int) -> int:
+    """Make room up to ``end``, from the caller's thread; return up to where there is room."""
+    requests.failure.check()
+    reserve = functools.partial(requests.guard.call, functools.partial(writer.reserve, end))
+    return requests.send(reserve, f"making room up to {end}")
+
+
+def _write_chunk(
+    writer: PositionWriter, requests: Requests, offset: int, data: memoryview | bytes
+) -> None:
+    """Write a chunk, but for its holes."""
+    if not writer.hole_size:
+        requests.send(functools.partial(writer.write_at, offset, data), f"writing at {offset}")
+        requests.meter.count(parts=1)
+        return
+    view = memoryview(data)
+    for start, length, is_hole in _runs(view, writer.hole_size):
+        position = offset + start
+        if is_hole:
+            zero = functools.partial(writer.zero, position, length)
+            requests.send(zero, f"making a hole at {position}")
+            requests.meter.count(holes=length)
+        else:
+            write = functools.partial(writer.write_at, position, view[start : start + length])
+            requests.send(write, f"writing at {position}")
+            requests.meter.count(parts=1)
+
+
+def _runs(view: memoryview, block: int) -> list[tuple[int, int, bool]]:
+    """Split a chunk into runs of zeros and of data: ``(start, length, is_hole)``.
+
+    Looks at whole blocks of ``block`` bytes; a shorter last one counts as a block.
+    """
+    zeros = _zeros(block)
+    whole = len(view)
+    runs: list[tuple[int, int, bool]] = []
+    for start in range(0, whole, block):
+        length = min(block, whole - start)
+        # A look at the first bytes spares nearly every block of data the full comparison, and
+        # bytes compare many times faster than views do.
+        head = view[start : start + 64]
+        is_hole = bytes(head) == zeros[: len(head)]
+        if is_hole:
+            is_hole = bytes(view[start : start + length]) == zeros[:length]
+        if runs and runs[-1][2] is is_hole:
+            first, before, _ = runs[-1]
+            runs[-1] = (first, before + length, is_hole)
+        else:
+            runs.append((start, length, is_hole))
+    return runs
+
+
+@functools.lru_cache(maxsize=4)
+def _zeros(block: int) -> bytes:
+    return bytes(block)
+
+
+def _send(request: Callable[[Body], R], body: MemoryBody | StreamBody) -> R:
+    """Send a body, from its start however often that was tried before."""
+    if body.rewindable:
+        body.seek(0)
+    return request(body)
+
+
+def _check_sent(body: MemoryBody | StreamBody, requests: Requests) -> None:
+    """Refuse a streamed request that was answered before its end."""
+    if isinstance(body, MemoryBody):
+        return
+    requests.meter.count(store=-body.waited)
+    if not body.complete and requests.failure.error is None:
+        raise BackendException(
+            f"Expected the store to take the whole request, but it answered after {body.tell()} "
+            "bytes. Check the server's limits and logs."
+        )
+
+
+def _chunks(writer: PartWriter | PositionWriter, size: int) -> int:
+    return -(-size // writer.chunk_size)
+
+
+def _release(buffers: list[Buffer]) -> None:
     for buffer in buffers:
         buffer.release()

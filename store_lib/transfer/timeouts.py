@@ -18,6 +18,9 @@ R = TypeVar("R")
 #: Seconds of the longest wait: what the system can count to is not much more.
 LONGEST = 1e9
 
+#: Seconds that calls which hang are waited for once a time limit has given them up.
+GRACE = 5.0
+
 #: How much of a listing one guarded call fetches at most.
 BATCH = 1000
 

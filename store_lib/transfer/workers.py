@@ -4,10 +4,16 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
+from store_lib.display import get_logger
+from store_lib.exceptions import TimeoutError
+from store_lib.transfer import timeouts
 from store_lib.transfer.buffers import Buffer, BufferPool, Failure, Stopped
 from store_lib.transfer.threads import new_thread
+
+LOG = get_logger(__name__)
 
 
 class ChunkWorker:
@@ -17,15 +23,10 @@ class ChunkWorker:
     """
 
     def __init__(
-        self,
-        name: str,
-        use: Callable[[memoryview | bytes], object],
-        failure: Failure,
-        pool: BufferPool,
+        self, name: str, use: Callable[[memoryview | bytes], object], pool: BufferPool
     ) -> None:
         self.busy = 0.0
         self._use = use
-        self._failure = failure
         self._pool = pool
         self._queue: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
         self._thread = new_thread(name, self._run)
@@ -35,11 +36,11 @@ class ChunkWorker:
         self._thread.start()
 
     def put(self, buffer: Buffer) -> None:
-        """Hand over a chunk; the lane releases the buffer once."""
+        """Hand over a chunk; the worker releases the buffer once."""
         self._queue.put(buffer)
 
     def _run(self) -> None:
-        get, use, failure = self._queue.get, self._use, self._failure
+        get, use, failure = self._queue.get, self._use, self._pool.failure
         busy = 0.0
         while (buffer := get()) is not None:
             if failure.error is None:
@@ -69,10 +70,9 @@ class WorkerPool:
     ``on_done`` it came with.
     """
 
-    def __init__(self, name: str, size: int, failure: Failure, pool: BufferPool) -> None:
+    def __init__(self, name: str, size: int, pool: BufferPool) -> None:
         self.busy = 0.0
-        self._failure = failure
-        self._pool = pool
+        self.pool = pool
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._open = 0
@@ -102,15 +102,15 @@ class WorkerPool:
         task, on_done = item
         spent = 0.0
         try:
-            if self._failure.error is None:
+            if self.pool.failure.error is None:
                 began = time.perf_counter()
                 try:
                     task()
                 finally:
                     spent = time.perf_counter() - began
         except BaseException as error:
-            self._failure.set(error)
-            self._pool.wake()
+            self.pool.failure.set(error)
+            self.pool.wake()
         finally:
             on_done()
             with self._changed:
@@ -126,13 +126,13 @@ class WorkerPool:
         :raises TransferStalled: nothing moved for too long
         :raises DeadlineExceeded: the transfer takes too long
         """
-        watch = self._pool.watch
+        clock = self.pool.clock
         with self._changed:
             while self._open:
-                self._changed.wait(watch.remaining())
+                self._changed.wait(clock.remaining())
                 if self._open:
-                    watch.check()
-        self._failure.check()
+                    clock.check()
+        self.pool.failure.check()
 
     def finish(self) -> None:
         """Say that no more comes."""
@@ -156,43 +156,98 @@ def _join(thread: threading.Thread, timeout: float | None) -> bool:
     return not thread.is_alive()
 
 
-class Way(Protocol):
-    """What hands chunks to the workers, and may keep some of it waiting for more."""
+class Stoppable(Protocol):
+    """Hands tasks to workers, which may wait for more of it."""
 
     def stop(self) -> None:
-        """Wake up who waits for chunks that will not come, and release what is held."""
+        """Wake up a worker that waits."""
 
 
-class Team:
-    """All threads of one transfer, which end with it.
+class TransferWorkers:
+    """All worker threads of one transfer, which end with its ``with`` block.
 
-    No thread refers to it.  So when an interrupt has lost it before or while :meth:`stop` was
-    called, its collection ends them.
+    No thread refers to it.  So when an interrupt has lost it, its collection ends them.
+
+    :param tasks: stores the chunks
+    :param consumers: are handed every chunk, in order
+    :param sink: hands chunks to ``tasks``
     """
 
-    def __init__(self, way: Way, workers: WorkerPool, failure: Failure) -> None:
-        self.lanes: list[ChunkWorker] = []
-        self.way, self.workers, self._failure = way, workers, failure
+    def __init__(
+        self, tasks: WorkerPool, consumers: Sequence[ChunkWorker], sink: Stoppable
+    ) -> None:
+        self._pool = tasks.pool
+        self._tasks = tasks
+        self._consumers = consumers
+        self._sink = sink
 
-    def finish(self) -> None:
-        """Say that no more comes."""
-        self.way.stop()
-        self.workers.finish()
-        for lane in self.lanes:
-            lane.finish()
+    def start(self) -> None:
+        """Start the threads."""
+        self._tasks.start()
+        for consumer in self._consumers:
+            consumer.start()
 
-    def join(self, timeout: float | None) -> bool:
-        """Wait for the end of all; say whether it came."""
-        ended = self.workers.join(timeout)
-        for lane in self.lanes:
-            ended = lane.join(timeout) and ended
+    def share(self, buffer: Buffer) -> None:
+        """Hand a chunk to each consumer; the sink is the last of its users."""
+        buffer.retain(len(self._consumers) + 1)
+        for consumer in self._consumers:
+            consumer.put(buffer)
+
+    def finish_consumers(self) -> None:
+        """Wait until each consumer has seen every chunk; raise what one of them raised.
+
+        :raises TransferStalled: nothing moved for too long
+        :raises DeadlineExceeded: the transfer takes too long
+        """
+        clock = self._pool.clock
+        for consumer in self._consumers:
+            consumer.finish()
+        for consumer in self._consumers:
+            while not consumer.join(clock.remaining()):
+                clock.check()
+        self._pool.failure.check()
+
+    def _finish(self) -> None:
+        self._sink.stop()
+        self._tasks.finish()
+        for consumer in self._consumers:
+            consumer.finish()
+
+    def _join(self, timeout: float | None) -> bool:
+        ended = self._tasks.join(timeout)
+        for consumer in self._consumers:
+            ended = consumer.join(timeout) and ended
         return ended
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the threads; wait for running writes, but not for ever for stuck ones."""
+        failure, timeout = self._pool.failure, self._pool.clock.limits.stall or None
+        if isinstance(error, TimeoutError):
+            timeout = timeouts.GRACE
+        try:
+            if isinstance(error, Stopped):
+                failure.check()  # the error because of which a request was not begun
+        finally:
+            if error is not None:
+                failure.set(Stopped())
+            self._finish()
+            if not self._join(timeout):
+                failure.abandoned = True
+                LOG.warning("A call to the storage still hangs after its transfer was given up.")
+
     def __del__(self) -> None:
-        if hasattr(self, "_failure"):  # an interrupt may have ended __init__
+        if hasattr(self, "_sink"):  # an interrupt may have ended __init__
             # After a transfer that has ended, nobody is there any more to notice.
-            self._failure.set(Stopped())
-            self.finish()
+            self._pool.failure.set(Stopped())
+            self._finish()
 
 
 def run_concurrently(calls: Sequence[Callable[[], object]], concurrency: int) -> None:

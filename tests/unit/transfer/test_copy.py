@@ -18,7 +18,7 @@ from store_lib.exceptions import (
     TimeoutError,
 )
 from store_lib.location import Location
-from store_lib.transfer import upload as module
+from store_lib.transfer import timeouts
 from store_lib.transfer.budget import PROCESS_BUDGET
 from store_lib.transfer.retry import Retry
 from store_lib.transfer.timeouts import HangGuard, Limits, TransferClock, checkpoint
@@ -49,7 +49,7 @@ def driver(request: pytest.FixtureRequest) -> MemoryDriver:
 @pytest.fixture
 def hang(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a hanging call waits for; set at the end."""
-    monkeypatch.setattr(module, "GRACE", SOON)
+    monkeypatch.setattr(timeouts, "GRACE", SOON)
     event = threading.Event()
     yield event
     event.set()
@@ -64,15 +64,15 @@ def _wait_for_guards() -> None:
 
 def run(driver: MemoryDriver, *, timeout: float = 0, deadline: float = 0) -> UploadResult:
     """Copy the object, as a store does."""
-    watch = TransferClock(Limits(deadline=deadline))
+    clock = TransferClock(Limits(deadline=deadline))
     guard = HangGuard(timeout, 9, 100)
 
     def withdraw(location: Location, error: BaseException) -> None:
         driver.delete(location, context=None)
 
     spec = UploadSpec(
-        watch=watch,
-        retry=Retry(20, 3).to("copy", OLD, watch),
+        clock=clock,
+        retry=Retry(20, 3).to("copy", OLD, clock),
         guard=guard,
         budget=PROCESS_BUDGET,
         withdraw=withdraw,

@@ -19,7 +19,7 @@ from store_lib.location import Location
 from store_lib.options import StoreOptions
 from store_lib.store import Store
 from store_lib.stores import _configure
-from store_lib.transfer import timeouts, upload
+from store_lib.transfer import timeouts
 from store_lib.transfer.retry import Retry
 from store_lib.transfer.timeouts import HangGuard, checkpoint
 from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryLocation, MemoryParts
@@ -56,7 +56,7 @@ class WholeDriver(MemoryDriver):
 @pytest.fixture
 def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """What a hanging call waits for; set at the end."""
-    monkeypatch.setattr(upload, "GRACE", SOON)
+    monkeypatch.setattr(timeouts, "GRACE", SOON)
     event = threading.Event()
     yield event
     event.set()

@@ -16,7 +16,7 @@ from store_lib.exceptions import (
     TransferStalled,
 )
 from store_lib.store import Store
-from store_lib.transfer import upload
+from store_lib.transfer import timeouts
 from store_lib.transfer.timeouts import HangGuard, checkpoint
 from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryParts, memory_store
 
@@ -24,7 +24,7 @@ from tests.unit.memory_driver import CHUNK, MemoryDriver, MemoryParts, memory_st
 @pytest.fixture
 def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """What a hanging call waits for; set at the end."""
-    monkeypatch.setattr(upload, "GRACE", 0.05)
+    monkeypatch.setattr(timeouts, "GRACE", 0.05)
     event = threading.Event()
     yield event
     event.set()

@@ -26,7 +26,7 @@ from store_lib.exceptions import (
     StorageFull,
     StoreError,
 )
-from store_lib.transfer import sinks
+from store_lib.transfer import upload
 from tests.garbage import collected
 from tests.relay import CuttingRelay
 from tests.s3_faults import refusal, times
@@ -114,7 +114,7 @@ def test_the_signature_covers_the_bytes_unless_told_not_to(
 def _streamed(store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     """Add in parts and in one put what memory has no room for, and return the requests."""
     monkeypatch.setattr("store_lib.transfer.buffers.BufferPool.ensure", lambda *_: False)
-    monkeypatch.setattr(sinks.PartSink, "min_buffers", lambda _: 2)
+    monkeypatch.setattr(upload, "min_buffers", lambda *_: 2)
     store.add("parts", stream(LARGE), len(LARGE))
     store.add("put", stream(LARGE[: 4 * CHUNK]), 4 * CHUNK)
     assert s3.objects["parts"].data == LARGE
@@ -168,7 +168,7 @@ def test_a_streamed_part_of_unknown_length_waits_in_a_file(
 ) -> None:
     """S3 wants a part's length first, so where memory has no room a temporary file has it."""
     monkeypatch.setattr("store_lib.transfer.buffers.BufferPool.ensure", lambda *_: False)
-    monkeypatch.setattr(sinks.PartSink, "min_buffers", lambda _: 2)
+    monkeypatch.setattr(upload, "min_buffers", lambda *_: 2)
     store.add("id", stream(LARGE))
     assert s3.objects["id"].data == LARGE
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))

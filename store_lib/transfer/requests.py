@@ -1,0 +1,188 @@
+"""The requests that one upload makes of its writer: retried, bounded in time, counted."""
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from store_lib.display import get_logger
+from store_lib.driver import Writer
+from store_lib.exceptions import Duplicate, StoreError, TimeoutError
+from store_lib.location import Location
+from store_lib.transfer import timeouts
+from store_lib.transfer.buffers import Failure, Stopped
+from store_lib.transfer.report import Meter
+from store_lib.transfer.retry import Retry, is_temporary
+from store_lib.transfer.timeouts import HangGuard, TransferClock, checkpoint
+
+LOG = get_logger(__name__)
+R = TypeVar("R")
+W = TypeVar("W", bound=Writer)
+
+
+class Requests:
+    """The requests of one upload.
+
+    After a lost reply to the one that publishes, the writer's ``resolve`` says whether the object
+    was stored.  Whatever goes wrong, :meth:`roll_back` removes what the writer has made.
+    """
+
+    def __init__(self, retry: Retry, guard: HangGuard, clock: TransferClock, meter: Meter) -> None:
+        self.clock = clock
+        self.meter = meter
+        #: The first error of the upload; no request is begun after it.
+        self.failure = Failure()
+        self._retry = retry
+        self.guard = guard
+        #: What an abort would be of; ``None`` before it is created and after it was aborted.
+        self._writer: Writer | None = None
+        #: Whether the request that publishes has been begun.
+        self._publishing = False
+        #: Where the object lies, once it is published.
+        self._location: Location | None = None
+
+    def create(self, create: Callable[[], W]) -> W:
+        """Create the writer."""
+        call = functools.partial(self.guard.call, create, on_late_result=_abort)
+        writer = self._writer = self._retry.call(call, "beginning")
+        self.clock.progress()
+        return writer
+
+    def send(self, call: Callable[[], R], name: str, *, repeatable: bool = True) -> R:
+        """Make a request; after a temporary error again, if it is ``repeatable``.
+
+        A hanging request that comes back after the upload has failed is not repeated.
+        """
+        checkpoint()
+        if self.failure.error is not None:
+            raise Stopped()
+        retry = self._retry if repeatable else self._retry.once()
+        return retry.call(call, name, stop=self.failure.event, on_repeat=self.count_retry)
+
+    def publish(self, call: Callable[[], Location], *, repeatable: bool = True) -> Location:
+        """Make the request that publishes the object, and return where it lies."""
+        retry = self._retry
+        self._publishing = True
+        self._location = (retry if repeatable else retry.once()).call(
+            call,
+            "publishing",
+            stop=self.failure.event,
+            on_repeat=self.count_retry,
+            rescue=functools.partial(self._resolve, retry.now()),
+        )
+        return self._location
+
+    def commit(self, call: Callable[[], Location]) -> Location:
+        """Publish from the caller's thread; an object that is published too late is removed."""
+        writer = self._writer
+        assert writer is not None
+        began = time.perf_counter()
+        try:
+            return self.publish(
+                functools.partial(self.guard.call, call, on_late_result=lambda _: writer.abort())
+            )
+        finally:
+            self.meter.store += time.perf_counter() - began
+
+    def copy(self, writer: Writer, location: Location) -> Location:
+        """Have the writer copy the object at ``location`` and publish the copy.
+
+        It may take until the transfer's deadline, as long as its checkpoints come in time.  A
+        writer copies once: where that fails, it is aborted.
+        """
+        self._publishing = True
+        try:
+            self._location = self.guard.call(
+                functools.partial(writer.copy_from, location),
+                on_late_result=lambda _: writer.abort(),
+                watch=self.clock,
+            )
+        except StoreError as error:
+            self.clock.progress()  # the server answers, and a copy may take its time
+            self._location = self._resolve(self._retry.now(), error)
+            if self._location is None:
+                self._abort(error)
+                self._publishing, self._writer = False, None
+                raise
+        return self._location
+
+    def roll_back(
+        self, error: BaseException, withdraw: Callable[[Location, BaseException], None]
+    ) -> None:
+        """Remove what an upload that ends with ``error`` has made.
+
+        :param withdraw: removes the object, if it was published
+        """
+        location = self._published(error)
+        if location is not None:
+            withdraw(location, error)
+        elif self._writer is not None:
+            self._abort(error)
+
+    def clean_up_late(self) -> None:
+        """Abort once more after a request that was given up and came back.
+
+        What it has made was not there yet when the upload was aborted.
+        """
+        if not self.failure.abandoned or self._writer is None:
+            return
+        try:
+            self._retry.beyond().call(self._writer.abort, "cleaning up")
+        except Exception as trouble:
+            LOG.warning("Cleaning up after a request that was given up failed: %s", trouble)
+
+    def count_retry(self) -> None:
+        """Count a repeat."""
+        self.meter.count(retries=1)
+
+    def _resolve(self, began: float, error: StoreError) -> Location | None:
+        """Return where the object lies if it was stored, although publishing it failed.
+
+        :param began: when publishing did; resolving has no more time than that
+        """
+        is_open = is_temporary(error) or isinstance(error, Duplicate)
+        if not is_open or self.failure.error is not None:
+            return None
+        try:
+            return self._ask_writer(self._retry.since(began), self.failure.event)
+        except Exception as trouble:
+            error.add_note(f"Whether it was stored all the same is not known: {trouble}")
+            return None
+
+    def _published(self, error: BaseException) -> Location | None:
+        """Return where the object lies after an upload that raises, if it was published.
+
+        An interrupt may have come between its publishing and the news of it.
+        """
+        if self._location is None and self._publishing and not isinstance(error, StoreError):
+            try:
+                self._location = self._ask_writer(self._retry.beyond())
+            except StoreError as trouble:
+                error.add_note(f"Whether it was stored all the same is not known: {trouble}")
+        return self._location
+
+    def _ask_writer(self, retry: Retry, stop: threading.Event | None = None) -> Location | None:
+        assert self._writer is not None
+        resolve = functools.partial(self.guard.call, self._writer.resolve)
+        request = "looking at what is stored"
+        return retry.call(resolve, request, stop=stop, on_repeat=self.count_retry)
+
+    def _abort(self, error: BaseException) -> None:
+        assert self._writer is not None
+        timeout = self.guard.timeout
+        if isinstance(error, TimeoutError):  # what hung will hang again
+            timeout = min(timeout, timeouts.GRACE)
+        abort = functools.partial(self.guard.call, self._writer.abort, timeout=timeout)
+        try:
+            self._retry.beyond().call(abort, "cleaning up")
+        except Exception as trouble:
+            LOG.warning("Cleaning up after a failed upload failed: %s", trouble)
+            error.add_note(
+                f"Cleaning up failed too ({type(trouble).__name__}: {trouble}); what is left can "
+                "be listed and swept as an incomplete upload."
+            )
+
+
+def _abort(writer: Writer) -> None:
+    writer.abort()
