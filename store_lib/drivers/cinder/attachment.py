@@ -1,97 +1,311 @@
-"""A volume attached to this host, from Cinder's permission to an open device, and back."""
+"""A volume attached to this host: Cinder's attachment, and its connection by os-brick.
 
+An :class:`Attachment` reserves the volume in Cinder and opens its connection on this host;
+:class:`SharedAttachments` lets the readers of one process use one.
+"""
+
+import atexit
+import contextlib
+import dataclasses
 import os
+import threading
+import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from store_lib.clients.library_calls import LibraryCall
-from store_lib.drivers.cinder.connection import Connection
-from store_lib.drivers.cinder.devices import Device
-from store_lib.drivers.cinder.errors import on_attach
-from store_lib.drivers.cinder.volume import Volume
-from store_lib.exceptions import BackendException, NotFound, StoreError
+from store_lib.clients.process import PerProcess
+from store_lib.display import get_logger
+from store_lib.drivers.cinder.devices import Device, FileDevice, RbdDevice
+from store_lib.drivers.cinder.errors import attach_error
+from store_lib.drivers.cinder.volume import Volume, VolumeAttachment
+from store_lib.exceptions import BackendException, ErrorStatus, NotFound, StoreError
 
 if TYPE_CHECKING:
-    from store_lib.drivers.cinder.api import Cinder
-    from store_lib.drivers.cinder.brick import Host
+    from store_lib.drivers.cinder.client import Cinder
+    from store_lib.drivers.cinder.host import Host
+
+_LOG = get_logger(__name__)
+
+
+class Connector:
+    """Connects a volume to this host and disconnects it, by os-brick.
+
+    :param attachment: Cinder's, with the connection info
+    """
+
+    #: Whether a process connects for itself, whoever else on the host has the volume.
+    per_process = False
+
+    def __init__(self, host: "Host", volume_id: str, attachment: VolumeAttachment) -> None:
+        self._host = host
+        self._volume_id = volume_id
+        self._attachment = attachment
+
+    @property
+    def _brick(self) -> Any:
+        return self._host.connector(self._attachment.connection_info)
+
+    def errors(self, action: str) -> LibraryCall:
+        """Return a block whose errors become the library's.
+
+        It drops os-brick's frames, which hold the passwords of targets.
+        """
+        return LibraryCall(
+            lambda error: attach_error(error, action, self._volume_id, self._host.helper)
+        )
+
+    def check(self, volume: Volume) -> None:
+        """Refuse a volume whose device would not have its bytes.
+
+        :raises BackendException: it cannot be read or written here
+        """
+
+    def opening(self) -> contextlib.AbstractContextManager[None]:
+        """Return the block within which the volume is connected and its device opened."""
+        return contextlib.nullcontext()
+
+    def connect(self) -> Any:
+        """Connect the volume and return os-brick's device info."""
+        return self._brick.connect_volume(self._attachment.connection_info)
+
+    def extend(self) -> None:
+        """Make the kernel see a volume's new size."""
+        self._brick.extend_volume(self._attachment.connection_info)
+
+    def disconnect(self, device_info: Any) -> None:
+        """Remove a volume's device from this host.
+
+        :param device_info: from :meth:`connect`; ``None`` for a dead process's
+        """
+        # By force, so that nothing of it is left on this host (CVE-2023-2088).
+        self._brick.disconnect_volume(self._attachment.connection_info, device_info, force=True)
+
+
+class RbdConnector(Connector):
+    """Connects by librbd, within the process."""
+
+    per_process = True
+
+
+class NfsConnector(Connector):
+    """Connects volumes that are files on an NFS share.
+
+    Nobody counts a share's users: the kernel refuses to unmount one with an open file.  A lock
+    keeps others from unmounting it between its mounting and the opening of a file there.
+    """
+
+    per_process = True
+
+    def __init__(self, host: "Host", volume_id: str, attachment: VolumeAttachment) -> None:
+        super().__init__(host, volume_id, attachment)
+        self._lock = host.locks.share(attachment.connection_info["export"])
+
+    @property
+    def _brick(self) -> Any:
+        return self._host.connector(
+            self._attachment.connection_info,
+            nfs_mount_point_base=os.path.join(self._host.mount_base, "nfs"),
+        )
+
+    def check(self, volume: Volume) -> None:
+        kind = "encrypted" if volume.encrypted else self._attachment.connection_info.get("format")
+        if kind not in (None, "raw"):
+            raise BackendException(
+                f"Volume {volume.id} is a file on NFS in {kind} form, and its bytes would be "
+                "stored wrongly. Use a volume type that is not encrypted, on a backend with "
+                "nfs_qcow2_volumes = false in Cinder."
+            )
+
+    def opening(self) -> contextlib.AbstractContextManager[None]:
+        return self._lock.held()
+
+    def disconnect(self, device_info: Any) -> None:
+        # os-brick would unmount the share under its other users.
+        if device_info is None:
+            device_info = self.connect()
+        mount = os.path.dirname(device_info["path"])
+        with self._lock.held():
+            # All that can be wrong is "target is busy".
+            with contextlib.suppress(Exception):
+                self._host.as_root("umount", mount)
+            with contextlib.suppress(OSError):
+                os.rmdir(mount)
+
+
+_CONNECTORS = {"nfs": NfsConnector, "rbd": RbdConnector}
+
+
+def make_connector(host: "Host", volume_id: str, attachment: VolumeAttachment) -> Connector:
+    """Return the connector for an attachment's kind of volume."""
+    kind = attachment.connection_info.get("driver_volume_type")
+    return _CONNECTORS.get(str(kind), Connector)(host, volume_id, attachment)
+
+
+def disconnect_left_over(host: "Host", volume_id: str, attachment: VolumeAttachment) -> None:
+    """Remove the device that a dead process of this host had connected.
+
+    :raises BackendException: os-brick could not
+    """
+    if attachment.connection_info.get("driver_volume_type") is None:
+        return  # it was never connected
+    connector = make_connector(host, volume_id, attachment)
+    with connector.errors("detach"):
+        connector.disconnect(None)
+
+
+class _Connection:
+    """The connection of a volume to this host, with its open device."""
+
+    def __init__(
+        self, host: "Host", volume: Volume, attachment: VolumeAttachment, *, writable: bool
+    ) -> None:
+        self._host = host
+        self._volume = volume
+        self._connector = make_connector(host, volume.id, attachment)
+        self._writable = writable
+        self._device_info: Any = None
+        self._device: Device | None = None
+        #: Path and former owner of a device that was given to this process's user.
+        self._chowned: tuple[str, int] | None = None
+
+    @property
+    def device(self) -> Device:
+        """The volume's bytes."""
+        assert self._device is not None  # since open
+        return self._device
+
+    def open(self) -> None:
+        """Connect the volume and open its device; :meth:`close` is due even if this fails."""
+        with self._connector.errors("attach"):
+            self._connector.check(self._volume)
+            with self._connector.opening():
+                self._device_info = self._connector.connect()
+                self._device = self._open_device(self._device_info["path"])
+
+    def _open_device(self, path: Any) -> Device:
+        if hasattr(path, "rbd_image"):
+            return RbdDevice(self._volume.id, path)
+        path = os.fsdecode(path)
+        self._chown(path)
+        return FileDevice(self._volume.id, path, writable=self._writable)
+
+    def _chown(self, path: str) -> None:
+        """Get the right to open a device that root owns."""
+        wanted = os.R_OK | (os.W_OK if self._writable else 0)
+        if os.geteuid() == 0 or os.access(path, wanted, effective_ids=True):
+            return
+        owner = os.stat(path).st_uid
+        self._host.as_root("chown", str(os.geteuid()), path)
+        self._chowned = (path, owner)
+
+    def _restore_owner(self) -> None:
+        if self._chowned is not None:
+            path, owner = self._chowned
+            try:
+                self._host.as_root("chown", str(owner), path)
+            except Exception as error:
+                _LOG.warning("The owner of %s could not be restored: %s", path, error)
+
+    def grow(self, size: int) -> None:
+        """Make this host see that the volume has ``size`` bytes now."""
+        if self.device.is_block:
+            with self._connector.errors("extend"):
+                self._connector.extend()
+        self.device.check_size(size)
+
+    def close(self, in_use: Callable[[], bool]) -> None:
+        """Close the device, and disconnect the volume as far as it was connected.
+
+        :param in_use: returns whether other processes of this host have the volume too
+        :raises BackendException: os-brick could not
+        """
+        if self._device is not None:
+            self._device.close()
+        if self._device_info is None or (not self._connector.per_process and in_use()):
+            return
+        self._restore_owner()
+        with self._connector.errors("detach"):
+            self._connector.disconnect(self._device_info)
 
 
 class Attachment:
-    """A volume that is attached here.
+    """A volume that is attached to this host, from :meth:`attach` to :meth:`detach`.
 
-    Made only whole: what goes wrong on the way is undone.  While it is in use a lock on this host
-    shows that, so that a sweep finds what a killed process has left.
+    While it is in use, a lock of this host is held, so that a sweep knows what a killed process
+    has left.
 
     :param mode: ``ro`` or ``rw``
-    :param patience: seconds to wait for others who are about to attach it
-    :param owe: is given what ends the attachment later, where it was not made whole and could not
-        be ended now
     """
 
-    def __init__(
-        self,
-        cinder: "Cinder",
-        host: "Host",
-        volume: Volume,
-        *,
-        mode: str,
-        patience: float,
-        owe: "Callable[[Attachment], object] | None" = None,
-    ) -> None:
+    def __init__(self, host: "Host", volume: Volume, mode: str) -> None:
         self.volume_id = volume.id
+        #: Whether Cinder has an attachment that is still to be ended.
+        self.is_pending = False
         self._host = host
         self._volume = volume
+        self._mode = mode
         self._process = os.getpid()
-        self._lock = host.volume_lock(volume.id)
+        # One at a time on this host: Cinder lets nobody in between, and os-brick must not remove
+        # a device that another process is about to open.
+        self._volume_lock = host.locks.volume(volume.id)
         # Nobody else has a volume that is being written.
-        self._alone = mode == "rw" or not volume.multiattach
-        self._connection: Connection | None = None
-        self._disconnected = self._release_asked = self._ended = False
-        # One at a time on this host: Cinder lets nobody in between, and os-brick must not take
-        # away a device that somebody is about to open.
-        with self._lock.held():
-            self._id = cinder.reserve(volume.id, mode, patience)
-            self._used = host.attachment_lock(self._id)
+        self._exclusive = mode == "rw" or not volume.multiattach
+        self._connection: _Connection | None = None
+        self._disconnected = self._deletion_asked = False
+
+    def attach(self, cinder: "Cinder", timeout: float) -> None:
+        """Attach the volume; what was done is undone if a step fails.
+
+        :param timeout: seconds to wait while others are attaching it
+        :raises NotFound: it has gone
+        :raises BackendException: it is in use, or cannot be attached
+        """
+        with self._volume_lock.held():
+            self._id = cinder.create_attachment(self.volume_id, self._mode, timeout)
+            self._use_lock = self._host.locks.attachment(self._id)
+            self.is_pending = True
             try:
-                self._used.wait()
-                self._connection = self._connect(cinder, writable=mode == "rw")
+                self._use_lock.acquire()
+                self._connection = self._connect(cinder)
             except BaseException as error:
-                host.forget_properties()
-                self._disconnected = True  # as far as that could be
+                self._host.forget_properties()
+                self._disconnected = True
                 try:
-                    self._release(cinder)
+                    self._delete(cinder)
                 except StoreError as trouble:
-                    error.add_note(f"The attachment of volume {volume.id} is left over: {trouble}")
-                    if owe is not None:
-                        owe(self)
+                    error.add_note(
+                        f"The attachment of volume {self.volume_id} is left over: {trouble}"
+                    )
                 raise
 
-    def _connect(self, cinder: "Cinder", *, writable: bool) -> Connection:
+    def _connect(self, cinder: "Cinder") -> _Connection:
         with LibraryCall(
-            lambda error: on_attach(error, "attach", self.volume_id, self._host.helper)
+            lambda error: attach_error(error, "attach", self.volume_id, self._host.helper)
         ):
             properties = self._host.properties()
         try:
-            grant = cinder.connect(self._id, properties)
+            attachment = cinder.update_attachment(self._id, properties)
         except NotFound as error:
-            raise self._taken_away() from error
-        connection = Connection(self._host, self._volume, grant, writable=writable)
+            raise self._ended_early() from error
+        writable = self._mode == "rw"
+        connection = _Connection(self._host, self._volume, attachment, writable=writable)
         try:
             connection.open()
             try:
-                cinder.complete(self._id)
+                cinder.complete_attachment(self._id)
             except NotFound as error:
-                raise self._taken_away() from error
+                raise self._ended_early() from error
             connection.device.check_size(self._volume.size)
         except BaseException as error:
             try:
-                connection.close(others=lambda: self._others(cinder, own=0))
+                connection.close(lambda: self._is_used_by_others(cinder, own=0))
             except StoreError as trouble:
                 error.add_note(f"Volume {self.volume_id} is left on this host: {trouble}")
             raise
         return connection
 
-    def _taken_away(self) -> BackendException:
+    def _ended_early(self) -> BackendException:
         return BackendException(
             f"Somebody ended the attachment of volume {self.volume_id} while it was being made. "
             "Try again, and look for who does so."
@@ -100,11 +314,11 @@ class Attachment:
     @property
     def device(self) -> Device:
         """The volume's bytes."""
-        assert self._connection is not None  # since it is whole
+        assert self._connection is not None  # since attach
         return self._connection.device
 
-    def grown(self, volume: Volume) -> None:
-        """Let this host see that the volume has been extended while attached.
+    def grow(self, volume: Volume) -> None:
+        """Make this host see that the volume has been extended while attached.
 
         :raises BackendException: it does not
         """
@@ -114,51 +328,168 @@ class Attachment:
             self._connection.grow(volume.size)
 
     def flush(self) -> None:
-        """Have all that was written on the storage."""
+        """Make all that was written durable."""
         if not self._disconnected:
             self.device.flush()
 
     def detach(self, cinder: "Cinder") -> None:
-        """Close the device and give the volume back.  What was written must be flushed before.
+        """Close the device and detach the volume.  What was written must be flushed before.
 
         May be called again after an error, and goes on where that left it.
-        :raises NotFound: somebody has ended the attachment behind our back
+        :raises NotFound: the attachment was ended by something else
         """
         if os.getpid() != self._process:
             if self._connection is not None:
                 self.device.close()  # the descriptor is a child's own, all else its parent's
             return
-        if self._ended:
+        if not self.is_pending:
             return
-        with self._lock.held():
+        with self._volume_lock.held():
             try:
                 if not self._disconnected and self._connection is not None:
                     self._disconnected = True
-                    self._connection.close(others=lambda: self._others(cinder, own=1))
+                    self._connection.close(lambda: self._is_used_by_others(cinder, own=1))
             finally:
-                self._release(cinder)
+                self._delete(cinder)
 
-    def _release(self, cinder: "Cinder") -> None:
-        self._used.release()
-        asked, self._release_asked = self._release_asked, True
+    def _delete(self, cinder: "Cinder") -> None:
+        self._use_lock.release()
+        asked_before, self._deletion_asked = self._deletion_asked, True
         try:
-            cinder.release(self._id)
+            cinder.delete_attachment(self._id)
         except NotFound:
-            self._ended = True
-            if not asked:
+            self.is_pending = False
+            if not asked_before:
                 raise
-        self._ended = True
+        self.is_pending = False
 
-    def _others(self, cinder: "Cinder", *, own: int) -> bool:
-        """Tell whether other processes of this host have the volume.
+    def _is_used_by_others(self, cinder: "Cinder", *, own: int) -> bool:
+        """Return whether other processes of this host have the volume.
 
-        :param own: how many of its attachments are this one
+        :param own: how many of its complete attachments are this one
         """
-        if self._alone:
+        if self._exclusive:
             return False
         try:
             return cinder.get(self.volume_id).hosts.count(self._host.name) > own
         except NotFound:
             return False
         except StoreError:
-            return True  # better a device left over than one taken away from a reader
+            return True  # better a device left over than one removed under a reader
+
+
+@dataclasses.dataclass
+class _Shared:
+    """One volume's attachment and the number of its readers."""
+
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    users: int = 0
+    attachment: Attachment | None = None
+    #: The client that it was made with.
+    cinder: "Cinder | None" = None
+
+
+class _Table:
+    def __init__(self) -> None:
+        # Reentrant, as the collector may drop a reader in a thread that holds it.
+        self.lock = threading.RLock()
+        self.volumes: dict[str, _Shared] = {}
+        #: Attachments that could not be ended when their last reader was closed.
+        self.pending: list[tuple[Attachment, Cinder]] = []
+
+
+class SharedAttachments:
+    """The volumes that readers have attached, each of them once in a process."""
+
+    def __init__(self) -> None:
+        # A child must neither use nor end what its parent has attached.
+        self._table = PerProcess(_Table)
+        _all.add(self)
+
+    def acquire(
+        self, volume_id: str, make: Callable[[], Attachment], cinder: "Cinder", timeout: float
+    ) -> Attachment:
+        """Return a volume's attachment; where there is none yet, make and attach one."""
+        table = self._table.get()
+        with table.lock:
+            shared = table.volumes.setdefault(volume_id, _Shared())
+            shared.users += 1
+        try:
+            with shared.lock:
+                if shared.attachment is None:
+                    attachment = make()
+                    try:
+                        attachment.attach(cinder, timeout)
+                    except BaseException:
+                        if attachment.is_pending:
+                            table.pending.append((attachment, cinder))
+                        raise
+                    shared.attachment, shared.cinder = attachment, cinder
+                return shared.attachment
+        except BaseException:
+            self._remove_user(table, volume_id, shared)
+            raise
+
+    def release(self, attachment: Attachment, cinder: "Cinder") -> None:
+        """Count one reader less; the last one detaches the volume.
+
+        :raises StoreError: that failed; :meth:`retry_pending` repeats what may succeed later
+        """
+        table = self._table.get()
+        with table.lock:
+            shared = table.volumes.get(attachment.volume_id)
+        if shared is None or shared.attachment is not attachment:
+            attachment.detach(cinder)  # inherited: it ends with the parent
+        elif self._remove_user(table, attachment.volume_id, shared):
+            self._detach(table, attachment, cinder)
+
+    def retry_pending(self) -> None:
+        """End the attachments that could not be ended before."""
+        table = self._table.get()
+        while table.pending:
+            try:
+                attachment, cinder = table.pending.pop()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                self._detach(table, attachment, cinder)
+            except StoreError as error:
+                _LOG.warning("Volume %s is still attached: %s", attachment.volume_id, error)
+                return
+
+    @staticmethod
+    def _detach(table: _Table, attachment: Attachment, cinder: "Cinder") -> None:
+        try:
+            attachment.detach(cinder)
+        except StoreError as error:
+            if error.status is not ErrorStatus.PERMANENT:
+                table.pending.append((attachment, cinder))
+            raise
+
+    @staticmethod
+    def _remove_user(table: _Table, volume_id: str, shared: _Shared) -> bool:
+        """Count one reader less, and return whether it was the last."""
+        with table.lock:
+            shared.users -= 1
+            if not shared.users:
+                del table.volumes[volume_id]
+        return not shared.users
+
+    def detach_all(self) -> None:
+        """Detach all volumes, as the process ends."""
+        table = self._table.get()
+        for shared in list(table.volumes.values()):
+            if shared.attachment is not None and shared.cinder is not None:
+                with contextlib.suppress(StoreError):
+                    shared.attachment.detach(shared.cinder)
+        self.retry_pending()
+
+
+_all: "weakref.WeakSet[SharedAttachments]" = weakref.WeakSet()
+
+
+@atexit.register
+def _detach_all() -> None:
+    """Detach while there still is an interpreter to do it; readers may be left open."""
+    for shared in list(_all):
+        shared.detach_all()

@@ -1,41 +1,45 @@
-"""An attached volume's bytes: a block device or a file, and an image that librbd reaches."""
+"""The device of an attached volume: a block device, a file, or an image reached by librbd."""
 
 import abc
 import contextlib
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from store_lib.driver import Chunk
-from store_lib.drivers.cinder.errors import on_device
-from store_lib.drivers.cinder.waiting import wait_for
+from store_lib.drivers.cinder.errors import device_error
+from store_lib.drivers.cinder.polling import poll
 from store_lib.exceptions import BackendException
 
-#: Seconds for a block device to get the size that its volume has.
-_RESIZE = 20
+#: Seconds for a block device to get its volume's size.
+_RESIZE_TIMEOUT = 20
 
 _MIB = 1024 * 1024
 
-#: Bytes after which those written so far are flushed, while others are still being read and
-#: hashed: so that the last flush, which everybody waits for, finds little to do.
-_FLUSHED = 64 * _MIB
+#: Bytes written between two flushes: the last flush, which the whole upload waits for, then has
+#: little to do.
+_FLUSH_INTERVAL = 64 * _MIB
 
 
 class Device(abc.ABC):
-    """The bytes of a volume that is attached here; for many threads."""
+    """The bytes of an attached volume; thread-safe."""
 
     #: Whether it is a block device of this host.
     is_block = False
-    #: Bytes that it reads and writes best at a time.
-    piece = _MIB
+    #: Bytes of a read that suits it.
+    read_size = _MIB
 
     def __init__(self, volume_id: str) -> None:
         self.volume_id = volume_id
 
     @abc.abstractmethod
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes, all there as the volume is longer."""
+        """Return ``length`` bytes.
+
+        :raises BackendException: the device ends before
+        """
 
     @abc.abstractmethod
     def write_at(self, offset: int, data: Chunk) -> None:
@@ -43,18 +47,29 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def flush(self) -> None:
-        """Have all that was written on the storage."""
+        """Make all that was written durable."""
 
     @abc.abstractmethod
     def check_size(self, size: int) -> None:
-        """Wait until the device has ``size`` bytes, as an extended one has after a while."""
+        """Wait until the device has ``size`` bytes.
 
-    def close(self) -> None:  # noqa: B027 - os-brick closes what it has opened
-        """Let go of it.  Idempotent."""
+        :raises BackendException: it has not, after a while
+        """
+
+    def close(self) -> None:  # noqa: B027 - os-brick closes what it opened
+        """Close it.  Idempotent."""
+
+    @contextlib.contextmanager
+    def _errors(self, action: str) -> Iterator[None]:
+        """Translate errors; ``action`` as in ``"write to"``."""
+        try:
+            yield
+        except Exception as error:
+            raise device_error(error, action, self.volume_id) from error
 
 
 class FileDevice(Device):
-    """A block device, or a file on a mounted share; opened without ever being truncated."""
+    """A block device, or a file on a mounted share; never truncated."""
 
     def __init__(self, volume_id: str, path: str, *, writable: bool) -> None:
         super().__init__(volume_id)
@@ -62,68 +77,58 @@ class FileDevice(Device):
         self._file = os.open(path, mode | os.O_CLOEXEC)
         self.is_block = stat.S_ISBLK(os.fstat(self._file).st_mode)
         self._unflushed = 0
-        self._counting = threading.Lock()
+        self._count_lock = threading.Lock()
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes."""
-        try:
-            found = os.pread(self._file, length, offset)
-            while len(found) < length:
-                more = os.pread(self._file, length - len(found), offset + len(found))
+        with self._errors("read"):
+            data = os.pread(self._file, length, offset)
+            while len(data) < length:
+                more = os.pread(self._file, length - len(data), offset + len(data))
                 if not more:
                     break
-                found += more
-        except OSError as error:
-            raise on_device(error, "read", self.volume_id) from error
-        if len(found) < length:
+                data += more
+        if len(data) < length:
             raise BackendException(
                 f"Expected bytes up to {offset + length} of volume {self.volume_id}, but its "
-                f"device ends at {offset + len(found)}. It was detached, or never extended."
+                f"device ends at {offset + len(data)}. It was detached, or never extended."
             )
-        return found
+        return data
 
     def write_at(self, offset: int, data: Chunk) -> None:
-        """Write all of ``data``."""
         rest = memoryview(data)
-        try:
+        with self._errors("write to"):
             while rest:
-                done = os.pwrite(self._file, rest, offset)
-                rest = rest[done:]
-                offset += done
-        except OSError as error:
-            raise on_device(error, "write to", self.volume_id) from error
-        if self._is_much(len(data)):
+                written = os.pwrite(self._file, rest, offset)
+                rest = rest[written:]
+                offset += written
+        if self._flush_is_due(len(data)):
             self.flush()
 
-    def _is_much(self, written: int) -> bool:
-        with self._counting:
+    def _flush_is_due(self, written: int) -> bool:
+        with self._count_lock:
             self._unflushed += written
-            if self._unflushed < _FLUSHED:
+            if self._unflushed < _FLUSH_INTERVAL:
                 return False
             self._unflushed = 0
             return True
 
     def flush(self) -> None:
-        """Have all that was written on the storage."""
-        try:
+        with self._errors("write to"):
             os.fdatasync(self._file)
-        except OSError as error:
-            raise on_device(error, "write to", self.volume_id) from error
 
     def check_size(self, size: int) -> None:
-        """Wait until a block device has ``size`` bytes; a file grows as it is written."""
-        if not self.is_block:
-            return
-        # fstat knows no size of block devices, but their end can be sought.
-        look = lambda: os.lseek(self._file, 0, os.SEEK_END) >= size or None  # noqa: E731
-        if wait_for(look, _RESIZE) is None:
+        # A file grows as it is written.
+        if self.is_block and poll(lambda: self._end() >= size or None, _RESIZE_TIMEOUT) is None:
             raise BackendException(
                 f"The device of volume {self.volume_id} did not get its {size} bytes within "
-                f"{_RESIZE} s. Check that this host sees the volume's new size."
+                f"{_RESIZE_TIMEOUT} s. Check that this host sees the volume's new size."
             )
 
+    def _end(self) -> int:
+        # fstat knows no size of block devices, but their end can be sought.
+        return os.lseek(self._file, 0, os.SEEK_END)
+
     def close(self) -> None:
-        """Close it."""
         descriptor, self._file = self._file, -1
         if descriptor >= 0:
             with contextlib.suppress(OSError):
@@ -133,7 +138,7 @@ class FileDevice(Device):
 class RbdDevice(Device):
     """An image in Ceph, reached without the kernel.
 
-    :param handle: what os-brick has opened, and closes when it disconnects
+    :param handle: os-brick's, which closes it when it disconnects
     """
 
     def __init__(self, volume_id: str, handle: Any) -> None:
@@ -141,33 +146,24 @@ class RbdDevice(Device):
         self._image = handle.rbd_image
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes."""
-        try:
-            found: bytes = self._image.read(offset, length)
-        except Exception as error:
-            raise on_device(error, "read", self.volume_id) from error
-        if len(found) < length:
+        with self._errors("read"):
+            data: bytes = self._image.read(offset, length)
+        if len(data) < length:
             raise BackendException(
-                f"Expected {length} bytes at {offset} of volume {self.volume_id}, got {len(found)}."
+                f"Expected {length} bytes at {offset} of volume {self.volume_id}, got {len(data)}."
             )
-        return found
+        return data
 
     def write_at(self, offset: int, data: Chunk) -> None:
-        """Write all of ``data``."""
-        try:
+        with self._errors("write to"):
             self._image.write(bytes(data), offset)
-        except Exception as error:
-            raise on_device(error, "write to", self.volume_id) from error
 
     def flush(self) -> None:
-        """Have all that was written on the storage."""
-        try:
+        with self._errors("write to"):
             self._image.flush()
-        except Exception as error:
-            raise on_device(error, "write to", self.volume_id) from error
 
     def check_size(self, size: int) -> None:
-        """Look whether it has ``size`` bytes: what is open sees a new size at once."""
+        # An open image has its new size at once.
         if self._image.size() < size:
             raise BackendException(
                 f"Expected an image of {size} bytes for volume {self.volume_id}, got "

@@ -1,9 +1,9 @@
-"""The Cinder driver: checks its options, finds volumes, and hands out writers and readers."""
+"""The Cinder driver: an object is a volume, attached to this host while it is written or read."""
 
 import functools
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from oslo_config import cfg
@@ -18,29 +18,20 @@ from store_lib.driver import (
     Reader,
     Stat,
 )
-from store_lib.drivers.cinder.attachment import Attachment
-from store_lib.drivers.cinder.errors import is_refusal
-from store_lib.drivers.cinder.leftovers import (
+from store_lib.drivers.cinder.attachment import Attachment, SharedAttachments
+from store_lib.drivers.cinder.errors import is_invalid_state
+from store_lib.drivers.cinder.incomplete import (
     ATTACHED_STATES,
     dead_attachments,
+    describe,
     end_attachment,
     remove,
 )
 from store_lib.drivers.cinder.location import CinderLocation
-from store_lib.drivers.cinder.options import LIBRARY_OPTIONS, OPTIONS
+from store_lib.drivers.cinder.options import LIBRARY_OPTIONS, OPTIONS, Settings
 from store_lib.drivers.cinder.reader import VolumeReader
-from store_lib.drivers.cinder.sharing import SharedAttachments
-from store_lib.drivers.cinder.uploads import (
-    IMAGE_ID,
-    OBJECT,
-    SIZE,
-    Upload,
-    describe,
-    is_object,
-    is_unfinished,
-)
-from store_lib.drivers.cinder.volume import GIB, Volume
-from store_lib.drivers.cinder.writer import VolumeWriter, clone, make_volume
+from store_lib.drivers.cinder.volume import IMAGE_ID, UPLOAD, Volume
+from store_lib.drivers.cinder.writer import Upload, VolumeWriter
 from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
@@ -56,9 +47,8 @@ from store_lib.exceptions import (
 from store_lib.location import Location
 
 if TYPE_CHECKING:
-    from store_lib.drivers.cinder.access import Access
-    from store_lib.drivers.cinder.api import Cinder
-    from store_lib.drivers.cinder.brick import Host
+    from store_lib.drivers.cinder.client import Cinder, CinderClients
+    from store_lib.drivers.cinder.host import Host
 
 _LOG = get_logger(__name__)
 
@@ -81,15 +71,15 @@ class CinderDriver(Driver[CinderLocation]):
     library_options: ClassVar[Mapping[str, tuple[cfg.Opt, ...]]] = LIBRARY_OPTIONS
     create_only = CreateOnly.NEW_LOCATION
     ranges = True
-    # Storage at the end of a network answers several questions at once.
+    # Storage behind a network serves several requests at once.
     read_concurrency = 4
     read_size = 4 * 1024 * 1024
-    # The page cache of a file gives more than this, and what is behind a network less.
+    # The page cache gives more than this, and storage behind a network less.
     single_stream_rate = 1024 * 1024 * 1024
 
-    _access: "Access"
+    _clients: "CinderClients"
     _host: "Host"
-    _shared: SharedAttachments
+    _attachments: SharedAttachments
 
     def configure(self) -> None:
         """Check the options, and with a login of its own the volume type.
@@ -105,14 +95,14 @@ class CinderDriver(Driver[CinderLocation]):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # theirs, on being imported
-                from store_lib.drivers.cinder.access import Access
-                from store_lib.drivers.cinder.brick import Host
+                from store_lib.drivers.cinder.client import CinderClients
+                from store_lib.drivers.cinder.host import Host
         except ImportError as error:
             raise DriverLoadFailure(
                 driver_name="cinder",
                 reason=f"{error.name or error} is not installed: pip install store_lib[cinder]",
             ) from error
-        self._access = Access(self.store_id, self.conf, self.retry)
+        self._clients = CinderClients(self.store_id, self.conf, self.retry)
         self._host = Host(
             lock_path=lock_path,
             helper_command=self.conf.get("helper_command"),
@@ -121,19 +111,19 @@ class CinderDriver(Driver[CinderLocation]):
             multipath=self.conf.cinder_use_multipath,
             enforce_multipath=self.conf.cinder_enforce_multipath,
         )
-        self._shared = SharedAttachments()
+        self._attachments = SharedAttachments()
         self._check_type()
 
     def _check_type(self) -> None:
-        name = self.conf.cinder_volume_type
-        if not name or not self._access.has_login:
+        name = self._settings.volume_type
+        if not name or not self._clients.has_login:
             return
         try:
-            known = self._access.cinder(None).has_type(name)
+            known = self._clients.get(None).has_type(name)
         except StoreError as error:
             if error.status is ErrorStatus.PERMANENT:
                 raise
-            # Cinder may come up later; an add then finds out.
+            # Cinder may come up later; then an add reports a missing type.
             _LOG.warning("Store %s: the volume type is not checked: %s", self.store_id, error)
             return
         if not known:
@@ -145,6 +135,10 @@ class CinderDriver(Driver[CinderLocation]):
                 readable=True,
             )
 
+    @property
+    def _settings(self) -> Settings:
+        return Settings.of(self.store_id, self.conf)
+
     def id_problem(self, object_id: str) -> str | None:
         if len(object_id) > _LONGEST_ID:
             return f"it has more than {_LONGEST_ID} characters."
@@ -153,103 +147,57 @@ class CinderDriver(Driver[CinderLocation]):
         return None
 
     @property
-    def _uri_store(self) -> str | None:
-        """The store's id in new URIs; none in the old single-store form."""
-        return None if self.conf.section == "glance_store" else self.store_id
-
-    @property
     def url_prefix(self) -> str:
-        """What new URIs begin with, as with glance_store."""
-        return f"cinder://{self._uri_store or ''}"
+        """The beginning of new URIs, as with glance_store."""
+        return f"cinder://{self._settings.uri_store or ''}"
 
     def holds(self, location: Location) -> bool:
-        """Tell whether a URI names this store, by an id that it has or had, or none."""
+        """Return whether a URI names this store, by a present or former id, or no store."""
         named = _checked(location).store_id
         return named is None or named == self.store_id or self.conf.moved_from(named)
 
     def create(
         self, object_id: str, size: int | None, *, nonce: str, context: Any
     ) -> PositionWriter:
-        """Make a volume and attach it.
-
-        :raises StorageFull: the quota or the backends do not allow a volume of that size
-        """
-
-        cinder = self._access.cinder(context)
-        gibibytes = max(1, -(-(size or 0) // GIB))
-        upload = self._begin(object_id, nonce, context)
-        try:
-            volume = make_volume(cinder, upload, gibibytes, self.conf.cinder_volume_type)
-            return VolumeWriter(
-                cinder,
-                upload,
-                volume,
-                store_id=self._uri_store,
-                patience=self._attach_patience,
-                grow_attached=self.conf.cinder_do_extend_attached,
-            )
-        except BaseException:
-            upload.end()
-            raise
-
-    def _begin(self, object_id: str, nonce: str, context: Any) -> Upload:
-
-        upload = Upload(object_id, nonce, self._access.project(context), self._host)
-        upload.begin()
-        return upload
-
-    @property
-    def _attach_patience(self) -> float:
-        """Seconds to wait for a volume that another one is about to attach."""
-        attempts = self.conf.cinder_attachment_retry_attempts
-        return float(sum(min(2**number, 10) for number in range(1, attempts)))
+        upload = Upload(object_id, nonce, self._clients.project(context), self._host)
+        return VolumeWriter(self._clients.get(context), upload, size or 0, self._settings)
 
     def read(self, location: Location, offset: int, length: int | None, *, context: Any) -> Reader:
         """Attach the volume, unless another reader of this process has, and read from it.
 
-        :raises NotFound: there is no such volume, or it never became an object
-        :raises BackendException: it is in a state in which it cannot be attached, or in use
-            elsewhere
+        :raises NotFound: there is no such object
+        :raises BackendException: the volume is in use elsewhere, or its state does not allow it
         """
-
-        self._shared.settle()
-        cinder = self._access.cinder(context)
-        volume = self._object(cinder, location)
-        size = _size(volume)
+        self._attachments.retry_pending()
+        cinder = self._clients.get(context)
+        volume = _get_object(cinder, location)
+        size = volume.object_size
         if offset > size:
             raise InvalidRange(size=size, offset=offset, length=length)
-        attachment = self._shared.take(
+        attachment = self._attachments.acquire(
             volume.id,
+            lambda: Attachment(self._host, volume, "ro"),
             cinder,
-            lambda: Attachment(
-                cinder,
-                self._host,
-                volume,
-                mode="ro",
-                patience=self._attach_patience,
-                owe=lambda attachment: self._shared.owe(attachment, cinder),
-            ),
+            self._settings.attach_timeout,
         )
-        give = functools.partial(self._shared.give, attachment, cinder)
-        return VolumeReader(attachment, size, offset, length, give)
+        release = functools.partial(self._attachments.release, attachment, cinder)
+        return VolumeReader(attachment, size, offset, length, release)
 
     def stat(self, location: Location, *, context: Any) -> Stat:
-        """Tell of an object; its size is the volume's where the metadata has none."""
-        volume = self._object(self._access.cinder(context), location)
-        return Stat(_size(volume), volume.updated, dict(volume.metadata))
+        volume = _get_object(self._clients.get(context), location)
+        return Stat(volume.object_size, volume.updated_at, dict(volume.metadata))
 
     def delete(self, location: Location, *, context: Any) -> None:
-        """Have the volume deleted; Cinder does so after its answer.
+        """Delete the volume, which Cinder does after its response.
 
         :raises InUseByStore: it is attached
         :raises HasSnapshot: it has snapshots
-        :raises Forbidden: it does not look like an image's: any volume can stand in a URI
+        :raises Forbidden: it does not look like an image's: a URI can name any volume
         """
-
-        self._shared.settle()
-        cinder = self._access.cinder(context)
-        volume = self._object(cinder, location)
-        if not is_object(volume):
+        self._attachments.retry_pending()
+        cinder = self._clients.get(context)
+        volume = _get_object(cinder, location)
+        if not volume.is_image:
             raise Forbidden(
                 f"Volume {volume.id} was not deleted. Expected an image's volume, which is named "
                 f"image-<id> and has that id in its metadata as {IMAGE_ID}; got one that does not "
@@ -259,17 +207,17 @@ class CinderDriver(Driver[CinderLocation]):
             try:
                 return cinder.delete(volume.id)
             except BackendException as error:
-                if not is_refusal(error):
+                if not is_invalid_state(error):
                     raise
                 refusal = error
-            volume = self._object(cinder, location)
+            volume = _get_object(cinder, location)
             if cinder.has_snapshots(volume.id):
                 raise HasSnapshot(
                     f"Volume {volume.id} has snapshots and was not deleted. Delete them first."
                 ) from refusal
             if volume.hosts or volume.status in ATTACHED_STATES:
-                told = _RESERVED if volume.status in ("reserved", "attaching") else _IN_USE
-                raise InUseByStore(told.format(volume.id, volume.status)) from refusal
+                text = _RESERVED if volume.status in ("reserved", "attaching") else _IN_USE
+                raise InUseByStore(text.format(volume.id, volume.status)) from refusal
             # A reader may have ended since.
             if attempt == 2 or volume.status != "available":
                 break
@@ -280,40 +228,37 @@ class CinderDriver(Driver[CinderLocation]):
         ) from refusal
 
     def list(self, *, context: Any) -> Iterator[Entry]:
-        """Yield the volumes of this store's type that are objects."""
-
-        for volume in self._volumes(self._access.cinder(context)):
+        """Yield the objects in volumes of this store's type."""
+        for volume in self._volumes(self._clients.get(context)):
             object_id = volume.metadata.get(IMAGE_ID)
-            if object_id and OBJECT not in volume.metadata:
-                location = CinderLocation(volume.id, self._uri_store)
-                yield Entry(object_id, location, _size(volume), volume.updated)
+            if object_id and UPLOAD not in volume.metadata:
+                location = CinderLocation(volume.id, self._settings.uri_store)
+                yield Entry(object_id, location, volume.object_size, volume.updated_at)
 
     def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
-        """Yield the volumes of this store's type that never became objects, or are about to.
+        """Yield the volumes of this store's type that are unfinished.
 
-        And the attachments of objects that nobody uses any more.
+        And the attachments of objects that no process uses any more.
         """
-
-        self._shared.settle()
-        self._host.remove_dead_locks()
-        cinder = self._access.cinder(context)
+        self._attachments.retry_pending()
+        self._host.locks.remove_dead()
+        cinder = self._clients.get(context)
         for volume in self._volumes(cinder):
-            if is_unfinished(volume):
+            if volume.is_unfinished:
                 yield describe(self._host, volume, cinder.now())
-            elif OBJECT not in volume.metadata and IMAGE_ID in volume.metadata:
+            elif UPLOAD not in volume.metadata and IMAGE_ID in volume.metadata:
                 yield from dead_attachments(cinder, self._host, volume)
 
     def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
-        """Remove a volume that never became an object and what attaches it, or an attachment."""
-
-        cinder = self._access.cinder(context)
+        """Remove an unfinished volume with its attachments, or an attachment."""
+        cinder = self._clients.get(context)
         if "/" in incomplete.key:
             return end_attachment(cinder, self._host, incomplete.key)
         try:
             volume = cinder.get(incomplete.key)
         except NotFound:
             return False
-        if volume.status == "deleting" or not is_unfinished(volume):
+        if volume.status == "deleting" or not volume.is_unfinished:
             return False
         if describe(self._host, volume, cinder.now()).live:
             return False
@@ -325,66 +270,46 @@ class CinderDriver(Driver[CinderLocation]):
 
         :raises NotSupported: it is of another volume type, so that its bytes have to be moved
         """
+        upload = Upload(object_id, nonce, self._clients.project(context), self._host)
+        with VolumeWriter(self._clients.get(context), upload, 0, self._settings) as writer:
+            return writer.copy_from(location)
 
-        cinder = self._access.cinder(context)
-        volume = self._object(cinder, location)
-        if not self._is_ours(cinder)(volume):
-            raise self._unsupported(f"clone a volume of type {volume.volume_type}")
-        upload = self._begin(object_id, nonce, context)
-        try:
-            made = clone(cinder, upload, volume, _size(volume), self.conf.cinder_volume_type)
-        finally:
-            upload.end()
-        return CinderLocation(made, self._uri_store)
+    def close(self) -> None:
+        """Close this process's connections."""
+        self._attachments.retry_pending()
+        self._clients.close()
 
     def is_image_associated_with_store(self, context: Any, volume_id: str) -> bool:
-        """Tell whether a volume of an old URI is of this store's type; never raises.
+        """Return whether a volume of an old URI is of this store's type; never raises.
 
-        Glance asks every store for this before it writes the store's id into the URI.
+        Glance asks every store this before it writes the store's id into the URI.
         """
         try:
-            cinder = self._access.cinder(context)
-            return self._is_ours(cinder)(cinder.get(volume_id))
+            cinder = self._clients.get(context)
+            return cinder.get(volume_id).volume_type == self._volume_type(cinder)
         except Exception as error:
             _LOG.info("Store %s: volume %s is not known: %s", self.store_id, volume_id, error)
             return False
 
-    def close(self) -> None:
-        """Close this process's connections."""
-        self._shared.settle()
-        self._access.close()
-
-    def _object(self, cinder: "Cinder", location: Location) -> Volume:
-        """Return an object's volume.
-
-        :raises NotFound: there is none, or one that never became an object
-        """
-
-        volume = cinder.get(_checked(location).volume_id)
-        if volume.status == "deleting" or OBJECT in volume.metadata:
-            raise NotFound(f"There is no object in volume {volume.id} ({volume.status}).")
-        return volume
-
     def _volumes(self, cinder: "Cinder") -> Iterator[Volume]:
-        return (
-            volume
-            for volume in filter(self._is_ours(cinder), cinder.all())
-            if volume.status != "deleting"
-        )
+        """Yield the volumes of this store's type."""
+        volume_type = self._volume_type(cinder)
+        for volume in cinder.volumes():
+            if volume.volume_type == volume_type and volume.status != "deleting":
+                yield volume
 
-    def _is_ours(self, cinder: "Cinder") -> Callable[[Volume], bool]:
-        """Return what tells a volume of this store's type, Cinder's default without one."""
-        wanted = self.conf.cinder_volume_type or cinder.default_type()
-        return lambda volume: volume.volume_type == wanted
+    def _volume_type(self, cinder: "Cinder") -> str | None:
+        return self._settings.volume_type or cinder.default_type()
+
+
+def _get_object(cinder: "Cinder", location: Location) -> Volume:
+    """Return an object's volume.
+
+    :raises NotFound: there is none, or it never became an object
+    """
+    return cinder.get(_checked(location).volume_id).check_object()
 
 
 def _checked(location: Location) -> CinderLocation:
     assert isinstance(location, CinderLocation), type(location)
     return location
-
-
-def _size(volume: Volume) -> int:
-    """Return the bytes of an object: of the whole volume, where it does not say."""
-    told = volume.metadata.get(SIZE, "")
-    # A user may write anything there, also more digits than Python converts.
-    return int(told) if told.isascii() and told.isdigit() and len(told) < 20 else volume.size

@@ -1,32 +1,96 @@
-"""What os-brick or a device said, as the library's errors."""
+"""What Cinder, Keystone, os-brick and devices report, as the library's errors.
+
+Imports no client library before it is needed, so that the driver can be listed without them.
+"""
 
 import errno
+from typing import TYPE_CHECKING
 
+from store_lib.clients.network_errors import tls_failure
 from store_lib.exceptions import (
+    AuthorizationFailure,
     BackendException,
     BadStoreConfiguration,
+    ErrorStatus,
+    Forbidden,
+    NotAuthenticated,
+    NotFound,
+    RemoteServiceUnavailable,
     StorageFull,
     StorageWriteDenied,
     StoreError,
 )
 from store_lib.redaction import hide
 
-#: Characters of somebody else's message that ours may quote.
+if TYPE_CHECKING:
+    from cinderclient.exceptions import ClientException
+    from keystoneauth1.exceptions import ClientException as KeystoneException
+
+#: Characters of another program's message that ours may quote.
 _QUOTED = 300
 
 
-def is_refusal(error: StoreError) -> bool:
-    """Tell whether Cinder does not do this in the state that a volume is in (400)."""
+def error_for_response(
+    error: "ClientException", action: str, retry_after: float | None
+) -> StoreError:
+    """Return the error for a refusal of Cinder's.
+
+    :param action: what Cinder was asked to do, as in ``"create a volume"``
+    """
+    code = error.code
+    text = f"Cinder was asked to {action} and answered {code}: {quoted(error.message)}"
+    if code == 404:
+        return NotFound(text)
+    if code == 401:
+        return NotAuthenticated(f"{text} The token has expired or was revoked.")
+    if code == 403:
+        return Forbidden(f"{text} The user needs a role that Cinder's policy allows this to.")
+    if code == 413 and not retry_after:
+        return StorageFull(f"{text} Raise the project's quota in Cinder, or delete volumes.")
+    if code in (408, 413, 429) or code >= 500:
+        return RemoteServiceUnavailable(text, retry_after=retry_after)
+    return BackendException(text)
+
+
+def is_invalid_state(error: StoreError) -> bool:
+    """Return whether Cinder refuses something because of the volume's state (400)."""
     return getattr(error.__cause__, "code", None) == 400
 
 
-def on_device(error: Exception, doing: str, volume_id: str) -> StoreError:
-    """Return the library's error for one that came from an attached device.
+def transport_error(error: "KeystoneException", action: str) -> StoreError:
+    """Return the error for a request that Cinder did not answer, or that Keystone refused."""
+    from keystoneauth1 import exceptions
 
-    :param doing: as in ``"write to"``
+    name = type(error).__name__
+    if isinstance(error, exceptions.SSLError):
+        # It was raised while the error that says what went wrong was handled.
+        why = tls_failure(error.__context__ or error, "Cinder", "cinder_ca_certificates_file")
+        return RemoteServiceUnavailable(
+            f"Cinder could not be asked to {action}: {why or 'no verified TLS connection.'}",
+            status=ErrorStatus.PERMANENT,
+        )
+    if isinstance(error, exceptions.ConnectionError):
+        return RemoteServiceUnavailable(
+            f"Cinder or Keystone could not be asked to {action}: {name}. Check that they run "
+            "where the catalog says."
+        )
+    if isinstance(error, exceptions.Unauthorized):
+        return AuthorizationFailure(
+            f"Keystone refuses the login that is needed to {action} (401). Check the user, the "
+            "password, the project and their domains, or the application credential."
+        )
+    if (getattr(error, "http_status", None) or 0) >= 500:
+        return RemoteServiceUnavailable(f"Cinder could not be asked to {action}: {name}.")
+    return BackendException(f"Cinder could not be asked to {action}: {name}.")
+
+
+def device_error(error: Exception, action: str, volume_id: str) -> StoreError:
+    """Return the error for one of an attached device's.
+
+    :param action: as in ``"write to"``
     """
     code = getattr(error, "errno", None)
-    text = f"Could not {doing} volume {volume_id}: {quoted(error)}"
+    text = f"Could not {action} volume {volume_id}: {quoted(error)}"
     if code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
         return StorageFull(text)
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -36,26 +100,26 @@ def on_device(error: Exception, doing: str, volume_id: str) -> StoreError:
     return BackendException(f"{text} Look at this host's kernel log for the device.")
 
 
-def on_attach(error: Exception, doing: str, volume_id: str, helper: str) -> StoreError:
-    """Return the library's error for one of os-brick's.
+def attach_error(error: Exception, action: str, volume_id: str, helper: str) -> StoreError:
+    """Return the error for one of os-brick's.
 
-    :param doing: ``"attach"`` or ``"detach"``
-    :param helper: the command that os-brick's helper is started with; empty for none
+    :param action: ``"attach"``, ``"extend"`` or ``"detach"``
+    :param helper: the command that starts os-brick's helper; empty for none
     """
     if isinstance(error, StoreError):
         return error
     name = type(error).__name__
     if helper and (name == "FailedToDropPrivileges" or _is_missing(error, helper)):
         return BadStoreConfiguration(
-            f"To {doing} volume {volume_id} root's rights are needed, and os-brick's helper "
+            f"To {action} volume {volume_id} root's rights are needed, and os-brick's helper "
             f"does not start with `{helper}`. Set helper_command in [privsep_osbrick] to a "
             "command that starts privsep-helper as root, as in `sudo privsep-helper "
             "--config-file FILE`, and allow it in sudoers; or run as root."
         )
     if isinstance(error, OSError) and error.errno is not None:
-        return on_device(error, doing, volume_id)
+        return device_error(error, action, volume_id)
     return BackendException(
-        f"os-brick could not {doing} volume {volume_id} on this host: {name}: {quoted(error)} "
+        f"os-brick could not {action} volume {volume_id} on this host: {name}: {quoted(error)} "
         "Check that what the backend needs (iscsid, multipathd, an NFS client, a Ceph keyring) "
         "is set up here."
     )
@@ -66,8 +130,8 @@ def _is_missing(error: Exception, helper: str) -> bool:
 
 
 def quoted(error: object) -> str:
-    """Return a message of somebody else's in one line, without passwords, as a sentence."""
-    from oslo_utils.strutils import mask_password  # comes with the clients
+    """Return another program's message as one sentence in one line, without passwords."""
+    from oslo_utils.strutils import mask_password
 
     text = " ".join(hide(mask_password(str(error)), ()).split())[:_QUOTED]
     return text if text.endswith((".", "!", "?")) else f"{text}."

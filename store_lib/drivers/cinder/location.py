@@ -1,4 +1,4 @@
-"""cinder URIs: a volume's id, with the store's id before it where there are several stores."""
+"""URIs of volumes."""
 
 import re
 from typing import ClassVar, Self
@@ -7,15 +7,15 @@ from store_lib.exceptions import BadStoreUri
 from store_lib.location import Location, scheme_of
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-#: What a section of a configuration file may be called, as far as it can stand in a URI.
+#: A section's name in a configuration file, as far as it can stand in a URI.
 _STORE = re.compile(r"[^/?#@\s\x00-\x1f\x7f]+")
 
 
 class CinderLocation(Location):
-    """``cinder://<store id>/<volume id>``, or ``cinder://<volume id>`` from a single-store time.
+    """``cinder://<store id>/<volume id>``, or ``cinder://<volume id>`` in the single-store form.
 
     :param volume_id: a UUID in lower case
-    :param store_id: ``None`` when the URI does not tell
+    :param store_id: ``None`` if the URI has none
     """
 
     __slots__ = ("store_id", "volume_id")
@@ -28,9 +28,9 @@ class CinderLocation(Location):
 
     @classmethod
     def parse(cls, uri: str) -> Self:
-        """Take a URI apart.
+        """Parse a URI.
 
-        :raises BadStoreUri: it does not end in a volume's id, or has more than a store before it
+        :raises BadStoreUri: it is malformed
         """
         scheme = scheme_of(uri)
         store, slash, volume = uri.partition("://")[2].rpartition("/")
@@ -49,7 +49,7 @@ class CinderLocation(Location):
 
     @property
     def uri(self) -> str:
-        """The full URI; it holds no secret."""
+        """The full URI; it has no secret."""
         if self.store_id is None:
             return f"cinder://{self.volume_id}"
         return f"cinder://{self.store_id}/{self.volume_id}"

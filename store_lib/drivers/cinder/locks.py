@@ -1,25 +1,27 @@
-"""Lock files that processes of a host share: held by whoever lives, and gone when nobody does."""
+"""Locks among the processes of this host, which end with the process that holds them."""
 
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 
-from store_lib.drivers.cinder.waiting import wait_for
+from store_lib.drivers.cinder.polling import poll
+from store_lib.drivers.cinder.volume import NONCE_PATTERN
 from store_lib.exceptions import BackendException, TimeoutError
 
-#: Seconds to wait for a lock: longer than anybody's attaching or detaching may rightly take.
-LIMIT = 600
-#: Seconds between looks at a lock: first, and at most.
-_FIRST, _MOST = 0.005, 0.05
+#: Seconds to wait for a lock: longer than attaching or detaching may rightly take.
+LOCK_TIMEOUT = 600
+#: Seconds between two attempts to take a lock: first, and at most.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.05
 
 #: Not through a symbolic link, which others may have put there, nor waiting at a pipe.
-_FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 _PREFIX = "store_lib-cinder-"
 
-#: Descriptors of locks that this process holds, which a child must not keep alive.
+#: Descriptors of the locks that this process holds, which a child must not keep locked.
 _held: set[int] = set()
 
 
@@ -33,19 +35,56 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-class LockFile:
-    """A file that is locked while somebody works on a thing.
+class HostLocks:
+    """The locks of this host's volumes, attachments, uploads and shares.
 
-    :param directory: where all processes of the host look
-    :param name: the thing's, fit for a file name
+    :param directory: the same for all processes of the host
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def volume(self, volume_id: str) -> "LockFile":
+        """Return the lock that is held while a volume is attached or detached here."""
+        return self._lock(f"volume-{volume_id}")
+
+    def attachment(self, attachment_id: str) -> "LockFile":
+        """Return the lock that a process holds as long as it uses an attachment."""
+        return self._lock(f"attachment-{attachment_id}")
+
+    def upload(self, nonce: str) -> "LockFile":
+        """Return the lock that a process holds as long as its upload lasts."""
+        return self._lock(f"upload-{nonce if NONCE_PATTERN.fullmatch(nonce) else 'unknown'}")
+
+    def share(self, export: str) -> "LockFile":
+        """Return the lock that is held while an NFS share is mounted or unmounted."""
+        return self._lock(f"share-{hashlib.sha256(export.encode()).hexdigest()[:32]}")
+
+    def _lock(self, name: str) -> "LockFile":
+        return LockFile(self._directory, name)
+
+    def remove_dead(self) -> None:
+        """Remove the files of locks that processes held when they were killed."""
+        for name in os.listdir(self._directory):
+            if name.startswith(_PREFIX):
+                # One of another user's is left for that user.
+                with contextlib.suppress(OSError, BackendException):
+                    self._lock(name.removeprefix(_PREFIX)).is_held()
+
+
+class LockFile:
+    """A lock among the processes of a host, which ends with the process that holds it.
+
+    :param directory: the same for all processes
+    :param name: fit for a file name
     """
 
     def __init__(self, directory: str, name: str) -> None:
         self._path = os.path.join(directory, _PREFIX + name)
         self._descriptor: int | None = None
 
-    def take(self) -> bool:
-        """Lock it, unless somebody has it; say whether that was done.
+    def try_acquire(self) -> bool:
+        """Acquire it if it is free, and return whether it was.
 
         :raises BackendException: its file cannot be opened
         """
@@ -64,11 +103,11 @@ class LockFile:
                 self._descriptor = descriptor
                 _held.add(descriptor)
                 return True
-            os.close(descriptor)  # whoever had it has removed it meanwhile
+            os.close(descriptor)  # its holder has removed the file meanwhile
 
     def _open(self) -> int:
         try:
-            return os.open(self._path, _FILE, 0o600)
+            return os.open(self._path, _FLAGS, 0o600)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise BackendException(
@@ -86,54 +125,52 @@ class LockFile:
         except FileNotFoundError:
             return False
 
+    def acquire(self) -> None:
+        """Acquire it as soon as it is free.
+
+        :raises TimeoutError: another process has held it for very long
+        """
+        acquired = poll(
+            lambda: self.try_acquire() or None,
+            LOCK_TIMEOUT,
+            pause=_FIRST_PAUSE,
+            longest=_LONGEST_PAUSE,
+        )
+        if acquired is None:
+            raise TimeoutError(
+                f"Another process on this host has held {self._path} for {LOCK_TIMEOUT} s. Find "
+                "out (fuser) which one hangs, and end it."
+            )
+
     def release(self) -> None:
-        """Remove and unlock it; a child that inherited it leaves it alone.  Idempotent."""
+        """Remove and unlock its file; does nothing in a child that inherited it.  Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None or descriptor not in _held:
             return
         _held.discard(descriptor)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
-        # Not only closed: a child just being forked has the descriptor too.
+        # Not only closed: a child that is just being forked has the descriptor too.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
     def is_held(self) -> bool:
-        """Tell whether a living process holds it."""
+        """Return whether a living process holds it."""
         if not os.path.lexists(self._path):
             return False
-        if not self.take():
+        if not self.try_acquire():
             return True
         self.release()
         return False
-
-    def wait(self) -> None:
-        """Lock it as soon as nobody has it.
-
-        :raises TimeoutError: others hold it for very long
-        """
-        if wait_for(lambda: self.take() or None, LIMIT, _FIRST, _MOST) is None:
-            raise TimeoutError(
-                f"Another process on this host has held {self._path} for {LIMIT} s. Find out "
-                "(fuser) which one hangs, and end it."
-            )
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold it for a block.
 
-        :raises TimeoutError: others hold it for very long
+        :raises TimeoutError: another process has held it for very long
         """
-        self.wait()
+        self.acquire()
         try:
             yield
         finally:
             self.release()
-
-
-def remove_dead(directory: str) -> None:
-    """Remove the files of locks that processes held when they were killed."""
-    for name in os.listdir(directory):
-        if name.startswith(_PREFIX):
-            with contextlib.suppress(OSError, BackendException):  # another user's, who removes it
-                LockFile(directory, name.removeprefix(_PREFIX)).is_held()

@@ -1,10 +1,12 @@
-"""The options of the Cinder driver."""
+"""The options of the Cinder driver, and the settings made of them."""
 
+import dataclasses
 import os
+from typing import Self
 
 from oslo_config import cfg
 
-from store_lib.options import LONGEST_TIME
+from store_lib.options import LONGEST_TIME, StoreOptions
 
 _ALL_FOUR = (
     "The service's own login is used when cinder_store_auth_address is set, with "
@@ -151,3 +153,30 @@ LIBRARY_OPTIONS: dict[str, tuple[cfg.Opt, ...]] = {
     "oslo_concurrency": (cfg.StrOpt("lock_path", default=os.environ.get("OSLO_LOCK_PATH")),),
     "privsep_osbrick": (cfg.StrOpt("helper_command"),),
 }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one store's uploads and readers."""
+
+    store_id: str
+    #: The store's id in new URIs; ``None`` in the old single-store form.
+    uri_store: str | None
+    #: Name of the volume type of new volumes; ``None`` for Cinder's default.
+    volume_type: str | None
+    #: Seconds to wait for a volume that is being attached elsewhere.
+    attach_timeout: float
+    #: Whether a volume is extended while it is attached.
+    grow_attached: bool
+
+    @classmethod
+    def of(cls, store_id: str, options: StoreOptions) -> Self:
+        """Return the settings that a store's options make."""
+        attempts = options.cinder_attachment_retry_attempts
+        return cls(
+            store_id,
+            None if options.section == "glance_store" else store_id,
+            options.cinder_volume_type,
+            float(sum(min(2**number, 10) for number in range(1, attempts))),
+            options.cinder_do_extend_attached,
+        )

@@ -13,7 +13,7 @@ _LOG = get_logger(__name__)
 class VolumeReader(Reader):
     """An attached volume, of which the first ``size`` bytes are the object.
 
-    :param release: gives the attachment back; called once, also where opening fails
+    :param release: releases the attachment; called once, also where opening fails
     """
 
     parallel = True
@@ -27,13 +27,13 @@ class VolumeReader(Reader):
         release: Callable[[], None],
     ) -> None:
         self.size = size
-        # A volume of ours is never written again.
+        # An object's volume is never written again.
         self.validator = attachment.volume_id
         self._attachment = attachment
         self._release: Callable[[], None] | None = release
-        self.piece_size = attachment.device.piece
+        self.piece_size = attachment.device.read_size
         wanted = size - offset if length is None else min(length, size - offset)
-        #: The first piece, so that its errors come from opening.
+        #: Offset and bytes of the first piece, read here so that its errors come from opening.
         self._first: tuple[int, bytes] | None = None
         if wanted > 0:
             try:
@@ -43,7 +43,6 @@ class VolumeReader(Reader):
                 raise
 
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
-        """Yield the bytes from ``offset`` on."""
         assert self.size is not None
         end = self.size if length is None else min(self.size, offset + length)
         first, self._first = self._first, None
@@ -58,14 +57,13 @@ class VolumeReader(Reader):
             piece = self._read(offset, end - offset)
             offset += len(piece)
             hand = [piece]
-            del piece  # a generator that waits is to hold nothing of what it gave
+            del piece  # a suspended generator must not hold what it yielded
             yield hand.pop()
 
     def _read(self, offset: int, most: int) -> bytes:
         return self._attachment.device.read_at(offset, min(most, self.piece_size))
 
     def close(self) -> None:
-        """Give the attachment back; what goes wrong with that is logged."""
         release, self._release = self._release, None
         self._first = None
         if release is not None:

@@ -1,8 +1,13 @@
-"""A volume and an attachment, as Cinder told of them."""
+"""Cinder's volumes and attachments, and what a volume's name and metadata mean to this library.
+
+Anybody with access to a project can change metadata.  So metadata alone never prove that a volume
+may be removed: its name has to agree.
+"""
 
 import dataclasses
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from store_lib.clients.decoding import (
     boolean,
@@ -13,19 +18,61 @@ from store_lib.clients.decoding import (
     text,
     timestamp,
 )
+from store_lib.exceptions import NotFound
 
 GIB = 1024**3
-
-#: What our attachments say of the place where a volume is: a sign that they are ours.
-PLACE = "store_lib"
-
 #: More GiB than any volume has.
 _LARGEST = 2**31
+
+#: The mount point that our attachments declare: a sign that they are ours.
+MOUNTPOINT = "store_lib"
+
+#: Metadata of a volume that is being filled: the id of the object to be, and the uploading host.
+UPLOAD, HOST = "store_lib_upload", "store_lib_host"
+#: Metadata of every volume of ours: the upload that made it.
+NONCE = "store_lib_nonce"
+#: Metadata of an object, with glance_store's names.
+IMAGE_ID, SIZE, OWNER = "glance_image_id", "image_size", "image_owner"
+
+NONCE_PATTERN = re.compile(r"[0-9a-f]{32}")
+
+
+def temporary_name(nonce: str) -> str:
+    """Return the name of a volume that is being filled."""
+    return f"store_lib-upload-{nonce}"
+
+
+def object_name(object_id: str) -> str:
+    """Return the name of an object's volume, as glance_store names it."""
+    return f"image-{object_id}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CompleteAttachment:
+    """An attachment that is complete, as its volume lists it."""
+
+    id: str
+    #: ``None`` for users to whom Cinder does not show it.
+    host: str | None
+    #: The mount point that the attaching software declared.
+    device: str | None
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any]) -> Self:
+        """Parse an entry of a volume's attachments.
+
+        :raises Unexpected: it is malformed
+        """
+        return cls(
+            text(value["attachment_id"]),
+            optional_text(value.get("host_name")),
+            optional_text(value.get("device")),
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Volume:
-    """A volume as Cinder told of it."""
+    """A volume."""
 
     id: str
     name: str
@@ -36,94 +83,112 @@ class Volume:
     volume_type: str | None
     multiattach: bool
     encrypted: bool
-    #: The attachments that are complete.
-    attached: tuple["Attached", ...]
+    attachments: tuple[CompleteAttachment, ...]
     #: Seconds since the epoch.
-    updated: float | None
+    updated_at: float | None
+
+    @classmethod
+    def parse(cls, resource: Any) -> Self:
+        """Make a volume from cinderclient's.
+
+        :raises Unexpected: it is malformed
+        """
+        values = fields(resource.to_dict())
+        metadata = fields(values.get("metadata") or {})
+        return cls(
+            id=text(values["id"]),
+            name=optional_text(values.get("name")) or "",
+            status=text(values["status"]),
+            size=size(values["size"], "GiB", _LARGEST) * GIB,
+            metadata={text(name): optional_text(value) or "" for name, value in metadata.items()},
+            volume_type=optional_text(values.get("volume_type")),
+            multiattach=_flag(values.get("multiattach")),
+            encrypted=_flag(values.get("encrypted")),
+            attachments=tuple(map(CompleteAttachment.parse, entries(values["attachments"]))),
+            updated_at=_time(values.get("updated_at") or values.get("created_at")),
+        )
 
     @property
     def hosts(self) -> list[str | None]:
-        """The hosts that it is attached to, one for each attachment that is complete."""
-        return [each.host for each in self.attached]
+        """The hosts that have it attached, one for each complete attachment."""
+        return [attachment.host for attachment in self.attachments]
 
-    @classmethod
-    def of(cls, found: Any) -> "Volume":
-        """Take over what cinderclient has.
+    @property
+    def is_image(self) -> bool:
+        """Whether it is marked as every image is, stored by this library or by glance_store."""
+        object_id = self.metadata.get(IMAGE_ID)
+        # Cinder strips blanks from the end of a name, not of metadata.
+        return bool(object_id) and self.name == object_name(str(object_id)).strip()
 
-        :raises Unexpected: it is not Cinder's description of a volume
-        """
-        told = fields(found.to_dict())
-        metadata = fields(told.get("metadata") or {})
-        return cls(
-            id=text(told["id"]),
-            name=optional_text(told.get("name")) or "",
-            status=text(told["status"]),
-            size=size(told["size"], "GiB", _LARGEST) * GIB,
-            metadata={text(name): optional_text(value) or "" for name, value in metadata.items()},
-            volume_type=optional_text(told.get("volume_type")),
-            multiattach=_flag(told.get("multiattach")),
-            encrypted=_flag(told.get("encrypted")),
-            attached=tuple(Attached.of(each) for each in entries(told["attachments"])),
-            updated=_seconds(told.get("updated_at") or told.get("created_at")),
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it is being filled, or was when the uploading process died."""
+        nonce = self.metadata.get(NONCE, "")
+        return (
+            UPLOAD in self.metadata
+            and IMAGE_ID not in self.metadata
+            and bool(NONCE_PATTERN.fullmatch(nonce))
+            and self.name == temporary_name(nonce)
         )
+
+    @property
+    def object_size(self) -> int:
+        """Bytes of the object: the volume's, where the metadata have no size."""
+        value = self.metadata.get(SIZE, "")
+        # Any user may write anything there, also more digits than Python converts.
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else self.size
+
+    def check_object(self) -> Self:
+        """Return the volume.
+
+        :raises NotFound: it is being deleted, or never became an object
+        """
+        if self.status == "deleting" or UPLOAD in self.metadata:
+            raise NotFound(f"There is no object in volume {self.id} ({self.status}).")
+        return self
+
+    def last_change(self, now: float | None, attached_at: float | None = None) -> float:
+        """Return the time of the last change by Cinder's clock, never later than ``now``.
+
+        :param attached_at: the time of an attachment, which counts as a change
+        """
+        changed = max(self.updated_at or 0.0, attached_at or 0.0)
+        return changed if now is None else min(changed, now)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Attached:
-    """A complete attachment, as a volume lists it."""
-
-    id: str
-    #: ``None`` for users whom Cinder does not tell it.
-    host: str | None
-    #: What the software that attached it calls the place.
-    device: str | None
-
-    @classmethod
-    def of(cls, told: Mapping[str, Any]) -> "Attached":
-        """Take over one of a volume's attachments.
-
-        :raises Unexpected: it is not Cinder's description of one
-        """
-        return cls(
-            text(told["attachment_id"]),
-            optional_text(told.get("host_name")),
-            optional_text(told.get("device")),
-        )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Grant:
-    """An attachment as Cinder told of it."""
+class VolumeAttachment:
+    """An attachment, complete or not."""
 
     id: str
     #: ``reserved``, ``attaching``, ``attached``, ...
     status: str
-    #: The server that it is for, where it is for one.
+    #: The server that it is for, if any.
     instance: str | None
-    #: When it was made, in seconds since the epoch; ``None`` while it is only reserved.
-    since: float | None
+    #: Seconds since the epoch; ``None`` while it is only reserved.
+    attached_at: float | None
     #: How to reach the volume; holds secrets of the storage.
-    connection: dict[str, Any] = dataclasses.field(repr=False)
+    connection_info: dict[str, Any] = dataclasses.field(repr=False)
 
     @classmethod
-    def of(cls, found: Any) -> "Grant":
-        """Take over what cinderclient has.
+    def parse(cls, resource: Any) -> Self:
+        """Make an attachment from cinderclient's.
 
-        :raises Unexpected: it is not Cinder's description of an attachment
+        :raises Unexpected: it is malformed
         """
-        told = fields(found.to_dict())
+        values = fields(resource.to_dict())
         return cls(
-            text(told["id"]),
-            text(told["status"]),
-            optional_text(told.get("instance")) or None,
-            _seconds(told.get("attached_at")),
-            dict(fields(told.get("connection_info") or {})),
+            text(values["id"]),
+            text(values["status"]),
+            optional_text(values.get("instance")) or None,
+            _time(values.get("attached_at")),
+            dict(fields(values.get("connection_info") or {})),
         )
 
 
-def _flag(told: Any) -> bool:
-    return False if told is None else boolean(told)  # Cinder's database may have null
+def _flag(value: Any) -> bool:
+    return False if value is None else boolean(value)  # Cinder's database may have null
 
 
-def _seconds(told: Any) -> float | None:
-    return timestamp(told) if told else None
+def _time(value: Any) -> float | None:
+    return timestamp(value) if value else None

@@ -3,234 +3,281 @@
 import contextlib
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from store_lib.display import get_logger
 from store_lib.driver import Chunk, PositionWriter
 from store_lib.drivers.cinder.attachment import Attachment
-from store_lib.drivers.cinder.leftovers import remove
+from store_lib.drivers.cinder.incomplete import HEARTBEAT_INTERVAL, remove
 from store_lib.drivers.cinder.location import CinderLocation
-from store_lib.drivers.cinder.uploads import BEAT, Upload
-from store_lib.drivers.cinder.volume import GIB, Volume
+from store_lib.drivers.cinder.options import Settings
+from store_lib.drivers.cinder.volume import (
+    GIB,
+    HOST,
+    IMAGE_ID,
+    NONCE,
+    OWNER,
+    SIZE,
+    UPLOAD,
+    Volume,
+    object_name,
+    temporary_name,
+)
 from store_lib.exceptions import (
     BackendException,
     ErrorStatus,
     NotFound,
+    NotSupported,
     StorageFull,
     StoreError,
 )
+from store_lib.location import Location
 
 if TYPE_CHECKING:
-    from store_lib.drivers.cinder.api import Cinder
+    from store_lib.drivers.cinder.client import Cinder
+    from store_lib.drivers.cinder.host import Host
 
 _LOG = get_logger(__name__)
 
 
-def make_volume(
-    cinder: "Cinder",
-    upload: Upload,
-    gibibytes: int,
-    volume_type: str | None,
-    source: str | None = None,
-) -> Volume:
-    """Have a volume made for an upload, and wait until it is there.
+class Upload:
+    """One upload: the names and metadata of its volume, and the lock that shows it is alive.
 
-    :param source: the volume to clone; ``None`` for an empty one
-    :raises StorageFull: the quota is used up, or no backend has room
+    :param owner: the id of the project that the object belongs to
     """
-    try:
-        begun = cinder.create(upload.temporary_name, gibibytes, volume_type, upload.begun(), source)
-    except StoreError as error:
-        if error.status is not ErrorStatus.TEMPORARY:
-            raise
-        # The answer was lost; what was asked for may have been done.
-        found = cinder.named(upload.temporary_name)
-        if found is None:
-            raise
-        begun = found
-    try:
-        volume = cinder.settled(begun.id, begun=True)
-        if volume.status != "available":
-            raise StorageFull(
-                f"Cinder could not make a volume of {gibibytes} GiB of type "
-                f"{volume_type or '(default)'}: it ended in state {volume.status!r}. No backend "
-                "of that type has room or is up; Cinder's scheduler has logged why."
-            )
-        return volume
-    except BaseException as error:
-        clean_up(cinder, upload, begun.id, error)
-        raise
 
+    def __init__(self, object_id: str, nonce: str, owner: str, host: "Host") -> None:
+        self.temporary_name = temporary_name(nonce)
+        self.name = object_name(object_id)
+        self.host = host
+        self.lock = host.locks.upload(nonce)
+        self._object_id = object_id
+        self._nonce = nonce
+        self._owner = owner
 
-def clone(
-    cinder: "Cinder", upload: Upload, source: Volume, size: int, volume_type: str | None
-) -> str:
-    """Have a volume cloned and make it an object; return its id.
+    def initial_metadata(self) -> dict[str, str]:
+        """Return the volume's metadata while it is being filled."""
+        return {UPLOAD: self._object_id, NONCE: self._nonce, HOST: self.host.name}
 
-    :param size: bytes of the object
-    """
-    volume = make_volume(cinder, upload, source.size // GIB, volume_type, source.id)
-    try:
-        cinder.protect(volume.id)
-        cinder.publish(volume.id, upload.name, upload.done(size))
-    except BaseException as error:
-        clean_up(cinder, upload, volume.id, error)
-        raise
-    return volume.id
+    def final_metadata(self, size: int) -> dict[str, str]:
+        """Return the object's metadata."""
+        return {
+            IMAGE_ID: self._object_id,
+            SIZE: str(size),
+            OWNER: self._owner,
+            NONCE: self._nonce,
+        }
 
-
-def clean_up(cinder: "Cinder", upload: Upload, volume_id: str, error: BaseException) -> None:
-    """Remove a volume after ``error``, which is told if that fails."""
-    try:
-        remove(cinder, upload.host, volume_id)
-    except StoreError as trouble:
-        error.add_note(f"Volume {volume_id} is left over, for a sweep to remove: {trouble}")
+    def is_published(self, metadata: Mapping[str, str]) -> bool:
+        """Return whether a volume with this metadata is the object that this upload made."""
+        return metadata.get(NONCE) == self._nonce and UPLOAD not in metadata
 
 
 class VolumeWriter(PositionWriter):
-    """A new volume, attached here from the first byte on.
+    """A new volume.
 
-    Not before: clients such as librados take memory for each volume that is attached, and adds
-    that wait for memory would all have one.
+    It is created by the first :meth:`reserve`, and attached by the first byte.  Not before: clients
+    such as librados take memory for each attached volume, and all the adds that wait for memory
+    would have one.
 
-    :param patience: seconds to wait for an attachment
-    :param grow_attached: extend it without detaching it
+    :param size: bytes to come, as far as they are known
     """
 
     chunk_size = 1024 * 1024
     concurrency = 8
-    # What librados has with 15 threads for each volume; which kind a volume is shows later.
+    # What librados takes with 15 threads for each volume; the kind of volume shows later.
     client_memory = 6 * 1024 * 1024
 
-    def __init__(
-        self,
-        cinder: "Cinder",
-        upload: Upload,
-        volume: Volume,
-        *,
-        store_id: str | None,
-        patience: float,
-        grow_attached: bool,
-    ) -> None:
-        self.quiesce_to_grow = not grow_attached
-        self.reserved = volume.size
+    def __init__(self, cinder: "Cinder", upload: Upload, size: int, settings: Settings) -> None:
+        self.quiesce_to_grow = not settings.grow_attached
         self._cinder = cinder
         self._upload = upload
-        self._volume = volume
-        self._store_id = store_id
-        self._patience = patience
+        self._size = size
+        self._settings = settings
+        self._volume: Volume | None = None
+        self._is_created = False
         self._attachment: Attachment | None = None
-        self._attaching = threading.Lock()
-        self._beat_at = time.monotonic() + BEAT
-        self._beats = 0
-        self._beating = threading.Lock()
+        self._attach_lock = threading.Lock()
+        self._next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL
+        self._heartbeats = 0
+        self._heartbeat_lock = threading.Lock()
+        upload.lock.acquire()  # a sweep may be looking at it
+
+    def write_at(self, offset: int, data: Chunk) -> None:
+        self._attached().device.write_at(offset, data)
+        self._send_heartbeat()
 
     def _attached(self) -> Attachment:
-        with self._attaching:
+        with self._attach_lock:
             if self._attachment is None:
+                assert self._volume is not None  # since reserve
+                attachment = Attachment(self._upload.host, self._volume, "rw")
                 try:
-                    self._attachment = Attachment(
-                        self._cinder,
-                        self._upload.host,
-                        self._volume,
-                        mode="rw",
-                        patience=self._patience,
-                    )
+                    attachment.attach(self._cinder, self._settings.attach_timeout)
                 except NotFound as error:
-                    raise self._taken_away() from error
+                    raise self._detached_by_others(self._volume) from error
+                self._attachment = attachment
             return self._attachment
 
-    def _taken_away(self) -> BackendException:
+    @staticmethod
+    def _detached_by_others(volume: Volume) -> BackendException:
         return BackendException(
-            f"Somebody ended the attachment of volume {self._volume.id} during the upload, so "
+            f"Somebody ended the attachment of volume {volume.id} during the upload, so "
             "that not all of it may have been written. Add the object again."
         )
 
-    def _detach(self) -> None:
-        """Flush and detach, if it is attached."""
-        if self._attachment is None:
+    def _send_heartbeat(self) -> None:
+        """Change the volume now and then, so that other hosts know that the upload is alive."""
+        if time.monotonic() < self._next_heartbeat or self._volume is None:
             return
-        self._attachment.flush()
+        if not self._heartbeat_lock.acquire(blocking=False):
+            return
         try:
-            self._attachment.detach(self._cinder)
-        except NotFound as error:
-            raise self._taken_away() from error
-        self._attachment = None
-
-    def write_at(self, offset: int, data: Chunk) -> None:
-        """Write all of ``data``, and now and then show life."""
-        self._attached().device.write_at(offset, data)
-        if time.monotonic() >= self._beat_at and self._beating.acquire(blocking=False):
-            try:
-                self._beat_at = time.monotonic() + BEAT
-                self._beats += 1
-                self._cinder.describe(self._volume.id, f"being filled, sign of life {self._beats}")
-            except StoreError as error:
-                _LOG.info("No sign of life on volume %s: %s", self._volume.id, error)
-            finally:
-                self._beating.release()
+            self._next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL
+            self._heartbeats += 1
+            self._cinder.set_description(
+                self._volume.id, f"being filled, sign of life {self._heartbeats}"
+            )
+        except StoreError as error:
+            _LOG.info("No sign of life on volume %s: %s", self._volume.id, error)
+        finally:
+            self._heartbeat_lock.release()
 
     def reserve(self, end: int) -> int:
-        """Extend the volume to twice its size, or at least to ``end``.
+        """Create the volume; later extend it to twice its size, or at least to ``end``.
 
         May be called again after a temporary error, wherever that left the volume.
-        :raises StorageFull: the quota or the backend does not allow it
         """
         if self.quiesce_to_grow:
             self._detach()
-        self._volume = self._cinder.settled(self._volume.id)
-        if self._volume.size < end:
-            self._extend(end)
+        volume = self._create(max(end, self._size))
+        if volume.size < end:
+            volume = self._extend(volume, end)
         if self._attachment is not None:
-            self._attachment.grown(self._volume)
-        self.reserved = self._volume.size
+            self._attachment.grow(volume)
+        self.reserved = volume.size
         return self.reserved
 
-    def _extend(self, end: int) -> None:
-        present = self._volume.size // GIB
+    def _create(self, size: int, source: Volume | None = None) -> Volume:
+        """Create the volume unless that was done before, and wait until it is available.
+
+        :param source: the volume to clone
+        :raises StorageFull: the quota is used up, or no backend has room
+        """
+        gibibytes = max(1, -(-size // GIB))
+        changing = self._volume is None
+        if self._volume is None:
+            self._volume = self._begin_volume(gibibytes, source)
+        self._volume = self._cinder.wait_until_stable(self._volume.id, changing=changing)
+        if not self._is_created and self._volume.status != "available":
+            raise StorageFull(
+                f"Cinder could not make a volume of {gibibytes} GiB of type "
+                f"{self._settings.volume_type or '(default)'}: it ended in state "
+                f"{self._volume.status!r}. No backend of that type has room or is up; Cinder's "
+                "scheduler has logged why."
+            )
+        self._is_created = True
+        return self._volume
+
+    def _begin_volume(self, gibibytes: int, source: Volume | None) -> Volume:
+        try:
+            return self._cinder.create(
+                self._upload.temporary_name,
+                gibibytes,
+                self._settings.volume_type,
+                self._upload.initial_metadata(),
+                None if source is None else source.id,
+            )
+        except StoreError as error:
+            if error.status is not ErrorStatus.TEMPORARY:
+                raise
+            # The response was lost; Cinder may have created the volume.
+            volume = self._cinder.find(self._upload.temporary_name)
+            if volume is None:
+                raise
+            return volume
+
+    def _extend(self, volume: Volume, end: int) -> Volume:
+        present = volume.size // GIB
         needed = -(-end // GIB)
         wanted = max(needed, 2 * present)
         while True:
             try:
-                self._cinder.extend(self._volume.id, wanted)
+                self._cinder.extend(volume.id, wanted)
                 break
             except StorageFull:
                 if wanted == needed:
                     raise
                 wanted = max(needed, present + (wanted - present) // 2)
-        self._volume = self._cinder.settled(self._volume.id, begun=True)
-        if self._volume.size < wanted * GIB:
+        self._volume = volume = self._cinder.wait_until_stable(volume.id, changing=True)
+        if volume.size < wanted * GIB:
             raise StorageFull(
-                f"Cinder could not extend volume {self._volume.id} from {present} to {wanted} GiB: "
-                f"it ended in state {self._volume.status!r}. The backend has no room, or cannot "
+                f"Cinder could not extend volume {volume.id} from {present} to {wanted} GiB: "
+                f"it ended in state {volume.status!r}. The backend has no room, or cannot "
                 "do it; Cinder's volume service has logged why."
             )
+        return volume
 
     def commit(self, size: int) -> CinderLocation:
-        """Detach the volume, protect it, and make it the object."""
         self._detach()
-        self._cinder.protect(self._volume.id)
-        self._cinder.publish(self._volume.id, self._upload.name, self._upload.done(size))
-        self._upload.end()
-        return self._location()
+        if not self._is_created:  # an empty object has reserved nothing
+            self._create(size)
+        return self._publish(size)
 
-    def _location(self) -> CinderLocation:
-        return CinderLocation(self._volume.id, self._store_id)
+    def copy_from(self, location: Location) -> CinderLocation:
+        """Clone a volume.
+
+        :raises NotSupported: it is of another volume type, so that its bytes have to be moved
+        """
+        assert isinstance(location, CinderLocation)
+        source = self._cinder.get(location.volume_id).check_object()
+        if source.volume_type != (self._settings.volume_type or self._cinder.default_type()):
+            raise NotSupported(
+                store_id=self._settings.store_id,
+                what=f"clone a volume of type {source.volume_type}",
+                store=self._settings.store_id,
+            )
+        self._create(source.size, source)
+        return self._publish(source.object_size)
+
+    def _publish(self, size: int) -> CinderLocation:
+        volume = self._volume
+        assert volume is not None  # since _create
+        self._cinder.set_readonly(volume.id)
+        self._cinder.update(volume.id, self._upload.name, self._upload.final_metadata(size))
+        self._upload.lock.release()
+        return self._location(volume)
+
+    def _location(self, volume: Volume) -> CinderLocation:
+        return CinderLocation(volume.id, self._settings.uri_store)
+
+    def _detach(self) -> None:
+        """Flush and detach the volume, if it is attached."""
+        if self._attachment is None or self._volume is None:
+            return
+        self._attachment.flush()
+        try:
+            self._attachment.detach(self._cinder)
+        except NotFound as error:
+            raise self._detached_by_others(self._volume) from error
+        self._attachment = None
 
     def abort(self) -> None:
-        """Detach and remove the volume."""
         attachment, self._attachment = self._attachment, None
-        self._upload.end()
+        self._upload.lock.release()
         if attachment is not None:
-            # What could not be undone here is tried again with the volume.
+            # What cannot be undone here is tried again with the volume.
             with contextlib.suppress(StoreError):
                 attachment.detach(self._cinder)
-        remove(self._cinder, self._upload.host, self._volume.id)
+        if self._volume is not None:
+            remove(self._cinder, self._upload.host, self._volume.id)
 
     def resolve(self) -> CinderLocation | None:
-        """Look whether the volume is the object already."""
+        if self._volume is None:
+            return None
         volume = self._cinder.get(self._volume.id)
         if not self._upload.is_published(volume.metadata):
             return None
-        self._upload.end()
-        return self._location()
+        self._upload.lock.release()
+        return self._location(volume)

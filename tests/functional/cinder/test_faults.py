@@ -101,7 +101,7 @@ def test_a_state_that_lasts_is_given_up(step: str, deployment: Deployment, opene
     with deployment.cinder.fault("plain", f"hold-{step}"):
         with pytest.raises(TimeoutError, match=f"still in state '{step[:5]}") as caught:
             call(stores["it"])
-        assert any("left over" in each for each in caught.value.__notes__)
+        assert any("Cleaning up failed" in each for each in caught.value.__notes__)
     wait_for(
         lambda: {each["status"] for each in deployment.cinder.volumes()} <= {"available", "error"},
         "the volume made after all",
@@ -118,12 +118,12 @@ def _fill_past_the_end(store: Any) -> None:
     """Do what the engine does when a volume's first gibibyte is full."""
     writer = store.driver.create("it", None, nonce=secrets.token_hex(16), context=None)
     try:
-        writer.reserve(writer.reserved + 1)
+        writer.reserve(writer.reserve(1) + 1)
     except StoreError as error:
         try:
             writer.abort()
         except StoreError as trouble:
-            error.add_note(f"left over: {trouble}")
+            error.add_note(f"Cleaning up failed too: {trouble}")
         raise
 
 

@@ -32,7 +32,7 @@ def test_a_volume_grows_and_keeps_its_bytes(
     store = opened(it=deployment.lines(kind, f"cinder_do_extend_attached = {attached}"))["it"]
     writer = _writer(store)
     assert writer.quiesce_to_grow is not attached
-    assert writer.reserved == _GIB
+    assert writer.reserve(1) == _GIB
     writer.write_at(0, b"first")
     writer.write_at(_GIB - 4, b"last")
     assert writer.reserve(_GIB + 1) == 2 * _GIB
@@ -83,8 +83,10 @@ def test_a_quota_is_used_up_to_its_last_gibibyte(deployment: Deployment, opened:
         with pytest.raises(StorageFull, match=r"413.*Raise the project's quota"):
             writer.reserve(5 * _GIB + 1)
         writer.abort()
+        writer = _writer(store, 6 * _GIB)
         with pytest.raises(StorageFull, match=r"413.*Raise the project's quota"):
-            _writer(store, 6 * _GIB)
+            writer.reserve(1)
+        writer.abort()
     finally:
         _set_quota(deployment, 1_000_000)
 
@@ -96,6 +98,7 @@ def test_a_refused_extension_ends_the_add(
     """A backend that cannot extend is told as StorageFull, and the volume is removed."""
     store = opened(it=deployment.lines("fast", f"cinder_do_extend_attached = {attached}"))["it"]
     writer = _writer(store)
+    writer.reserve(1)
     with deployment.cinder.fault("loopfast", "refuse-extend"):
         with pytest.raises(StorageFull, match="error_extending"):
             writer.reserve(_GIB + 1)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from store_lib import Incomplete, Store, Stores
-from store_lib.drivers.cinder import leftovers
+from store_lib.drivers.cinder import incomplete
 from store_lib.exceptions import BackendException, InUseByStore
 from tests.functional.cinder.conftest import Deployment
 from tests.functional.cinder.test_readers import _start_reader
@@ -59,7 +59,7 @@ def test_an_attachment_whose_answer_was_lost(
     with pytest.raises(InUseByStore, match="a sweep ends it"):
         store.delete(made.uri)
     assert list(store.list_incomplete()) == []
-    monkeypatch.setattr(leftovers, "DEAD", 0)
+    monkeypatch.setattr(incomplete, "HEARTBEAT_TIMEOUT", 0)
     [left] = store.list_incomplete()
     assert (left.object_id, left.live) == ("it", False)
     assert [each.key for each in store.sweep(0)] == [left.key]
@@ -110,6 +110,7 @@ def test_an_object_with_an_uploads_metadata_stays(deployment: Deployment, opened
     made = store.add("it", b"bytes")
     volume = made.uri.rpartition("/")[2]
     writer: Any = store.driver.create("other", 5, nonce="0" * 32, context=None)  # type: ignore[union-attr]
+    writer.reserve(1)
     [(other, marks)] = [
         (each["id"], each["metadata"])
         for each in deployment.cinder.volumes()

@@ -110,6 +110,7 @@ def test_leftovers_in_a_callers_project_are_swept_with_a_context(
     store = opened(mine=deployment.lines(None, login=False))["mine"]
     context, other = (Context(deployment.keystone.login(user)) for user in ("demo", "demo2"))
     writer = store.driver.create("begun", 5, nonce="0" * 32, context=context)
+    writer.reserve(1)
     [begun] = store.list_incomplete(context=context)
     assert (begun.object_id, begun.live) == ("begun", True)
     assert store.sweep(0, context=context) == []

@@ -144,6 +144,7 @@ def test_an_object_that_is_not_there_is_not_found(deployment: Deployment, opened
     made = store.add("gone", b"bytes")
     store.delete(made.uri)
     writer = store.driver.create("begun", 5, nonce="0" * 32, context=None)
+    writer.reserve(1)
     [volume] = deployment.cinder.volumes()
     for uri in (
         made.uri,

@@ -9,7 +9,7 @@ from store_lib.clients.keystone import ConnectionSettings, Credentials, Keystone
 from store_lib.clients.tls import Tls
 from store_lib.driver import once
 from store_lib.drivers.cinder import CinderDriver
-from store_lib.drivers.cinder.access import Access
+from store_lib.drivers.cinder.client import CinderClients
 from store_lib.drivers.http import HttpDriver
 from store_lib.drivers.s3 import S3Driver
 from store_lib.drivers.s3.client import Client
@@ -55,8 +55,8 @@ def trust(url: str, *_: object) -> None:
 def cinder(url: str, *_: object) -> None:
     """Ask Cinder with a user's token."""
     options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=url)
-    with contextlib.closing(Access("it", options)) as access:
-        access.cinder(SimpleNamespace(auth_token=CANARY, project_id="project")).get("it")
+    with contextlib.closing(CinderClients("it", options)) as clients:
+        clients.get(SimpleNamespace(auth_token=CANARY, project_id="project")).get("it")
 
 
 def old_login(url: str, *_: object) -> None:

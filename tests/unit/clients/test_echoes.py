@@ -14,7 +14,7 @@ import trustme
 
 from store_lib.clients.tls import Tls
 from store_lib.drivers.cinder import CinderDriver
-from store_lib.drivers.cinder.access import Access
+from store_lib.drivers.cinder.client import CinderClients
 from store_lib.drivers.http import HttpDriver
 from store_lib.drivers.swift import SwiftDriver
 from store_lib.drivers.vmware.folder import Folder
@@ -52,8 +52,8 @@ def swift(url: str, _: str) -> None:
 def cinder(url: str, _: str) -> None:
     """Ask Cinder with a token."""
     options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=url)
-    with contextlib.closing(Access("it", options)) as access:
-        access.cinder(SimpleNamespace(auth_token=CANARY, project_id="project")).get("it")
+    with contextlib.closing(CinderClients("it", options)) as clients:
+        clients.get(SimpleNamespace(auth_token=CANARY, project_id="project")).get("it")
 
 
 def vmware(url: str, authorities: str) -> None:

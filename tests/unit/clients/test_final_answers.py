@@ -19,7 +19,7 @@ from store_lib.clients.keystone import ConnectionSettings, Credentials, Keystone
 from store_lib.clients.sessions import open_session
 from store_lib.clients.tls import Tls
 from store_lib.driver import once
-from store_lib.drivers.cinder.api import Cinder
+from store_lib.drivers.cinder.client import Cinder
 from store_lib.drivers.http import HttpDriver
 from store_lib.drivers.s3 import S3Driver
 from store_lib.drivers.swift import SwiftDriver
@@ -118,7 +118,7 @@ def cinder(url: str, authorities: str) -> Iterator[Ask]:
     from keystoneauth1.token_endpoint import Token
 
     session = open_session(verify=authorities, timeout=5)
-    asked = Cinder(session, Token(url, "token"), url, patience=5, retry=once)
+    asked = Cinder(session, Token(url, "token"), url, timeout=5, retry=once)
 
     def ask(name: str, method: str = "GET") -> str:
         if method == "HEAD":

@@ -116,20 +116,22 @@ class Volumes(World):
         left = _volume(3, name=f"store_lib-upload-{_NONCE}", metadata=_LEFT)
         used = _volume(2, status="in-use", attachments=[{"attachment_id": "a", "host_name": "h"}])
         self.volumes = {each["id"]: each for each in (_volume(1), used, left)}
-        self.grants = {"a": {"id": "a", "status": "attached", "attached_at": "", "instance": ""}}
+        self.attachments = {
+            "a": {"id": "a", "status": "attached", "attached_at": "", "instance": ""}
+        }
         if self.server.seed % 3 == 0:  # log in anew
-            from store_lib.drivers.cinder.access import Access
+            from store_lib.drivers.cinder.client import CinderClients
 
             driver: Any = self.store.driver
-            driver._access.close()
+            driver._clients.close()
             options = StoreOptions.of(CinderDriver.options, **self.values)
-            driver._access = Access("it", options, driver.retry)
+            driver._clients = CinderClients("it", options, driver.retry)
 
     @property
     def cinder(self) -> Any:
         """Cinder, as the driver asks it."""
         driver: Any = self.store.driver
-        return driver._access.cinder(None)
+        return driver._clients.get(None)
 
     def answer(self, request: Request) -> Reply:
         """Answer as Keystone, or as Cinder does."""
@@ -163,10 +165,10 @@ class Volumes(World):
 
     def _attachments(self, request: Request, rest: list[str], query: str) -> tuple[int, Any]:
         if request.method == "GET":
-            return 200, {"attachments": list(self.grants.values())}
+            return 200, {"attachments": list(self.attachments.values())}
         made = {"id": "b", "status": "attaching", "connection_info": {"driver_volume_type": "x"}}
         if request.method == "DELETE":
-            self.grants.pop(rest[0], None)
+            self.attachments.pop(rest[0], None)
             return 200, {"attachments": []}
         return (204, None) if rest[-1:] == ["action"] else (200, {"attachment": made})
 
@@ -211,22 +213,22 @@ class Volumes(World):
 
     def do_attach(self) -> None:
         cinder = self.cinder
-        grant = cinder.reserve(_volume(1)["id"], "rw", 3)
-        assert isinstance(grant, str)
-        assert isinstance(cinder.connect(grant, {"host": "h"}).connection, dict)
-        cinder.complete(grant)
-        cinder.release(grant)
+        attachment = cinder.create_attachment(_volume(1)["id"], "rw", 3)
+        assert isinstance(attachment, str)
+        assert isinstance(cinder.update_attachment(attachment, {"host": "h"}).connection_info, dict)
+        cinder.complete_attachment(attachment)
+        cinder.delete_attachment(attachment)
 
     def do_settle(self) -> None:
         cinder = self.cinder
-        assert isinstance(cinder.settled(_volume(1)["id"]).status, str)
+        assert isinstance(cinder.wait_until_stable(_volume(1)["id"]).status, str)
         assert cinder.default_type() in ("fast", None) or not self.cut
         cinder.has_type("fast")
         cinder.extend(_volume(1)["id"], 2)
-        cinder.publish(_volume(1)["id"], "image-1", {"a": "b"})
+        cinder.update(_volume(1)["id"], "image-1", {"a": "b"})
 
     def do_name(self) -> None:
-        found = self.cinder.named("image-1")
+        found = self.cinder.find("image-1")
         assert found is None or isinstance(found.id, str)
 
 

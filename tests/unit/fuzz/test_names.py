@@ -17,7 +17,6 @@ from store_lib.arguments import (
     check_tenants,
 )
 from store_lib.cli import arguments
-from store_lib.drivers.cinder.uploads import is_object, is_unfinished, last_change
 from store_lib.drivers.cinder.volume import Volume
 from store_lib.drivers.filesystem import location as files
 from store_lib.drivers.filesystem.location import FileLocation
@@ -136,14 +135,14 @@ def _volume(mutator: Mutator) -> Volume:
     fields = mutator.fields(_VOLUMES, ["image-id", _NONCE])
     name = fields.pop("name", "")
     updated = mutator.one([None, 0.0, 1e9, -1.0])
-    return volume_of(name=name, metadata=fields, updated=updated)
+    return volume_of(name=name, metadata=fields, updated_at=updated)
 
 
 def _marks(volume: Volume) -> bool:
     """Tell an object's volume from one of an upload, never both."""
-    unfinished, whole = is_unfinished(volume), is_object(volume)
+    unfinished, whole = volume.is_unfinished, volume.is_image
     assert not (unfinished and whole)
-    assert last_change(volume, 5.0) <= 5.0
+    assert volume.last_change(5.0) <= 5.0
     return unfinished or whole
 
 

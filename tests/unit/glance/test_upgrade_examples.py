@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 import store_lib.glance as glance_store
-from store_lib.drivers.cinder.access import Access
+from store_lib.drivers.cinder.client import CinderClients
 from store_lib.drivers.cinder.volume import Volume
 from store_lib.exceptions import NotFound
 from store_lib.glance import location
@@ -119,7 +119,7 @@ class Cinder:
 def cinder(monkeypatch):
     """Cinder, the same for all stores."""
     made = Cinder("")
-    monkeypatch.setattr(Access, "cinder", lambda self, context: made)
+    monkeypatch.setattr(CinderClients, "get", lambda self, context: made)
     return made
 
 
@@ -188,7 +188,7 @@ def test_trouble_with_one_store_hides_no_image(service, cinder, monkeypatch):
     def broken(self, context):
         raise RuntimeError("no network")
 
-    monkeypatch.setattr(Access, "cinder", broken)
+    monkeypatch.setattr(CinderClients, "get", broken)
     assert store.is_image_associated_with_store(None, str(uuid.uuid4())) is False
 
 

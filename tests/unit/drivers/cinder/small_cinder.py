@@ -1,13 +1,15 @@
 """As much of Cinder and of an attachment as a writer needs, in memory, with faults on demand."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from cinderclient.exceptions import BadRequest
 
 from store_lib.driver import once
-from store_lib.drivers.cinder.volume import GIB, Grant, Volume
+from store_lib.drivers.cinder.locks import HostLocks
+from store_lib.drivers.cinder.volume import GIB, Volume, VolumeAttachment
 from store_lib.exceptions import (
     BackendException,
     NotFound,
@@ -34,16 +36,26 @@ def volume_of(volume_id: str = "it", **values: Any) -> Volume:
         "volume_type": None,
         "multiattach": False,
         "encrypted": False,
-        "attached": (),
-        "updated": None,
+        "attachments": (),
+        "updated_at": None,
     }
     return Volume(**{**usual, **values})
 
 
-def grant_of(grant_id: str, status: str = "attached", **values: Any) -> Grant:
+def attachment_of(attachment_id: str, status: str = "attached", **values: Any) -> VolumeAttachment:
     """Return an attachment without anything that leads to the volume."""
-    usual: dict[str, Any] = {"instance": None, "since": None, "connection": {}}
-    return Grant(grant_id, status, **{**usual, **values})
+    usual: dict[str, Any] = {"instance": None, "attached_at": None, "connection_info": {}}
+    return VolumeAttachment(attachment_id, status, **{**usual, **values})
+
+
+class SmallHost:
+    """A host's name and locks, without os-brick."""
+
+    def __init__(self, directory: pathlib.Path, name: str = "here") -> None:
+        self.name = name
+        self.helper = self.root_helper = ""
+        self.mount_base = "/nowhere"
+        self.locks = HostLocks(str(directory))
 
 
 class SmallCinder:
@@ -57,7 +69,7 @@ class SmallCinder:
         self.volumes: dict[str, Volume] = {}
         self.names: dict[str, str] = {}
         #: Attachments by the volume; one that has some is to have the status in-use.
-        self.attached: dict[str, list[Grant]] = {}
+        self.attached: dict[str, list[VolumeAttachment]] = {}
         #: The time by its clock.
         self.clock: float | None = None
         self.retry = once
@@ -91,15 +103,16 @@ class SmallCinder:
             status=self.ends_in,
             size=gibibytes * GIB,
             metadata=dict(metadata),
-            updated=self.clock,
+            volume_type=volume_type,
+            updated_at=self.clock,
         )
         self.volumes[volume.id] = volume
         self.names[name] = volume.id
-        self._obeyed(f"create {gibibytes}")
+        self._obeyed(f"create {gibibytes}" if source is None else f"clone {source} {gibibytes}")
         return volume
 
-    def named(self, name: str) -> Volume | None:
-        self.asked.append("named")
+    def find(self, name: str) -> Volume | None:
+        self.asked.append("find")
         return self.volumes.get(self.names.get(name, ""))
 
     def get(self, volume_id: str) -> Volume:
@@ -107,7 +120,9 @@ class SmallCinder:
             raise NotFound(volume_id)
         return self.volumes[volume_id]
 
-    def settled(self, volume_id: str, moving: Any = (), *, begun: bool = False) -> Volume:
+    def wait_until_stable(
+        self, volume_id: str, unstable: Any = (), *, changing: bool = False
+    ) -> Volume:
         return self.get(volume_id)
 
     def extend(self, volume_id: str, gibibytes: int) -> None:
@@ -117,32 +132,35 @@ class SmallCinder:
         self._change(volume_id, size=gibibytes * GIB)
         self._obeyed(f"extend {gibibytes}")
 
-    def protect(self, volume_id: str) -> None:
-        self._obeyed("protect")
+    def set_readonly(self, volume_id: str) -> None:
+        self._obeyed("set_readonly")
 
-    def publish(self, volume_id: str, name: str, metadata: Mapping[str, str]) -> None:
+    def update(self, volume_id: str, name: str, metadata: Mapping[str, str]) -> None:
         self._change(volume_id, name=name, metadata=dict(metadata))
-        self._obeyed(f"publish {name}")
+        self._obeyed(f"update {name}")
 
-    def describe(self, volume_id: str, text: str) -> None:
-        self._change(volume_id, updated=self.clock)
-        self._obeyed("describe")
+    def set_description(self, volume_id: str, description: str) -> None:
+        self._change(volume_id, updated_at=self.clock)
+        self._obeyed("set_description")
+
+    def default_type(self) -> str | None:
+        return "default"
 
     def now(self) -> float | None:
         return self.clock
 
-    def grants(self, volume_id: str) -> list[Grant]:
+    def attachments(self, volume_id: str) -> list[VolumeAttachment]:
         return list(self.attached.get(volume_id, []))
 
-    def release(self, grant_id: str) -> None:
-        for volume_id, grants in self.attached.items():
-            if grant_id in [each.id for each in grants]:
-                grants[:] = [each for each in grants if each.id != grant_id]
-                self.asked.append(f"release {grant_id}")
-                if not grants:
+    def delete_attachment(self, attachment_id: str) -> None:
+        for volume_id, attachments in self.attached.items():
+            if attachment_id in [each.id for each in attachments]:
+                attachments[:] = [each for each in attachments if each.id != attachment_id]
+                self.asked.append(f"delete_attachment {attachment_id}")
+                if not attachments:
                     self._change(volume_id, status="available")
                 return
-        raise NotFound(grant_id)
+        raise NotFound(attachment_id)
 
     def delete(self, volume_id: str) -> None:
         if self.get(volume_id).status == "in-use":
@@ -157,9 +175,13 @@ class SmallCinder:
 class SmallAttachment:
     """Notes what is done to it, among what is asked of Cinder."""
 
-    def __init__(self, cinder: SmallCinder, *_: Any, **__: Any) -> None:
+    cinder: SmallCinder
+
+    def __init__(self, *_: Any) -> None:
+        self.device, self.read_size = self, 1
+
+    def attach(self, cinder: SmallCinder, timeout: float) -> None:
         self.cinder = cinder
-        self.device, self.piece = self, 1
         cinder.asked.append("attach")
 
     def write_at(self, offset: int, data: Any) -> None:
@@ -168,8 +190,8 @@ class SmallAttachment:
     def flush(self) -> None:
         self.cinder.asked.append("flush")
 
-    def grown(self, volume: Volume) -> None:
-        self.cinder.asked.append("grown")
+    def grow(self, volume: Volume) -> None:
+        self.cinder.asked.append("grow")
 
     def detach(self, cinder: Any) -> None:
         self.cinder.asked.append("detach")

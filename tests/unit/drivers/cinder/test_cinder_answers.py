@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from store_lib.drivers.cinder import CinderDriver, api
-from store_lib.drivers.cinder.access import Access
-from store_lib.drivers.cinder.api import Cinder
+from store_lib.drivers.cinder import CinderDriver, client
+from store_lib.drivers.cinder.client import Cinder, CinderClients
 from store_lib.exceptions import BackendException, RemoteServiceUnavailable, StoreError
 from store_lib.options import StoreOptions
 from tests.scripted_server import Reply, Request, ScriptedServer
@@ -61,9 +60,9 @@ def _ask(answer: Any, ask: Callable[[Cinder], Any]) -> Any:
 
     with ScriptedServer(handler) as server:
         options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=server.url)
-        with contextlib.closing(Access("it", options)) as access:
+        with contextlib.closing(CinderClients("it", options)) as clients:
             context = SimpleNamespace(auth_token="t", project_id="p")
-            return ask(access.cinder(context))
+            return ask(clients.get(context))
 
 
 def _wrong(good: dict[str, Any]) -> list[dict[str, Any]]:
@@ -80,14 +79,18 @@ def test_what_is_good_is_taken() -> None:
     """A volume and an attachment as Cinder describes them."""
     volume = _ask({"volume": _VOLUME}, lambda cinder: cinder.get("it"))
     assert (volume.id, volume.name, volume.size, volume.hosts) == ("it", "", 2**30, [None])
-    assert volume.updated == 1767225600.0
+    assert volume.updated_at == 1767225600.0
     bare = {key: _VOLUME[key] for key in ("id", "status", "size", "attachments")}
     for further in ({}, {"multiattach": None, "encrypted": None, "metadata": {"a": None}}):
         volume = _ask({"volume": {**bare, **further}}, lambda cinder: cinder.get("it"))
-        assert (volume.multiattach, volume.encrypted, volume.updated) == (False, False, None)
-    [grant] = _ask({"attachments": [_ATTACHMENT]}, lambda cinder: cinder.grants("it"))
-    assert (grant.id, grant.status, grant.since) == ("one", "attached", 1767225600.0)
-    assert "c4nary" not in repr(grant)
+        assert (volume.multiattach, volume.encrypted, volume.updated_at) == (False, False, None)
+    [attachment] = _ask({"attachments": [_ATTACHMENT]}, lambda cinder: cinder.attachments("it"))
+    assert (attachment.id, attachment.status, attachment.attached_at) == (
+        "one",
+        "attached",
+        1767225600.0,
+    )
+    assert "c4nary" not in repr(attachment)
 
 
 def test_volumes_that_are_none() -> None:
@@ -115,7 +118,7 @@ def test_attachments_that_are_none() -> None:
     def ask_all(cinder: Cinder) -> None:
         for _ in bad:
             with pytest.raises(RemoteServiceUnavailable, match="an answer of Cinder's") as caught:
-                cinder.grants("it")
+                cinder.attachments("it")
             assert "c4nary" not in str(caught.value)
 
     with ScriptedServer(lambda _: _reply({"attachments": [next(answers)]})) as server:
@@ -126,12 +129,12 @@ def test_attachments_that_are_none() -> None:
     "ask",
     [
         lambda cinder: cinder.get("it"),
-        lambda cinder: cinder.named("it"),
-        lambda cinder: list(cinder.all()),
-        lambda cinder: cinder.grants("it"),
+        lambda cinder: cinder.find("it"),
+        lambda cinder: list(cinder.volumes()),
+        lambda cinder: cinder.attachments("it"),
         lambda cinder: cinder.create("it", 1, None, {}),
-        lambda cinder: cinder.reserve("it", "ro", 0.0),
-        lambda cinder: cinder.connect("it", {}),
+        lambda cinder: cinder.create_attachment("it", "ro", 0.0),
+        lambda cinder: cinder.update_attachment("it", {}),
         lambda cinder: cinder.has_type("it"),
         lambda cinder: cinder.default_type(),
         lambda cinder: cinder.has_snapshots("it"),
@@ -150,16 +153,16 @@ def test_a_token_stays_with_cinder() -> None:
         links = [{"rel": "next", "href": f"{other.url}/volumes/detail?marker=it"}]
         page = {"volumes": [_VOLUME], "volumes_links": links}
         with pytest.raises(BackendException, match="which the token is not sent to") as caught:
-            _ask(page, lambda cinder: cinder.named("it"))
+            _ask(page, lambda cinder: cinder.find("it"))
         assert other.url in str(caught.value)
         assert other.requests == []
 
 
 def test_a_list_that_does_not_advance(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same page again and again is an error, and no endless list."""
-    monkeypatch.setattr(api, "_PAGE", 1)
+    monkeypatch.setattr(client, "_PAGE", 1)
     with pytest.raises(BackendException, match="ends with it again"):
-        _ask({"volumes": [_VOLUME]}, lambda cinder: list(cinder.all()))
+        _ask({"volumes": [_VOLUME]}, lambda cinder: list(cinder.volumes()))
 
 
 def _reply(answer: Any) -> Reply:
@@ -168,5 +171,5 @@ def _reply(answer: Any) -> Reply:
 
 def _with(server: ScriptedServer, ask: Callable[[Cinder], Any]) -> None:
     options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=server.url)
-    with contextlib.closing(Access("it", options)) as access:
-        ask(access.cinder(SimpleNamespace(auth_token="t", project_id="p")))
+    with contextlib.closing(CinderClients("it", options)) as clients:
+        ask(clients.get(SimpleNamespace(auth_token="t", project_id="p")))

@@ -8,36 +8,24 @@ from typing import Any
 
 import pytest
 
-from store_lib.drivers.cinder.attachment import Attachment
-from store_lib.drivers.cinder.locks import LockFile
-from store_lib.drivers.cinder.sharing import SharedAttachments
-from store_lib.drivers.cinder.volume import Attached, Grant, Volume
+from store_lib.drivers.cinder.attachment import Attachment, SharedAttachments
+from store_lib.drivers.cinder.volume import CompleteAttachment, Volume, VolumeAttachment
 from store_lib.exceptions import BackendException, NotFound, RemoteServiceUnavailable, StoreError
 from tests.frames import frames
-from tests.unit.drivers.cinder.small_cinder import grant_of, volume_of
+from tests.unit.drivers.cinder.small_cinder import SmallHost, attachment_of, volume_of
 
 
-class _Host:
+class _Host(SmallHost):
     """A host whose os-brick hands out a file."""
 
-    name, helper, root_helper, mount_base = "here", "", "", "/nowhere"
-
     def __init__(self, directory: pathlib.Path, done: list[str]) -> None:
+        (directory / "locks").mkdir()
+        super().__init__(directory / "locks")
         self.directory = directory
         self.done = done
         self.path = directory / "volume"
         self.path.write_bytes(b"bytes")
         self.fail: set[str] = set()
-
-    def lock(self, name: str) -> LockFile:
-        (self.directory / "locks").mkdir(exist_ok=True)
-        return LockFile(str(self.directory / "locks"), name)
-
-    def volume_lock(self, volume_id: str) -> LockFile:
-        return self.lock(volume_id)
-
-    def attachment_lock(self, attachment_id: str) -> LockFile:
-        return self.lock(f"attachment-{attachment_id}")
 
     def properties(self) -> dict[str, str]:
         return {"host": self.name}
@@ -45,7 +33,7 @@ class _Host:
     def forget_properties(self) -> None:
         self.done.append("forget")
 
-    def connector(self, connection: Any, **_: Any) -> Any:
+    def connector(self, connection_info: Any, **_: Any) -> Any:
         return self
 
     def connect_volume(self, connection: Any) -> dict[str, str]:
@@ -78,24 +66,25 @@ class _Cinder:
         if what in self.errors:
             raise self.errors.pop(what)
 
-    def reserve(self, volume_id: str, mode: str, patience: float) -> str:
+    def create_attachment(self, volume_id: str, mode: str, timeout: float) -> str:
         self._do(f"reserve {mode}")
-        return "grant"
+        return "attachment"
 
-    def connect(self, grant_id: str, host: Any) -> Grant:
-        self._do("grant")
-        return grant_of(grant_id, connection={"driver_volume_type": self.kind, **self.extra})
+    def update_attachment(self, attachment_id: str, connector: Any) -> VolumeAttachment:
+        self._do("update")
+        info = {"driver_volume_type": self.kind, **self.extra}
+        return attachment_of(attachment_id, connection_info=info)
 
-    def complete(self, grant_id: str) -> None:
+    def complete_attachment(self, attachment_id: str) -> None:
         self._do("complete")
 
-    def release(self, grant_id: str) -> None:
-        self._do("release")
+    def delete_attachment(self, attachment_id: str) -> None:
+        self._do("delete")
 
     def get(self, volume_id: str) -> Volume:
         self._do("get")
-        here = Attached("grant", "here", "store_lib")
-        return dataclasses.replace(_VOLUME, attached=(here, here))
+        here = CompleteAttachment("attachment", "here", "store_lib")
+        return dataclasses.replace(_VOLUME, attachments=(here, here))
 
 
 _VOLUME = volume_of()
@@ -122,7 +111,9 @@ def cinder(done: list[str]) -> _Cinder:
 
 
 def _attach(cinder: Any, host: Any, mode: str = "rw", volume: Volume = _VOLUME) -> Attachment:
-    return Attachment(cinder, host, volume, mode=mode, patience=0)
+    attachment = Attachment(host, volume, mode)
+    attachment.attach(cinder, 0)
+    return attachment
 
 
 def _locks(host: _Host) -> list[str]:
@@ -138,14 +129,14 @@ def test_a_volume_comes_and_goes(host: _Host, cinder: Any, done: list[str]) -> N
     attachment.flush()
     attachment.detach(cinder)
     assert done == [
-        *("reserve rw", "grant", "connect", "complete"),
-        *("disconnect", "release"),
+        *("reserve rw", "update", "connect", "complete"),
+        *("disconnect", "delete"),
     ]
     assert host.path.read_bytes() == b"Bytes"
     assert _locks(host) == []
 
 
-@pytest.mark.parametrize("what", ["grant", "complete"])
+@pytest.mark.parametrize("what", ["update", "complete"])
 def test_what_cinder_refuses_is_undone(
     what: str, host: _Host, cinder: Any, done: list[str]
 ) -> None:
@@ -154,18 +145,18 @@ def test_what_cinder_refuses_is_undone(
     with pytest.raises(StoreError, match="refused"):
         _attach(cinder, host)
     ends = ["disconnect"] if what == "complete" else []
-    assert done[done.index(what) + 1 :] == [*ends, "forget", "release"]
+    assert done[done.index(what) + 1 :] == [*ends, "forget", "delete"]
     assert _locks(host) == []
 
 
 def test_what_os_brick_refuses_is_undone(host: _Host, cinder: Any, done: list[str]) -> None:
     """And what cannot be undone is told with the error."""
     host.fail = {"connect"}
-    cinder.errors["release"] = RemoteServiceUnavailable("no answer")
+    cinder.errors["delete"] = RemoteServiceUnavailable("no answer")
     with pytest.raises(BackendException, match="could not attach volume it") as caught:
         _attach(cinder, host)
     assert "left over: no answer" in caught.value.__notes__[0]
-    assert done[-1] == "release"
+    assert done[-1] == "delete"
 
 
 def test_a_device_that_cannot_be_opened_is_taken_away(
@@ -175,7 +166,7 @@ def test_a_device_that_cannot_be_opened_is_taken_away(
     host.path.unlink()
     with pytest.raises(StoreError, match="No such file"):
         _attach(cinder, host)
-    assert done[-3:] == ["disconnect", "forget", "release"]
+    assert done[-3:] == ["disconnect", "forget", "delete"]
 
 
 def test_a_detaching_whose_answer_was_lost_goes_on(
@@ -183,18 +174,18 @@ def test_a_detaching_whose_answer_was_lost_goes_on(
 ) -> None:
     """The device is closed once; that the attachment is gone then is no surprise."""
     attachment = _attach(cinder, host)
-    cinder.errors["release"] = RemoteServiceUnavailable("no answer")
+    cinder.errors["delete"] = RemoteServiceUnavailable("no answer")
     with pytest.raises(RemoteServiceUnavailable):
         attachment.detach(cinder)
-    cinder.errors["release"] = NotFound("gone")
+    cinder.errors["delete"] = NotFound("gone")
     attachment.detach(cinder)
-    assert done[-3:] == ["disconnect", "release", "release"]
+    assert done[-3:] == ["disconnect", "delete", "delete"]
 
 
 def test_an_attachment_that_somebody_ended_is_told(host: _Host, cinder: Any) -> None:
     """The device is closed all the same."""
     attachment = _attach(cinder, host)
-    cinder.errors["release"] = NotFound("gone")
+    cinder.errors["delete"] = NotFound("gone")
     with pytest.raises(NotFound):
         attachment.detach(cinder)
     with pytest.raises(BackendException):
@@ -209,7 +200,7 @@ def test_os_bricks_trouble_with_detaching_ends_the_attachment_too(
     host.fail = {"disconnect"}
     with pytest.raises(BackendException, match="could not detach volume it"):
         attachment.detach(cinder)
-    assert done[-1] == "release"
+    assert done[-1] == "delete"
 
 
 def test_what_a_reader_could_not_end_is_ended_later(
@@ -217,16 +208,16 @@ def test_what_a_reader_could_not_end_is_ended_later(
 ) -> None:
     """Cinder was away when the last reader ended; the next call ends the attachment."""
     shared: Any = SharedAttachments()
-    attachment = shared.take("it", cinder, lambda: _attach(cinder, host, "ro"))
-    cinder.errors["release"] = RemoteServiceUnavailable("no answer")
+    attachment = shared.acquire("it", lambda: Attachment(host, _VOLUME, "ro"), cinder, 0)
+    cinder.errors["delete"] = RemoteServiceUnavailable("no answer")
     with pytest.raises(RemoteServiceUnavailable):
-        shared.give(attachment, cinder)
-    cinder.errors["release"] = RemoteServiceUnavailable("still no answer")
-    shared.settle()
-    shared.settle()
-    shared.settle()
+        shared.release(attachment, cinder)
+    cinder.errors["delete"] = RemoteServiceUnavailable("still no answer")
+    shared.retry_pending()
+    shared.retry_pending()
+    shared.retry_pending()
     assert done.count("disconnect") == 1
-    assert done.count("release") == 3
+    assert done.count("delete") == 3
 
 
 def test_what_was_never_whole_is_ended_later_too(
@@ -235,17 +226,15 @@ def test_what_was_never_whole_is_ended_later_too(
     """Cinder went away while a reader attached the volume; the next call ends what was begun."""
     shared: Any = SharedAttachments()
     cinder.errors = {
-        "grant": RemoteServiceUnavailable("no answer"),
-        "release": RemoteServiceUnavailable("still no answer"),
+        "update": RemoteServiceUnavailable("no answer"),
+        "delete": RemoteServiceUnavailable("still no answer"),
     }
     with pytest.raises(RemoteServiceUnavailable, match=r"^no answer"):
-        Attachment(
-            cinder, host, _VOLUME, mode="ro", patience=0, owe=lambda each: shared.owe(each, cinder)
-        )
+        shared.acquire("it", lambda: Attachment(host, _VOLUME, "ro"), cinder, 0)
     assert _locks(host) == []
-    shared.settle()
-    shared.settle()
-    assert done.count("release") == 2
+    shared.retry_pending()
+    shared.retry_pending()
+    assert done.count("delete") == 2
 
 
 @pytest.mark.parametrize("what", ["connect", "disconnect"])
@@ -263,15 +252,15 @@ def test_no_frame_holds_a_targets_password(host: _Host, cinder: Any, what: str) 
 def test_an_attachment_in_use_shows_that(host: _Host, cinder: Any) -> None:
     """By a lock, from its beginning until it is given back, even where that fails."""
     attachment = _attach(cinder, host)
-    assert _locks(host) == ["store_lib-cinder-attachment-grant"]
-    cinder.errors["release"] = RemoteServiceUnavailable("no answer")
+    assert _locks(host) == ["store_lib-cinder-attachment-attachment"]
+    cinder.errors["delete"] = RemoteServiceUnavailable("no answer")
     with pytest.raises(RemoteServiceUnavailable):
         attachment.detach(cinder)
     assert _locks(host) == []
     attachment.detach(cinder)
 
 
-@pytest.mark.parametrize("what", ["grant", "complete"])
+@pytest.mark.parametrize("what", ["update", "complete"])
 def test_an_attachment_that_somebody_ends_too_early_is_no_missing_object(
     what: str, host: _Host, cinder: Any
 ) -> None:
@@ -285,9 +274,9 @@ def test_an_attachment_that_somebody_ends_too_early_is_no_missing_object(
 @pytest.mark.parametrize(
     ("mode", "kind", "then"),
     [
-        ("ro", "local", ["get", "release"]),  # the other one's device stays
-        ("rw", "local", ["disconnect", "release"]),
-        ("ro", "rbd", ["disconnect", "release"]),
+        ("ro", "local", ["get", "delete"]),  # the other one's device stays
+        ("rw", "local", ["disconnect", "delete"]),
+        ("ro", "rbd", ["disconnect", "delete"]),
     ],
 )
 def test_others_with_the_same_volume_keep_its_device(
@@ -315,11 +304,11 @@ def test_a_share_is_unmounted_with_its_last_volume(host: _Host, cinder: Any) -> 
     cinder.kind, cinder.extra = "nfs", {"export": "host:/share", "name": "volume"}
     attachment = _attach(cinder, host)
     attachment.detach(cinder)
-    assert host.done[-2:] == ["umount", "release"]
+    assert host.done[-2:] == ["umount", "delete"]
     host.path.unlink()
     with pytest.raises(StoreError, match="No such file"):
         _attach(cinder, host)
-    assert host.done[-3:] == ["umount", "forget", "release"]
+    assert host.done[-3:] == ["umount", "forget", "delete"]
 
 
 def test_a_child_leaves_its_parents_attachment_alone(

@@ -30,7 +30,7 @@ def test_a_file_is_flushed_while_it_is_written(
 ) -> None:
     """Each time that much has been written, whichever threads did."""
     flushed: list[int] = []
-    monkeypatch.setattr(devices, "_FLUSHED", 4)
+    monkeypatch.setattr(devices, "_FLUSH_INTERVAL", 4)
     monkeypatch.setattr(os, "fdatasync", flushed.append)
     path = tmp_path / "volume"
     path.touch()

@@ -6,8 +6,8 @@ import pytest
 from cinderclient import exceptions as cinder_errors
 from keystoneauth1 import exceptions as keystone_errors
 
-from store_lib.drivers.cinder.answers import Answers
-from store_lib.drivers.cinder.errors import on_attach, on_device
+from store_lib.drivers.cinder.client import CinderAdapter
+from store_lib.drivers.cinder.errors import attach_error, device_error
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
@@ -52,7 +52,7 @@ def test_an_answer_has_its_error(code: int, kind: type[StoreError], status: Erro
     told = {"overLimit": {"message": "so it is", "code": code}}
     with (
         pytest.raises(StoreError, match=f"make it and answered {code}: so it is.") as caught,
-        Answers(None).to("make it"),
+        CinderAdapter(None).call("make it"),
     ):
         raise cinder_errors.from_response(_Answer(code), told)
     assert (type(caught.value), caught.value.status) == (kind, status)
@@ -63,7 +63,7 @@ def test_what_is_no_answer_of_cinders_is_tried_again(error: Exception) -> None:
     """A proxy's page and a truncated answer are errors of the connection to Cinder."""
     with (
         pytest.raises(RemoteServiceUnavailable, match="an answer of Cinder's") as caught,
-        Answers(None).to("make it"),
+        CinderAdapter(None).call("make it"),
     ):
         raise error
     assert caught.value.status is _TEMPORARY
@@ -84,7 +84,7 @@ def test_no_answer_has_its_error(
     error: Exception, kind: type[StoreError], status: ErrorStatus
 ) -> None:
     """What keeps a request from being answered is told apart too."""
-    with pytest.raises(StoreError, match="make it") as caught, Answers(None).to("make it"):
+    with pytest.raises(StoreError, match="make it") as caught, CinderAdapter(None).call("make it"):
         raise error
     assert (type(caught.value), caught.value.status) == (kind, status)
 
@@ -102,7 +102,7 @@ def test_no_answer_has_its_error(
 )
 def test_a_devices_error_has_its_class(number: int, kind: type[StoreError]) -> None:
     """By its number; the volume is named."""
-    error = on_device(OSError(number, "so it is"), "write to", "the-volume")
+    error = device_error(OSError(number, "so it is"), "write to", "the-volume")
     assert type(error) is kind
     assert "write to volume the-volume" in str(error)
 
@@ -110,7 +110,7 @@ def test_a_devices_error_has_its_class(number: int, kind: type[StoreError]) -> N
 def test_what_os_brick_says_shows_no_password() -> None:
     """A command line with a target's password is masked."""
     said = ValueError("iscsiadm failed: {'auth_password': 'opensesame', 'target': 'it'}")
-    error = on_attach(said, "attach", "the-volume", "")
+    error = attach_error(said, "attach", "the-volume", "")
     assert isinstance(error, BackendException)
     assert "opensesame" not in str(error)
     assert "ValueError" in str(error)
@@ -120,9 +120,9 @@ def test_a_helper_that_does_not_start_is_a_matter_of_configuration() -> None:
     """The error names the command and the option; another missing file is something else."""
     helper = "sudo privsep-helper"
     missing = FileNotFoundError(errno.ENOENT, "No such file", "sudo")
-    error = on_attach(missing, "attach", "the-volume", helper)
+    error = attach_error(missing, "attach", "the-volume", helper)
     assert isinstance(error, BadStoreConfiguration)
     assert "`sudo privsep-helper`" in str(error)
     assert "helper_command" in str(error)
     missing = FileNotFoundError(errno.ENOENT, "No such file", "/dev/it")
-    assert type(on_attach(missing, "attach", "the-volume", helper)) is BackendException
+    assert type(attach_error(missing, "attach", "the-volume", helper)) is BackendException

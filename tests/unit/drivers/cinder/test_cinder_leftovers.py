@@ -8,41 +8,40 @@ from typing import Any
 import pytest
 
 from store_lib.drivers.cinder import CinderDriver, CinderLocation
-from store_lib.drivers.cinder.leftovers import dead_attachments, end_attachment, remove
-from store_lib.drivers.cinder.locks import LockFile
-from store_lib.drivers.cinder.sharing import SharedAttachments
-from store_lib.drivers.cinder.uploads import DEAD, Upload, is_unfinished
-from store_lib.drivers.cinder.volume import Attached, Volume
+from store_lib.drivers.cinder.attachment import SharedAttachments
+from store_lib.drivers.cinder.incomplete import (
+    HEARTBEAT_TIMEOUT,
+    dead_attachments,
+    end_attachment,
+    remove,
+)
+from store_lib.drivers.cinder.volume import CompleteAttachment, Volume
+from store_lib.drivers.cinder.writer import Upload
 from store_lib.exceptions import BackendException, Forbidden
 from store_lib.options import StoreOptions
-from tests.unit.drivers.cinder.small_cinder import SmallCinder, grant_of, refusal, volume_of
+from tests.unit.drivers.cinder.small_cinder import (
+    SmallCinder,
+    SmallHost,
+    attachment_of,
+    refusal,
+    volume_of,
+)
 
 _NONCE = "0123456789abcdef" * 2
 
 
-class _Host:
-    """A host's name and locks, and what was taken away from it."""
-
-    name, helper = "here", ""
+class _Host(SmallHost):
+    """A host that notes what is disconnected from it."""
 
     def __init__(self, directory: pathlib.Path) -> None:
-        self._directory = str(directory)
-        self.taken_away: list[Any] = []
+        super().__init__(directory)
+        self.disconnected: list[Any] = []
 
-    def lock(self, name: str) -> LockFile:
-        return LockFile(self._directory, name)
-
-    def volume_lock(self, volume_id: str) -> LockFile:
-        return self.lock(f"volume-{volume_id}")
-
-    def attachment_lock(self, attachment_id: str) -> LockFile:
-        return self.lock(f"attachment-{attachment_id}")
-
-    def connector(self, way: Any) -> Any:
+    def connector(self, connection_info: Any, **_: Any) -> Any:
         return self
 
-    def disconnect_volume(self, way: Any, connected: Any, force: bool) -> None:
-        self.taken_away.append(way)
+    def disconnect_volume(self, connection_info: Any, device_info: Any, force: bool) -> None:
+        self.disconnected.append(connection_info)
 
 
 @pytest.fixture
@@ -69,13 +68,13 @@ def test_metadata_alone_make_no_leftover(
     name: str, changes: dict[str, str], unfinished: bool, host: Any
 ) -> None:
     """A volume is one only if its name says the same as its metadata; in doubt it stays."""
-    metadata = {**Upload("it", _NONCE, "owner", host).begun(), **changes}
-    assert is_unfinished(volume_of(name=name, metadata=metadata)) is unfinished
+    metadata = {**Upload("it", _NONCE, "owner", host).initial_metadata(), **changes}
+    assert volume_of(name=name, metadata=metadata).is_unfinished is unfinished
 
 
 def test_a_volume_without_an_uploads_metadata_is_no_leftover() -> None:
     """Whatever its name is."""
-    assert not is_unfinished(volume_of(name=f"store_lib-upload-{_NONCE}"))
+    assert not volume_of(name=f"store_lib-upload-{_NONCE}").is_unfinished
 
 
 def test_a_volume_that_cannot_be_deleted_is_told_with_its_state(host: Any) -> None:
@@ -92,68 +91,76 @@ def test_a_volume_that_cannot_be_deleted_is_told_with_its_state(host: Any) -> No
     assert type(caught.value) is BackendException
 
 
-_OURS = Attached("grant", "here", "store_lib")
+_OURS = CompleteAttachment("attachment", "here", "store_lib")
 
 
-def _object(cinder: Any, grant: Any, *attached: Attached, **values: Any) -> Volume:
+def _object(cinder: Any, attachment: Any, *complete: CompleteAttachment, **values: Any) -> Volume:
     """Put an object into Cinder that has one attachment."""
-    usual = {"status": "in-use", "metadata": {"glance_image_id": "object"}, "updated": 1000.0}
-    volume = volume_of(**{**usual, **values}, attached=attached)
+    usual = {"status": "in-use", "metadata": {"glance_image_id": "object"}, "updated_at": 1000.0}
+    volume = volume_of(**{**usual, **values}, attachments=complete)
     cinder.volumes["it"] = volume
-    cinder.attached["it"] = [grant]
+    cinder.attached["it"] = [attachment]
     return volume
 
 
 @pytest.mark.parametrize(
-    ("grant", "attached", "dead"),
+    ("attachment", "complete", "dead"),
     [
-        (grant_of("grant"), _OURS, True),
-        (grant_of("grant"), Attached("grant", "there", "store_lib"), False),
-        (grant_of("grant"), Attached("grant", None, "store_lib"), False),
-        (grant_of("grant"), Attached("grant", "here", "glance_store"), False),
-        (grant_of("grant", instance="a server"), _OURS, False),
-        (grant_of("grant", "reserved"), None, True),
-        (grant_of("grant", "reserved", instance="a server"), None, False),
-        (grant_of("grant", "attaching", since=1000.0), None, True),
-        (grant_of("grant", "attaching", since=1001.0), None, False),
-        (grant_of("grant", "detaching"), None, False),
+        (attachment_of("attachment"), _OURS, True),
+        (
+            attachment_of("attachment"),
+            CompleteAttachment("attachment", "there", "store_lib"),
+            False,
+        ),
+        (attachment_of("attachment"), CompleteAttachment("attachment", None, "store_lib"), False),
+        (
+            attachment_of("attachment"),
+            CompleteAttachment("attachment", "here", "glance_store"),
+            False,
+        ),
+        (attachment_of("attachment", instance="a server"), _OURS, False),
+        (attachment_of("attachment", "reserved"), None, True),
+        (attachment_of("attachment", "reserved", instance="a server"), None, False),
+        (attachment_of("attachment", "attaching", attached_at=1000.0), None, True),
+        (attachment_of("attachment", "attaching", attached_at=1001.0), None, False),
+        (attachment_of("attachment", "detaching"), None, False),
     ],
 )
 def test_attachments_that_nobody_uses(
-    grant: Any, attached: Attached | None, dead: bool, host: Any
+    attachment: Any, complete: CompleteAttachment | None, dead: bool, host: Any
 ) -> None:
     """Ours of this host without a process, and old ones that never came to anything; a server's,
     another host's, and other software's are left alone."""
     cinder: Any = SmallCinder()
-    cinder.clock = 1000.0 + DEAD
-    volume = _object(cinder, grant, *([attached] if attached else []))
+    cinder.clock = 1000.0 + HEARTBEAT_TIMEOUT
+    volume = _object(cinder, attachment, *([complete] if complete else []))
     found = list(dead_attachments(cinder, host, volume))
     assert [(each.key, each.object_id, each.live) for each in found] == (
-        [("it/grant", "object", False)] if dead else []
+        [("it/attachment", "object", False)] if dead else []
     )
-    assert end_attachment(cinder, host, "it/grant") is dead
-    assert cinder.attached["it"] == ([] if dead else [grant])
+    assert end_attachment(cinder, host, "it/attachment") is dead
+    assert cinder.attached["it"] == ([] if dead else [attachment])
 
 
 def test_an_attachment_in_use_stays(host: Any) -> None:
     """While its process holds its lock, and while somebody attaches or detaches the volume."""
     cinder: Any = SmallCinder()
-    cinder.clock = 1000.0 + DEAD
-    volume = _object(cinder, grant_of("grant"), _OURS)
-    for lock in (host.attachment_lock("grant"), host.volume_lock("it")):
+    cinder.clock = 1000.0 + HEARTBEAT_TIMEOUT
+    volume = _object(cinder, attachment_of("attachment"), _OURS)
+    for lock in (host.locks.attachment("attachment"), host.locks.volume("it")):
         with lock.held():
             assert list(dead_attachments(cinder, host, volume)) == []
-    with host.attachment_lock("grant").held():
-        assert not end_attachment(cinder, host, "it/grant")
+    with host.locks.attachment("attachment").held():
+        assert not end_attachment(cinder, host, "it/attachment")
     assert not end_attachment(cinder, host, "it/another")
-    assert not end_attachment(cinder, host, "gone/grant")
+    assert not end_attachment(cinder, host, "gone/attachment")
 
 
 def test_what_was_only_reserved_is_not_dead_at_once(host: Any) -> None:
     """Another host may be about to attach it."""
     cinder: Any = SmallCinder()
-    volume = _object(cinder, grant_of("grant", "reserved"), status="reserved")
-    for now, dead in ((1000.0 + DEAD - 1, 0), (1000.0 + DEAD, 1)):
+    volume = _object(cinder, attachment_of("attachment", "reserved"), status="reserved")
+    for now, dead in ((1000.0 + HEARTBEAT_TIMEOUT - 1, 0), (1000.0 + HEARTBEAT_TIMEOUT, 1)):
         cinder.clock = now
         assert len(list(dead_attachments(cinder, host, volume))) == dead
 
@@ -161,11 +168,11 @@ def test_what_was_only_reserved_is_not_dead_at_once(host: Any) -> None:
 def test_a_dead_readers_device_is_taken_away_unless_others_use_it(host: Any) -> None:
     """The attachment ends either way."""
     cinder: Any = SmallCinder()
-    grant = grant_of("grant", connection={"driver_volume_type": "local"})
+    attachment = attachment_of("attachment", connection_info={"driver_volume_type": "local"})
     for others, taken in ((1, 0), (0, 1)):
-        _object(cinder, grant, _OURS, *[dataclasses.replace(_OURS, id="other")] * others)
-        assert end_attachment(cinder, host, "it/grant")
-        assert len(host.taken_away) == taken
+        _object(cinder, attachment, _OURS, *[dataclasses.replace(_OURS, id="other")] * others)
+        assert end_attachment(cinder, host, "it/attachment")
+        assert len(host.disconnected) == taken
         assert cinder.attached["it"] == []
 
 
@@ -190,8 +197,8 @@ def test_only_an_images_volume_is_deleted(
     volume = volume_of(location.volume_id, name=name, metadata=metadata)
     cinder.volumes[volume.id] = volume
     driver: Any = CinderDriver("it", StoreOptions.of(CinderDriver.options))
-    driver._access = SimpleNamespace(cinder=lambda _: cinder)
-    driver._shared = SharedAttachments()
+    driver._clients = SimpleNamespace(get=lambda _: cinder)
+    driver._attachments = SharedAttachments()
     if deleted:
         driver.delete(location, context=None)
     else:

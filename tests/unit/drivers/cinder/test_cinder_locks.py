@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from store_lib.drivers.cinder import locks
-from store_lib.drivers.cinder.locks import LockFile
+from store_lib.drivers.cinder.locks import HostLocks, LockFile
 from store_lib.exceptions import BackendException, TimeoutError
 
 
@@ -15,13 +15,13 @@ def test_one_holds_it_at_a_time(tmp_path: pathlib.Path) -> None:
     """A second one is refused until the first lets go, which removes the file."""
     first, second = (LockFile(str(tmp_path), "it") for _ in range(2))
     assert not second.is_held()
-    assert first.take()
-    assert not second.take()
+    assert first.try_acquire()
+    assert not second.try_acquire()
     assert second.is_held()
     first.release()
     first.release()
     assert list(tmp_path.iterdir()) == []
-    assert second.take()
+    assert second.try_acquire()
     second.release()
 
 
@@ -38,11 +38,11 @@ def test_a_file_that_cannot_be_opened_is_told(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "store_lib-cinder-it"
     file.mkdir()
     lock = LockFile(str(tmp_path), "it")
-    for call in (lock.take, lock.wait, lock.is_held):
+    for call in (lock.try_acquire, lock.acquire, lock.is_held):
         with pytest.raises(BackendException, match="lock_path") as caught:
             call()
         assert str(file) in str(caught.value)
-    locks.remove_dead(str(tmp_path))
+    HostLocks(str(tmp_path)).remove_dead()
 
 
 def test_a_link_is_not_followed(tmp_path: pathlib.Path) -> None:
@@ -54,10 +54,10 @@ def test_a_link_is_not_followed(tmp_path: pathlib.Path) -> None:
             there.touch()
         (directory / "store_lib-cinder-it").symlink_to(there)
         lock = LockFile(str(directory), "it")
-        for call in (lock.take, lock.wait, lock.is_held):
+        for call in (lock.try_acquire, lock.acquire, lock.is_held):
             with pytest.raises(BackendException, match=r"symbolic link.*lock_path"):
                 call()
-        locks.remove_dead(str(directory))
+        HostLocks(str(directory)).remove_dead()
         assert there.exists() is made
         (directory / "store_lib-cinder-it").unlink()
 
@@ -67,7 +67,7 @@ def test_files_are_their_owners_alone(tmp_path: pathlib.Path) -> None:
     before = os.umask(0)
     try:
         lock = LockFile(str(tmp_path), "it")
-        assert lock.take()
+        assert lock.try_acquire()
         assert (tmp_path / "store_lib-cinder-it").stat().st_mode & 0o777 == 0o600
         lock.release()
     finally:
@@ -77,10 +77,10 @@ def test_files_are_their_owners_alone(tmp_path: pathlib.Path) -> None:
 def test_files_of_the_dead_are_removed(tmp_path: pathlib.Path) -> None:
     """What is held stays, and so does what is no lock of ours."""
     holder = LockFile(str(tmp_path), "held")
-    assert holder.take()
+    assert holder.try_acquire()
     for name in ("store_lib-cinder-dead", "somebody's"):
         (tmp_path / name).touch()
-    locks.remove_dead(str(tmp_path))
+    HostLocks(str(tmp_path)).remove_dead()
     assert {path.name for path in tmp_path.iterdir()} == {"store_lib-cinder-held", "somebody's"}
     holder.release()
 
@@ -110,7 +110,7 @@ def test_threads_take_turns(tmp_path: pathlib.Path) -> None:
 def test_a_child_does_not_keep_it(tmp_path: pathlib.Path) -> None:
     """A forked child neither holds nor removes what its parent has locked."""
     lock = LockFile(str(tmp_path), "it")
-    assert lock.take()
+    assert lock.try_acquire()
     (told, telling), (go_on, going_on) = os.pipe(), os.pipe()
     child = os.fork()
     if not child:
@@ -120,7 +120,7 @@ def test_a_child_does_not_keep_it(tmp_path: pathlib.Path) -> None:
         os._exit(0)
     assert os.read(told, 4) == b"held"
     lock.release()
-    assert LockFile(str(tmp_path), "it").take()
+    assert LockFile(str(tmp_path), "it").try_acquire()
     os.write(going_on, b".")
     os.waitpid(child, 0)
     for descriptor in (told, telling, go_on, going_on):
@@ -131,9 +131,9 @@ def test_waiting_for_one_that_hangs_ends(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names the file, so that its holder can be found."""
-    monkeypatch.setattr(locks, "LIMIT", 0)
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 0)
     holder = LockFile(str(tmp_path), "it")
-    assert holder.take()
+    assert holder.try_acquire()
     with (
         pytest.raises(TimeoutError, match=str(tmp_path)),
         LockFile(str(tmp_path), "it").held(),

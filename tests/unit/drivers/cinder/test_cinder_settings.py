@@ -13,7 +13,8 @@ import trustme
 from urllib3.exceptions import InsecureRequestWarning
 
 from store_lib.drivers.cinder import CinderDriver, CinderLocation
-from store_lib.drivers.cinder.access import Access
+from store_lib.drivers.cinder.client import CinderClients
+from store_lib.drivers.cinder.options import Settings
 from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
@@ -130,18 +131,18 @@ def test_malformed_catalog_entries_are_refused(text: str) -> None:
     """cinder_catalog_info has three parts, of which the middle one may be empty."""
     options = StoreOptions.of(CinderDriver.options, cinder_catalog_info=text)
     with pytest.raises(BadStoreConfiguration, match="service_type:service_name:interface"):
-        Access("it", options)
+        CinderClients("it", options)
 
 
 @pytest.mark.parametrize("left_out", [None, *_LOGIN])
 def test_a_login_is_complete_or_none(left_out: str | None) -> None:
     """Where a part of it is missing, the request's context is used."""
     values = {name: value for name, value in _LOGIN.items() if name != left_out}
-    access = Access("it", StoreOptions.of(CinderDriver.options, **values))
-    assert access.has_login == (left_out is None)
+    clients = CinderClients("it", StoreOptions.of(CinderDriver.options, **values))
+    assert clients.has_login == (left_out is None)
     if left_out is not None:
         with pytest.raises(BadStoreConfiguration, match="cinder_store_user_name") as caught:
-            access.cinder(None)
+            clients.get(None)
         assert "opensesame" not in str(caught.value)
 
 
@@ -156,7 +157,7 @@ def test_a_template_that_cannot_be_filled_in_is_told() -> None:
         CinderDriver.options, cinder_endpoint_template="http://127.0.0.1/%(nothing)s"
     )
     with pytest.raises(BadStoreConfiguration, match=r"cinder_endpoint_template.*nothing"):
-        Access("it", options).cinder(Context())
+        CinderClients("it", options).get(Context())
 
 
 def test_a_context_without_a_project_is_told() -> None:
@@ -165,7 +166,7 @@ def test_a_context_without_a_project_is_told() -> None:
         CinderDriver.options, cinder_endpoint_template="http://127.0.0.1/%(tenant)s"
     )
     with pytest.raises(BadStoreConfiguration, match="project_id"):
-        Access("it", options).cinder(SimpleNamespace(auth_token="token"))
+        CinderClients("it", options).get(SimpleNamespace(auth_token="token"))
 
 
 def test_a_file_of_authorities_that_cannot_be_used_is_told(tmp_path: pathlib.Path) -> None:
@@ -200,11 +201,11 @@ def test_certificates_are_verified(tmp_path: pathlib.Path) -> None:
             options = StoreOptions.of(
                 CinderDriver.options, cinder_endpoint_template=f"{server.url}/v3", **values
             )
-            access = Access("it", options)
+            clients = CinderClients("it", options)
             try:
-                access.cinder(caller).get(volume)
+                clients.get(caller).get(volume)
             finally:
-                access.close()
+                clients.close()
 
         with pytest.raises(NotFound):
             ask(cinder_ca_certificates_file=str(file))
@@ -230,10 +231,10 @@ def _asked_once(server: ScriptedServer, **values: Any) -> StoreError:
     options = StoreOptions.of(
         CinderDriver.options, cinder_endpoint_template=f"{server.url}/v3", **values
     )
-    access = Access("it", options)
+    clients = CinderClients("it", options)
     with pytest.raises(StoreError) as caught:
-        access.cinder(SimpleNamespace(auth_token="token", project_id="p")).get("volume")
-    access.close()
+        clients.get(SimpleNamespace(auth_token="token", project_id="p")).get("volume")
+    clients.close()
     assert len(server.requests) == 1
     return caught.value
 
@@ -274,12 +275,12 @@ def test_cinders_clock_is_that_of_its_answers() -> None:
         lambda _: Reply(404, b"{}", {"Date": "Thu, 01 Jan 1970 00:16:40 GMT"})
     ) as s:
         options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=f"{s.url}/v3")
-        access = Access("it", options)
-        cinder = access.cinder(SimpleNamespace(auth_token="token", project_id="p"))
+        clients = CinderClients("it", options)
+        cinder = clients.get(SimpleNamespace(auth_token="token", project_id="p"))
         assert cinder.now() is None
         with pytest.raises(NotFound):
             cinder.get("volume")
-        access.close()
+        clients.close()
     now = cinder.now()
     assert now is not None
     assert 1000 <= now < 1060
@@ -299,10 +300,10 @@ def test_a_page_of_a_listing_is_repeated() -> None:
     with ScriptedServer() as server:
         server.reply(Reply(503, b"{}"), Reply(200, b'{"volumes": []}'))
         options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=f"{server.url}/v3")
-        access = Access("it", options, twice)
-        cinder = access.cinder(SimpleNamespace(auth_token="token", project_id="p"))
-        assert list(cinder.all()) == []
-        access.close()
+        clients = CinderClients("it", options, twice)
+        cinder = clients.get(SimpleNamespace(auth_token="token", project_id="p"))
+        assert list(cinder.volumes()) == []
+        clients.close()
     assert [each.status for each in repeated] == [ErrorStatus.TEMPORARY]
 
 
@@ -333,7 +334,7 @@ def test_cinder_is_looked_up_in_the_catalog(values: dict[str, str], url: str) ->
         },
     ]
     caller = SimpleNamespace(auth_token="token", project_id="p", service_catalog=catalog)
-    cinder: Any = Access("it", StoreOptions.of(CinderDriver.options, **values)).cinder(caller)
+    cinder: Any = CinderClients("it", StoreOptions.of(CinderDriver.options, **values)).get(caller)
     assert cinder._client.client.endpoint_override == url
 
 
@@ -346,7 +347,7 @@ def test_domains_and_the_time_limit_of_a_login() -> None:
         "cinder_http_timeout": 7,
         "cinder_api_insecure": True,
     }
-    login: Any = Access("it", StoreOptions.of(CinderDriver.options, **values))._login
+    login: Any = CinderClients("it", StoreOptions.of(CinderDriver.options, **values))._login
     assert login.credentials.user_domain_name == "users"
     assert login.credentials.project_domain_name == "projects"
     assert (login.session.timeout, login.session.verify) == (7, False)
@@ -356,7 +357,7 @@ def test_domains_and_the_time_limit_of_a_login() -> None:
 _MULTIPATH = """
 import json, sys
 from os_brick.initiator import connector
-from store_lib.drivers.cinder.brick import Host
+from store_lib.drivers.cinder.host import Host
 asked = []
 connector.get_connector_properties = lambda *given, **more: asked.append(given[2:4]) or {}
 class Factory:
@@ -392,7 +393,8 @@ def test_multipath_is_asked_of_os_brick(tmp_path: pathlib.Path) -> None:
 def test_attempts_are_told_as_seconds() -> None:
     """As long as glance_store's pauses take."""
     for attempts, seconds in ((1, 0), (2, 2), (5, 24), (6, 34)):
-        assert _driver(cinder_attachment_retry_attempts=attempts)._attach_patience == seconds
+        options = StoreOptions.of(CinderDriver.options, cinder_attachment_retry_attempts=attempts)
+        assert Settings.of("it", options).attach_timeout == seconds
 
 
 _VOLUME = (
@@ -411,11 +413,11 @@ def test_a_state_in_which_nobody_can_attach_is_told_at_once(state: str) -> None:
             Reply(200, _VOLUME.replace(b"STATE", state.encode())),
         )
         options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=f"{server.url}/v3")
-        access = Access("it", options)
-        cinder = access.cinder(SimpleNamespace(auth_token="token", project_id="p"))
+        clients = CinderClients("it", options)
+        cinder = clients.get(SimpleNamespace(auth_token="token", project_id="p"))
         with pytest.raises(StoreError, match=state[:5]) as caught:
-            cinder.reserve("it", "ro", 24)
-        access.close()
+            cinder.create_attachment("it", "ro", 24)
+        clients.close()
         assert len(server.requests) == 2
     assert caught.value.status is ErrorStatus.PERMANENT
     assert isinstance(caught.value, NotFound) == (state == "deleting")
@@ -434,10 +436,10 @@ def test_a_lost_answer_to_the_request_of_a_writer_costs_no_add() -> None:
             Reply(200, b'{"attachment": {"id": "made"}}'),
         )
         options = StoreOptions.of(CinderDriver.options, cinder_endpoint_template=f"{server.url}/v3")
-        access = Access("it", options)
-        cinder = access.cinder(SimpleNamespace(auth_token="token", project_id="p"))
-        assert cinder.reserve("it", "rw", 0) == "made"
-        access.close()
+        clients = CinderClients("it", options)
+        cinder = clients.get(SimpleNamespace(auth_token="token", project_id="p"))
+        assert cinder.create_attachment("it", "rw", 0) == "made"
+        clients.close()
         assert [(each.method, each.target.rpartition("/")[2]) for each in server.requests][3] == (
             "DELETE",
             "lost",
@@ -490,5 +492,5 @@ def test_addresses_hold_no_login(options: dict[str, Any]) -> None:
     """A login within a URL is refused and not shown, and so is what is no URL."""
     context = SimpleNamespace(auth_token="t", project_id="u:opensesame@h", service_catalog=[])
     with pytest.raises(BadStoreConfiguration, match=r"_address|_template") as caught:
-        Access("it", StoreOptions.of(CinderDriver.options, **options)).cinder(context)
+        CinderClients("it", StoreOptions.of(CinderDriver.options, **options)).get(context)
     assert "opensesame" not in str(caught.value)

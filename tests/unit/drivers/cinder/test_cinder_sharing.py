@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from store_lib.driver import FIRST_PIECE
-from store_lib.drivers.cinder import CinderDriver, CinderLocation, sharing
+from store_lib.drivers.cinder import CinderDriver, CinderLocation
+from store_lib.drivers.cinder import attachment as module
+from store_lib.drivers.cinder.attachment import SharedAttachments
 from store_lib.drivers.cinder.reader import VolumeReader
-from store_lib.drivers.cinder.sharing import SharedAttachments
-from store_lib.drivers.cinder.uploads import SIZE
+from store_lib.drivers.cinder.volume import SIZE
 from store_lib.exceptions import BackendException, StoreError
 from store_lib.options import StoreOptions
 from tests.unit.drivers.cinder.small_cinder import volume_of
@@ -26,7 +27,11 @@ class _Attachment:
         self.volume_id = volume_id
         self.data = data
         self.ended = 0
-        self.device, self.piece = self, 4
+        self.device, self.read_size = self, 4
+        self.is_pending = False
+
+    def attach(self, cinder: Any, timeout: float) -> None:
+        self.is_pending = True
 
     def read_at(self, offset: int, length: int) -> bytes:
         return self.data[offset : offset + length]
@@ -44,15 +49,15 @@ def test_the_last_reader_ends_it() -> None:
         made.append(_Attachment())
         return made[-1]
 
-    first, second = shared.take("it", None, attach), shared.take("it", None, attach)
-    other = shared.take("other", None, lambda: _Attachment("other"))
+    first, second = shared.acquire("it", attach, None, 0), shared.acquire("it", attach, None, 0)
+    other = shared.acquire("other", lambda: _Attachment("other"), None, 0)
     assert first is second is made[0]
     assert other is not first
-    shared.give(first, None)
+    shared.release(first, None)
     assert first.ended == 0
-    shared.give(first, None)
+    shared.release(first, None)
     assert first.ended == 1
-    assert shared.take("it", None, attach) is made[1]
+    assert shared.acquire("it", attach, None, 0) is made[1]
 
 
 def test_a_reader_that_the_collector_drops_harms_no_other(
@@ -60,18 +65,18 @@ def test_a_reader_that_the_collector_drops_harms_no_other(
 ) -> None:
     """It may be dropped anywhere, by a thread that just counts another one."""
     shared: Any = SharedAttachments()
-    made = shared.take("it", None, _Attachment)
-    usual = sharing._Shared
+    made = shared.acquire("it", _Attachment, None, 0)
+    usual = module._Shared
 
     def collected() -> Any:
-        monkeypatch.setattr(sharing, "_Shared", usual)
-        shared.give(made, None)
+        monkeypatch.setattr(module, "_Shared", usual)
+        shared.release(made, None)
         return usual()
 
-    monkeypatch.setattr(sharing, "_Shared", collected)
+    monkeypatch.setattr(module, "_Shared", collected)
     taken: list[_Attachment] = []
     take = threading.Thread(
-        target=lambda: taken.append(shared.take("it", None, _Attachment)), daemon=True
+        target=lambda: taken.append(shared.acquire("it", _Attachment, None, 0)), daemon=True
     )
     take.start()
     take.join(10)
@@ -88,9 +93,9 @@ def test_a_failed_attachment_is_tried_anew() -> None:
         raise StoreError("no way")
 
     with pytest.raises(StoreError, match="no way"):
-        shared.take("it", None, fail)
-    made = shared.take("it", None, _Attachment)
-    shared.give(made, None)
+        shared.acquire("it", fail, None, 0)
+    made = shared.acquire("it", _Attachment, None, 0)
+    shared.release(made, None)
     assert made.ended == 1
 
 
@@ -106,7 +111,7 @@ def test_readers_that_come_meanwhile_wait_for_the_one_attachment() -> None:
 
     def read() -> None:
         ready.wait()
-        shared.take("it", None, attach)
+        shared.acquire("it", attach, None, 0)
 
     threads = [threading.Thread(target=read) for _ in range(4)]
     for each in threads:
@@ -116,30 +121,30 @@ def test_readers_that_come_meanwhile_wait_for_the_one_attachment() -> None:
     assert len(made) == 1
     for _ in range(4):
         assert made[0].ended == 0
-        shared.give(made[0], None)
+        shared.release(made[0], None)
     assert made[0].ended == 1
 
 
 def test_what_is_open_when_the_process_ends_is_detached() -> None:
     """There is nobody left to read then; a reader that is dropped later does nothing more."""
     shared: Any = SharedAttachments()
-    made = shared.take("it", object(), _Attachment)
-    shared.end()
+    made = shared.acquire("it", _Attachment, object(), 0)
+    shared.detach_all()
     assert made.ended == 1
 
 
 def test_a_child_counts_for_itself() -> None:
     """It neither finds nor counts what its parent has attached."""
     shared: Any = SharedAttachments()
-    inherited = shared.take("it", None, _Attachment)
+    inherited = shared.acquire("it", _Attachment, None, 0)
     child = os.fork()
     if not child:
-        own = shared.take("it", None, _Attachment)
-        shared.give(own, None)
+        own = shared.acquire("it", _Attachment, None, 0)
+        shared.release(own, None)
         os._exit(0 if own is not inherited and own.ended == 1 else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    shared.give(inherited, None)
+    shared.release(inherited, None)
     assert inherited.ended == 1
 
 
@@ -163,7 +168,7 @@ def test_a_reader_gives_its_attachment_back_once() -> None:
 def test_a_reader_fetches_what_memory_is_there_for() -> None:
     """Little before it is first asked for a piece, and then pieces as large as the engine says."""
     attachment: Any = _Attachment(data=random.Random(0).randbytes(300_000))
-    attachment.piece = 200_000
+    attachment.read_size = 200_000
     lengths: list[int] = []
     plain = attachment.read_at
 
@@ -189,9 +194,9 @@ def test_a_reader_that_cannot_begin_takes_nothing_from_another() -> None:
     location = CinderLocation("0123abcd-4567-89ef-0123-456789abcdef")
     volume = volume_of(location.volume_id, status="in-use", metadata={SIZE: "10"})
     driver: Any = CinderDriver("it", StoreOptions.of(CinderDriver.options))
-    driver._access = SimpleNamespace(cinder=lambda _: SimpleNamespace(get=lambda _: volume))
-    driver._shared = SharedAttachments()
-    made = driver._shared.take(volume.id, None, lambda: _Attachment(volume.id))
+    driver._clients = SimpleNamespace(get=lambda _: SimpleNamespace(get=lambda _: volume))
+    driver._attachments = SharedAttachments()
+    made = driver._attachments.acquire(volume.id, lambda: _Attachment(volume.id), None, 0)
     usual = made.read_at
 
     def broken(offset: int, length: int) -> bytes:
@@ -207,7 +212,7 @@ def test_a_reader_that_cannot_begin_takes_nothing_from_another() -> None:
     assert b"".join(reader.stream(0, None)) == b"0123456789"
     reader.close()
     assert made.ended == 0
-    driver._shared.give(made, None)
+    driver._attachments.release(made, None)
     assert made.ended == 1
 
 

@@ -9,44 +9,47 @@ from typing import Any
 import pytest
 
 from store_lib.drivers.cinder import writer as module
-from store_lib.drivers.cinder.driver import _size
-from store_lib.drivers.cinder.leftovers import remove
-from store_lib.drivers.cinder.locks import LockFile
-from store_lib.drivers.cinder.uploads import DEAD, HOST, OBJECT, Upload, describe
-from store_lib.drivers.cinder.volume import GIB
-from store_lib.drivers.cinder.writer import VolumeWriter, clone, make_volume
-from store_lib.exceptions import RemoteServiceUnavailable, StorageFull, StoreError
-from tests.unit.drivers.cinder.small_cinder import SmallAttachment, SmallCinder, grant_of
+from store_lib.drivers.cinder.incomplete import HEARTBEAT_TIMEOUT, describe, remove
+from store_lib.drivers.cinder.location import CinderLocation
+from store_lib.drivers.cinder.options import Settings
+from store_lib.drivers.cinder.volume import GIB, HOST, UPLOAD
+from store_lib.drivers.cinder.writer import Upload, VolumeWriter
+from store_lib.exceptions import (
+    NotFound,
+    NotSupported,
+    RemoteServiceUnavailable,
+    StorageFull,
+    StoreError,
+)
+from tests.unit.drivers.cinder.small_cinder import (
+    SmallAttachment,
+    SmallCinder,
+    SmallHost,
+    attachment_of,
+)
 
 _NONCE = "0123456789abcdef" * 2
-
-
-class _Host:
-    """A host's name and locks."""
-
-    def __init__(self, directory: pathlib.Path, name: str = "here") -> None:
-        self.name = name
-        self._directory = str(directory)
-
-    def lock(self, name: str) -> LockFile:
-        return LockFile(self._directory, name)
-
-    def volume_lock(self, volume_id: str) -> LockFile:
-        return self.lock(volume_id)
 
 
 @pytest.fixture
 def upload(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Upload:
     """An upload on a host without storage."""
     monkeypatch.setattr(module, "Attachment", SmallAttachment)
-    host: Any = _Host(tmp_path)
-    return Upload("the id", _NONCE, "the owner", host)
+    return Upload("the id", _NONCE, "the owner", SmallHost(tmp_path))
+
+
+def _new_writer(
+    cinder: Any, upload: Upload, *, attached: bool = False, size: int = 0, kind: str | None = None
+) -> VolumeWriter:
+    return VolumeWriter(cinder, upload, size, Settings("it", "it", kind, 0, attached))
 
 
 def _writer(cinder: Any, upload: Upload, *, attached: bool = False, size: int = 1) -> VolumeWriter:
-    upload.begin()
-    volume = make_volume(cinder, upload, size, None)
-    return VolumeWriter(cinder, upload, volume, store_id="it", patience=0, grow_attached=attached)
+    """Return a writer whose volume has been created."""
+    writer = _new_writer(cinder, upload, attached=attached, size=size * GIB)
+    assert writer.reserved == 0
+    assert writer.reserve(1) == size * GIB
+    return writer
 
 
 def test_a_volume_becomes_the_object_last_of_all(upload: Upload) -> None:
@@ -54,14 +57,14 @@ def test_a_volume_becomes_the_object_last_of_all(upload: Upload) -> None:
     cinder = SmallCinder()
     writer = _writer(cinder, upload)
     [volume] = cinder.volumes.values()
-    assert volume.metadata[OBJECT] == "the id"
+    assert volume.metadata[UPLOAD] == "the id"
     assert "glance_image_id" not in volume.metadata
     assert writer.resolve() is None
     writer.write_at(0, b"bytes")
     location = writer.commit(5)
     assert cinder.asked == [
         *("create 1", "attach", "write 0", "flush", "detach"),
-        *("protect", "publish image-the id"),
+        *("set_readonly", "update image-the id"),
     ]
     [volume] = cinder.volumes.values()
     assert volume.metadata == {
@@ -97,7 +100,7 @@ def test_attached_growth_detaches_nothing(upload: Upload) -> None:
     writer.write_at(GIB, b"a")
     writer.reserve(2 * GIB + 1)
     assert cinder.asked == [
-        *("create 1", "extend 2", "attach", f"write {GIB}", "extend 4", "grown"),
+        *("create 1", "extend 2", "attach", f"write {GIB}", "extend 4", "grow"),
     ]
 
 
@@ -127,7 +130,7 @@ def test_an_extension_whose_answer_was_lost_is_made_once(upload: Upload) -> None
     assert cinder.asked.count("extend 2") == 1
 
 
-@pytest.mark.parametrize("lost", ["protect", "publish"])
+@pytest.mark.parametrize("lost", ["set_readonly", "update"])
 def test_a_commit_can_be_made_again(lost: str, upload: Upload) -> None:
     """Whatever had no answer is repeated, or found to be done."""
     cinder = SmallCinder()
@@ -137,7 +140,7 @@ def test_a_commit_can_be_made_again(lost: str, upload: Upload) -> None:
     with pytest.raises(RemoteServiceUnavailable):
         writer.commit(5)
     found = writer.resolve()
-    assert (found is not None) == (lost == "publish")
+    assert (found is not None) == (lost == "update")
     assert writer.commit(5).uri == "cinder://it/volume-0"
     assert cinder.asked.count("detach") == 1
 
@@ -147,7 +150,7 @@ def test_a_creation_whose_answer_was_lost_is_found(upload: Upload) -> None:
     cinder = SmallCinder()
     cinder.lose = {"create"}
     writer = _writer(cinder, upload)
-    assert cinder.asked == ["create 1", "named"]
+    assert cinder.asked == ["create 1", "find"]
     writer.abort()
     assert cinder.volumes == {}
     writer.abort()  # as after an error on the way
@@ -157,8 +160,12 @@ def test_a_volume_that_ends_in_error_is_removed(upload: Upload) -> None:
     """The error tells its state."""
     cinder = SmallCinder()
     cinder.ends_in = "error"
-    with pytest.raises(StorageFull, match="'error'"):
-        make_volume(cinder, upload, 1, "fast")  # type: ignore[arg-type]
+    writer = _new_writer(cinder, upload, kind="fast")
+    for _ in range(2):  # as after a temporary error: no second one is made
+        with pytest.raises(StorageFull, match="'error'"):
+            writer.reserve(1)
+    assert len(cinder.volumes) == 1
+    writer.abort()
     assert cinder.volumes == {}
 
 
@@ -173,13 +180,15 @@ def test_a_volume_is_attached_with_its_first_byte(
     assert cinder.asked.count("attach") == 1
     writer.commit(8)
     empty = SmallCinder()
-    _writer(empty, upload).commit(0)
-    assert empty.asked == ["create 1", "protect", "publish image-the id"]
+    writer = _new_writer(empty, upload)
+    assert empty.asked == []
+    writer.commit(0)
+    assert empty.asked == ["create 1", "set_readonly", "update image-the id"]
 
-    def refuse(*_: Any, **__: Any) -> None:
+    def refuse(*_: Any) -> None:
         raise StoreError("no way")
 
-    monkeypatch.setattr(module, "Attachment", refuse)
+    monkeypatch.setattr(SmallAttachment, "attach", refuse)
     cinder = SmallCinder()
     writer = _writer(cinder, upload)
     with pytest.raises(StoreError, match="no way"):
@@ -192,9 +201,48 @@ def test_a_clone_is_named_when_it_is_there(upload: Upload) -> None:
     """It has its source's size, as an object and as a volume."""
     cinder = SmallCinder()
     source = cinder.create("source", 3, None, {})
-    made = clone(cinder, upload, source, 5, None)  # type: ignore[arg-type]
-    assert cinder.volumes[made].size == 3 * GIB
-    assert cinder.volumes[made].metadata["image_size"] == "5"
+    source = dataclasses.replace(source, metadata={"image_size": "5"}, volume_type="default")
+    cinder.volumes[source.id] = source
+    location = _new_writer(cinder, upload).copy_from(CinderLocation(source.id))
+    assert location.volume_id != source.id
+    assert cinder.volumes[location.volume_id].size == 3 * GIB
+    assert cinder.volumes[location.volume_id].metadata["image_size"] == "5"
+    assert cinder.asked[1:] == [f"clone {source.id} 3", "set_readonly", "update image-the id"]
+
+
+def test_what_cannot_be_cloned_leaves_nothing(upload: Upload) -> None:
+    """Neither a volume of another type, nor one that is no object, nor one that is not there."""
+    cinder = SmallCinder()
+    other = cinder.create("other", 1, "slow", {})
+    unfinished = cinder.create("unfinished", 1, None, {UPLOAD: "it"})
+    errors: list[tuple[str, type[StoreError]]]
+    errors = [(other.id, NotSupported), (unfinished.id, NotFound), ("gone", NotFound)]
+    for volume_id, error in errors:
+        writer = _new_writer(cinder, upload)
+        with pytest.raises(error):
+            writer.copy_from(CinderLocation(volume_id))
+        assert writer.resolve() is None
+        writer.abort()
+    assert set(cinder.volumes) == {other.id, unfinished.id}
+
+
+@pytest.mark.parametrize("lost", ["clone", "set_readonly", "update"])
+def test_a_clone_whose_answer_was_lost(lost: str, upload: Upload) -> None:
+    """It is found by its name, or aborted, or resolved."""
+    cinder = SmallCinder()
+    source = dataclasses.replace(cinder.create("source", 1, None, {}), volume_type="default")
+    cinder.volumes[source.id] = source
+    cinder.lose = {lost}
+    writer = _new_writer(cinder, upload)
+    if lost == "clone":
+        assert writer.copy_from(CinderLocation(source.id)) == writer.resolve()
+        return
+    with pytest.raises(RemoteServiceUnavailable):
+        writer.copy_from(CinderLocation(source.id))
+    assert (writer.resolve() is not None) == (lost == "update")
+    if lost == "set_readonly":
+        writer.abort()
+        assert set(cinder.volumes) == {source.id}
 
 
 def test_an_upload_shows_life_now_and_then(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,12 +250,12 @@ def test_an_upload_shows_life_now_and_then(upload: Upload, monkeypatch: pytest.M
     cinder = SmallCinder()
     writer = _writer(cinder, upload)
     writer.write_at(0, b"a")
-    assert "describe" not in cinder.asked
-    monkeypatch.setattr(writer, "_beat_at", time.monotonic())
-    cinder.lose = {"describe"}
+    assert "set_description" not in cinder.asked
+    monkeypatch.setattr(writer, "_next_heartbeat", time.monotonic())
+    cinder.lose = {"set_description"}
     writer.write_at(1, b"a")
     writer.write_at(2, b"a")
-    assert cinder.asked.count("describe") == 1
+    assert cinder.asked.count("set_description") == 1
 
 
 def test_who_is_alive_is_told(upload: Upload, tmp_path: pathlib.Path) -> None:
@@ -215,8 +263,7 @@ def test_who_is_alive_is_told(upload: Upload, tmp_path: pathlib.Path) -> None:
     cinder = SmallCinder()
     cinder.clock = 1000.0
     writer = _writer(cinder, upload)
-    here: Any = _Host(tmp_path)
-    there: Any = _Host(tmp_path, "there")
+    here, there = SmallHost(tmp_path), SmallHost(tmp_path, "there")
     [volume] = cinder.volumes.values()
     assert volume.metadata[HOST] == "here"
     for host in (here, there):
@@ -232,12 +279,12 @@ def test_signs_of_life_are_by_cinders_clock(upload: Upload, tmp_path: pathlib.Pa
     """A machine whose own clock is hours off takes no upload on another one for dead."""
     cinder = SmallCinder()
     cinder.clock = 1000.0
-    there: Any = _Host(tmp_path, "there")
+    there = SmallHost(tmp_path, "there")
     writer = _writer(cinder, upload)
     [volume] = cinder.volumes.values()
-    assert not describe(there, volume, 1000.0 + DEAD).live
-    cinder.clock += DEAD
-    writer._beat_at = time.monotonic()
+    assert not describe(there, volume, 1000.0 + HEARTBEAT_TIMEOUT).live
+    cinder.clock += HEARTBEAT_TIMEOUT
+    writer._next_heartbeat = time.monotonic()
     writer.write_at(0, b"a")
     [volume] = cinder.volumes.values()
     told = describe(there, volume, cinder.clock + 1)
@@ -248,15 +295,15 @@ def test_signs_of_life_are_by_cinders_clock(upload: Upload, tmp_path: pathlib.Pa
 def test_what_is_attached_is_detached_before_it_is_removed(tmp_path: pathlib.Path) -> None:
     """Every attachment of it is ended, whoever made it; what is not attached is only deleted."""
     cinder = SmallCinder()
-    host: Any = _Host(tmp_path)
+    host = SmallHost(tmp_path)
     for attached in ([], ["one", "other"]):
         volume = cinder.create("it", 1, None, {HOST: "elsewhere"})
         if attached:
             cinder.volumes[volume.id] = dataclasses.replace(volume, status="in-use")
-            cinder.attached[volume.id] = [grant_of(each) for each in attached]
+            cinder.attached[volume.id] = [attachment_of(each) for each in attached]
         cinder.asked.clear()
         remove(cinder, host, volume.id)  # type: ignore[arg-type]
-        assert cinder.asked == [*(f"release {each}" for each in attached), "delete"]
+        assert cinder.asked == [*(f"delete_attachment {each}" for each in attached), "delete"]
         assert cinder.volumes == {}
         assert list(tmp_path.iterdir()) == []
 
@@ -267,4 +314,4 @@ def test_what_is_attached_is_detached_before_it_is_removed(tmp_path: pathlib.Pat
 def test_what_metadata_says_of_the_size(told: str, size: int) -> None:
     """A user may write anything there: what is no size is that of the volume."""
     volume = SmallCinder().create("name", 1, None, {"image_size": told})
-    assert _size(volume) == size
+    assert volume.object_size == size

@@ -1,4 +1,4 @@
-"""os-brick made ready in this process: its locks, its privileges, what it tells of this host."""
+"""This host, as far as volumes are attached to it: os-brick made ready in this process."""
 
 import contextlib
 import logging
@@ -17,8 +17,8 @@ from oslo_config import cfg
 from oslo_privsep import priv_context
 
 from store_lib.clients.process import PerProcess
-from store_lib.drivers.cinder.locks import LockFile, remove_dead
-from store_lib.drivers.cinder.volume import PLACE
+from store_lib.drivers.cinder.locks import HostLocks
+from store_lib.drivers.cinder.volume import MOUNTPOINT
 
 # What os-brick warns of, such as that this host has no iSCSI, is for logs where there are some, and
 # not for a service's standard error.
@@ -33,7 +33,7 @@ _CONTEXTS = [
 
 
 def _forked() -> None:
-    """Forget a helper's channel that was inherited: nobody here reads its answers.
+    """Forget the inherited channel to the helper, as no thread here reads its replies.
 
     It is closed, not shut down, which would end the parent's helper.
     """
@@ -48,7 +48,7 @@ os.register_at_fork(after_in_child=_forked)
 
 
 class Host:
-    """This host, as far as volumes are attached to it.
+    """The host of this process.
 
     :param lock_path: directory for locks, the same for all processes of the host
     :param helper_command: starts os-brick's helper as root; ``None`` for os-brick's own default
@@ -68,22 +68,22 @@ class Host:
     ) -> None:
         self.name = socket.gethostname()
         self.mount_base = mount_base
-        self._lock_path = lock_path
+        self.locks = HostLocks(lock_path)
         self._multipath = multipath
         self._enforce_multipath = enforce_multipath
-        self._properties: PerProcess[dict[str, Any]] = PerProcess(self._ask_properties)
+        self._properties: PerProcess[dict[str, Any]] = PerProcess(self._get_properties)
         self.root_helper = f"sudo glance-rootwrap {rootwrap_config}"
         cfg.CONF.set_default("lock_path", lock_path, group="os_brick")
-        #: What os-brick's helper is started with; empty where none is needed.
-        self.helper = self._take_privileges(helper_command)
+        #: The command that starts os-brick's helper; empty where none is needed.
+        self.helper = self._acquire_privileges(helper_command)
 
-    def _take_privileges(self, command: str | None) -> str:
+    def _acquire_privileges(self, command: str | None) -> str:
         given = cfg.CONF.privsep_osbrick.helper_command or command
         if given:
             cfg.CONF.set_default("helper_command", given, group="privsep_osbrick")
             return given
         if os.geteuid() == 0:
-            # What needs root's rights runs right here, without a helper to start.
+            # What needs root's rights runs in this process, without a helper to start.
             for context in _CONTEXTS:
                 context.set_client_mode(False)
             return ""
@@ -92,57 +92,41 @@ class Host:
             return f"{self.root_helper} privsep-helper"
         return "sudo privsep-helper"
 
-    def lock(self, name: str) -> LockFile:
-        """Return the lock of a thing on this host."""
-        return LockFile(self._lock_path, name)
-
-    def volume_lock(self, volume_id: str) -> LockFile:
-        """Return the lock of whoever brings a volume here or takes it away."""
-        return self.lock(f"volume-{volume_id}")
-
-    def attachment_lock(self, attachment_id: str) -> LockFile:
-        """Return the lock that a process holds as long as it uses an attachment."""
-        return self.lock(f"attachment-{attachment_id}")
-
-    def remove_dead_locks(self) -> None:
-        """Remove what killed processes have left of their locks."""
-        remove_dead(self._lock_path)
-
     def properties(self) -> Mapping[str, Any]:
         """Return what Cinder needs to know to make a volume reachable from here."""
         return self._properties.get()
 
     def forget_properties(self) -> None:
-        """Have them asked for anew: they did not serve, and a service may have been started."""
+        """Ask os-brick anew next time: attaching failed, and a service may have been started."""
         self._properties.take()
 
-    def _ask_properties(self) -> dict[str, Any]:
-        found = connector.get_connector_properties(
+    def _get_properties(self) -> dict[str, Any]:
+        properties = connector.get_connector_properties(
             self.root_helper,
             _address(self.name),
             self._multipath,
             self._enforce_multipath,
             host=self.name,
         )
-        return {**found, "mountpoint": PLACE}
+        return {**properties, "mountpoint": MOUNTPOINT}
 
-    def connector(self, connection: Mapping[str, Any], **more: Any) -> Any:
-        """Return os-brick's connector for what Cinder told of a volume."""
+    def connector(self, connection_info: Mapping[str, Any], **more: Any) -> Any:
+        """Return os-brick's connector for a volume."""
         return connector.InitiatorConnector.factory(
-            connection["driver_volume_type"],
+            connection_info["driver_volume_type"],
             self.root_helper,
-            conn=connection,
+            conn=connection_info,
             use_multipath=self._multipath,
             **more,
         )
 
     def as_root(self, *command: str) -> None:
-        """Run a command with root's rights, by os-brick's helper where there is one."""
+        """Run a command as root, by os-brick's helper where there is one."""
         rootwrap.execute(*command, run_as_root=True, root_helper=self.root_helper)
 
 
 def _address(host: str) -> str:
-    """Return this host's address, as far as its name tells."""
+    """Return this host's address, as far as its name resolves."""
     for family in (socket.AF_INET6, socket.AF_INET):
         with contextlib.suppress(socket.gaierror):
             return str(socket.getaddrinfo(host, None, family)[0][4][0])
