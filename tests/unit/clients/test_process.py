@@ -1,14 +1,20 @@
-"""What each process makes for itself, and hosts as several drivers take them apart."""
+"""What belongs to one process, and hosts as several drivers parse them."""
 
+import logging
 import os
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
 from store_lib.clients.hosts import join_host, split_host
-from store_lib.clients.process import PerProcess
+from store_lib.clients.process import DeferredClose, LiveObjects, PerProcess, SingleFlight
 from store_lib.clients.tls import Tls
 from store_lib.drivers.vmware.options import OPTIONS
+from store_lib.exceptions import NotFound
 from store_lib.options import StoreOptions
 
 
@@ -44,6 +50,128 @@ def test_a_child_does_not_close_what_it_inherits() -> None:
     _PIDS.get()
     assert in_a_child(_PIDS.take) == "None"
     _PIDS.take()
+
+
+class Connection:
+    """Remembers what was done to it."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def forget(self) -> None:
+        self.done.append("forgotten")
+
+
+_LIVE: LiveObjects[Connection] = LiveObjects(in_child=Connection.forget)
+
+
+def test_a_child_is_told_of_live_objects() -> None:
+    """In a forked child the function is called with every object that is alive, and only there."""
+    kept, dropped = Connection(), Connection()
+    _LIVE.add(kept)
+    _LIVE.add(dropped)
+    del dropped
+    assert list(_LIVE) == [kept]
+    assert in_a_child(lambda: kept.done) == "['forgotten']"
+    assert kept.done == []
+
+
+def test_a_failure_does_not_spare_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """What is raised for one object is logged, and the rest have their turn."""
+    live: LiveObjects[Connection] = LiveObjects()
+    connections = [Connection(), Connection()]
+
+    def fail(connection: Connection) -> None:
+        connection.forget()
+        raise NotFound("no such thing")
+
+    for each in connections:
+        live.add(each)
+    with caplog.at_level(logging.ERROR):
+        live._call(fail)
+    assert [each.done for each in connections] == [["forgotten"]] * 2
+    assert len(caplog.records) == 2
+
+
+def test_the_end_of_a_process() -> None:
+    """At the interpreter's end the function is called, for objects that nobody has closed."""
+    program = (
+        "from store_lib.clients.process import LiveObjects\n"
+        "class Login:\n    pass\n"
+        "live = LiveObjects(at_exit=lambda login: print('logged out'))\n"
+        "login = Login()\nlive.add(login)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert ended.stdout == b"logged out\n"
+
+
+def test_those_who_wait_share_a_failure() -> None:
+    """Of threads that need a thing at once one tries, and all get its error; the next one tries."""
+    flight, came, attempts = SingleFlight(), threading.Barrier(4), [0]
+    errors: list[NotFound] = []
+
+    def attempt() -> str:
+        attempts[0] += 1
+        raise NotFound("no server")
+
+    def work() -> None:
+        came.wait(10)
+        try:
+            flight.run(lambda: None, attempt)
+        except NotFound as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    with flight.lock:
+        for each in threads:
+            each.start()
+        came.wait(10)
+        time.sleep(0.1)  # until all of them wait for the lock
+    for each in threads:
+        each.join()
+    assert attempts == [1]
+    assert [str(each) for each in errors] == ["no server"] * 3
+    assert len({id(each) for each in errors}) == 3
+    with pytest.raises(NotFound):
+        flight.run(lambda: None, attempt)
+    assert attempts == [2]
+
+
+def test_an_outcome_is_shared() -> None:
+    """What an attempt gave is returned to all later callers, and nothing is tried again."""
+    flight, values = SingleFlight(), [7]
+    assert flight.run(lambda: values[0], lambda: 8) == 7
+    assert flight.run(lambda: None, lambda: 8) == 8
+
+
+def test_the_last_user_closes() -> None:
+    """A thing is closed once, when it is to be closed and the last user has left."""
+    closed: list[str] = []
+    thing = DeferredClose(lambda: closed.append("closed"))
+    assert thing.enter()
+    assert thing.enter()
+    thing.leave()
+    thing.close()
+    assert (thing.closing, thing.used, closed) == (True, True, [])
+    assert not thing.enter()
+    assert closed == []
+    thing.leave()
+    thing.close()
+    assert closed == ["closed"]
+    assert not thing.enter()
+
+
+def test_a_thing_without_users_is_closed_at_once() -> None:
+    """Nobody has to leave, and a child can forget the thing without closing it."""
+    closed: list[str] = []
+    thing, inherited = (DeferredClose(lambda: closed.append("closed")) for _ in range(2))
+    thing.close()
+    assert closed == ["closed"]
+    inherited.enter()
+    inherited.forget()
+    inherited.leave()
+    inherited.close()
+    assert closed == ["closed"]
 
 
 def _is_same() -> bool:
