@@ -61,7 +61,7 @@ class SwiftReader(RangedReader):
         self.resumes = resumes
         source = SwiftObject(place, place.shown, place.account.server)
         super().__init__(source, offset, length)
-        headers = {} if self._first.response is None else self._first.response.headers
+        headers = {} if self._opened.response is None else self._opened.response.headers
         try:
             if self.size is None:
                 self.size = listed_size(place, headers)

@@ -28,6 +28,7 @@ from store_lib.drivers.vmware.wire import Wire
 from store_lib.exceptions import RemoteServiceUnavailable, StoreError
 from store_lib.options import StoreOptions
 from tests.scripted_server import Reply, Request, ScriptedServer
+from tests.unit.reading import begun
 
 #: Asks for what lies under a name, by a method, and returns the name that the answer has in it.
 Ask = Callable[[str, str], str]
@@ -45,7 +46,7 @@ def http(url: str, authorities: str) -> Iterator[Ask]:
         if method == "HEAD":
             return str(driver.stat(place, context=None).size)
         with contextlib.closing(driver.read(place, 0, None, context=None)) as reader:
-            return _name(b"".join(reader.stream(0, None)))
+            return _name(b"".join(begun(reader, 0, None)))
 
     yield ask
     driver.close()
@@ -70,7 +71,7 @@ def s3(url: str, authorities: str) -> Iterator[Ask]:
         if method == "HEAD":
             return str(driver.stat(place, context=None).size)
         with contextlib.closing(driver.read(place, 0, None, context=None)) as reader:
-            return _name(b"".join(reader.stream(0, None)))
+            return _name(b"".join(begun(reader, 0, None)))
 
     yield ask
     driver.close()

@@ -26,6 +26,7 @@ from store_lib.exceptions import (
 )
 from store_lib.options import StoreOptions
 from tests.scripted_server import Reply, ScriptedServer, serve
+from tests.unit.reading import begun
 
 DATA = b"an object" * 1000
 SECRET = "canary0815"
@@ -84,7 +85,7 @@ def make() -> Iterator[Any]:
 def get(driver: HttpDriver, uri: str, offset: int = 0, length: int | None = None) -> bytes:
     reader = driver.read(HttpLocation.parse(uri), offset, length, context=None)
     try:
-        return b"".join(reader.stream(offset, length))
+        return b"".join(begun(reader, offset, length))
     finally:
         reader.close()
 
@@ -133,8 +134,8 @@ def test_a_redirect_of_the_rest_is_looked_up_anew(
     """Resuming begins at the object's own URI, as a target may have been good only once."""
     server.handler = lambda request: redirect(f"{other.url}/{len(server.requests)}")
     reader = make().read(HttpLocation.parse(f"{server.url}/a"), 0, None, context=None)
-    next(reader.stream(0, None))
-    assert b"".join(reader.stream(9, None)) == DATA[9:]
+    next(begun(reader, 0, None))
+    assert b"".join(begun(reader, 9, None)) == DATA[9:]
     reader.close()
     assert [each.target for each in other.requests] == ["/1", "/2"]
     assert other.requests[1].headers["if-range"] == '"v1"'
@@ -409,9 +410,9 @@ def test_a_cut_tls_body(make: Any, secure: ScriptedServer, authority_file: str) 
     reader = driver.read(HttpLocation.parse(secure.url), 0, None, context=None)
     got: list[bytes] = []
     with pytest.raises(RemoteServiceUnavailable) as caught:
-        got.extend(reader.stream(0, None))
+        got.extend(begun(reader, 0, None))
     assert caught.value.status is ErrorStatus.TEMPORARY
-    assert b"".join([*got, *reader.stream(4000, None)]) == DATA
+    assert b"".join([*got, *begun(reader, 4000, None)]) == DATA
     reader.close()
 
 
@@ -552,7 +553,7 @@ def test_secrets_show_nowhere(
     server.reply(redirect(f"/b?{query}"))
     reader = driver.read(location, 0, None, context=None)
     texts.append(repr(reader))
-    next(reader.stream(0, None))
+    next(begun(reader, 0, None))
     reader.close()
     for status in (302, 400, 401, 403, 404, 407, 416, 500):
         fails(uri, Reply(status))

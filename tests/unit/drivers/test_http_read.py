@@ -34,6 +34,7 @@ from store_lib.exceptions import (
 from store_lib.options import StoreOptions
 from tests.clock import SkippingClock
 from tests.scripted_server import Reply, Request, ScriptedServer, script, serve
+from tests.unit.reading import begun
 
 DATA = hashlib.shake_128(b"an object").digest(3_000_000)
 SMALL = DATA[:1000]
@@ -69,7 +70,7 @@ def get(
 ) -> bytes:
     reader = driver.read(location, offset, length, context=None)
     try:
-        return b"".join(reader.stream(offset, length))
+        return b"".join(begun(reader, offset, length))
     finally:
         reader.close()
 
@@ -98,7 +99,7 @@ def test_a_whole_object(driver: HttpDriver, server: ScriptedServer) -> None:
     server.handler = lambda request: serve(request, DATA)
     reader = driver.read(place(server, "/a%20b?c=d"), 0, None, context=None)
     assert (reader.size, reader.validator, reader.fileno()) == (len(DATA), '"v1"', None)
-    pieces = list(reader.stream(0, len(DATA)))
+    pieces = list(begun(reader, 0, len(DATA)))
     reader.close()
     assert b"".join(pieces) == DATA
     assert max(map(len, pieces)) <= 1024 * 1024
@@ -130,7 +131,7 @@ def test_ranges(
     reader = driver.read(place(server), offset, length, context=None)
     assert reader.size == 1000
     end = None if length is None else offset + length
-    assert b"".join(reader.stream(offset, length)) == SMALL[offset:end]
+    assert b"".join(begun(reader, offset, length)) == SMALL[offset:end]
     reader.close()
     assert [bool(request.headers.get("range")) for request in server.requests] == [True]
 
@@ -143,7 +144,7 @@ def test_the_end_is_an_empty_read(
     server.handler = lambda request: serve(request, SMALL)
     reader = driver.read(place(server), offset, length, context=None)
     assert reader.size == 1000
-    assert list(reader.stream(offset, 0)) == []
+    assert list(begun(reader, offset, 0)) == []
     reader.close()
 
 
@@ -163,7 +164,7 @@ def test_pieces_are_as_small_as_memory_is_short(driver: HttpDriver, server: Scri
     server.handler = lambda request: serve(request, DATA)
     reader = driver.read(place(server), 0, None, context=None)
     got = []
-    for piece in reader.stream(0, None):
+    for piece in begun(reader, 0, None):
         assert len(piece) <= reader.piece_size
         got.append(piece)
         reader.piece_size = 60_000 if len(got) % 2 else 70_000
@@ -178,7 +179,7 @@ def test_416_without_a_size(driver: HttpDriver, server: ScriptedServer) -> None:
         driver.read(place(server), 5, 5, context=None)
     reader = driver.read(place(server), 0, 5, context=None)
     assert reader.size == 0
-    assert list(reader.stream(0, 0)) == []
+    assert list(begun(reader, 0, 0)) == []
     reader.close()
 
 
@@ -198,7 +199,7 @@ def test_an_empty_object(
     server.handler = lambda request: serve(request, b"", ranges=ranges)
     reader = driver.read(place(server), 0, length, context=None)
     assert reader.size == 0
-    assert list(reader.stream(0, 0)) == []
+    assert list(begun(reader, 0, 0)) == []
     reader.close()
 
 
@@ -324,7 +325,7 @@ def test_a_chunked_object_has_no_size(
     server.handler = lambda request: Reply(body=data, chunked=chunk)
     reader = driver.read(place(server), 0, None, context=None)
     assert (reader.size, reader.validator) == (None, None)
-    assert b"".join(reader.stream(0, None)) == data
+    assert b"".join(begun(reader, 0, None)) == data
     reader.close()
     assert get(driver, place(server), 0, 7) == data[:7]
     assert get(driver, place(server), 0, 9_999_999) == data
@@ -341,9 +342,9 @@ def test_a_total_that_is_not_told(driver: HttpDriver, server: ScriptedServer) ->
     server.handler = lambda request: Reply(206, SMALL[5:], {"Content-Range": "bytes 5-999/*"})
     reader = driver.read(place(server), 5, None, context=None)
     assert reader.size is None
-    assert b"".join(reader.stream(5, None)) == SMALL[5:]
+    assert b"".join(begun(reader, 5, None)) == SMALL[5:]
     assert get(driver, place(server), 5, 995) == SMALL[5:]
-    got, error = until_cut(driver.read(place(server), 5, 1000, context=None).stream(5, 1000))
+    got, error = until_cut(begun(driver.read(place(server), 5, 1000, context=None), 5, 1000))
     assert (got, error.status) == (SMALL[5:], ErrorStatus.TEMPORARY)
 
 
@@ -367,14 +368,14 @@ def test_a_cut_body_is_resumed(
 
     server.handler = script([broken, lambda request: serve(request, DATA)])
     reader = driver.read(place(server), offset, length, context=None)
-    got, error = until_cut(reader.stream(offset, length))
+    got, error = until_cut(begun(reader, offset, length))
     assert isinstance(error, RemoteServiceUnavailable)
     assert error.status is ErrorStatus.TEMPORARY
     assert then == "rst" or len(got) == 1_500_000
     assert DATA[offset:].startswith(got)
     rest = None if length is None else length - len(got)
     end = None if length is None else offset + length
-    assert got + b"".join(reader.stream(offset + len(got), rest)) == DATA[offset:end]
+    assert got + b"".join(begun(reader, offset + len(got), rest)) == DATA[offset:end]
     reader.close()
     last = server.requests[-1].headers
     assert last.get("range", "bytes=0-").startswith(f"bytes={offset + len(got)}-")
@@ -387,7 +388,7 @@ def test_a_cut_in_a_chunk_head(driver: HttpDriver, server: ScriptedServer) -> No
     for tail in (b"", b"\r\n", b"\r\n5\r\nab", b"\r\nzz\r\n"):
         server.reply(Reply(raw=head + b"3\r\nabc" + tail, then="fin"))
         reader = driver.read(place(server), 0, None, context=None)
-        got, error = until_cut(reader.stream(0, None))
+        got, error = until_cut(begun(reader, 0, None))
         assert got == (b"abcab" if b"ab" in tail else b"abc")
         assert error.status is ErrorStatus.TEMPORARY
         reader.close()
@@ -424,7 +425,7 @@ def test_a_content_length_that_is_too_big(driver: HttpDriver, server: ScriptedSe
     server.reply(Reply(body=SMALL, headers={"Content-Length": "1001"}, then="fin"))
     reader = driver.read(place(server), 0, None, context=None)
     assert reader.size == 1001
-    got, error = until_cut(reader.stream(0, None))
+    got, error = until_cut(begun(reader, 0, None))
     assert (got, error.status) == (SMALL, ErrorStatus.TEMPORARY)
     reader.close()
 
@@ -451,7 +452,7 @@ def test_a_stall_ends_in_a_timeout(server: ScriptedServer) -> None:
     driver = make(http_read_timeout=1)  # enough for the head on a busy machine
     server.reply(Reply(body=DATA, cut=70_000, then="stall"))
     reader = driver.read(place(server), 0, None, context=None)
-    got, error = until_cut(reader.stream(0, None))
+    got, error = until_cut(begun(reader, 0, None))
     assert got == DATA[:70_000]
     assert "http_read_timeout" in str(error)
     assert error.status is ErrorStatus.TEMPORARY
@@ -495,10 +496,10 @@ def test_a_changed_object_is_not_joined(
     """When the object is another one at the second request, no byte of it is delivered."""
     server.handler = script([lambda request: serve(request, DATA), second])
     reader = driver.read(place(server), 0, None, context=None)
-    stream = reader.stream(0, None)
+    stream = begun(reader, 0, None)
     next(stream)
     with pytest.raises(ObjectChanged):
-        next(reader.stream(9, None))
+        next(begun(reader, 9, None))
     reader.close()
 
 
@@ -540,14 +541,14 @@ def test_resuming_at_the_end(driver: HttpDriver, server: ScriptedServer) -> None
         ]
     )
     reader = driver.read(place(server), 0, None, context=None)
-    until_cut(reader.stream(0, None))
-    assert list(reader.stream(1000, None)) == []
+    until_cut(begun(reader, 0, None))
+    assert list(begun(reader, 1000, None)) == []
     reader.close()
 
 
 def _after_the_first(reader: Any, offset: int) -> Iterator[bytes]:
-    next(reader.stream(0, None))
-    yield from reader.stream(offset, None)
+    next(begun(reader, 0, None))
+    yield from begun(reader, offset, None)
 
 
 @pytest.mark.parametrize(
@@ -702,7 +703,7 @@ def test_a_reader_left_anywhere_leaks_nothing(driver: HttpDriver, server: Script
     for way in range(12):
         reader = driver.read(place(server), 0, None, context=None)
         if way % 2:
-            stream = reader.stream(0, None)
+            stream = begun(reader, 0, None)
             next(stream)
         if way % 3 == 0:
             reader.close()
@@ -725,13 +726,13 @@ def test_a_closed_reader_does_not_end_cleanly(driver: HttpDriver, server: Script
     """Going on with a reader that was closed is an error, never a short end."""
     server.handler = lambda request: Reply(body=DATA, chunked=65536)
     reader = driver.read(place(server), 0, None, context=None)
-    stream = reader.stream(0, None)
+    stream = begun(reader, 0, None)
     next(stream)
     reader.close()
     with pytest.raises(BackendException, match="closed"):
         next(stream)
     with pytest.raises(BackendException, match="closed"):
-        next(reader.stream(0, None))
+        next(begun(reader, 0, None))
 
 
 def test_close_wakes_a_waiting_reader(driver: HttpDriver, server: ScriptedServer) -> None:
@@ -740,7 +741,7 @@ def test_close_wakes_a_waiting_reader(driver: HttpDriver, server: ScriptedServer
     reader = driver.read(place(server), 0, None, context=None)
     errors: list[StoreError] = []
     waiting = threading.Thread(
-        target=lambda: errors.append(until_cut(reader.stream(0, None))[1]), daemon=True
+        target=lambda: errors.append(until_cut(begun(reader, 0, None))[1]), daemon=True
     )
     waiting.start()
     while not _waits_for_bytes(waiting):
