@@ -23,9 +23,14 @@ from store_lib.display import shown
 from store_lib.driver import (
     Driver,
     Entry,
+    HangPolicy,
     Incomplete,
+    PartWriter,
+    PositionWriter,
+    RequestContext,
     Space,
     Stat,
+    Verifier,
     capabilities,
 )
 from store_lib.exceptions import (
@@ -43,26 +48,37 @@ from store_lib.exceptions import (
 )
 from store_lib.location import Location, scheme_of
 from store_lib.options import StoreOptions
-from store_lib.transfer.budget import MIB, PROCESS_BUDGET
+from store_lib.transfer.budget import MIB, PROCESS_BUDGET, Budget
 from store_lib.transfer.calls import Call, Calls
 from store_lib.transfer.digest import check_names
 from store_lib.transfer.prefetch import ReadSpec
-from store_lib.transfer.reader import ObjectReader, open_reader
+from store_lib.transfer.reader import ObjectReader, ReadLayer, open_reader
 from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import Retry
 from store_lib.transfer.source import Source, open_source
 from store_lib.transfer.timeouts import HangGuard, Limits, TransferClock
-from store_lib.transfer.upload import Progress, UploadResult, UploadSpec, upload
+from store_lib.transfer.upload import Progress, UploadResult, UploadSpec, copy, upload
 
 R = TypeVar("R")
 
-#: The digests that are made when the caller asks for none in particular.
+#: The digests that are computed unless the caller asks for others.
 DEFAULT_DIGESTS = ("sha512",)
+
+#: The operations that a store with a readable misconfiguration can still do.
+_READING = frozenset({"get", "stat", "list", "list_incomplete", "space", "url"})
+#: What an operation raises that a misconfigured store cannot do; NotSupported for all others.
+_UNUSABLE: Mapping[str, type[NotSupported]] = {
+    "add": StoreAddDisabled,
+    "copy": StoreAddDisabled,
+    "delete": StoreDeleteNotSupported,
+    "get": StoreGetNotSupported,
+    "stat": StoreGetNotSupported,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AddResult:
-    """What an add came to."""
+    """The result of an add."""
 
     #: Where the object lies; keep it to get, stat or delete the object.
     uri: str
@@ -78,14 +94,42 @@ class AddResult:
     report: TransferReport
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class AddOptions:
+    """What a caller may ask of an add, beyond the bytes and their number."""
+
+    digests: Iterable[str]
+    expected: Mapping[str, str] | None
+    context: RequestContext | None
+    progress: Progress | None
+    verifier: Verifier | None = None
+    #: Bytes that the other end of a copy needs; reserved together with the add's own.
+    extra_memory: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a service hands to its stores beside their configuration."""
+
+    #: Memory for the transfers.
+    budget: Budget = PROCESS_BUDGET
+    #: Makes the request context of a call that names none.
+    context: Callable[[], RequestContext] | None = None
+    #: Stands between the engine and the driver whenever an object is read.
+    read_layer: ReadLayer | None = None
+
+
+_DEFAULT_RUNTIME = Runtime()
+
+
 class Store:
     """One configured store; made by :class:`~store_lib.stores.Stores`.
 
     :param store_id: its id in the configuration
     :param driver_name: the entry point's name
-    :param driver: ``None`` when it could not be made
-    :param options: ``None`` when they could not be read
-    :param error: why it cannot be used, or only be read
+    :param driver: ``None`` if it could not be made
+    :param options: ``None`` if they could not be read
+    :param error: why the store cannot be used, or can only be read
     """
 
     def __init__(
@@ -95,28 +139,22 @@ class Store:
         driver: Driver[Any] | None,
         options: StoreOptions | None,
         error: BadStoreConfiguration | None = None,
+        runtime: Runtime = _DEFAULT_RUNTIME,
     ) -> None:
         self.id = store_id
         self.driver_name = driver_name
         self.driver = driver
         self.options = options
-        #: Why the store cannot be used, or can only be read; ``None`` when all is well.
+        #: Why the store cannot be used, or can only be read; ``None`` if all is well.
         self.error = error
         #: Whether an add that names no store comes here.
         self.is_default = False
+        self._runtime = runtime
         self._calls = Calls(store_id, self._close_driver)
-        self._guard = HangGuard(
-            *(dataclasses.astuple(driver.hang_policy) if driver else (0, 0, 0)),
-        )
-        get: Callable[[str], Any] = options.__getitem__ if options is not None else lambda _: 0
-        self._limits = Limits(
-            stall=get("transfer_stall_timeout"),
-            deadline=get("transfer_deadline"),
-        )
-        self._retry = Retry.of(store_id, options) if options is not None else Retry()
-        if self._guard.timeout:
-            stalls = [each for each in (self._limits.stall, self._guard.timeout) if each]
-            self._limits = dataclasses.replace(self._limits, stall=min(stalls))
+        self._settings = StoreOptions.of(()) if options is None else options
+        self._guard = HangGuard(HangPolicy() if driver is None else driver.hang_policy)
+        self._limits = Limits.of(self._settings, self._guard.timeout)
+        self._retry = Retry.of(store_id, self._settings)
         _ALL.add(self)
 
     # What it is.
@@ -124,20 +162,18 @@ class Store:
     @property
     def weight(self) -> int:
         """Preference among stores, the highest first."""
-        return int(self.options.weight) if self.options is not None else 0
+        return int(self._settings.weight)
 
     @property
     def description(self) -> str | None:
-        """What the operator calls it."""
-        if self.options is None:
-            return None
-        found: str | None = self.options.store_description or self.options.description
-        return found
+        """The operator's description of it."""
+        text: str | None = self._settings.store_description or self._settings.description
+        return text
 
     @property
     def readable(self) -> bool:
         """Whether objects can be read."""
-        return self.driver is not None and (self.error is None or self.error.readable)
+        return self.error is None or self.error.readable
 
     @property
     def writable(self) -> bool:
@@ -147,7 +183,12 @@ class Store:
     @property
     def capabilities(self) -> frozenset[str]:
         """What the driver can do beyond get and stat; see :func:`~store_lib.capabilities`."""
-        return capabilities(self.driver) if self.driver is not None else frozenset()
+        return frozenset() if self.driver is None else capabilities(self.driver)
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """The URI schemes of its locations; none if there is no driver."""
+        return () if self.driver is None else self.driver.schemes
 
     def __repr__(self) -> str:
         state = "" if self.error is None else ", misconfigured"
@@ -163,39 +204,32 @@ class Store:
         *,
         digests: Iterable[str] = DEFAULT_DIGESTS,
         expected: Mapping[str, str] | None = None,
-        verifier: Any = None,
-        context: Any = None,
+        verifier: Verifier | None = None,
+        context: RequestContext | None = None,
         progress: Progress | None = None,
     ) -> AddResult:
         """Store an object under an id that is not taken yet.
 
-        Nothing shows before everything is right, and nothing is left when something is not.
+        Nothing appears in the store unless the whole add succeeds, and nothing is left behind if it
+        does not.
 
         :param object_id: any string that the backend can hold
         :param data: has ``read`` or ``readinto``, or is an iterable of bytes-likes, bytes, or an
             ``os.PathLike``; read to its end
         :param size: bytes to come; ``None`` when unknown, 0 for an empty object
-        :param digests: names of hashlib digests to make on the way
+        :param digests: names of hashlib digests to compute on the way
         :param expected: hexadecimal digests by name that the bytes must have
         :param verifier: gets every byte once and in order by ``update``, in a thread of its
             own; its ``verify``, if it has one, is called before the object is published
         :param context: the caller's request context, for backends that act for a user
         :param progress: called with the bytes done and the bytes in all, in this thread
-        :raises Duplicate: an object of this id is there, or is being added
+        :raises Duplicate: an object of this id exists, or is being added
         :raises SizeMismatch: the data is longer or shorter than ``size``
         :raises DigestMismatch: the data does not have an ``expected`` digest
         :raises StorageFull: there is no room
         """
-        return self._receive(
-            data,
-            object_id,
-            size,
-            digests=digests,
-            expected=expected,
-            verifier=verifier,
-            context=context,
-            progress=progress,
-        )
+        options = AddOptions(digests, expected, context, progress, verifier)
+        return self._upload(object_id, data, size, options)
 
     def add_copy(
         self,
@@ -204,88 +238,74 @@ class Store:
         *,
         digests: Iterable[str] = DEFAULT_DIGESTS,
         expected: Mapping[str, str] | None = None,
-        context: Any = None,
+        context: RequestContext | None = None,
         progress: Progress | None = None,
     ) -> AddResult:
-        """Store what a reader, of this store or another one, has left to give.
+        """Store what is left to read of an object of this store or another one.
 
         As :meth:`add`; memory for both ends is reserved together.
         """
-        if not isinstance(reader, ObjectReader):
-            raise self._at(Invalid(f"Expected a reader of a store, got {shown(reader)}."), "add")
-        return self._receive(
-            iter(reader),
-            object_id,
-            reader.length,
-            digests=digests,
-            expected=expected,
-            context=context,
-            progress=progress,
-            extra_memory=MIB,
-        )
+        with self._annotating("add"):
+            if not isinstance(reader, ObjectReader):
+                raise Invalid(f"Expected a reader of a store, got {shown(reader)}.")
+        options = AddOptions(digests, expected, context, progress, extra_memory=MIB)
+        return self._upload(object_id, iter(reader), reader.length, options)
 
-    def _receive(
-        self,
-        data: Any,
-        object_id: str,
-        size: Any,
-        *,
-        digests: Iterable[str],
-        expected: Mapping[str, str] | None,
-        verifier: Any = None,
-        context: Any = None,
-        progress: Progress | None = None,
-        extra_memory: int = 0,
-    ) -> AddResult:
+    def _upload(self, object_id: str, data: Any, size: Any, options: AddOptions) -> AddResult:
         source: Source | None = None
         result: UploadResult | None = None
         try:
             source = open_source(data, size)
             with contextlib.closing(source):
-                driver = self._usable("add")
-                names = check_names(digests, expected)
-                check_helpers(verifier, progress)
+                driver = self._require("add")
+                names = check_names(options.digests, options.expected)
+                check_helpers(options.verifier, options.progress)
                 size = source.size if size is None else size
                 check_size(size)
-                check_id(object_id)
-                driver.check_object_id(object_id)
-                withdraw = functools.partial(self._withdraw, driver, context)
-                clock = TransferClock(self._limits)
-                spec = UploadSpec(
-                    size=size,
-                    digests=names,
-                    expected=expected,
-                    verifier=verifier,
-                    progress=progress,
-                    clock=clock,
-                    retry=self._retry.to("add", object_id, clock),
-                    guard=self._guard,
-                    budget=PROCESS_BUDGET,
-                    withdraw=withdraw,
-                    extra_memory=extra_memory,
-                )
-                create = functools.partial(
-                    driver.create, object_id, size, nonce=os.urandom(16).hex(), context=context
-                )
-                with self._call(object_id):
-                    result = upload(create, source, spec)
-            return AddResult(
-                uri=result.location.uri,
-                size=result.size,
-                digests=result.digests,
-                store=self.id,
-                metadata=driver.metadata(result.location),
-                report=result.report,
-            )
+                self._check_id(driver, object_id)
+                context = self._context(options.context)
+                spec = self._upload_spec("add", object_id, driver, context)
+                spec.size, spec.digests, spec.expected = size, names, options.expected
+                spec.verifier, spec.progress = options.verifier, options.progress
+                spec.extra_memory = options.extra_memory
+                with Call(self._calls, object_id):
+                    result = upload(_creating(driver, object_id, size, context), source, spec)
+            return self._result(driver, result)
         except BaseException as error:
             if result is not None:
-                withdraw(result.location, error)
+                spec.withdraw(result.location, error)
             if isinstance(error, StoreError) and (source is None or error is not source.error):
-                self._at(error, "add", _printable(object_id))
+                self._annotate(error, "add", object_id)
             raise
 
+    def _upload_spec(
+        self, operation: str, subject: object, driver: Driver[Any], context: RequestContext | None
+    ) -> UploadSpec:
+        clock = TransferClock(self._limits)
+        return UploadSpec(
+            clock=clock,
+            retry=self._retry.to(operation, subject, clock),
+            guard=self._guard,
+            budget=self._runtime.budget,
+            withdraw=functools.partial(self._withdraw, driver, context),
+        )
+
+    def _result(self, driver: Driver[Any], result: UploadResult) -> AddResult:
+        return AddResult(
+            uri=result.location.uri,
+            size=result.size,
+            digests=result.digests,
+            store=self.id,
+            metadata=driver.metadata(result.location),
+            report=result.report,
+        )
+
     def _withdraw(
-        self, driver: Driver[Any], context: Any, location: Location, error: BaseException
+        self,
+        driver: Driver[Any],
+        context: RequestContext | None,
+        location: Location,
+        error: BaseException,
     ) -> None:
         """Remove an object that was published by an add or copy that raises all the same."""
         delete = functools.partial(driver.delete, location, context=context)
@@ -306,95 +326,93 @@ class Store:
         length: int | None = None,
         *,
         expected: Mapping[str, str] | None = None,
-        context: Any = None,
+        context: RequestContext | None = None,
     ) -> ObjectReader:
         """Open an object, or a range of it, for reading.
 
-        :param offset: bytes to leave out at the start
+        :param offset: bytes to skip at the start
         :param length: bytes to read, clipped at the end of the object; ``None`` for the rest
-        :param expected: digests of the whole object to hold its bytes against; a reader of a
-            wrong one raises DigestMismatch instead of coming to its end
+        :param expected: digests that the whole object must have; a reader of one that has another
+            raises DigestMismatch instead of reaching its end
         :raises NotFound: there is no such object
         :raises InvalidRange: a negative number, or ``offset`` beyond the object's end
         :raises StoreRandomGetNotSupported: a range of a store that cannot do ranges
         """
-        driver = self._usable("get")
-        whole, length = check_range(offset, length)
-        if not whole and not driver.ranges:
-            raise self._at(StoreRandomGetNotSupported(offset=offset, chunk_size=length), "get")
-        if expected:
-            if not whole:
-                raise self._at(
-                    Invalid("Expected digests can only be held against a whole object."), "get"
-                )
-            check_names((), expected)
-        location = self._locate(driver, uri, "get")
-        clock = TransferClock(self._limits)
-        spec = ReadSpec(
-            driver=driver,
-            offset=offset,
-            length=length,
-            expected=expected or {},
-            clock=clock,
-            retry=self._retry.to("get", location, clock),
-            guard=self._guard,
-            budget=PROCESS_BUDGET,
-        )
-        read = functools.partial(driver.read, location, offset, spec.first_length, context=context)
-        try:
-            return open_reader(read, spec, self._call())
-        except StoreError as error:
-            self._at(error, "get")
-            raise
+        with self._annotating("get"):
+            driver = self._require("get")
+            whole, length = check_range(offset, length)
+            if not whole and not driver.ranges:
+                raise StoreRandomGetNotSupported(offset=offset, chunk_size=length)
+            if expected and not whole:
+                raise Invalid("Expected digests can only be held against a whole object.")
+            if expected:
+                check_names((), expected)
+            location = self._parse(driver, uri)
+            clock = TransferClock(self._limits)
+            spec = ReadSpec(
+                driver=driver,
+                offset=offset,
+                length=length,
+                expected=expected or {},
+                clock=clock,
+                retry=self._retry.to("get", location, clock),
+                guard=self._guard,
+                budget=self._runtime.budget,
+            )
+            layer = self._runtime.read_layer
+            read = driver.read if layer is None else functools.partial(layer.read, driver.read)
+            context = self._context(context)
+            opening = functools.partial(read, location, offset, spec.first_length, context=context)
+            return open_reader(opening, spec, Call(self._calls))
 
-    def stat(self, uri: str, *, context: Any = None) -> Stat:
-        """Tell of an object without reading it.
+    def stat(self, uri: str, *, context: RequestContext | None = None) -> Stat:
+        """Return an object's size and metadata without reading it.
 
         :raises NotFound: there is no such object
         """
-        driver = self._usable("stat")
-        location = self._locate(driver, uri, "stat")
-        return self._do("stat", functools.partial(driver.stat, location, context=context))
+        context = self._context(context)
+        return self._call(
+            "stat", lambda driver: driver.stat(self._parse(driver, uri), context=context)
+        )
 
-    def delete(self, uri: str, *, context: Any = None) -> None:
+    def delete(self, uri: str, *, context: RequestContext | None = None) -> None:
         """Remove an object.
 
         :raises NotFound: there is no such object
         :raises InUseByStore: another consumer of the backend uses it
         """
-        driver = self._usable("delete")
-        location = self._locate(driver, uri, "delete")
+        context = self._context(context)
         tried = False
 
-        def delete() -> None:
+        def delete(driver: Driver[Any]) -> None:
             nonlocal tried
             again, tried = tried, True
             try:
-                driver.delete(location, context=context)
+                driver.delete(self._parse(driver, uri), context=context)
             except NotFound:
                 if not again:
                     raise
                 # The reply to the first request was lost, but not the request.
 
-        self._do("delete", delete)
+        self._call("delete", delete)
 
-    def list(self, *, context: Any = None) -> Iterator[Entry]:
+    def list(self, *, context: RequestContext | None = None) -> Iterator[Entry]:
         """Yield every complete object, in no order.
 
         :raises NotSupported: the store cannot list
         """
-        driver = self._usable("list")
-        list_all = functools.partial(driver.list, context=context)
-        return self._each("list", self._guard.call(list_all))
+        context = self._context(context)
+        return self._iterate("list", lambda driver: driver.list(context=context))
 
-    def list_incomplete(self, *, context: Any = None) -> Iterator[Incomplete]:
-        """Yield what adds that never finished have left, and what adds at work have so far.
+    def list_incomplete(self, *, context: RequestContext | None = None) -> Iterator[Incomplete]:
+        """Yield the incomplete uploads: what failed adds have left, and adds that still run.
 
-        :raises NotSupported: the store cannot tell
+        :raises NotSupported: the store cannot list them
         """
-        driver = self._usable("list_incomplete")
-        list_all = functools.partial(driver.list_incomplete, context=context)
-        return self._each("list_incomplete", self._guard.call(list_all))
+        context = self._context(context)
+        return self._iterate(
+            "list_incomplete", lambda driver: driver.list_incomplete(context=context)
+        )
 
     def sweep(
         self,
@@ -402,32 +420,33 @@ class Store:
         *,
         object_id: str | None = None,
         dry_run: bool = False,
-        context: Any = None,
+        context: RequestContext | None = None,
     ) -> builtins.list[Incomplete]:
-        """Remove what adds that never finished have left, and return what was removed.
+        """Remove incomplete uploads, and return those that were removed.
 
-        What shows a live upload stays, whatever its age.
+        Uploads that the backend knows to be still running stay, whatever their age.
 
         :param older_than: seconds without a sign of life; 0 for any
-        :param object_id: only what adds of this id have left; ``None`` for all
-        :param dry_run: remove nothing, and return what would be
-        :raises NotSupported: the store cannot tell
+        :param object_id: only uploads of this id; ``None`` for all
+        :param dry_run: remove nothing, and return what would be removed
+        :raises NotSupported: the store cannot list or discard incomplete uploads
         :raises StoreError: the first reason why one could not be removed; the others were
         """
-        self._check("sweep", check_seconds, older_than)
-        driver = self._usable("discard")
+        with self._annotating("sweep"):
+            check_seconds(older_than)
+            self._require("sweep")
+        context = self._context(context)
         removed = []
         problem: StoreError | None = None
-        for each in self.list_incomplete(context=context):
-            # A server's clock may tell whole seconds, and so an age below 0.
-            if each.live or max(each.age, 0.0) < older_than:
+        for incomplete in self.list_incomplete(context=context):
+            # A server's clock may have whole seconds only, and so the age may be below 0.
+            if incomplete.live or max(incomplete.age, 0.0) < older_than:
                 continue
-            if object_id is not None and each.object_id != object_id:
+            if object_id is not None and incomplete.object_id != object_id:
                 continue
-            discard = functools.partial(driver.discard, each, context=context)
             try:
-                if dry_run or self._do("sweep", discard):
-                    removed.append(each)
+                if dry_run or self._discard(incomplete, context):
+                    removed.append(incomplete)
             except StoreError as error:
                 problem = problem or error
         if problem is not None:
@@ -435,26 +454,52 @@ class Store:
             raise problem
         return removed
 
-    def copy(
-        self,
-        uri: str,
-        object_id: str,
-        *,
-        context: Any = None,
-    ) -> AddResult:
+    def _discard(self, incomplete: Incomplete, context: RequestContext | None) -> bool:
+        return self._call("sweep", lambda driver: driver.discard(incomplete, context=context))
+
+    def copy(self, uri: str, object_id: str, *, context: RequestContext | None = None) -> AddResult:
         """Make a new object from one of this store, in the backend itself.
 
         No byte passes through here, so the result has no digests.
 
-        :raises NotSupported: the store cannot copy by itself
+        :raises NotSupported: the backend cannot copy
         :raises NotFound: there is no such object
-        :raises Duplicate: an object of this id is there, or is being added
+        :raises Duplicate: an object of this id exists, or is being added
         """
-        driver = self._usable("copy")
-        began = time.perf_counter()
-        made: list[Location] = []  # who takes it out removes it, once
+        result: UploadResult | None = None
+        try:
+            driver = self._require("copy")
+            self._check_id(driver, object_id)
+            location = self._parse(driver, uri)
+            context = self._context(context)
+            if not driver.copies:
+                return self._copy_by_driver(driver, location, object_id, context)
+            spec = self._upload_spec("copy", location, driver, context)
+            create = _creating(driver, object_id, None, context)
+            stat = functools.partial(driver.stat, context=context)
+            with Call(self._calls, object_id):
+                result = copy(create, location, stat, spec)
+            return self._result(driver, result)
+        except BaseException as error:
+            if result is not None:
+                spec.withdraw(result.location, error)
+            if isinstance(error, StoreError):
+                self._annotate(error, "copy", object_id)
+            raise
 
-        def copy() -> Location:
+    def _copy_by_driver(
+        self,
+        driver: Driver[Any],
+        location: Location,
+        object_id: str,
+        context: RequestContext | None,
+    ) -> AddResult:
+        """Copy by Driver.copy: for drivers whose writers do not copy yet."""
+        began = time.perf_counter()
+        made: builtins.list[Location] = []  # who takes it out removes it, once
+        nonce = os.urandom(16).hex()
+
+        def copy_once() -> Location:
             # An interrupt on the way back would lose what is only returned.
             made.append(driver.copy(location, object_id, nonce=nonce, context=context))
             return made[-1]
@@ -467,40 +512,34 @@ class Store:
             remove(place)
 
         try:
-            check_id(object_id)
-            driver.check_object_id(object_id)
-            location = self._locate(driver, uri, "copy")
-            nonce = os.urandom(16).hex()
-            with self._call(object_id):
+            with Call(self._calls, object_id):
                 clock = TransferClock(self._limits)
                 retry = self._retry.to("copy", location)
                 delete = functools.partial(driver.delete, context=context)
                 call = functools.partial(
                     self._guard.call,
-                    copy,
+                    copy_once,
                     on_late_result=lambda _: withdraw(delete),
-                    watch=clock,  # bounded by its progress: it may take as long as an upload
+                    clock=clock,  # bounded by its progress: it may take as long as an upload
                 )
-                found = retry.call(call)
-                stat = functools.partial(driver.stat, found, context=context)
+                new = retry.call(call)
+                stat = functools.partial(driver.stat, new, context=context)
                 looking = functools.partial(self._guard.call, stat)
                 size = retry.call(looking, "looking at what is stored").size or 0
             spent = time.perf_counter() - began
             report = TransferReport(size, spent, 0.0, 0.0, spent, 0.0, 0, 1, 0)
-            return AddResult(found.uri, size, {}, self.id, driver.metadata(found), report)
+            return AddResult(new.uri, size, {}, self.id, driver.metadata(new), report)
         except BaseException as error:
             withdraw(functools.partial(self._withdraw, driver, context, error=error))
-            if isinstance(error, StoreError):
-                self._at(error, "copy", _printable(object_id))
             raise
 
-    def space(self, *, context: Any = None) -> Space:
-        """Tell how much room there is.
+    def space(self, *, context: RequestContext | None = None) -> Space:
+        """Return how much room there is.
 
-        :raises NotSupported: the store cannot tell
+        :raises NotSupported: the backend does not report it
         """
-        driver = self._usable("space")
-        return self._do("space", functools.partial(driver.space, context=context))
+        context = self._context(context)
+        return self._call("space", lambda driver: driver.space(context=context))
 
     def set_acls(
         self,
@@ -509,20 +548,20 @@ class Store:
         public: bool = False,
         read_tenants: Sequence[str] = (),
         write_tenants: Sequence[str] = (),
-        context: Any = None,
+        context: RequestContext | None = None,
     ) -> None:
         """Set who else may read or write an object in the backend.
 
         :raises NotSupported: the store has no access control lists
         """
-        self._check("set_acls", check_tenants, read_tenants)
-        self._check("set_acls", check_tenants, write_tenants)
-        driver = self._usable("set_acls")
-        location = self._locate(driver, uri, "set_acls")
-        self._do(
+        with self._annotating("set_acls"):
+            check_tenants(read_tenants)
+            check_tenants(write_tenants)
+        context = self._context(context)
+        self._call(
             "set_acls",
-            lambda: driver.set_acls(
-                location,
+            lambda driver: driver.set_acls(
+                self._parse(driver, uri),
                 public=public,
                 read_tenants=read_tenants,
                 write_tenants=write_tenants,
@@ -530,104 +569,121 @@ class Store:
             ),
         )
 
-    def url(self, uri: str, *, expires: int = 3600, context: Any = None) -> str:
+    def url(self, uri: str, *, expires: int = 3600, context: RequestContext | None = None) -> str:
         """Return a URL that reads the object without further credentials.
 
-        :param expires: seconds that it is good for
+        :param expires: seconds for which it is valid
         :raises NotSupported: the store has no such URLs
         """
-        self._check("url", check_expiry, expires)
-        driver = self._usable("url")
-        location = self._locate(driver, uri, "url")
-        return self._do("url", lambda: driver.url(location, expires=expires, context=context))
+        with self._annotating("url"):
+            check_expiry(expires)
+        context = self._context(context)
+        return self._call(
+            "url",
+            lambda driver: driver.url(self._parse(driver, uri), expires=expires, context=context),
+        )
 
     def close(self) -> None:
-        """Refuse new work, and release the driver once what is under way has ended."""
+        """Refuse new calls, and close the driver once those that have begun have ended."""
         self._calls.close()
 
     # What these have in common.
 
-    def _usable(self, operation: str) -> Driver[Any]:
-        """Return the driver, when the store can do ``operation`` at all."""
-        if self.driver is not None and self.error is None and not self._calls.closed:
-            return self.driver
+    def _require(self, operation: str) -> Driver[Any]:
+        """Return the driver, if the store can do ``operation`` at all."""
         if self._calls.closed:
             raise StoreClosed(store=self.id, operation=operation)
-        reading = operation in ("get", "stat", "list", "list_incomplete", "space", "url")
-        if self.driver is None or (self.error and not (reading and self.error.readable)):
-            kind: type[NotSupported] = {
-                "add": StoreAddDisabled,
-                "copy": StoreAddDisabled,
-                "delete": StoreDeleteNotSupported,
-                "get": StoreGetNotSupported,
-                "stat": StoreGetNotSupported,
-            }.get(operation, NotSupported)
-            raise kind(
-                f"Store {self.id} is not usable for {operation}: {self.error}",
+        error, driver = self.error, self.driver
+        if driver is None or not (error is None or (error.readable and operation in _READING)):
+            raise _UNUSABLE.get(operation, NotSupported)(
+                f"Store {self.id} is not usable for {operation}: {error}",
                 store=self.id,
                 operation=operation,
             )
-        return self.driver
+        return driver
 
-    def _check(self, operation: str, check: Callable[[Any], object], value: Any) -> None:
-        try:
-            check(value)
-        except StoreError as error:
-            self._at(error, operation)
-            raise
+    def _context(self, context: RequestContext | None) -> RequestContext | None:
+        """Return the request context of a call: the caller's, or else what the factory makes."""
+        make = self._runtime.context
+        return context if context is not None or make is None else make()
 
-    def _locate(self, driver: Driver[Any], uri: str, operation: str) -> Location:
-        try:
-            scheme_of(uri)
-            location: Location = driver.parse(uri)
-            if not driver.owns(location):
-                raise BadStoreUri(
-                    f"Expected a URI of store {self.id}, such as one that begins with "
-                    f"{driver.url_prefix}, got %(uri)s. Nothing is asked of other servers. If the "
-                    "store has moved from there, list that place in its option former_places.",
-                    uri=uri,
-                )
-            return location
-        except StoreError as error:
-            self._at(error, operation)
-            raise
+    def _check_id(self, driver: Driver[Any], object_id: str) -> None:
+        check_id(object_id)
+        driver.check_object_id(object_id)
 
-    def _at(self, error: StoreError, operation: str, object_id: str | None = None) -> StoreError:
-        return error.annotate(store=self.id, operation=operation, object_id=object_id)
+    def _parse(self, driver: Driver[Any], uri: str) -> Location:
+        scheme_of(uri)
+        location: Location = driver.parse(uri)
+        if not driver.owns(location):
+            raise BadStoreUri(
+                f"Expected a URI of store {self.id}, such as one that begins with "
+                f"{driver.url_prefix}, got %(uri)s. Nothing is asked of other servers. If the "
+                "store has moved from there, list that place in its option former_places.",
+                uri=uri,
+            )
+        return location
 
-    def _do(self, operation: str, call: Callable[[], R]) -> R:
-        """Make a call that moves no object: counted, bounded, repeated, its errors located."""
-        try:
-            with self._call():
+    def _call(self, operation: str, function: Callable[[Driver[Any]], R]) -> R:
+        """Make a call that moves no object: counted, bounded, repeated after temporary errors."""
+        with self._annotating(operation):
+            call = functools.partial(function, self._require(operation))
+            with Call(self._calls):
                 return self._retry.to(operation).call(functools.partial(self._guard.call, call))
-        except StoreError as error:
-            self._at(error, operation)
-            raise
 
-    def _each(self, operation: str, found: Iterator[R]) -> Iterator[R]:
-        try:
-            with self._call():
-                yield from self._guard.iterate(found)
-        except StoreError as error:
-            self._at(error, operation)
-            raise
+    def _iterate(
+        self, operation: str, function: Callable[[Driver[Any]], Iterator[R]]
+    ) -> Iterator[R]:
+        """Call the driver for an iterator, and return one that is counted and bounded."""
+        with self._annotating(operation):
+            call = functools.partial(function, self._require(operation))
+            return self._steps(operation, self._guard.call(call))
 
-    def _call(self, object_id: str | None = None) -> Call:
-        """Return a call, to be begun; of two that add the same object at a time one is refused."""
-        return Call(self._calls, object_id)
+    def _steps(self, operation: str, items: Iterator[R]) -> Iterator[R]:
+        with self._annotating(operation), Call(self._calls):
+            yield from self._guard.iterate(items)
+
+    def _annotating(self, operation: str) -> "_Annotating":
+        return _Annotating(self, operation)
+
+    def _annotate(self, error: StoreError, operation: str, object_id: object = None) -> None:
+        """Complete an error with what is known here."""
+        named = object_id[:255] if isinstance(object_id, str) else None
+        error.annotate(store=self.id, operation=operation, object_id=named)
 
     def _close_driver(self) -> None:
         if self.driver is not None:
             self.driver.close()
 
     def _after_fork(self) -> None:
-        """In the child: the parent's transfers are not ours, and its locks may be held."""
+        """In the child: the parent's calls are not ours, and its locks may be held."""
         self._calls.forget()
         self._guard = self._guard.renewed()
 
 
-def _printable(object_id: Any) -> str | None:
-    return object_id[:255] if isinstance(object_id, str) else None
+def _creating(
+    driver: Driver[Any], object_id: str, size: int | None, context: RequestContext | None
+) -> Callable[[], PartWriter | PositionWriter]:
+    """Return what creates the writers of one upload, which have a nonce in common."""
+    return functools.partial(
+        driver.create, object_id, size, nonce=os.urandom(16).hex(), context=context
+    )
+
+
+class _Annotating:
+    """A block whose errors are completed with the store's id and the operation."""
+
+    __slots__ = ("_operation", "_store")
+
+    def __init__(self, store: Store, operation: str) -> None:
+        self._store = store
+        self._operation = operation
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, StoreError):
+            self._store._annotate(error, self._operation)
 
 
 _ALL: "weakref.WeakSet[Store]" = weakref.WeakSet()

@@ -1,7 +1,6 @@
 """The configured set of stores, and the calls that find the right one by id or by URI."""
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import entry_points, metadata
@@ -13,7 +12,7 @@ from stevedore import DriverManager
 from stevedore.exception import MultipleMatches, NoMatches
 
 from store_lib.config import Configuration, StoreSection, literal
-from store_lib.driver import Driver, Stat
+from store_lib.driver import Driver, RequestContext, Stat, Verifier
 from store_lib.exceptions import (
     BadStoreConfiguration,
     BadStoreUri,
@@ -196,8 +195,8 @@ class Stores:
         *,
         digests: Iterable[str] = DEFAULT_DIGESTS,
         expected: Mapping[str, str] | None = None,
-        verifier: Any = None,
-        context: Any = None,
+        verifier: Verifier | None = None,
+        context: RequestContext | None = None,
         progress: Progress | None = None,
     ) -> AddResult:
         """Store an object: see :meth:`Store.add <store_lib.Store.add>`.
@@ -225,7 +224,7 @@ class Stores:
         store: str | None = None,
         *,
         expected: Mapping[str, str] | None = None,
-        context: Any = None,
+        context: RequestContext | None = None,
     ) -> ObjectReader:
         """Open an object for reading: see :meth:`Store.get <store_lib.Store.get>`.
 
@@ -238,11 +237,15 @@ class Stores:
             lambda each: each.get(uri, offset, length, expected=expected, context=context),
         )
 
-    def stat(self, uri: str, store: str | None = None, *, context: Any = None) -> Stat:
+    def stat(
+        self, uri: str, store: str | None = None, *, context: RequestContext | None = None
+    ) -> Stat:
         """Tell of an object without reading it."""
         return self._first(uri, store, lambda each: each.stat(uri, context=context))
 
-    def delete(self, uri: str, store: str | None = None, *, context: Any = None) -> None:
+    def delete(
+        self, uri: str, store: str | None = None, *, context: RequestContext | None = None
+    ) -> None:
         """Remove an object."""
         self._first(uri, store, lambda each: each.delete(uri, context=context))
 
@@ -255,7 +258,7 @@ class Stores:
         to: str | None = None,
         digests: Iterable[str] = DEFAULT_DIGESTS,
         expected: Mapping[str, str] | None = None,
-        context: Any = None,
+        context: RequestContext | None = None,
         progress: Progress | None = None,
     ) -> AddResult:
         """Make a new object from an existing one.
@@ -383,7 +386,7 @@ def _make(configuration: Configuration, section: StoreSection) -> Store:
 
 def _configure(driver: Driver[Any]) -> None:
     """Configure a driver; a dead mount must not hold up the start of a service."""
-    guard = HangGuard(*dataclasses.astuple(driver.hang_policy))
+    guard = HangGuard(driver.hang_policy)
     try:
         guard.call(driver.configure)
     except TimeoutError as error:

@@ -170,16 +170,16 @@ class Budget:
             self._asked = self._limit
             self._wake()
 
-    def reserve(self, amount: int, watch: TransferClock | None = None) -> "Reservation":
+    def reserve(self, amount: int, clock: TransferClock | None = None) -> "Reservation":
         """Wait until ``amount`` bytes are free and take them.
 
-        :param watch: its limits bound the wait
+        :param clock: its limits bound the wait
         :raises TransferStalled: too long
         :raises DeadlineExceeded: the transfer's deadline ran out
         """
         reservation = Reservation(self)
         reservation.minimum = True
-        reservation.take(amount, watch)
+        reservation.take(amount, clock)
         return reservation
 
     def available(self, amount: int) -> bool:
@@ -232,8 +232,8 @@ class Budget:
             reservation.hold()
         return True
 
-    def _wait(self, reservation: "Reservation", amount: int, watch: TransferClock | None) -> None:
-        patience = (watch.limits.stall if watch else 0) or LONGEST_WAIT
+    def _wait(self, reservation: "Reservation", amount: int, clock: TransferClock | None) -> None:
+        patience = (clock.limits.stall if clock else 0) or LONGEST_WAIT
         end = time.monotonic() + patience
         waiter = _Waiter(amount)
         me = weakref.ref(waiter)
@@ -251,10 +251,10 @@ class Budget:
                 left = end - time.monotonic()
                 if left <= 0:
                     raise self._starved(patience, amount)
-                ends = watch.remaining(stall=False) if watch else None
+                ends = clock.remaining(stall=False) if clock else None
                 waiter.wait(left if ends is None else min(left, ends))
-                if watch:
-                    watch.check(stall=False)
+                if clock:
+                    clock.check(stall=False)
         finally:
             with self._lock:
                 if me in self._queue:
@@ -302,15 +302,15 @@ class Reservation:
         """Whether it was made before a fork, by the parent: then it neither grows nor shrinks."""
         return self._generation is not self.budget._lock
 
-    def take(self, amount: int, watch: TransferClock | None = None) -> None:
+    def take(self, amount: int, clock: TransferClock | None = None) -> None:
         """Take ``amount`` bytes, as :meth:`Budget.reserve` does."""
         budget = self.budget
         with budget._lock:
             if budget._grant(self, amount, not budget.contended):
                 return
-        budget._wait(self, amount, watch)
+        budget._wait(self, amount, clock)
 
-    def take_piece(self, wanted: int, watch: TransferClock) -> int:
+    def take_piece(self, wanted: int, clock: TransferClock) -> int:
         """Take memory for the next piece of a reader, and return how much.
 
         It is all that is wanted if that can be had at once, or else out of the last eighth, so
@@ -322,7 +322,7 @@ class Reservation:
         with budget._lock:
             share = budget._limit // 8 - budget._small
             amount = min(wanted, max(LEAST_PIECE, min(SHORT_PIECE, share // 4)))
-        self.take(amount, watch)
+        self.take(amount, clock)
         return amount
 
     def hold(self) -> None:

@@ -4,10 +4,11 @@ import functools
 import io
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-from store_lib.driver import Reader
+from store_lib.driver import Reader, RequestContext
 from store_lib.exceptions import StoreClosed
+from store_lib.location import Location
 from store_lib.transfer.budget import SHORT_PIECE, Reservation
 from store_lib.transfer.calls import Call
 from store_lib.transfer.digest import compare, new_digest
@@ -16,6 +17,37 @@ from store_lib.transfer.report import Meter, TransferReport
 
 #: Bytes that are fetched at once for a caller who has read as many a few at a time.
 _AHEAD = 4 * SHORT_PIECE
+
+
+class OpenReader(Protocol):
+    """Opens the backend's reader, as :meth:`~store_lib.driver.Driver.read` does."""
+
+    def __call__(
+        self, location: Any, offset: int, length: int | None, /, *, context: RequestContext | None
+    ) -> Reader:
+        """Open ``length`` bytes from ``offset`` on; ``None`` for all that follow."""
+
+
+class ReadLayer(Protocol):
+    """Stands between the engine and one driver when objects are read: a cache, for example.
+
+    The engine treats its readers as it does a driver's.  It may be called by many threads at once,
+    and after a fork by the child.  It is closed by whoever made it, after the stores.
+    """
+
+    def read(
+        self,
+        open: OpenReader,
+        location: Location,
+        offset: int,
+        length: int | None,
+        *,
+        context: RequestContext | None,
+    ) -> Reader:
+        """Open an object, as :meth:`~store_lib.driver.Driver.read` does.
+
+        :param open: the driver's own ``read``
+        """
 
 
 def open_reader(read: Callable[[], Reader], spec: ReadSpec, call: Call) -> "ObjectReader":

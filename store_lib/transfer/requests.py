@@ -96,7 +96,7 @@ class Requests:
             self._location = self.guard.call(
                 functools.partial(writer.copy_from, location),
                 on_late_result=lambda _: writer.abort(),
-                watch=self.clock,
+                clock=self.clock,
             )
         except StoreError as error:
             self.clock.progress()  # the server answers, and a copy may take its time

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from store_lib.display import get_logger
+from store_lib.driver import HangPolicy
 from store_lib.exceptions import DeadlineExceeded, TimeoutError, TransferStalled
+from store_lib.options import StoreOptions
 from store_lib.transfer.threads import new_thread
 
 LOG = get_logger(__name__)
@@ -52,6 +54,15 @@ class Limits:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stall", min(self.stall, LONGEST))
         object.__setattr__(self, "deadline", min(self.deadline, LONGEST))
+
+    @classmethod
+    def of(cls, options: StoreOptions, hang_timeout: float) -> "Limits":
+        """Return a store's limits.
+
+        :param hang_timeout: seconds after which its driver's calls are given up, 0 for never
+        """
+        stalls = [seconds for seconds in (options.transfer_stall_timeout, hang_timeout) if seconds]
+        return cls(min(stalls, default=0), options.transfer_deadline)
 
 
 class TransferClock:
@@ -118,22 +129,19 @@ class HangGuard:
     A thread stuck in a dead network mount cannot be ended, only left behind; so the number left
     behind is bounded, and past it calls are refused at once instead of hanging one more thread.
 
-    :param timeout: seconds without an end or a :meth:`checkpoint`; 0 makes :meth:`call` a plain
-        call
-    :param limit: how many calls may hang at once
-    :param warning: share of ``limit`` in per cent from which on a warning is logged
+    Without a time-out in the policy :meth:`call` is a plain call.
     """
 
-    def __init__(self, timeout: float, limit: int, warning: int) -> None:
-        self.timeout = min(timeout, LONGEST)
-        self._limit = limit
-        self._warning = warning
+    def __init__(self, policy: HangPolicy) -> None:
+        #: Seconds that a call may take without a :func:`checkpoint`; 0 for no limit.
+        self.timeout = min(policy.timeout, LONGEST)
+        self._policy = policy
         self._hanging = 0
         self._lock = threading.Lock()
 
     def renewed(self) -> "HangGuard":
         """Return one like this with no call at work: for the child after a fork."""
-        return HangGuard(self.timeout, self._limit, self._warning)
+        return HangGuard(self._policy)
 
     def call(
         self,
@@ -141,19 +149,19 @@ class HangGuard:
         *,
         on_late_result: Callable[[R], object] | None = None,
         timeout: float | None = None,
-        watch: TransferClock | None = None,
+        clock: TransferClock | None = None,
     ) -> R:
         """Call ``function`` and return what it returns, or raise what it raises.
 
         :param on_late_result: what to do with a result that comes after it was given up
         :param timeout: seconds for this call, where they differ from the guard's
-        :param watch: its deadline bounds the call too
+        :param clock: its deadline bounds the call too
         :raises TimeoutError: it did not return in time, or too many calls hang already
         """
         if not self.timeout:
             return function()
         with self._lock:
-            if self._hanging >= self._limit:
+            if self._hanging >= self._policy.limit:
                 raise TimeoutError(
                     f"{self._hanging} calls to the storage hang already; not trying one more. "
                     "Check storage health and connectivity."
@@ -163,9 +171,9 @@ class HangGuard:
         thread = new_thread("guard", self._run, call, function, on_late_result)
         try:
             thread.start()
-            while not call.done.wait(self._left(call, patience, watch)):
+            while not call.done.wait(self._left(call, patience, clock)):
                 # It may have been at a checkpoint, or have ended, meanwhile.
-                if self._left(call, patience, watch) <= 0 and self._give_up(call):
+                if self._left(call, patience, clock) <= 0 and self._give_up(call):
                     break
             if not call.given_up and call.error is None:
                 result: R = call.result
@@ -176,8 +184,8 @@ class HangGuard:
             raise
         if call.error is not None and not call.given_up:
             raise call.error
-        if watch is not None:
-            watch.check(stall=False)
+        if clock is not None:
+            clock.check(stall=False)
         raise TimeoutError(timeout=patience)
 
     def _run(
@@ -206,9 +214,9 @@ class HangGuard:
             call.begun = not call.given_up
         return call.begun
 
-    def _left(self, call: _Call, patience: float, watch: TransferClock | None) -> float:
+    def _left(self, call: _Call, patience: float, clock: TransferClock | None) -> float:
         left = call.last + patience - time.monotonic()
-        due = watch.remaining(stall=False) if watch is not None else None
+        due = clock.remaining(stall=False) if clock is not None else None
         return max(0.0, left if due is None else min(left, due))
 
     def _give_up(self, call: _Call) -> bool:
@@ -220,8 +228,9 @@ class HangGuard:
             if not call.begun:  # an interrupt may have come while its thread was being started
                 return True
             self._hanging += 1
-            if self._hanging * 100 >= self._limit * self._warning:
-                LOG.warning("%d calls to the storage hang (limit %d)", self._hanging, self._limit)
+            limit = self._policy.limit
+            if self._hanging * 100 >= limit * self._policy.warning:
+                LOG.warning("%d calls to the storage hang (limit %d)", self._hanging, limit)
             return True
 
     def iterate(self, results: Iterator[R]) -> Iterator[R]:

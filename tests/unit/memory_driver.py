@@ -17,7 +17,8 @@ from store_lib.driver import (
 from store_lib.exceptions import BadStoreUri, Duplicate, InvalidRange, NotFound
 from store_lib.location import Location
 from store_lib.options import StoreOptions
-from store_lib.store import Store
+from store_lib.store import Runtime, Store
+from store_lib.transfer.budget import PROCESS_BUDGET, Budget
 from store_lib.transfer.retry import Retry
 
 KIB = 1024
@@ -305,10 +306,12 @@ class MemoryDriver(Driver[Any]):
         self.closed += 1
 
 
-def memory_store(store_id: str = "mem", **options: Any) -> tuple[Store, MemoryDriver]:
+def memory_store(
+    store_id: str = "mem", *, budget: Budget = PROCESS_BUDGET, **options: Any
+) -> tuple[Store, MemoryDriver]:
     """Return a store on a new memory driver, and the driver."""
     options.setdefault("transfer_attempts", 3)
     resolved = StoreOptions.of(MemoryDriver.options, **options)
     driver = MemoryDriver(store_id, resolved)
     driver.retry = Retry.of(store_id, resolved).call
-    return Store(store_id, "memory", driver, resolved), driver
+    return Store(store_id, "memory", driver, resolved, runtime=Runtime(budget)), driver

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from store_lib import store as store_module
 from store_lib.exceptions import DeadlineExceeded, TransferStalled
 from store_lib.transfer.budget import PROCESS_BUDGET, Budget, Reservation, _Waiter
 from store_lib.transfer.timeouts import Limits, TransferClock
@@ -272,11 +271,10 @@ def test_a_wait_for_memory_ends() -> None:
     assert budget.used == 0
 
 
-def test_stalled_clients_keep_nobody_from_a_small_add(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stalled_clients_keep_nobody_from_a_small_add() -> None:
     """Hundreds of uploads and downloads that stand still leave memory for a small object."""
     budget = Budget(64 * CHUNK)
-    monkeypatch.setattr(store_module, "PROCESS_BUDGET", budget)
-    store, driver = memory_store()
+    store, driver = memory_store(budget=budget)
     driver.objects["origin"] = (random.Random(0).randbytes(16 * CHUNK), "nonce")
     driver.read_concurrency, driver.read_size = 4, 2 * CHUNK
     goes_on = threading.Event()
@@ -313,11 +311,10 @@ def test_stalled_clients_keep_nobody_from_a_small_add(monkeypatch: pytest.Monkey
         each.close()
 
 
-def test_an_add_of_a_reader_that_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_add_of_a_reader_that_was_begun() -> None:
     """A reader whose beginning was looked at can be the source of an add on a full budget."""
     budget = Budget(8 * CHUNK)
-    monkeypatch.setattr(store_module, "PROCESS_BUDGET", budget)
-    store, driver = memory_store(transfer_deadline=10)
+    store, driver = memory_store(budget=budget, transfer_deadline=10)
     data = random.Random(0).randbytes(16 * CHUNK)
     driver.objects["origin"] = (data, "nonce")
     driver.read_concurrency, driver.read_size = 8, CHUNK
@@ -336,11 +333,10 @@ def test_an_add_of_a_reader_that_was_begun(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("size", [10, 10 * CHUNK], ids=["small", "large"])
-def test_what_a_client_takes_counts(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+def test_what_a_client_takes_counts(size: int) -> None:
     """Uploads wait until there is memory for their clients too."""
     budget = Budget(40 * CHUNK)
-    monkeypatch.setattr(store_module, "PROCESS_BUDGET", budget)
-    store, driver = memory_store()
+    store, driver = memory_store(budget=budget)
     driver.writer_settings["client_memory"] = 30 * CHUNK
     seen: list[int] = []
     driver.faults.hooks["commit"] = lambda *_: seen.append(budget.used)
@@ -388,11 +384,10 @@ def test_deadline_bounds_the_wait() -> None:
 
 
 @pytest.mark.parametrize("parts", [False, True])
-def test_many_slow_transfers_on_little_memory(monkeypatch: pytest.MonkeyPatch, parts: bool) -> None:
+def test_many_slow_transfers_on_little_memory(parts: bool) -> None:
     """Many transfers on a budget too small for two all come through, and within it."""
     budget = Budget(5 * CHUNK)
-    monkeypatch.setattr(store_module, "PROCESS_BUDGET", budget)
-    store, driver = memory_store()
+    store, driver = memory_store(budget=budget)
     if parts:
         driver.writer_class = MemoryParts
         driver.writer_settings = {"chunk_size": CHUNK, "once_limit": 0, "concurrency": 3}
@@ -463,16 +458,13 @@ SOURCES: dict[str, Callable[[bytes], Any]] = {
 
 @pytest.mark.parametrize("size", [0, 1024, SMALL - 1, SMALL, CHUNK + 1, 3 * CHUNK])
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_small_object_of_unknown_size_waits_for_nobody(
-    source: str, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_small_object_of_unknown_size_waits_for_nobody(source: str, size: int) -> None:
     """While others hold the memory, an object that turns out small is stored at once.
 
     One that does not waits, and is whole.
     """
     budget = Budget(32 * CHUNK)
-    monkeypatch.setattr(store_module, "PROCESS_BUDGET", budget)
-    store, driver = memory_store()
+    store, driver = memory_store(budget=budget)
     data = random.Random(size).randbytes(size)
     with ThreadPoolExecutor(1) as another, ThreadPoolExecutor(1) as pool:
         held = another.submit(budget.reserve, 28 * CHUNK).result()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from store_lib.driver import HangPolicy
 from store_lib.exceptions import (
     BackendException,
     DeadlineExceeded,
@@ -65,7 +66,7 @@ def _wait_for_guards() -> None:
 def run(driver: MemoryDriver, *, timeout: float = 0, deadline: float = 0) -> UploadResult:
     """Copy the object, as a store does."""
     clock = TransferClock(Limits(deadline=deadline))
-    guard = HangGuard(timeout, 9, 100)
+    guard = HangGuard(HangPolicy(timeout, 9, 100))
 
     def withdraw(location: Location, error: BaseException) -> None:
         driver.delete(location, context=None)

@@ -233,7 +233,7 @@ def test_a_repeat_of_a_call_that_was_given_up_is_not_made(hang: threading.Event)
         raise RemoteServiceUnavailable
 
     with pytest.raises(TimeoutError):
-        HangGuard(SOON, 9, 100).call(lambda: Retry(20).call(call))
+        HangGuard(HangPolicy(SOON, 9, 100)).call(lambda: Retry(20).call(call))
     hang.set()
     _wait_for_guards()
     assert calls == [1]
@@ -248,7 +248,7 @@ def test_a_listing_in_steps(timeout: float, monkeypatch: pytest.MonkeyPatch) -> 
         yield from range(20)
         raise KeyError("broken")
 
-    guard = HangGuard(timeout, 1, 100)
+    guard = HangGuard(HangPolicy(timeout, 1, 100))
     assert list(itertools.islice(guard.iterate(iter(range(100))), 30)) == list(range(30))
     assert list(guard.iterate(iter(range(14)))) == list(range(14))
     broken = guard.iterate(numbers())
@@ -264,7 +264,7 @@ def test_a_listing_that_hangs_counts_as_one_hanging_call(hang: threading.Event) 
         yield 1
         hang.wait(60)
 
-    guard = HangGuard(SOON, 1, 100)
+    guard = HangGuard(HangPolicy(SOON, 1, 100))
     with pytest.raises(TimeoutError, match=r"0\.05s"):
         list(guard.iterate(numbers()))
     with pytest.raises(TimeoutError, match="hang already"):
@@ -280,7 +280,7 @@ def test_an_interrupt_gives_the_result_back(
     def interrupted(*_: object) -> float:
         raise KeyboardInterrupt
 
-    guard = HangGuard(60, 1, 100)
+    guard = HangGuard(HangPolicy(60, 1, 100))
     monkeypatch.setattr(guard, "_left", interrupted)
     with pytest.raises(KeyboardInterrupt):
         guard.call(lambda: hang.wait(60), on_late_result=lambda _: released.set())

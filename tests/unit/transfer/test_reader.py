@@ -28,6 +28,7 @@ from store_lib.exceptions import (
     StoreRandomGetNotSupported,
     TransferStalled,
 )
+from store_lib.store import Runtime, Store
 from store_lib.transfer import reader as reader_module
 from store_lib.transfer.budget import PROCESS_BUDGET, Budget
 from store_lib.transfer.reader import LocalFileReader
@@ -79,12 +80,10 @@ def way(request: pytest.FixtureRequest) -> dict[str, Any]:
     return dict(WAYS[request.param])
 
 
-def rebuilt(way: dict[str, Any]) -> Any:
+def rebuilt(way: dict[str, Any], budget: Budget = PROCESS_BUDGET) -> Any:
     """As :func:`make`, with the store made after the driver was set up."""
-    from store_lib.store import Store
-
     store, driver = make(**way)
-    return Store("mem", "memory", driver, store.options), driver
+    return Store("mem", "memory", driver, store.options, runtime=Runtime(budget)), driver
 
 
 @pytest.mark.parametrize("length", [None, 0, 1, CHUNK, 3 * CHUNK + 1, 99 * CHUNK])
@@ -335,13 +334,10 @@ def test_dropped_reader_releases(way: dict[str, Any]) -> None:
     assert driver.closed == 1
 
 
-def test_memory_is_taken_only_when_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_taken_only_when_free() -> None:
     """Reading ahead does without memory that others hold, and never waits for it."""
-    from store_lib import store as module
-
     budget = Budget(3 * CHUNK)
-    monkeypatch.setattr(module, "PROCESS_BUDGET", budget)
-    store, driver = rebuilt({"read_concurrency": 4, "read_size": CHUNK})
+    store, driver = rebuilt({"read_concurrency": 4, "read_size": CHUNK}, budget)
     with budget.reserve(3 * CHUNK):
         first, second = store.get(URI), store.get(URI)
         for reader in (first, second):
@@ -519,13 +515,10 @@ def test_the_last_piece_of_a_local_file_is_not_lost(monkeypatch: pytest.MonkeyPa
         assert reader.read(1) == b""
 
 
-def test_what_is_held_is_given_back(way: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_held_is_given_back(way: dict[str, Any]) -> None:
     """What a reader holds for its caller goes when an upload waits, and is read again."""
-    from store_lib import store as module
-
     budget = Budget(64 * CHUNK)
-    monkeypatch.setattr(module, "PROCESS_BUDGET", budget)
-    store, driver = rebuilt(way)
+    store, driver = rebuilt(way, budget)
     good = {"md5": hashlib.md5(DATA).hexdigest()}
     with store.get(URI, expected=good) as reader:
         found = reader.read(10)
@@ -548,13 +541,10 @@ def test_only_a_reader_of_the_same_bytes_starts_again() -> None:
         assert reader.read() == DATA[10:]
 
 
-def test_many_readers_get_smaller_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_readers_get_smaller_pieces() -> None:
     """The pieces that the callers of many readers hold stay within a quarter of the memory."""
-    from store_lib import store as module
-
     budget = Budget(16 * 1024 * 1024)
-    monkeypatch.setattr(module, "PROCESS_BUDGET", budget)
-    store, driver = make(piece_size=1 << 30)
+    store, driver = rebuilt({"piece_size": 1 << 30}, budget)
     data = bytes(2 * 1024 * 1024)
     driver.objects["large"] = (data, "nonce")
     readers = [store.get("memory://mem/large") for _ in range(32)]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from store_lib.driver import HangPolicy
 from store_lib.exceptions import (
     DeadlineExceeded,
     ErrorStatus,
@@ -161,7 +162,7 @@ def test_what_must_answer_soon_in_other_threads(time: SetClock) -> None:
             retry.call(failing)
 
     with retry_at_most(0):
-        HangGuard(60, 9, 100).call(fail)
+        HangGuard(HangPolicy(60, 9, 100)).call(fail)
         run_concurrently([fail] * 3, 3)
     assert time.pauses == []
 

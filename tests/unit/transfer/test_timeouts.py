@@ -90,7 +90,7 @@ def test_deadline() -> None:
 
 def test_hanging_calls_are_bounded(hang: threading.Event, caplog: pytest.LogCaptureFixture) -> None:
     """Calls that hang are given up, warned of, and past the limit refused at once."""
-    guard = HangGuard(0.05, 2, 50)
+    guard = HangGuard(HangPolicy(0.05, 2, 50))
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             with pytest.raises(TimeoutError, match=r"0\.05s"):
@@ -112,7 +112,7 @@ def test_hanging_calls_are_bounded(hang: threading.Event, caplog: pytest.LogCapt
 def test_guard_passes_results_and_errors() -> None:
     """A call in time gives its result or its error, with a limit and without one."""
     for timeout in (0, 30):
-        guard = HangGuard(timeout, 1, 100)
+        guard = HangGuard(HangPolicy(timeout, 1, 100))
         assert guard.call(lambda: "x") == "x"
         with pytest.raises(KeyError):
             guard.call(lambda: {}["missing"])
@@ -122,7 +122,7 @@ def test_late_result_is_given_back(hang: threading.Event) -> None:
     """What a call returns after it was given up is released."""
     late: list[str] = []
     closed = threading.Event()
-    guard = HangGuard(0.05, 1, 100)
+    guard = HangGuard(HangPolicy(0.05, 1, 100))
 
     def slow() -> str:
         hang.wait(30)
@@ -142,7 +142,7 @@ def test_late_result_is_given_back(hang: threading.Event) -> None:
 def test_what_cleans_up_after_a_late_result_goes_on(hang: threading.Event) -> None:
     """A checkpoint ends what was given up, and not the clean-up after it."""
     cleaned = threading.Event()
-    guard = HangGuard(0.05, 1, 100)
+    guard = HangGuard(HangPolicy(0.05, 1, 100))
 
     def clean_up(_: bool) -> None:
         checkpoint()
@@ -164,7 +164,7 @@ def test_an_interrupt_while_the_thread_starts(monkeypatch: pytest.MonkeyPatch) -
             bodies.append(self.run)
             raise KeyboardInterrupt
 
-    guard = HangGuard(30, 1, 100)
+    guard = HangGuard(HangPolicy(30, 1, 100))
     with monkeypatch.context() as patch:
         patch.setattr(threading, "Thread", Slow)
         with pytest.raises(KeyboardInterrupt):

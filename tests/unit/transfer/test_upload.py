@@ -32,6 +32,7 @@ from store_lib.exceptions import (
     UnknownHashingAlgo,
 )
 from store_lib.transfer import buffers
+from store_lib.transfer.budget import Budget
 from tests.unit.memory_driver import CHUNK, MemoryParts, MemoryPositions, memory_store
 
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 1, 2 * CHUNK, 9 * CHUNK + 7]
@@ -578,14 +579,10 @@ def test_small_stream_of_unknown_length_goes_once() -> None:
     assert driver.faults.calls.count("write_once") == 1
 
 
-def test_parts_larger_than_memory_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_larger_than_memory_are_streamed() -> None:
     """A part that the memory cannot hold is streamed, with its true size when that is known."""
-    from store_lib import store as module
-    from store_lib.transfer.budget import Budget
-
-    monkeypatch.setattr(module, "PROCESS_BUDGET", Budget(3 * CHUNK))
     for size, sizes in ((9 * CHUNK + 5, [4 * CHUNK, 4 * CHUNK, CHUNK + 5]), (None, [None] * 3)):
-        store, driver = make("parts")
+        store, driver = make("parts", budget=Budget(3 * CHUNK))
         store.add("it", Trickle(payload(9 * CHUNK + 5)), size)
         bodies = driver.writers[0].bodies
         assert driver.objects["it"][0] == payload(9 * CHUNK + 5)
