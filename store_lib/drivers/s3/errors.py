@@ -1,4 +1,4 @@
-"""What boto3 raises, as the library's errors."""
+"""Turns what boto3 raises into the library's errors."""
 
 import http.client
 import re
@@ -23,6 +23,7 @@ from store_lib.exceptions import (
     RemoteServiceUnavailable,
     StorageFull,
     StoreError,
+    not_found,
 )
 from store_lib.redaction import hide, redact
 
@@ -32,15 +33,15 @@ class NoSuchBucket(NotFound):
 
 
 class NoSuchUpload(NotFound):
-    """An upload in parts was aborted, or completed, before."""
+    """A multipart upload was aborted or completed before."""
 
 
 class ConditionFailed(BackendException):
-    """An object is there that must not be, or is another one than was asked for."""
+    """An object exists that must not, or is not the one that was expected."""
 
 
 class UnknownRegion(BackendException):
-    """A bucket is to be made in a region that the server does not know."""
+    """The server does not know the region in which a bucket is to be created."""
 
 
 class NotImplementedThere(BackendException):
@@ -49,7 +50,7 @@ class NotImplementedThere(BackendException):
 
 _OPTION_NAMES = OptionNames("s3_store_cacert", "s3_store_connect_timeout", "s3_store_read_timeout")
 
-#: Codes of answers that say that the same request may succeed later, whatever their status.
+#: Error codes of requests that may succeed later, whatever the HTTP status.
 _BUSY_CODES = frozenset(
     {
         "BadDigest",  # altered on the way, as are the next two
@@ -81,10 +82,10 @@ _UNKNOWN_CODES = frozenset({"InvalidArgument", "InvalidRequest", "NotImplemented
 _KEY_CODES = frozenset(
     {"InvalidObjectName", "KeyTooLong", "KeyTooLongError", "XMinioInvalidObjectName"}
 )
-#: What servers say where an object lock's retention needs a checksum of what is sent.
+#: What servers say if an object lock's retention needs a checksum of what is sent.
 _CHECKSUM_WANTED = re.compile(r"content-?md5|x-amz-(?:sdk-)?checksum", re.IGNORECASE)
 _KEYS = "Check s3_store_access_key and s3_store_secret_key"
-#: What to do about a login that is refused, by code.
+#: What to do about a refused login, by code.
 _LOGIN_CODES = {
     "InvalidAccessKeyId": f"The server does not know the access key. {_KEYS}.",
     "SignatureDoesNotMatch": f"{_KEYS}, and s3_store_region_name.",
@@ -124,27 +125,27 @@ _CREDENTIAL_ERRORS = frozenset(
 )
 
 
-def translate(error: Exception, endpoint: str, asked: str) -> StoreError:
+def translate(error: Exception, endpoint: str, request: str) -> StoreError:
     """Return the library's error for one that a call of boto3 raised.
 
     :param endpoint: URL of the server
-    :param asked: what was asked for: an operation and what it was about
+    :param request: an operation and what it is about
     """
     response: dict[str, Any] | None = getattr(error, "response", None)
     if isinstance(response, dict) and "Error" in response:
-        return _refused(response, endpoint, asked)
+        return _error_for_response(response, endpoint, request)
     # botocore wraps what the HTTP client raised, and what a body raised while it was sent.
     wrapped = getattr(error, "kwargs", {}).get("error")
     cause = wrapped if isinstance(wrapped, Exception) else error
     if isinstance(cause, StoreError):
         return cause
-    kinds = {each.__name__ for each in type(error).__mro__}
+    kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & _CREDENTIAL_ERRORS:
         return MissingCredentialError(
             f"No credentials for {endpoint}: {error}. Set s3_store_access_key and "
             "s3_store_secret_key, or see that boto3 finds some."
         )
-    # botocore's name for whatever is raised while a request is made.
+    # botocore's name for any error raised while a request is made.
     unknown = type(error).__name__ == "HTTPClientError" and not isinstance(
         cause, OSError | HTTPError | http.client.HTTPException
     )
@@ -161,97 +162,99 @@ def translate(error: Exception, endpoint: str, asked: str) -> StoreError:
         )
     if "ResponseParserError" in kinds:
         return RemoteServiceUnavailable(
-            f"{asked}: the answer of {endpoint} is no good S3, or was cut. Check that it is an S3 "
-            "server, and what is between."
+            f"{request}: the answer of {endpoint} is not one of S3, or was cut. Check that it is "
+            "an S3 server, and what is between."
         )
     return BackendException(
-        f"{asked} at {endpoint} failed in boto3: {type(cause).__name__}: "
+        f"{request} at {endpoint} failed in boto3: {type(cause).__name__}: "
         f"{redact(hide(str(cause), ()))}"
     )
 
 
-def _refused(response: dict[str, Any], endpoint: str, asked: str) -> StoreError:
-    """Return the error that an answer of the server means."""
+def _error_for_response(response: dict[str, Any], endpoint: str, request: str) -> StoreError:
+    """Return the library's error for a response of the server that is an error."""
     code = str(response["Error"].get("Code") or "")
-    facts = response.get("ResponseMetadata", {})
-    status = int(facts.get("HTTPStatusCode") or 0)
-    told = f"{asked}: {endpoint} answered {_answer(response, code, status)}."
+    metadata = response.get("ResponseMetadata", {})
+    status = int(metadata.get("HTTPStatusCode") or 0)
+    operation, _, what = request.partition(" ")
+    answer = f"{endpoint} answered {_describe(response, code, status)}"
+    text = f"{request}: {answer}."
     if code in _LOGIN_CODES:
         kind = (
             NotAuthenticated if code in ("ExpiredToken", "InvalidToken") else AuthorizationFailure
         )
-        return kind(f"{told} {_LOGIN_CODES[code]}")
+        return kind(f"{text} {_LOGIN_CODES[code]}")
     if code in _FULL_CODES or status == 507:
-        return StorageFull(f"{told} Free space or raise the quota or limit there.")
+        return StorageFull(f"{text} Free space or raise the quota or limit there.")
     if code in _BUSY_CODES or status in BUSY:
-        headers = HTTPHeaderDict(facts.get("HTTPHeaders", {}))
-        return RemoteServiceUnavailable(told, retry_after=retry_after(headers))
+        headers = HTTPHeaderDict(metadata.get("HTTPHeaders", {}))
+        return RemoteServiceUnavailable(text, retry_after=retry_after(headers))
     if code == "NoSuchBucket":
         return NoSuchBucket(
-            f"{told} Make the bucket, or set s3_store_create_bucket_on_put to have it made."
+            f"{text} Create the bucket, or set s3_store_create_bucket_on_put to have it created."
         )
     if code == "NoSuchUpload":
-        return NoSuchUpload(f"{told} It was aborted, swept, or completed before.")
-    # 304 is what some answer to a put; no read of ours asks for it.
+        return NoSuchUpload(f"{text} It was aborted, swept, or completed before.")
+    # Some servers answer a put with 304; no read asks for that.
     if status in (304, 412) or code == "PreconditionFailed":
-        return ConditionFailed(told)
+        return ConditionFailed(text)
     if status == 416 or code == "InvalidRange":
-        return InvalidRange(told)
+        return InvalidRange(text)
     if status == 404:
-        return NotFound(told)
+        return not_found(what, answer)
     if code == "InvalidLocationConstraint":
-        return UnknownRegion(f"{told} Set s3_store_region_name to a region of this server.")
+        return UnknownRegion(f"{text} Set s3_store_region_name to a region of this server.")
     region = region_of(response)
     if code in _REGION_CODES or status == 301 or (code == str(status) == "400" and region):
         named = f" to {region}, the bucket's region" if region else " to the bucket's region"
         return BackendException(
-            f"{told} Set s3_store_region_name{named}, and s3_store_host to a name of the server "
+            f"{text} Set s3_store_region_name{named}, and s3_store_host to a name of the server "
             "there."
         )
     if 300 <= status < 400:
-        target = facts.get("HTTPHeaders", {}).get("location")
+        target = metadata.get("HTTPHeaders", {}).get("location")
         leads = f" This one leads to {origin_of(target)}." if target else ""
         return BackendException(
-            f"{told} Redirects are not followed.{leads} Set s3_store_host to the server that is "
+            f"{text} Redirects are not followed.{leads} Set s3_store_host to the server that is "
             "meant."
         )
     if code in _KEY_CODES:
-        return InvalidObjectId(f"{told} The server cannot hold a key like this: use a shorter id.")
+        return InvalidObjectId(f"{text} The server cannot hold a key like this: use a shorter id.")
     if status == 400 and _CHECKSUM_WANTED.search(f"{code} {response['Error'].get('Message')}"):
         return BackendException(
-            f"{told} A bucket with an object lock's default retention needs checksums: set "
+            f"{text} A bucket with an object lock's default retention needs checksums: set "
             "s3_store_enable_data_integrity_protection, and s3_store_request_checksum_calculation "
             "to when_supported."
         )
     if code == "InvalidPart":
         return BackendException(
-            f"{told} Where the server wants all parts of one size, set s3_store_equal_parts."
+            f"{text} Where the server wants all parts of one size, set s3_store_equal_parts."
         )
     if code in _UNKNOWN_CODES or status == 501:
-        return NotImplementedThere(told)
+        return NotImplementedThere(text)
     if status in (401, 403):
-        right = _RIGHTS.get(asked.partition(" ")[0], "s3:PutObject")
-        return Forbidden(f"{told} See that the policies of user and bucket allow {right}. {_KEYS}.")
-    return BackendException(told)
+        right = _RIGHTS.get(operation, "s3:PutObject")
+        return Forbidden(f"{text} See that the policies of user and bucket allow {right}. {_KEYS}.")
+    return BackendException(text)
 
 
-def region_of(answer: Mapping[str, Any]) -> str | None:
-    """Return the bucket's region where an answer of a server names it, ``None`` elsewhere."""
-    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    for named in (headers.get("x-amz-bucket-region"), answer.get("Error", {}).get("Region")):
+def region_of(response: Mapping[str, Any]) -> str | None:
+    """Return the bucket's region if a response names it, else ``None``."""
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    for named in (headers.get("x-amz-bucket-region"), response.get("Error", {}).get("Region")):
         if isinstance(named, str) and _REGION.fullmatch(named):
             return named
     return None
 
 
-def _answer(response: dict[str, Any], code: str, status: int) -> str:
-    """Return what the server said, with the id under which its logs have the request."""
+def _describe(response: dict[str, Any], code: str, status: int) -> str:
+    """Return code, message, and the id under which the server's logs have the request."""
     message = str(response["Error"].get("Message") or "")
     text = " ".join("".join(c if c.isprintable() else " " for c in message).split())
     parts = [code if code == str(status) else f"{code} ({status})"]
     if text and text != code:
         parts.append(f"{redact(hide(text, ()))[:200]!r}")
-    request = response.get("ResponseMetadata", {}).get("RequestId")
-    if request:
-        parts.append(f"request {request}")
+    request_id = response.get("ResponseMetadata", {}).get("RequestId")
+    if request_id:
+        parts.append(f"request {request_id}")
     return ", ".join(parts)

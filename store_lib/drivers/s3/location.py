@@ -1,4 +1,4 @@
-"""Where an S3 object lies: host, bucket and key; credentials in old URIs are read and dropped."""
+"""The URIs of S3 objects: host, bucket and key.  Credentials in old URIs are dropped."""
 
 import dataclasses
 import re
@@ -7,9 +7,9 @@ from typing import ClassVar, Self
 from store_lib.exceptions import BadStoreUri
 from store_lib.location import Location, scheme_of
 
-#: What a bucket can be called; not an ARN, which would lead botocore to a server of its own.
+#: Names of buckets; not ARNs, which would lead botocore to another server.
 _BUCKET = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,255}")
-#: The names of S3 itself at Amazon; other services there, and machines, have names of that domain.
+#: Host names of S3 at Amazon, whose other services and machines have names of that domain too.
 AMAZON = re.compile(
     r"(?P<vpc>[\w-]+\.vpce-[\w-]+\.)?s3(?:-fips|-accelerate|-external-1)?(?:[.-]dualstack)?"
     r"(?:[.-](?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+))?(?:\.vpce)?\."
@@ -19,16 +19,16 @@ _DEFAULT_PORT = re.compile(r":(?:80|443)$")
 
 
 def is_object_key(key: str) -> bool:
-    """Tell whether a key can be an object's: it has no slash, and is no path's dots."""
+    """Whether a key can be an object's: it has no slash and is neither ``.`` nor ``..``."""
     return key not in ("", ".", "..") and "/" not in key
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class S3Location(Location):
-    """``s3://host[:port]/bucket/key``, or ``s3+https://...`` for a server that is asked by TLS.
+    """``s3://host[:port]/bucket/key``, or ``s3+https://...`` for a server with TLS.
 
     The key stands as it is: nothing is percent-encoded or decoded.  glance_store before 5.6
-    wrote ``access:secret@`` before the host; that is dropped here, so that nobody can print it.
+    wrote ``access:secret@`` before the host; it is dropped, so that nothing can print it.
     """
 
     schemes: ClassVar[tuple[str, ...]] = ("s3", "s3+http", "s3+https")
@@ -41,7 +41,7 @@ class S3Location(Location):
 
     @classmethod
     def parse(cls, uri: str) -> Self:
-        """Take a URI apart.
+        """Parse a URI.
 
         :raises BadStoreUri: host, bucket or key is missing, or there are two schemes in it
         """
@@ -53,7 +53,7 @@ class S3Location(Location):
                 "Expected one scheme in the URI, such as s3+https://host/bucket/key, got %(uri)s",
                 uri=uri,
             )
-        # The keys in an old URI may hold any character, so it is taken apart from its end.
+        # The credentials in an old URI may hold any character, so it is parsed from its end.
         rest, _, key = uri[uri.index("://") + 3 :].rpartition("/")
         address, _, bucket = rest.rpartition("/")
         host = address.rpartition("@")[2].strip("/")
@@ -71,10 +71,10 @@ class S3Location(Location):
 
     @property
     def server(self) -> str:
-        """What two URIs of one server have in common.
+        """The server, for comparison: equal for two URIs of one server.
 
-        A port that is usual does not count, nor which of Amazon's names it is: a bucket has the
-        same objects at all of them.
+        The default port does not count, nor which of Amazon's names it is: a bucket has the same
+        objects at all of them.
         """
         name, slash, path = self.host.partition("/")
         name = _DEFAULT_PORT.sub("", name.lower())

@@ -1,4 +1,4 @@
-"""The S3 driver's options, and what they come to once they are checked."""
+"""The S3 driver's options, and the validated settings made of them."""
 
 import dataclasses
 import os
@@ -13,7 +13,7 @@ from store_lib.redaction import Secret
 
 MIB = 1024 * 1024
 
-#: What S3 itself sets: the largest request, the smallest part but for the last, parts of an object.
+#: Limits of S3: the largest request, the smallest part but for the last, parts of an object.
 LARGEST_PUT = 5 * 1024 * MIB
 SMALLEST_PART = 5 * MIB
 MOST_PARTS = 10_000
@@ -23,13 +23,13 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "s3_store_host",
         sample_default="https://s3.eu-central-1.amazonaws.com",
         help="The S3 server: a host name or address, with or without http:// or https:// before "
-        "it and a port after it. Without a scheme it is asked by http, unencrypted.",
+        "it and a port after it. Without a scheme, requests use http, unencrypted.",
     ),
     cfg.StrOpt(
         "s3_store_region_name",
         default="",
         help="Region that requests are signed for. Left empty, it is taken from an Amazon host "
-        "name that holds one, else from the environment or boto3's configuration files, else it "
+        "name that contains one, else from the environment or boto3's configuration files, else it "
         "is us-east-1.",
     ),
     cfg.StrOpt(
@@ -42,18 +42,18 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
         "s3_store_proxy",
         secret=True,
-        help="URL of a proxy to the server, as in http://proxy.example.org:3128, which may hold a "
-        "login. Left out, the server is talked to directly, whatever the environment says.",
+        help="URL of a proxy to the server, such as http://proxy.example.org:3128, which may "
+        "contain a login. Left out, connections are direct, whatever the environment says.",
     ),
     cfg.StrOpt(
         "s3_store_bucket",
-        help="Bucket for new objects. It should hold nothing else: every object in it is listed "
-        "as one of this store's, and a sweep removes anybody's unfinished uploads.",
+        help="Bucket for new objects. It should contain nothing else: every object in it is listed "
+        "as one of this store's, and a sweep removes all unfinished uploads.",
     ),
     cfg.BoolOpt(
         "s3_store_create_bucket_on_put",
         default=False,
-        help="Make the bucket when an object is added and it is missing.",
+        help="Create the bucket when an object is added and the bucket is missing.",
     ),
     cfg.StrOpt(
         "s3_store_bucket_url_format",
@@ -78,27 +78,27 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         min=SMALLEST_PART // MIB,
         max=LARGEST_PUT // MIB,
         help="Size in MiB of a part. Parts are larger where 10,000 of them would not hold the "
-        "object. Parts at work, and one that is being filled, lie in memory.",
+        "object. Parts being sent, and the one being filled, are kept in memory.",
     ),
     cfg.IntOpt(
         "s3_store_thread_pools",
         default=10,
         min=1,
         max=1000,
-        help="How many parts of one object are uploaded at once.",
+        help="How many parts of one object are uploaded concurrently.",
     ),
     cfg.BoolOpt(
         "s3_store_equal_parts",
         default=False,
         help="Whether all parts of an object have the size of s3_store_large_object_chunk_size, as "
-        "Cloudflare R2 wants it. Then no object is larger than 10,000 of them. Off, parts are "
-        "larger where that is needed, and grow where the length of an object is not known.",
+        "Cloudflare R2 requires it. Then no object is larger than 10,000 of them. Off, parts are "
+        "larger if that is needed, and grow if the length of an object is not known.",
     ),
     cfg.StrOpt(
         "s3_store_cacert",
         default="",
         help="File with the certificates, in PEM, of the authorities that an https server is "
-        "verified against. Left empty, botocore's own list is used.",
+        "verified against. Left empty, botocore's list is used.",
     ),
     cfg.BoolOpt(
         "s3_store_enable_data_integrity_protection",
@@ -110,51 +110,51 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "s3_store_request_checksum_calculation",
         default="when_required",
         choices=["when_required", "when_supported"],
-        help="When boto3 sends a checksum of its own with what is uploaded.",
+        help="When boto3 sends a checksum with what is uploaded.",
     ),
     cfg.StrOpt(
         "s3_store_response_checksum_validation",
         default="when_required",
         choices=["when_required", "when_supported"],
-        help="When boto3 asks for a checksum and verifies it. A range of an object has none.",
+        help="When boto3 requests a checksum and verifies it. A range of an object has none.",
     ),
     cfg.StrOpt(
         "s3_store_create_only",
         default="auto",
         choices=["auto", "checked", "atomic", "look"],
-        help="How it is held that an id is used once. All processes that add to the bucket must "
-        "have the same. auto: atomic for Amazon's host names, checked for others. checked: a claim "
-        "object keeps others away while an object is published. The server must decide "
-        "If-None-Match on a put; a store finds out whether it does, and adds nothing where it does "
-        "not. atomic: the server decides If-None-Match on everything that makes an object, as "
+        help="How an id is kept from being used twice. All processes that add to the bucket must "
+        "have the same value. auto: atomic for Amazon's host names, checked for others. checked: a "
+        "claim object keeps other adds away while an object is published. The server must obey "
+        "If-None-Match on a put; the store tests whether it does, and adds nothing if it does "
+        "not. atomic: the server obeys If-None-Match on every request that makes an object, as "
         "Amazon does; then an add takes fewer requests. On a server that ignores the header, an "
-        "add replaces an object that is there. look: the header is not sent, and the store looks "
-        "whether the id is taken before and after. Adds of one id that race may all succeed "
-        "then, and all objects but one be lost.",
+        "add replaces an existing object. look: the header is not sent, and the store checks "
+        "before and after whether the id is taken. Racing adds of one id may then all succeed, "
+        "and all objects but one be lost.",
     ),
     cfg.StrOpt(
         "s3_store_payload_signing",
         default="auto",
         choices=["auto", "always", "never"],
         help="Whether the signature of an upload covers its bytes, which takes a SHA-256 of them. "
-        "auto: by http, where nothing else shows that they were altered on the way; not by "
-        "https, where TLS does. What is streamed because memory has no room for it is never "
-        "signed.",
+        "auto: with http, where nothing else detects that they were altered on the way; not with "
+        "https, where TLS does. Parts that are streamed because memory has no room for them are "
+        "never signed.",
     ),
     cfg.FloatOpt(
         "s3_store_connect_timeout",
         default=20.0,
         min=0.001,
         max=LONGEST_TIME,
-        help="Seconds for a connection to the server to be made. On a new connection also the "
-        "time for which the server may take no byte of a request.",
+        help="Time limit in seconds for connecting to the server. On a new connection, also the "
+        "time for which the server may accept no byte of a request.",
     ),
     cfg.FloatOpt(
         "s3_store_read_timeout",
         default=60.0,
         min=0.001,
         max=LONGEST_TIME,
-        help="Seconds for which the server may send no byte of an answer before it is given up.",
+        help="Seconds for which the server may send no byte of a response before it is given up.",
     ),
 )
 
@@ -172,7 +172,7 @@ ATOMIC, CHECKED, LOOK = "atomic", "checked", "look"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
-    """What the options come to."""
+    """Validated settings."""
 
     #: URL of the server: scheme, host, port and path, without a slash at its end.
     endpoint: str
@@ -186,31 +186,31 @@ class Settings:
     part: int
     threads: int
     equal_parts: bool
-    #: How it is held that an id is used once: ATOMIC, CHECKED or LOOK.
+    #: How an id is kept from being used twice: ATOMIC, CHECKED or LOOK.
     create_only: str
     #: Where requests name the bucket, in botocore's words.
     addressing: str
 
     @property
     def tls(self) -> bool:
-        """Whether the server is asked by https."""
+        """Whether requests use https."""
         return self.endpoint.startswith("https:")
 
     @property
     def host(self) -> str:
-        """The server as it stands in URIs of objects."""
+        """The server as written in the URIs of objects."""
         return self.endpoint.partition("://")[2]
 
     @property
     def scheme(self) -> str:
-        """The scheme that URIs of objects have."""
+        """The scheme of the URIs of objects."""
         return "s3+https" if self.tls else "s3"
 
 
 def settings_of(options: StoreOptions) -> Settings:
-    """Check the options.
+    """Validate the options.
 
-    :raises ValueError: one is missing or no good; the message says which, and what was expected
+    :raises ValueError: one is missing or invalid; the message says which, and what was expected
     """
     if not options.s3_store_host:
         raise ValueError("set s3_store_host to the S3 server, such as https://s3.example.org")
@@ -221,8 +221,8 @@ def settings_of(options: StoreOptions) -> Settings:
     if bool(options.s3_store_access_key) != bool(options.s3_store_secret_key):
         missing = "secret" if options.s3_store_access_key else "access"
         raise ValueError(
-            f"s3_store_{missing}_key is missing: set both keys, or neither where boto3 is to find "
-            "credentials by itself"
+            f"s3_store_{missing}_key is missing: set both keys, or neither if boto3 is to find "
+            "the credentials"
         )
     amazon = AMAZON.fullmatch(urlsplit(endpoint).hostname or "")
     create_only = options.s3_store_create_only
@@ -230,7 +230,7 @@ def settings_of(options: StoreOptions) -> Settings:
         create_only = ATOMIC if amazon else CHECKED
     addressing = options.s3_store_bucket_url_format
     if addressing == "auto" and amazon and not amazon["vpc"]:
-        # By itself botocore does that only where it is given no server.
+        # botocore does that only if it is given no server.
         addressing = "virtual"
     authorities = options.s3_store_cacert
     if authorities and not os.access(authorities, os.R_OK):
@@ -270,7 +270,7 @@ def _endpoint(host: str) -> str:
         good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
         good = False
-    if "@" in text:  # what stands before it may be a secret
+    if "@" in text:  # before it there may be a secret
         raise ValueError(f"{expected}, got one with an @; credentials have options of their own")
     if not good or url.query or url.fragment or not text.isascii() or " " in text:
         raise ValueError(f"{expected}, got {host!r}")

@@ -62,7 +62,7 @@ def test_a_large_body_follows_the_answer_that_asks_for_it(
 ) -> None:
     """It is sent after 100 Continue, or when the server has been silent for long, and once."""
     if GO_ON not in told:
-        monkeypatch.setattr(connections, "_PATIENCE", 0.01)
+        monkeypatch.setattr(connections, "_CONTINUE_TIMEOUT", 0.01)
     if not told:  # botocore's own patience, of a second
         monkeypatch.setattr("urllib3.util.wait_for_read", lambda *_: False)
     client, s3 = asked
