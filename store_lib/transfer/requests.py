@@ -44,7 +44,7 @@ class Requests:
 
     def create(self, create: Callable[[], W]) -> W:
         """Create the writer."""
-        call = functools.partial(self.guard.call, create, on_late_result=_abort)
+        call = functools.partial(self.guard.call, create, on_late_result=_abort_late)
         writer = self._writer = self._retry.call(call, "beginning")
         self.clock.progress()
         return writer
@@ -60,30 +60,32 @@ class Requests:
         retry = self._retry if repeatable else self._retry.once()
         return retry.call(call, name, stop=self.failure.event, on_repeat=self.count_retry)
 
-    def publish(self, call: Callable[[], Location], *, repeatable: bool = True) -> Location:
-        """Make the request that publishes the object, and return where it lies."""
-        retry = self._retry
-        self._publishing = True
-        self._location = (retry if repeatable else retry.once()).call(
-            call,
-            "publishing",
-            stop=self.failure.event,
-            on_repeat=self.count_retry,
-            rescue=functools.partial(self._resolve, retry.now()),
-        )
-        return self._location
+    def publish(self, call: Callable[[], Location], *, streamed: bool = False) -> Location:
+        """Make the request that publishes the object, and return where it lies.
 
-    def commit(self, call: Callable[[], Location]) -> Location:
-        """Publish from the caller's thread; an object that is published too late is removed."""
-        writer = self._writer
+        :param streamed: it is made from a worker thread, and cannot be sent again.  Any other is
+            given up when it hangs; the object is removed if it is published all the same
+        """
+        retry, writer, began = self._retry, self._writer, time.perf_counter()
         assert writer is not None
-        began = time.perf_counter()
+        if streamed:
+            retry = retry.once()
+        else:
+            abort = functools.partial(_abort_late, writer)
+            call = functools.partial(self.guard.call, call, on_late_result=abort)
+        self._publishing = True
         try:
-            return self.publish(
-                functools.partial(self.guard.call, call, on_late_result=lambda _: writer.abort())
+            self._location = retry.call(
+                call,
+                "publishing",
+                stop=self.failure.event,
+                on_repeat=self.count_retry,
+                rescue=functools.partial(self._resolve, retry.now()),
             )
         finally:
-            self.meter.store += time.perf_counter() - began
+            if not streamed:  # the worker counts its own time
+                self.meter.store += time.perf_counter() - began
+        return self._location
 
     def copy(self, writer: Writer, location: Location) -> Location:
         """Have the writer copy the object at ``location`` and publish the copy.
@@ -95,7 +97,7 @@ class Requests:
         try:
             self._location = self.guard.call(
                 functools.partial(writer.copy_from, location),
-                on_late_result=lambda _: writer.abort(),
+                on_late_result=functools.partial(_abort_late, writer),
                 clock=self.clock,
             )
         except StoreError as error:
@@ -184,5 +186,6 @@ class Requests:
             )
 
 
-def _abort(writer: Writer) -> None:
+def _abort_late(writer: Writer, _: object = None) -> None:
+    """Abort after a call that was given up and has returned."""
     writer.abort()

@@ -66,15 +66,14 @@ class PositionSink(Sink):
             if self._writer.quiesce_to_grow:
                 self._workers.drain()
             self._reserved = _reserve(self._writer, self._requests, end)
-        write = functools.partial(_write_chunk, self._writer, self._requests, offset, buffer.data)
-        self._workers.put(write, buffer.release)
+        self._workers.put(_write(self._writer, self._requests, offset, buffer.data), buffer.release)
         self._offset = end
 
     def finish(self) -> None:
         self._workers.drain()
 
     def commit(self) -> Location:
-        return self._requests.commit(functools.partial(self._writer.commit, self._offset))
+        return self._requests.publish(functools.partial(self._writer.commit, self._offset))
 
 
 class PartSink(Sink):
@@ -186,7 +185,7 @@ class PartSink(Sink):
         else:
             tokens = [self._tokens[number] for number in sorted(self._tokens)]
             commit = functools.partial(self._writer.commit, tokens)
-        return self._requests.commit(commit)
+        return self._requests.publish(commit)
 
     def stop(self) -> None:
         if self._stream is not None:
@@ -224,7 +223,7 @@ class StreamSink(Sink):
         send = functools.partial(_send, self._writer.write_once, self._body)
         try:
             with contextlib.suppress(BodyInterrupted):
-                location = self._requests.publish(send, repeatable=False)
+                location = self._requests.publish(send, streamed=True)
                 _check_sent(self._body, self._requests)
                 self._location = location
         finally:
@@ -303,14 +302,14 @@ def store_small(
     if isinstance(writer, PartWriter):
         requests.meter.count(parts=1)
         body = MemoryBody([data], requests.clock)
-        return requests.commit(functools.partial(_send, writer.write_once, body))
+        return requests.publish(functools.partial(_send, writer.write_once, body))
     if len(data):
         if writer.reserved < len(data):
             _reserve(writer, requests, len(data))
         began = time.perf_counter()
-        requests.guard.call(functools.partial(_write_chunk, writer, requests, 0, data))
+        requests.guard.call(_write(writer, requests, 0, data))
         requests.meter.store += time.perf_counter() - began
-    return requests.commit(functools.partial(writer.commit, len(data)))
+    return requests.publish(functools.partial(writer.commit, len(data)))
 
 
 def _reserve(writer: PositionWriter, requests: Requests, end: int) -> int:
@@ -320,23 +319,26 @@ def _reserve(writer: PositionWriter, requests: Requests, end: int) -> int:
     return requests.send(reserve, f"making room up to {end}")
 
 
-def _write_chunk(
+def _write(
     writer: PositionWriter, requests: Requests, offset: int, data: memoryview | bytes
-) -> None:
-    """Write a chunk, but for its holes."""
-    if not writer.hole_size:
-        requests.send(functools.partial(writer.write_at, offset, data), f"writing at {offset}")
-        requests.meter.count(parts=1)
-        return
-    view = memoryview(data)
-    for start, length, is_hole in _runs(view, writer.hole_size):
+) -> Callable[[], object]:
+    """Return a call that writes a chunk, but for its holes."""
+    if writer.hole_size:
+        return functools.partial(_write_runs, writer, requests, offset, memoryview(data))
+    requests.meter.count(parts=1)
+    write = functools.partial(writer.write_at, offset, data)
+    return functools.partial(requests.send, write, f"writing at {offset}")
+
+
+def _write_runs(writer: PositionWriter, requests: Requests, offset: int, chunk: memoryview) -> None:
+    for start, length, is_hole in _runs(chunk, writer.hole_size or len(chunk)):
         position = offset + start
         if is_hole:
             zero = functools.partial(writer.zero, position, length)
             requests.send(zero, f"making a hole at {position}")
             requests.meter.count(holes=length)
         else:
-            write = functools.partial(writer.write_at, position, view[start : start + length])
+            write = functools.partial(writer.write_at, position, chunk[start : start + length])
             requests.send(write, f"writing at {position}")
             requests.meter.count(parts=1)
 

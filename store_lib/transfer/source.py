@@ -1,71 +1,66 @@
-"""Whatever a caller hands in as data, read in whole chunks."""
+"""The data of an add, in any form that a caller hands in, read in whole chunks."""
 
+import abc
 import functools
 import io
 import os
 import stat
 import sys
-import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 from store_lib.exceptions import Invalid, ObjectChanged, SizeMismatch
 from store_lib.transfer.buffers import Buffer
-from store_lib.transfer.report import Meter
 
 _EXPECTED = (
     "a binary file-like with read or readinto, an iterable of bytes-likes, bytes, or an os.PathLike"
 )
 
 
-class Source:
+class Source(abc.ABC):
     """Fills buffers from the caller's data; made by :func:`open_source`.
 
-    Errors that the caller's object raises pass through untouched, and are remembered as
-    :attr:`error`, so that nobody adds to them.
+    An error that the caller's object raises is kept in :attr:`error` and passes through unchanged.
     """
 
     def __init__(self, size: int | None = None) -> None:
-        #: The size that the source itself knows, if it does.
+        #: Bytes in all, where the data itself has a size.
         self.size = size
-        #: Tells how many bytes of a server's answer are still to come, which would end without a
-        #: word where its connection is cut.
+        #: Returns how many bytes of a server's response are still to come.  It would end like a
+        #: whole one where its connection is cut.
         self.missing: Callable[[], object] | None = None
         #: What the caller's object raised.
         self.error: BaseException | None = None
-        self.meter = Meter()
 
+    @abc.abstractmethod
     def fill(self, buffer: Buffer, limit: int) -> bool:
         """Put the next ``limit`` bytes into ``buffer.data``, fewer only at the end of the source.
 
         Returns whether the end was seen.  Never called again after that.
         """
-        began = time.perf_counter()
-        try:
-            end = self._fill(buffer, limit)
-        finally:
-            self.meter.source += time.perf_counter() - began
-        missing = self.missing() if end and self.missing is not None else 0
+
+    @abc.abstractmethod
+    def put_back(self, data: bytes) -> None:
+        """Have the next :meth:`fill` begin with ``data``, which the last one returned."""
+
+    def check_end(self) -> None:
+        """Refuse the end of a server's response whose connection was cut.
+
+        :raises SizeMismatch: bytes of it are missing
+        """
+        missing = self.missing() if self.missing is not None else 0
         if isinstance(missing, int) and missing > 0:
             raise SizeMismatch(
                 f"Expected {missing} bytes more of the server's answer that the data comes from: "
                 "its connection was cut. Nothing was stored; fetch it again."
             )
-        return end
 
-    def put_back(self, data: bytes) -> None:
-        """Have what the last :meth:`fill` gave come again."""
-        raise NotImplementedError
-
-    def _fill(self, buffer: Buffer, limit: int) -> bool:
-        raise NotImplementedError
-
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most opened nothing
         """Close what the library itself opened."""
 
 
 class _ReadInto(Source):
-    """A file-like that reads into a buffer of ours."""
+    """A file-like that reads into the buffer."""
 
     def __init__(
         self, readinto: Callable[[memoryview], Any], size: int | None, opened: BinaryIO | None
@@ -76,7 +71,7 @@ class _ReadInto(Source):
         self._opened = opened
         self._status = os.fstat(opened.fileno()) if opened is not None else None
 
-    def _fill(self, buffer: Buffer, limit: int) -> bool:
+    def fill(self, buffer: Buffer, limit: int) -> bool:
         view = buffer.view()[:limit]
         done = min(len(self._held), limit)
         view[:done], self._held = self._held[:done], self._held[done:]
@@ -104,7 +99,7 @@ class _ReadInto(Source):
         self._held = data + self._held
 
     def _check_unchanged(self) -> None:
-        """Refuse a file of our own opening that something wrote to while it was read."""
+        """Refuse a file that the library opened and something wrote to while it was read."""
         if self._opened is None or self._status is None or not stat.S_ISREG(self._status.st_mode):
             return
         now = os.fstat(self._opened.fileno())
@@ -125,20 +120,20 @@ class _ReadInto(Source):
 
 
 class _Pieces(Source):
-    """Pieces of any size, from ``read`` or from an iterator."""
+    """Bytes-likes of any size, from ``read`` or from an iterator."""
 
     def __init__(self, pull: Callable[[int], Any], kind: str) -> None:
         super().__init__()
         self._pull = pull
         self._kind = kind
-        #: What is to come before the next piece; the last one first.
+        #: What comes before the next piece; the last one first.
         self._held: list[memoryview | bytes] = []
 
     def put_back(self, data: bytes) -> None:
         self._held.append(data)
 
     def _next(self, wanted: int) -> memoryview | bytes:
-        """Return what is left of the last piece, or the next one; empty at the end."""
+        """Return the rest of the last piece, or the next one; empty at the end."""
         if self._held:
             return self._held.pop()
         try:
@@ -157,7 +152,7 @@ class _Pieces(Source):
                 "text files in binary mode; a non-blocking source cannot be used."
             ) from None
 
-    def _fill(self, buffer: Buffer, limit: int) -> bool:
+    def fill(self, buffer: Buffer, limit: int) -> bool:
         piece = self._next(limit)
         if not len(piece):
             buffer.data = b""
@@ -200,15 +195,15 @@ def _immutable(piece: memoryview | bytes) -> bool:
     return type(piece) is bytes or (isinstance(piece, memoryview) and type(piece.obj) is bytes)
 
 
-#: Up to this size a source's own ``read`` is cheaper than a buffer of ours: nothing to clear.
+#: Up to this size ``read`` is cheaper than ``readinto``, whose buffer has to be cleared first.
 _SMALL = 1024 * 1024
 
 
 def open_source(data: Any, size: int | None = None) -> Source:
     """Return a source over ``data``.
 
-    :param size: how many bytes it is said to have
-    :raises Invalid: it is nothing that bytes can be read from
+    :param size: how many bytes the caller says it has
+    :raises Invalid: bytes cannot be read from it
     """
     source = _open(data, size)
     source.missing = _missing(data)
@@ -216,12 +211,12 @@ def open_source(data: Any, size: int | None = None) -> Source:
 
 
 def _missing(data: Any) -> Callable[[], object] | None:
-    """Return what tells the bytes still to come, if ``data`` is the answer of an HTTP server.
+    """Return a function for the bytes still to come, if ``data`` is an HTTP server's response.
 
-    That of http.client, and so of urllib.request, ends where its connection is cut as it would at
-    its end; so does that of urllib3 where its user has switched the look at the length off.
+    A response of http.client, and so of urllib.request, that is cut ends like a whole one; so does
+    urllib3's if its user has switched off ``enforce_content_length``.
     """
-    http = sys.modules.get("http.client")  # there is no such object without it
+    http = sys.modules.get("http.client")  # without it there is no such object
     data = _unwrapped(data)
     if http is not None and isinstance(data, http.HTTPResponse):
         return lambda: data.length
@@ -231,7 +226,7 @@ def _missing(data: Any) -> Callable[[], object] | None:
 
 
 def _unwrapped(data: Any) -> Any:
-    """Return what is below the standard library's wrappers, which pass on what they read."""
+    """Return the object below the standard library's wrappers, which pass on what they read."""
     handlers = sys.modules.get("urllib.response")
     while True:
         if isinstance(data, io.BufferedReader):
@@ -283,10 +278,10 @@ def _open_path(path: "os.PathLike[Any]") -> Source:
 
 
 def _size_of(fd: int) -> int | None:
-    """Return the size of a file, where it has one.
+    """Return the size of a file, ``None`` if it has none or a wrong one.
 
-    That of files such as those in /proc and /sys says nothing.  So it is believed only where the
-    last byte is there; or, of a file that is said to be empty, where none is.
+    Files in /proc and /sys have any size.  So it counts only if the last byte is there or, of an
+    empty file, if none is.
     """
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
@@ -298,10 +293,10 @@ def _size_of(fd: int) -> int | None:
 
 @functools.lru_cache(maxsize=256)
 def _reads_into_buffers(kind: Hashable) -> bool:
-    """Whether ``readinto`` is the type's own and no wrapper's ``read`` is gone round by it.
+    """Whether ``readinto`` may be called: no subclass overrides ``read`` alone.
 
-    A wrapper that limits, counts or hashes often overrides ``read`` alone and hands everything
-    else through; then ``read`` is the one to call.
+    A wrapper that limits, counts or hashes often does, and passes everything else through; calling
+    ``readinto`` would go round it.
     """
     assert isinstance(kind, type)
     owners = [

@@ -68,10 +68,11 @@ def upload(
     Nothing is published unless size, digests and verifier agree.  Whatever goes wrong, the
     writer is aborted once; what its ``abort`` raises is added to the first error as a note.
     """
-    requests = Requests(spec.retry, spec.guard, spec.clock, source.meter)
+    requests = Requests(spec.retry, spec.guard, spec.clock, Meter())
     process = os.getpid()
     try:
-        return _Upload(requests.create(create), requests, source, spec).run()
+        transfer = _Upload(requests.create(create), requests, source, spec)
+        return transfer.result(transfer.run())
     except BaseException as error:
         if os.getpid() == process:  # in a child that the source forked, it is the parent's upload
             requests.roll_back(error, spec.withdraw)
@@ -130,27 +131,18 @@ class _Upload:
         self._total = 0
         self._reported = -1
 
-    def run(self) -> UploadResult:
-        """Store the object: a small one from memory, any other as it is read."""
-        size, meter, location = self._spec.size, self._requests.meter, None
-        if size is not None and size <= self._writer.chunk_size:
-            location = self._upload_small(size + 1)  # one byte too many is too many
-        if location is None:
-            location = self._upload_large()
-        report = meter.report(
-            self._total, self._spec.clock.elapsed(), self._digest_seconds, self._writer.concurrency
-        )
-        digests = {name: digest.hexdigest() for name, digest in self._hashes.items()}
-        return UploadResult(location, self._total, digests, report)
-
-    def _upload_large(self) -> Location:
+    def run(self) -> Location:
         """Read chunks; hand each to the consumers and the sink; verify; commit."""
         spec, writer, requests = self._spec, self._writer, self._requests
+        if spec.size is not None and spec.size <= writer.chunk_size:
+            location = self._store_if_small(spec.size + 1)
+            assert location is not None  # one byte too many has raised SizeMismatch
+            return location
         first_part = first_part_of(writer, spec.size)
         minimum = min_buffers(writer, spec.size, first_part, spec.budget.limit)
         memory = minimum * writer.chunk_size + self._extra_memory
         if spec.size is None and not spec.budget.available(memory):
-            location = self._upload_small(min(_HEAD, writer.chunk_size))
+            location = self._store_if_small(min(_HEAD, writer.chunk_size))
             if location is not None:
                 return location
         requests.failure.event = threading.Event()
@@ -193,6 +185,16 @@ class _Upload:
         self._digest_seconds = max((consumer.busy for consumer in consumers), default=0.0)
         return location
 
+    def result(self, location: Location) -> UploadResult:
+        """Return what was stored, once that is all."""
+        seconds, concurrency = self._spec.clock.elapsed(), self._writer.concurrency
+        return UploadResult(
+            location,
+            self._total,
+            {name: digest.hexdigest() for name, digest in self._hashes.items()},
+            self._requests.meter.report(self._total, seconds, self._digest_seconds, concurrency),
+        )
+
     def _consumers(self, pool: BufferPool) -> list[ChunkWorker]:
         """Return what is to see every chunk, in order: each digest and the verifier."""
         uses = {name: digest.update for name, digest in self._hashes.items()}
@@ -200,7 +202,7 @@ class _Upload:
             uses["verifier"] = self._spec.verifier.update
         return [ChunkWorker(name, use, pool) for name, use in uses.items()]
 
-    def _upload_small(self, limit: int) -> Location | None:
+    def _store_if_small(self, limit: int) -> Location | None:
         """Store an object of fewer than ``limit`` bytes from memory, without a thread.
 
         Where the source has more, ``None`` is returned, and it gives its bytes again.  They are not
@@ -228,8 +230,14 @@ class _Upload:
 
     def _read(self, buffer: Buffer, limit: int) -> bool:
         """Fill ``buffer`` from the source; return whether its end was seen."""
-        ended = self._source.fill(buffer, limit)
         clock, size = self._spec.clock, self._spec.size
+        began = time.perf_counter()
+        try:
+            ended = self._source.fill(buffer, limit)
+        finally:
+            self._requests.meter.source += time.perf_counter() - began
+        if ended:
+            self._source.check_end()
         clock.progress()
         self._total += len(buffer.data)
         clock.done = self._total

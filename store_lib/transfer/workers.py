@@ -90,35 +90,27 @@ class WorkerPool:
         self._queue.put((task, on_done))
 
     def _run(self) -> None:
-        # A call for each task: while it waits, the thread is to hold nothing of the last one.
-        while self._work():
-            pass
-
-    def _work(self) -> bool:
-        """Wait for a task and do it; say whether there was one."""
-        item = self._queue.get()
-        if item is None:
-            return False
-        task, on_done = item
-        spent = 0.0
-        try:
-            if self.pool.failure.error is None:
-                began = time.perf_counter()
-                try:
-                    task()
-                finally:
-                    spent = time.perf_counter() - began
-        except BaseException as error:
-            self.pool.failure.set(error)
-            self.pool.wake()
-        finally:
-            on_done()
-            with self._changed:
-                self.busy += spent
-                self._open -= 1
-                if not self._open:
-                    self._changed.notify_all()
-        return True
+        while (item := self._queue.get()) is not None:
+            task, on_done = item
+            spent = 0.0
+            try:
+                if self.pool.failure.error is None:
+                    began = time.perf_counter()
+                    try:
+                        task()
+                    finally:
+                        spent = time.perf_counter() - began
+            except BaseException as error:
+                self.pool.failure.set(error)
+                self.pool.wake()
+            finally:
+                on_done()
+                with self._changed:
+                    self.busy += spent
+                    self._open -= 1
+                    if not self._open:
+                        self._changed.notify_all()
+            del item, task, on_done  # while the thread waits, it holds nothing of its last task
 
     def drain(self) -> None:
         """Wait until no task is open.
