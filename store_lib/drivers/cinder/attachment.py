@@ -4,17 +4,15 @@ An :class:`Attachment` reserves the volume in Cinder and opens its connection on
 :class:`SharedAttachments` lets the readers of one process use one.
 """
 
-import atexit
 import contextlib
 import dataclasses
 import os
 import threading
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from store_lib.clients.library_calls import LibraryCall
-from store_lib.clients.process import PerProcess
+from store_lib.clients.process import LiveObjects, PerProcess
 from store_lib.display import get_logger
 from store_lib.drivers.cinder.devices import Device, FileDevice, RbdDevice
 from store_lib.drivers.cinder.errors import attach_error
@@ -404,7 +402,7 @@ class SharedAttachments:
     def __init__(self) -> None:
         # A child must neither use nor end what its parent has attached.
         self._table = PerProcess(_Table)
-        _all.add(self)
+        _live.add(self)
 
     def acquire(
         self, volume_id: str, make: Callable[[], Attachment], cinder: "Cinder", timeout: float
@@ -485,11 +483,5 @@ class SharedAttachments:
         self.retry_pending()
 
 
-_all: "weakref.WeakSet[SharedAttachments]" = weakref.WeakSet()
-
-
-@atexit.register
-def _detach_all() -> None:
-    """Detach while there still is an interpreter to do it; readers may be left open."""
-    for shared in list(_all):
-        shared.detach_all()
+# While there still is an interpreter to detach with; readers may be left open.
+_live: LiveObjects[SharedAttachments] = LiveObjects(at_exit=SharedAttachments.detach_all)

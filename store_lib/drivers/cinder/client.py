@@ -23,7 +23,7 @@ from store_lib.clients.process import PerProcess
 from store_lib.clients.response_headers import parse_http_date, retry_after
 from store_lib.clients.sessions import open_session
 from store_lib.clients.tls import Tls
-from store_lib.driver import Repeater, once
+from store_lib.driver import Repeater, RequestContext, once
 from store_lib.drivers.cinder.errors import error_for_response, is_invalid_state, transport_error
 from store_lib.drivers.cinder.polling import FIRST_PAUSE, Clock, poll
 from store_lib.drivers.cinder.volume import Volume, VolumeAttachment
@@ -34,6 +34,7 @@ from store_lib.exceptions import (
     RemoteServiceUnavailable,
     StoreError,
     TimeoutError,
+    not_found,
 )
 from store_lib.options import StoreOptions
 
@@ -116,7 +117,7 @@ class CinderClients:
         """Whether Cinder can be asked without a request context."""
         return self._login is not None
 
-    def get(self, context: Any) -> "Cinder":
+    def get(self, context: RequestContext | None) -> "Cinder":
         """Return a client with the service's login, or with the context's token.
 
         :raises BadStoreConfiguration: there is neither, or Cinder is not in the catalog
@@ -163,7 +164,7 @@ class CinderClients:
             )
         return {"tenant": context.project_id, "tenant_id": context.project_id, **values}
 
-    def project(self, context: Any) -> str:
+    def project(self, context: RequestContext | None) -> str:
         """Return the id of the project that a new object belongs to: the caller's, where known."""
         project = getattr(context, "project_id", None)
         if not project and self._login is not None:
@@ -204,7 +205,7 @@ def _credentials(options: StoreOptions) -> Credentials | None:
     return None
 
 
-def _required(context: Any) -> Any:
+def _required(context: RequestContext | None) -> RequestContext:
     if context is None:
         raise BadStoreConfiguration(
             "Expected a request context, as the service has no login of its own for Cinder; got "
@@ -373,8 +374,11 @@ class Cinder:
 
         :raises NotFound: there is none, or not for this user
         """
-        with self._call(f"show volume {volume_id}"):
-            return Volume.parse(self._client.volumes.get(volume_id))
+        try:
+            with self._call(f"show volume {volume_id}"):
+                return Volume.parse(self._client.volumes.get(volume_id))
+        except NotFound as error:
+            raise not_found(f"in volume {volume_id}", str(error)) from error
 
     def find(self, name: str) -> Volume | None:
         """Return the volume of this name, which one upload has to itself; ``None`` for none."""
@@ -613,7 +617,7 @@ def check_attachable(volume_id: str, status: str) -> None:
     :raises BackendException: its state does not allow it
     """
     if status == "deleting":
-        raise NotFound(f"Volume {volume_id} is being deleted.")
+        raise not_found(f"in volume {volume_id}", "the volume is being deleted")
     if status not in ATTACHABLE:
         raise BackendException(
             f"Volume {volume_id} is in state {status!r} and cannot be attached. Expected "

@@ -4,7 +4,7 @@ import functools
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from oslo_config import cfg
 
@@ -14,8 +14,8 @@ from store_lib.driver import (
     Driver,
     Entry,
     Incomplete,
-    PositionWriter,
     Reader,
+    RequestContext,
     Stat,
 )
 from store_lib.drivers.cinder.attachment import Attachment, SharedAttachments
@@ -34,7 +34,6 @@ from store_lib.drivers.cinder.volume import IMAGE_ID, UPLOAD, Volume
 from store_lib.drivers.cinder.writer import Upload, VolumeWriter
 from store_lib.exceptions import (
     BackendException,
-    BadStoreConfiguration,
     DriverLoadFailure,
     ErrorStatus,
     Forbidden,
@@ -55,6 +54,9 @@ _LOG = get_logger(__name__)
 #: Characters of a volume's name, of which "image-" takes some.
 _LONGEST_ID = 255 - len("image-")
 
+#: How often a deletion is asked for, as a reader may end meanwhile.
+_DELETE_ATTEMPTS = 3
+
 _IN_USE = "Volume {} is attached ({}) and was not deleted. Delete it when nobody reads it any more."
 _RESERVED = (
     "Volume {} is in state {!r} and was not deleted: an attachment was begun. Delete it when that "
@@ -65,12 +67,14 @@ _RESERVED = (
 class CinderDriver(Driver[CinderLocation]):
     """Keeps each object in a volume of its own."""
 
+    extra: ClassVar[str] = "cinder"
     schemes: ClassVar[tuple[str, ...]] = CinderLocation.schemes
     location_class: ClassVar[type[Location]] = CinderLocation
     options: ClassVar[tuple[cfg.Opt, ...]] = OPTIONS
     library_options: ClassVar[Mapping[str, tuple[cfg.Opt, ...]]] = LIBRARY_OPTIONS
     create_only = CreateOnly.NEW_LOCATION
     ranges = True
+    copies = True
     # Storage behind a network serves several requests at once.
     read_concurrency = 4
     read_size = 4 * 1024 * 1024
@@ -82,10 +86,6 @@ class CinderDriver(Driver[CinderLocation]):
     _attachments: SharedAttachments
 
     def configure(self) -> None:
-        """Check the options, and with a login of its own the volume type.
-
-        :raises BadStoreConfiguration: something is missing or wrong
-        """
         lock_path = self.conf.get("lock_path")
         if not lock_path or not os.access(lock_path, os.W_OK | os.X_OK, effective_ids=True):
             raise self.misconfigured(
@@ -127,11 +127,9 @@ class CinderDriver(Driver[CinderLocation]):
             _LOG.warning("Store %s: the volume type is not checked: %s", self.store_id, error)
             return
         if not known:
-            raise BadStoreConfiguration(
-                store_name=self.store_id,
-                reason=f"cinder_volume_type: Cinder has no volume type {name!r} for this project. "
+            raise self.misconfigured(
+                f"cinder_volume_type: Cinder has no volume type {name!r} for this project. "
                 "Volumes can be read; name a type that there is to add some",
-                store=self.store_id,
                 readable=True,
             )
 
@@ -151,18 +149,25 @@ class CinderDriver(Driver[CinderLocation]):
         """The beginning of new URIs, as with glance_store."""
         return f"cinder://{self._settings.uri_store or ''}"
 
-    def holds(self, location: Location) -> bool:
+    def holds(self, location: CinderLocation) -> bool:
         """Return whether a URI names this store, by a present or former id, or no store."""
-        named = _checked(location).store_id
+        named = location.store_id
         return named is None or named == self.store_id or self.conf.moved_from(named)
 
     def create(
-        self, object_id: str, size: int | None, *, nonce: str, context: Any
-    ) -> PositionWriter:
+        self, object_id: str, size: int | None, *, nonce: str, context: RequestContext | None
+    ) -> VolumeWriter:
         upload = Upload(object_id, nonce, self._clients.project(context), self._host)
         return VolumeWriter(self._clients.get(context), upload, size or 0, self._settings)
 
-    def read(self, location: Location, offset: int, length: int | None, *, context: Any) -> Reader:
+    def read(
+        self,
+        location: CinderLocation,
+        offset: int,
+        length: int | None,
+        *,
+        context: RequestContext | None,
+    ) -> Reader:
         """Attach the volume, unless another reader of this process has, and read from it.
 
         :raises NotFound: there is no such object
@@ -183,11 +188,11 @@ class CinderDriver(Driver[CinderLocation]):
         release = functools.partial(self._attachments.release, attachment, cinder)
         return VolumeReader(attachment, size, offset, length, release)
 
-    def stat(self, location: Location, *, context: Any) -> Stat:
+    def stat(self, location: CinderLocation, *, context: RequestContext | None) -> Stat:
         volume = _get_object(self._clients.get(context), location)
         return Stat(volume.object_size, volume.updated_at, dict(volume.metadata))
 
-    def delete(self, location: Location, *, context: Any) -> None:
+    def delete(self, location: CinderLocation, *, context: RequestContext | None) -> None:
         """Delete the volume, which Cinder does after its response.
 
         :raises InUseByStore: it is attached
@@ -203,7 +208,7 @@ class CinderDriver(Driver[CinderLocation]):
                 f"image-<id> and has that id in its metadata as {IMAGE_ID}; got one that does not "
                 "agree. Restore these if it is an image's, else delete it in Cinder."
             )
-        for attempt in range(3):
+        for _ in range(_DELETE_ATTEMPTS):
             try:
                 return cinder.delete(volume.id)
             except BackendException as error:
@@ -211,23 +216,13 @@ class CinderDriver(Driver[CinderLocation]):
                     raise
                 refusal = error
             volume = _get_object(cinder, location)
-            if cinder.has_snapshots(volume.id):
-                raise HasSnapshot(
-                    f"Volume {volume.id} has snapshots and was not deleted. Delete them first."
-                ) from refusal
-            if volume.hosts or volume.status in ATTACHED_STATES:
-                text = _RESERVED if volume.status in ("reserved", "attaching") else _IN_USE
-                raise InUseByStore(text.format(volume.id, volume.status)) from refusal
-            # A reader may have ended since.
-            if attempt == 2 or volume.status != "available":
+            reason = _deletion_error(cinder, volume, refusal)
+            # If nothing hinders it any more, a reader has ended since.
+            if volume.status != "available" or type(reason) is not BackendException:
                 break
-        raise BackendException(
-            f"Volume {volume.id} is in state {volume.status!r} and was not deleted. Wait until "
-            "Cinder has ended what it is doing with it, or look for the reason in Cinder, and "
-            f"reset its state there. ({refusal})"
-        ) from refusal
+        raise reason from refusal
 
-    def list(self, *, context: Any) -> Iterator[Entry]:
+    def list(self, *, context: RequestContext | None) -> Iterator[Entry]:
         """Yield the objects in volumes of this store's type."""
         for volume in self._volumes(self._clients.get(context)):
             object_id = volume.metadata.get(IMAGE_ID)
@@ -235,7 +230,7 @@ class CinderDriver(Driver[CinderLocation]):
                 location = CinderLocation(volume.id, self._settings.uri_store)
                 yield Entry(object_id, location, volume.object_size, volume.updated_at)
 
-    def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
+    def list_incomplete(self, *, context: RequestContext | None) -> Iterator[Incomplete]:
         """Yield the volumes of this store's type that are unfinished.
 
         And the attachments of objects that no process uses any more.
@@ -249,7 +244,7 @@ class CinderDriver(Driver[CinderLocation]):
             elif UPLOAD not in volume.metadata and IMAGE_ID in volume.metadata:
                 yield from dead_attachments(cinder, self._host, volume)
 
-    def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
+    def discard(self, incomplete: Incomplete, *, context: RequestContext | None) -> bool:
         """Remove an unfinished volume with its attachments, or an attachment."""
         cinder = self._clients.get(context)
         if "/" in incomplete.key:
@@ -265,7 +260,14 @@ class CinderDriver(Driver[CinderLocation]):
         remove(cinder, self._host, volume.id)
         return True
 
-    def copy(self, location: Location, object_id: str, *, nonce: str, context: Any) -> Location:
+    def copy(
+        self,
+        location: CinderLocation,
+        object_id: str,
+        *,
+        nonce: str,
+        context: RequestContext | None,
+    ) -> Location:
         """Have Cinder clone the volume.
 
         :raises NotSupported: it is of another volume type, so that its bytes have to be moved
@@ -279,7 +281,9 @@ class CinderDriver(Driver[CinderLocation]):
         self._attachments.retry_pending()
         self._clients.close()
 
-    def is_image_associated_with_store(self, context: Any, volume_id: str) -> bool:
+    def is_image_associated_with_store(
+        self, context: RequestContext | None, volume_id: str
+    ) -> bool:
         """Return whether a volume of an old URI is of this store's type; never raises.
 
         Glance asks every store this before it writes the store's id into the URI.
@@ -302,14 +306,25 @@ class CinderDriver(Driver[CinderLocation]):
         return self._settings.volume_type or cinder.default_type()
 
 
-def _get_object(cinder: "Cinder", location: Location) -> Volume:
+def _deletion_error(cinder: "Cinder", volume: Volume, refusal: StoreError) -> StoreError:
+    """Return the error for a volume that Cinder has refused to delete in its state."""
+    if cinder.has_snapshots(volume.id):
+        return HasSnapshot(
+            f"Volume {volume.id} has snapshots and was not deleted. Delete them first."
+        )
+    if volume.hosts or volume.status in ATTACHED_STATES:
+        text = _RESERVED if volume.status in ("reserved", "attaching") else _IN_USE
+        return InUseByStore(text.format(volume.id, volume.status))
+    return BackendException(
+        f"Volume {volume.id} is in state {volume.status!r} and was not deleted. Wait until "
+        "Cinder has ended what it is doing with it, or look for the reason in Cinder, and "
+        f"reset its state there. ({refusal})"
+    )
+
+
+def _get_object(cinder: "Cinder", location: CinderLocation) -> Volume:
     """Return an object's volume.
 
     :raises NotFound: there is none, or it never became an object
     """
-    return cinder.get(_checked(location).volume_id).check_object()
-
-
-def _checked(location: Location) -> CinderLocation:
-    assert isinstance(location, CinderLocation), type(location)
-    return location
+    return cinder.get(location.volume_id).check_object()

@@ -32,24 +32,25 @@ class VolumeReader(Reader):
         self._attachment = attachment
         self._release: Callable[[], None] | None = release
         self.piece_size = attachment.device.read_size
-        wanted = size - offset if length is None else min(length, size - offset)
-        #: Offset and bytes of the first piece, read here so that its errors come from opening.
-        self._first: tuple[int, bytes] | None = None
-        if wanted > 0:
-            try:
-                self._first = (offset, self._read(offset, min(wanted, FIRST_PIECE)))
-            except BaseException:
-                self.close()
-                raise
+        end = size if length is None else min(size, offset + length)
+        try:
+            # Read here, so that its errors come from opening.
+            first = self._read(offset, min(end - offset, FIRST_PIECE)) if offset < end else b""
+        except BaseException:
+            self.close()
+            raise
+        self.first = self._pieces(offset, end, first)
 
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
         assert self.size is not None
         end = self.size if length is None else min(self.size, offset + length)
-        first, self._first = self._first, None
-        if first is not None and first[0] == offset and len(first[1]) <= end - offset:
-            offset += len(first[1])
-            hand = [first[1]]
-            del first
+        return self._pieces(offset, end)
+
+    def _pieces(self, offset: int, end: int, first: bytes = b"") -> Iterator[bytes]:
+        if first:
+            offset += len(first)
+            hand = [first]
+            del first  # a suspended generator must not keep what it has yielded
             yield hand.pop()
         while offset < end:
             if self._release is None:
@@ -57,7 +58,7 @@ class VolumeReader(Reader):
             piece = self._read(offset, end - offset)
             offset += len(piece)
             hand = [piece]
-            del piece  # a suspended generator must not hold what it yielded
+            del piece
             yield hand.pop()
 
     def _read(self, offset: int, most: int) -> bytes:
@@ -65,7 +66,7 @@ class VolumeReader(Reader):
 
     def close(self) -> None:
         release, self._release = self._release, None
-        self._first = None
+        self.first = None
         if release is not None:
             try:
                 release()

@@ -18,7 +18,7 @@ from store_lib.clients.decoding import (
     text,
     timestamp,
 )
-from store_lib.exceptions import NotFound
+from store_lib.exceptions import not_found
 
 GIB = 1024**3
 #: More GiB than any volume has.
@@ -144,7 +144,7 @@ class Volume:
         :raises NotFound: it is being deleted, or never became an object
         """
         if self.status == "deleting" or UPLOAD in self.metadata:
-            raise NotFound(f"There is no object in volume {self.id} ({self.status}).")
+            raise not_found(f"in volume {self.id}", f"the volume is {self.status}")
         return self
 
     def last_change(self, now: float | None, attached_at: float | None = None) -> float:

@@ -32,7 +32,6 @@ from store_lib.exceptions import (
     StorageFull,
     StoreError,
 )
-from store_lib.location import Location
 
 if TYPE_CHECKING:
     from store_lib.drivers.cinder.client import Cinder
@@ -225,12 +224,11 @@ class VolumeWriter(PositionWriter):
             self._create(size)
         return self._publish(size)
 
-    def copy_from(self, location: Location) -> CinderLocation:
+    def copy_from(self, location: CinderLocation) -> CinderLocation:
         """Clone a volume.
 
         :raises NotSupported: it is of another volume type, so that its bytes have to be moved
         """
-        assert isinstance(location, CinderLocation)
         source = self._cinder.get(location.volume_id).check_object()
         if source.volume_type != (self._settings.volume_type or self._cinder.default_type()):
             raise NotSupported(

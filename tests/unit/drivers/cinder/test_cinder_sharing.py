@@ -153,6 +153,8 @@ def test_a_reader_gives_its_attachment_back_once() -> None:
     given: list[int] = []
     attachment: Any = _Attachment()
     reader = VolumeReader(attachment, 8, 2, None, lambda: given.append(1))
+    assert reader.first is not None
+    assert b"".join(reader.first) == b"234567"
     assert b"".join(reader.stream(2, 6)) == b"234567"
     assert b"".join(reader.stream(0, 3)) == b"012"
     assert b"".join(reader.stream(7, None)) == b"7"
@@ -181,7 +183,8 @@ def test_a_reader_fetches_what_memory_is_there_for() -> None:
     assert lengths == [FIRST_PIECE]
     assert reader.piece_size == 200_000
     got = []
-    for piece in reader.stream(0, None):
+    assert reader.first is not None
+    for piece in reader.first:
         got.append(piece)
         reader.piece_size = 100_000
     assert lengths == [FIRST_PIECE, 100_000, 100_000, 100_000 - FIRST_PIECE]
