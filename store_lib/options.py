@@ -26,6 +26,19 @@ DEFAULT_OPTIONS: tuple[cfg.Opt, ...] = (
     ),
 )
 
+#: The memory of the transfers; its default is that of every :class:`Budget`.
+MEMORY_LIMIT = cfg.IntOpt(
+    "transfer_memory_limit",
+    default=256,
+    min=1,
+    max=1 << 30,
+    help="Memory in MiB that all transfers of the process may hold in buffers together. "
+    "An upload waits until its minimum is free, for transfer_stall_timeout at most; small "
+    "objects have a share of their own, and more window is taken only when it can be had at "
+    "once. When several sets of stores in one process ask for different limits, the "
+    "largest holds.",
+)
+
 #: ``[glance_store]`` options about the set of stores.
 SET_OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
@@ -44,17 +57,7 @@ SET_OPTIONS: tuple[cfg.Opt, ...] = (
         default="file",
         help="Old single-store form: the URI scheme of the store that an add goes to.",
     ),
-    cfg.IntOpt(
-        "transfer_memory_limit",
-        default=256,
-        min=1,
-        max=1 << 30,
-        help="Memory in MiB that all transfers of the process may hold in buffers together. "
-        "An upload waits until its minimum is free, for transfer_stall_timeout at most; small "
-        "objects have a share of their own, and more window is taken only when it can be had at "
-        "once. When several sets of stores in one process ask for different limits, the "
-        "largest holds.",
-    ),
+    MEMORY_LIMIT,
 )
 
 #: Options that every store has, in its own section or in ``[backend_defaults]``.

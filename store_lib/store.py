@@ -4,6 +4,7 @@ import builtins
 import contextlib
 import dataclasses
 import functools
+import operator
 import os
 import time
 import weakref
@@ -190,6 +191,13 @@ class Store:
         """The URI schemes of its locations; none if there is no driver."""
         return () if self.driver is None else self.driver.schemes
 
+    def holds(self, uri: str) -> bool:
+        """Tell from the configuration alone whether a new object of this store could have ``uri``.
+
+        :raises BadStoreUri: it is no URI of such a store
+        """
+        return self.driver is not None and self.driver.holds(self.driver.parse(uri))
+
     def __repr__(self) -> str:
         state = "" if self.error is None else ", misconfigured"
         return f"<Store {self.id}: {self.driver_name}{state}>"
@@ -245,7 +253,7 @@ class Store:
 
         As :meth:`add`; memory for both ends is reserved together.
         """
-        with self._annotating("add"):
+        with _Annotating(self, "add"):
             if not isinstance(reader, ObjectReader):
                 raise Invalid(f"Expected a reader of a store, got {shown(reader)}.")
         options = AddOptions(digests, expected, context, progress, extra_memory=MIB)
@@ -338,7 +346,7 @@ class Store:
         :raises InvalidRange: a negative number, or ``offset`` beyond the object's end
         :raises StoreRandomGetNotSupported: a range of a store that cannot do ranges
         """
-        with self._annotating("get"):
+        with _Annotating(self, "get"):
             driver = self._require("get")
             whole, length = check_range(offset, length)
             if not whole and not driver.ranges:
@@ -432,7 +440,7 @@ class Store:
         :raises NotSupported: the store cannot list or discard incomplete uploads
         :raises StoreError: the first reason why one could not be removed; the others were
         """
-        with self._annotating("sweep"):
+        with _Annotating(self, "sweep"):
             check_seconds(older_than)
             self._require("sweep")
         context = self._context(context)
@@ -445,7 +453,8 @@ class Store:
             if object_id is not None and incomplete.object_id != object_id:
                 continue
             try:
-                if dry_run or self._discard(incomplete, context):
+                discard = operator.methodcaller("discard", incomplete, context=context)
+                if dry_run or self._call("sweep", discard):
                     removed.append(incomplete)
             except StoreError as error:
                 problem = problem or error
@@ -453,9 +462,6 @@ class Store:
             problem.add_note(f"{len(removed)} other leftovers were removed.")
             raise problem
         return removed
-
-    def _discard(self, incomplete: Incomplete, context: RequestContext | None) -> bool:
-        return self._call("sweep", lambda driver: driver.discard(incomplete, context=context))
 
     def copy(self, uri: str, object_id: str, *, context: RequestContext | None = None) -> AddResult:
         """Make a new object from one of this store, in the backend itself.
@@ -554,7 +560,7 @@ class Store:
 
         :raises NotSupported: the store has no access control lists
         """
-        with self._annotating("set_acls"):
+        with _Annotating(self, "set_acls"):
             check_tenants(read_tenants)
             check_tenants(write_tenants)
         context = self._context(context)
@@ -575,7 +581,7 @@ class Store:
         :param expires: seconds for which it is valid
         :raises NotSupported: the store has no such URLs
         """
-        with self._annotating("url"):
+        with _Annotating(self, "url"):
             check_expiry(expires)
         context = self._context(context)
         return self._call(
@@ -625,7 +631,7 @@ class Store:
 
     def _call(self, operation: str, function: Callable[[Driver[Any]], R]) -> R:
         """Make a call that moves no object: counted, bounded, repeated after temporary errors."""
-        with self._annotating(operation):
+        with _Annotating(self, operation):
             call = functools.partial(function, self._require(operation))
             with Call(self._calls):
                 return self._retry.to(operation).call(functools.partial(self._guard.call, call))
@@ -634,16 +640,13 @@ class Store:
         self, operation: str, function: Callable[[Driver[Any]], Iterator[R]]
     ) -> Iterator[R]:
         """Call the driver for an iterator, and return one that is counted and bounded."""
-        with self._annotating(operation):
+        with _Annotating(self, operation):
             call = functools.partial(function, self._require(operation))
             return self._steps(operation, self._guard.call(call))
 
     def _steps(self, operation: str, items: Iterator[R]) -> Iterator[R]:
-        with self._annotating(operation), Call(self._calls):
+        with _Annotating(self, operation), Call(self._calls):
             yield from self._guard.iterate(items)
-
-    def _annotating(self, operation: str) -> "_Annotating":
-        return _Annotating(self, operation)
 
     def _annotate(self, error: StoreError, operation: str, object_id: object = None) -> None:
         """Complete an error with what is known here."""

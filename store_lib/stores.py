@@ -3,8 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.metadata import entry_points, metadata
-from types import TracebackType
+from importlib.metadata import entry_points
 from typing import Any, Self, TypeVar
 
 from oslo_config import cfg
@@ -26,10 +25,10 @@ from store_lib.exceptions import (
     UnknownStore,
 )
 from store_lib.location import scheme_of
-from store_lib.options import StoreOptions
-from store_lib.store import DEFAULT_DIGESTS, AddResult, Store
-from store_lib.transfer.budget import MIB, PROCESS_BUDGET
-from store_lib.transfer.reader import ObjectReader
+from store_lib.options import MEMORY_LIMIT, StoreOptions
+from store_lib.store import DEFAULT_DIGESTS, AddResult, Runtime, Store
+from store_lib.transfer.budget import MIB, PROCESS_BUDGET, Budget
+from store_lib.transfer.reader import ObjectReader, ReadLayer
 from store_lib.transfer.retry import Retry
 from store_lib.transfer.timeouts import HangGuard, checkpoint
 from store_lib.transfer.upload import Progress
@@ -49,21 +48,37 @@ class Stores:
     process without disturbing each other.
     """
 
-    def __init__(self, configuration: Configuration, *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        strict: bool = False,
+        budget: Budget = PROCESS_BUDGET,
+        context: Callable[[], RequestContext] | None = None,
+        read_layers: Mapping[str, ReadLayer] | None = None,
+    ) -> None:
         """
         :param strict: raise the reason of the first store that is misconfigured
+        :param budget: memory for the transfers; the process's one if left out
+        :param context: makes the request context of each call that names none
+        :param read_layers: by store id, what objects of that store are read through
         :raises BadStoreConfiguration: the set itself is misconfigured
+        :raises UnknownStore: there is a read layer for a store that is not configured
         """
         self._stores: dict[str, Store] = {}
-        memory, given = configuration.value("transfer_memory_limit", "glance_store")
+        memory, given = configuration.value(MEMORY_LIMIT.dest, "glance_store")
         if given:
-            PROCESS_BUDGET.set_limit(memory * MIB)
+            budget.set_limit(memory * MIB)
+        layers = read_layers or {}
         try:
             for section in configuration.sections():
-                store = _make(configuration, section)
+                runtime = Runtime(budget, context, layers.get(section.store_id))
+                store = _make(configuration, section, runtime)
                 self._stores[store.id] = store
                 if strict and store.error is not None:
                     raise store.error
+            for store_id in layers:
+                self[store_id]  # or raise
             self.default = self._find_default(configuration)
         except BaseException:
             self.close()
@@ -72,9 +87,23 @@ class Stores:
             self.default.is_default = True
 
     @classmethod
-    def from_config(cls, conf: cfg.ConfigOpts, *, strict: bool = False) -> Self:
+    def from_config(
+        cls,
+        conf: cfg.ConfigOpts,
+        *,
+        strict: bool = False,
+        budget: Budget = PROCESS_BUDGET,
+        context: Callable[[], RequestContext] | None = None,
+        read_layers: Mapping[str, ReadLayer] | None = None,
+    ) -> Self:
         """Make the stores that a service's configuration names; ``conf`` is only read."""
-        return cls(Configuration(conf), strict=strict)
+        return cls(
+            Configuration(conf),
+            strict=strict,
+            budget=budget,
+            context=context,
+            read_layers=read_layers,
+        )
 
     @classmethod
     def from_files(
@@ -82,6 +111,9 @@ class Stores:
         *paths: str | os.PathLike[str],
         directories: Iterable[str | os.PathLike[str]] = (),
         strict: bool = False,
+        budget: Budget = PROCESS_BUDGET,
+        context: Callable[[], RequestContext] | None = None,
+        read_layers: Mapping[str, ReadLayer] | None = None,
     ) -> Self:
         """Make the stores that configuration files name.
 
@@ -90,21 +122,41 @@ class Stores:
         """
         files = [os.fspath(path) for path in paths]
         folders = [os.fspath(path) for path in directories]
-        return cls(Configuration(files=files, directories=folders), strict=strict)
+        return cls(
+            Configuration(files=files, directories=folders),
+            strict=strict,
+            budget=budget,
+            context=context,
+            read_layers=read_layers,
+        )
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Mapping[str, Any]], *, strict: bool = False) -> Self:
+    def from_mapping(
+        cls,
+        values: Mapping[str, Mapping[str, Any]],
+        *,
+        strict: bool = False,
+        budget: Budget = PROCESS_BUDGET,
+        context: Callable[[], RequestContext] | None = None,
+        read_layers: Mapping[str, ReadLayer] | None = None,
+    ) -> Self:
         """Make stores from ``{section: {option: value}}``, as a file would hold it.
 
         :raises BadStoreConfiguration: a value is not of its option's type
         """
-        return cls(Configuration(values=values), strict=strict)
+        return cls(
+            Configuration(values=values),
+            strict=strict,
+            budget=budget,
+            context=context,
+            read_layers=read_layers,
+        )
 
     def _find_default(self, configuration: Configuration) -> Store | None:
         if configuration.single:
             scheme, _ = configuration.value("default_store", "glance_store")
             for store in self:
-                if store.driver is not None and scheme in store.driver.schemes:
+                if scheme in store.schemes:
                     return store
             return self._stores.get(scheme)
         name, _ = configuration.value("default_backend", "glance_store")
@@ -120,7 +172,11 @@ class Stores:
         return next((store for store in ranked if store.writable), only)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the configuration, credentials included; the copy makes its own drivers."""
+        """Pickle the configuration, credentials included.
+
+        The copy makes its own drivers, and has the process's budget, no factory of contexts and no
+        read layers.
+        """
         sections: dict[str, Mapping[str, Any]] = {}
         for store in self:
             if store.options is None:
@@ -176,12 +232,7 @@ class Stores:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # The calls.
@@ -234,20 +285,20 @@ class Stores:
         return self._first(
             uri,
             store,
-            lambda each: each.get(uri, offset, length, expected=expected, context=context),
+            lambda origin: origin.get(uri, offset, length, expected=expected, context=context),
         )
 
     def stat(
         self, uri: str, store: str | None = None, *, context: RequestContext | None = None
     ) -> Stat:
-        """Tell of an object without reading it."""
-        return self._first(uri, store, lambda each: each.stat(uri, context=context))
+        """Return an object's size and metadata: see :meth:`Store.stat <store_lib.Store.stat>`."""
+        return self._first(uri, store, lambda origin: origin.stat(uri, context=context))
 
     def delete(
         self, uri: str, store: str | None = None, *, context: RequestContext | None = None
     ) -> None:
-        """Remove an object."""
-        self._first(uri, store, lambda each: each.delete(uri, context=context))
+        """Remove an object: see :meth:`Store.delete <store_lib.Store.delete>`."""
+        self._first(uri, store, lambda origin: origin.delete(uri, context=context))
 
     def copy(
         self,
@@ -298,17 +349,17 @@ class Stores:
         return self.default
 
     def _first(self, uri: str, store: str | None, call: Callable[[Store], R]) -> R:
-        """Ask the named store, or those whose URIs look like this until one has the object."""
+        """Call for the named store, or for those that a URI may belong to until one succeeds."""
         if store is not None:
             return call(self[store])
         missing: StoreError | None = None
         foreign: StoreError | None = None
-        for each in self._candidates(uri):
+        for candidate in self._candidates(uri):
             try:
-                return call(each)
+                return call(candidate)
             except NotFound as error:
                 missing = missing or error
-            except BadStoreUri as error:  # more was needed than the configuration to see that
+            except BadStoreUri as error:  # to see that took more than the configuration
                 foreign = foreign or error
         problem = missing or foreign
         assert problem is not None
@@ -321,28 +372,25 @@ class Stores:
         :raises BadStoreUri: stores have such URIs, but not this one
         """
         scheme = scheme_of(uri)
-        having = [
-            store for store in self if store.driver is not None and scheme in store.driver.schemes
-        ]
-        if not having:
+        of_scheme = [store for store in self if scheme in store.schemes]
+        if not of_scheme:
             raise UnknownScheme(scheme=scheme)
-        refusal: BadStoreUri | None = None
-        holding = []
-        for store in having:
-            assert store.driver is not None
+        problem: BadStoreUri | None = None
+        owners = []
+        for store in of_scheme:
             try:
-                if store.driver.holds(store.driver.parse(uri)):
-                    holding.append(store)
+                if store.holds(uri):
+                    owners.append(store)
             except BadStoreUri as error:
-                refusal = refusal or error
-        usable = [store for store in holding if store.error is None] or holding
+                problem = problem or error
+        usable = [store for store in owners if store.error is None] or owners
         if usable:
             return usable
-        if refusal is not None:
-            raise refusal
+        if problem is not None:
+            raise problem
         raise BadStoreUri(
             "The URI %(uri)s lies outside of every configured store: "
-            + ", ".join(store.id for store in having),
+            + ", ".join(store.id for store in of_scheme),
             uri=uri,
         )
 
@@ -351,8 +399,8 @@ def _remake(cls: type[Stores], values: Mapping[str, Mapping[str, Any]]) -> Store
     return cls.from_mapping(values)
 
 
-def _make(configuration: Configuration, section: StoreSection) -> Store:
-    """Make one store; what is wrong with it is kept with it."""
+def _make(configuration: Configuration, section: StoreSection, runtime: Runtime) -> Store:
+    """Make one store, with its error if it is misconfigured."""
     driver: Driver[Any] | None = None
     options: StoreOptions | None = None
     problem: BadStoreConfiguration | None = None
@@ -364,7 +412,7 @@ def _make(configuration: Configuration, section: StoreSection) -> Store:
         made.retry = Retry.of(section.store_id, options).call
         made.checkpoint = checkpoint
         try:
-            _configure(made)
+            _configure(made, section.driver)
             driver = made
         except BadStoreConfiguration as error:
             if error.readable:
@@ -381,26 +429,26 @@ def _make(configuration: Configuration, section: StoreSection) -> Store:
             operation="configure",
         )
         problem.__cause__ = error
-    return Store(section.store_id, section.driver, driver, options, problem)
+    return Store(section.store_id, section.driver, driver, options, problem, runtime)
 
 
-def _configure(driver: Driver[Any]) -> None:
+def _configure(driver: Driver[Any], driver_name: str) -> None:
     """Configure a driver; a dead mount must not hold up the start of a service."""
-    guard = HangGuard(driver.hang_policy)
     try:
-        guard.call(driver.configure)
+        HangGuard(driver.hang_policy).call(driver.configure)
+    except ImportError as error:
+        raise _not_installed(driver_name, error, driver.extra) from error
     except TimeoutError as error:
-        raise BadStoreConfiguration(
-            store_name=driver.store_id,
-            reason=f"its storage did not answer within {driver.hang_policy.timeout} s. Check the "
-            "storage and its mount, and start again.",
+        raise driver.misconfigured(
+            f"its storage did not answer within {driver.hang_policy.timeout} s. Check the "
+            "storage and its mount, and start again."
         ) from error
 
 
 def _load(section: StoreSection) -> type[Driver[Any]]:
     """Load a driver's class by its entry point.
 
-    :raises DriverLoadFailure: it is not installed, or something that it needs is not
+    :raises DriverLoadFailure: the driver or something that it needs is not installed
     """
     failures: list[BaseException] = []
     try:
@@ -412,14 +460,14 @@ def _load(section: StoreSection) -> type[Driver[Any]]:
         )
         driver = manager.driver
     except NoMatches:
-        cause = failures[0] if failures else None
+        if failures:
+            raise _not_installed(section.driver, failures[0]) from failures[0]
+        known = sorted({point.name for point in entry_points(group=NAMESPACE)})
         raise DriverLoadFailure(
             driver_name=section.driver,
-            reason=f"{cause}. {_remedy(section.driver)}"
-            if cause is not None
-            else f"no installed package has this entry point in {NAMESPACE}; known are: "
-            f"{', '.join(_known())}.",
-        ) from cause
+            reason=f"no installed package has this entry point in {NAMESPACE}; known are: "
+            f"{', '.join(known)}.",
+        ) from None
     except MultipleMatches as error:
         raise DriverLoadFailure(
             driver_name=section.driver,
@@ -433,13 +481,17 @@ def _load(section: StoreSection) -> type[Driver[Any]]:
     return driver
 
 
-def _remedy(driver: str) -> str:
-    """Say what to install for a driver that is there and lacks something."""
-    extras = metadata("store_lib").get_all("Provides-Extra") or []
-    if driver in extras:
-        return f"Install what it needs: pip install store_lib[{driver}]"
-    return "Install what it needs, as the package that brings it says."
+def _not_installed(driver: str, error: BaseException, extra: str = "") -> DriverLoadFailure:
+    """Return the error for a driver that lacks what it needs.
 
-
-def _known() -> list[str]:
-    return sorted({point.name for point in entry_points(group=NAMESPACE)})
+    :param driver: its entry point
+    :param error: what importing raised
+    :param extra: the extra that installs it; the driver's name if left out
+    """
+    extra = extra or driver
+    remedy = "Install what it needs, as the package that brings it says."
+    for point in entry_points(group=NAMESPACE, name=driver):
+        extras = point.dist.metadata.get_all("Provides-Extra") if point.dist is not None else None
+        if point.dist is not None and extra in (extras or ()):
+            remedy = f"Install what it needs: pip install {point.dist.name}[{extra}]"
+    return DriverLoadFailure(driver_name=driver, reason=f"{error}. {remedy}")

@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from store_lib.exceptions import TransferStalled
+from store_lib.options import MEMORY_LIMIT
 from store_lib.transfer.timeouts import TransferClock
 
 MIB = 1024 * 1024
-DEFAULT_LIMIT = 256 * MIB
 #: Bytes of a piece that a reader fetches when memory is short, and the fewest.
 SHORT_PIECE = 64 * 1024
 LEAST_PIECE = 4 * 1024
@@ -87,8 +87,11 @@ class Budget:
     what it held, so that an interrupt (an exception from a signal's handler) loses nothing.
     """
 
-    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
-        self._limit = limit
+    def __init__(self, limit: int | None = None) -> None:
+        """
+        :param limit: bytes; the default of ``transfer_memory_limit`` if left out
+        """
+        self._limit: int = MEMORY_LIMIT.default * MIB if limit is None else limit
         self._asked: int | None = None
         self._reset()
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from store_lib.exceptions import DeadlineExceeded, TransferStalled
-from store_lib.transfer.budget import PROCESS_BUDGET, Budget, Reservation, _Waiter
+from store_lib.options import MEMORY_LIMIT
+from store_lib.transfer.budget import MIB, PROCESS_BUDGET, Budget, Reservation, _Waiter
 from store_lib.transfer.timeouts import Limits, TransferClock
 from tests.unit.memory_driver import CHUNK, MemoryParts, memory_store
 
@@ -83,6 +84,12 @@ def test_waiting_in_order() -> None:
     second.join(10)
     assert order == ["big", "small"]
     assert budget.used == 0
+
+
+def test_the_default_is_that_of_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever changes what the documentation says changes the limit."""
+    monkeypatch.setattr(MEMORY_LIMIT, "default", 64)
+    assert Budget().limit == 64 * MIB
 
 
 def test_only_whose_turn_it_can_be_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:

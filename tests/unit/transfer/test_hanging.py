@@ -117,7 +117,7 @@ def test_a_dead_mount_does_not_stop_the_others(driver: WholeDriver, hang: thread
     """A driver whose configuring hangs is misconfigured, with a reason that says where to look."""
     driver.configure = lambda: hang.wait(60)  # type: ignore[method-assign, assignment, return-value]
     with pytest.raises(BadStoreConfiguration, match=r"did not answer within 0\.05 s. Check the"):
-        _configure(driver)
+        _configure(driver, "memory")
 
 
 def test_a_commit_that_comes_back_is_taken_back(driver: WholeDriver, hang: threading.Event) -> None:
