@@ -1,4 +1,4 @@
-"""The conformance suite: whether a store, of any package, keeps the contract of store_lib.
+"""The conformance suite: checks that a store keeps the contract, whichever package it is from.
 
 From the command line::
 
@@ -11,8 +11,8 @@ From Python, without pytest::
     for check in checks_for(profile):
         run_check(check, profile)
 
-A check is a plain function of a :class:`Target`; it raises AssertionError with what was expected
-and what was got.
+A check is a plain function that takes a :class:`Target`.  It raises AssertionError with a message
+that says what was expected and what happened.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from store_lib.testing.checks import all_checks, checks_for
     from store_lib.testing.expect import NotApplicable
     from store_lib.testing.profile import Profile, Settings, SetupError
-    from store_lib.testing.running import run_check
+    from store_lib.testing.runner import run_check
     from store_lib.testing.target import Target
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
     "run_check",
 ]
 
-_HOMES = {
+_MODULES = {
     "Check": "catalogue",
     "NotApplicable": "expect",
     "Profile": "profile",
@@ -48,14 +48,14 @@ _HOMES = {
     "all_checks": "checks",
     "check": "catalogue",
     "checks_for": "checks",
-    "run_check": "running",
+    "run_check": "runner",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: the pytest plugin loads this in every run."""
-    if name not in _HOMES:
+    """Import a public name on first use: the pytest plugin imports this package in every run."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""The register of checks: each with the claims of a store that call for it."""
+"""The registry of checks, and the claims of a store that each check requires."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +13,7 @@ CheckFunction = TypeVar("CheckFunction", bound="Callable[[Target], None]")
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """A check function and what a store must claim, and must not, for it to be made."""
+    """A check function with the traits that a store must have, and must not have."""
 
     function: "Callable[[Target], None]"
     needs: frozenset[str]
@@ -21,25 +21,25 @@ class Check:
 
     @property
     def name(self) -> str:
-        """The function's name, which says what it proves."""
+        """The name of the function, which says what it checks."""
         return self.function.__name__
 
     def applies(self, profile: "Profile") -> bool:
-        """Tell whether the store's claims call for this check."""
-        # What a server withholds is neither checked nor held against the store's claims.
-        had = profile.traits | profile.withheld.keys()
-        return self.needs <= profile.traits and not self.lacks & had
+        """Return whether the check applies to the store."""
+        # Capabilities that the server lacks are neither checked nor held against the store.
+        claimed = profile.traits | profile.unavailable.keys()
+        return self.needs <= profile.traits and not self.lacks & claimed
 
 
 _CHECKS: dict[str, Check] = {}
 
 
 def check(*, needs: str = "", lacks: str = "") -> Callable[[CheckFunction], CheckFunction]:
-    """Put a function into the list.
+    """Register the decorated function as a check.
 
-    :param needs: traits (see :attr:`~store_lib.testing.profile.Profile.traits`), separated by
-        spaces, all of which the store must have
-    :param lacks: traits of which it must have none
+    :param needs: traits that the store must have, separated by spaces (see
+        :attr:`~store_lib.testing.profile.Profile.traits`)
+    :param lacks: traits that the store must not have
     """
 
     def register(function: CheckFunction) -> CheckFunction:

@@ -1,4 +1,4 @@
-"""Starts fresh processes that act on the store under test, and reads what they say."""
+"""Child: a fresh process that acts on the store under test and reports back."""
 
 import contextlib
 import json
@@ -7,21 +7,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import Any
 
 from store_lib.testing.pace import slowness
 
-#: Actions in which coverage.py must not measure: its lock, held by a thread at the moment of a
-#: fork, would stay held in the forked child for ever.
+#: Actions that coverage.py must not measure: if a thread holds its lock during a fork, the lock is
+#: never released in the forked child.
 _UNMEASURED = frozenset({"fork"})
-#: What an action adds to the environment.  Big buffers go back to the system when they are freed,
-#: so that what is measured is what is held, and not what the allocator keeps for later.
-_MORE = {"memory": {"MALLOC_MMAP_THRESHOLD_": "131072"}}
+#: Environment variables of an action.  This one makes the allocator return big buffers to the
+#: system when they are freed, so that only memory in use is measured.
+_ENVIRONMENT = {"memory": {"MALLOC_MMAP_THRESHOLD_": "131072"}}
 
 
 class Child:
-    """A process that runs :mod:`store_lib.testing.worker`; killed when the block is left."""
+    """A process that runs :mod:`store_lib.testing.worker`, killed at the end of the block."""
 
     def __init__(
         self,
@@ -54,12 +53,7 @@ class Child:
     def __enter__(self) -> "Child":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         process = self._process
         if process.poll() is None:
             process.kill()
@@ -70,59 +64,59 @@ class Child:
         process.wait()
         self._errors.close()
 
-    def tell(self, **message: Any) -> None:
-        """Send a message to its standard input."""
+    def send(self, **message: Any) -> None:
+        """Write a message to the standard input of the process."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise self._broken("it ended early") from None
+            raise self._failure("it ended early") from None
 
-    def hear(self) -> Any:
-        """Wait for its next message and return it."""
+    def receive(self) -> Any:
+        """Wait for the next message of the process and return it."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()
-            raise self._broken("it ended early")
+            raise self._failure("it ended early")
         try:
             return json.loads(line)
         except ValueError:
-            raise self._broken(f"it said {line!r}") from None
+            raise self._failure(f"expected a message as JSON, got {line!r}") from None
 
     def messages(self) -> Iterator[Any]:
-        """Yield its messages up to its end."""
+        """Yield the messages of the process until it ends."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             yield json.loads(line)
 
-    def end(self, timeout: float | None = None) -> tuple[int, str]:
-        """Wait for its end and return the exit status and what it wrote to standard error."""
+    def wait(self, timeout: float | None = None) -> tuple[int, str]:
+        """Wait for the process to end and return its exit status and standard error."""
         try:
             self._process.wait(None if timeout is None else timeout * slowness())
         except subprocess.TimeoutExpired:
-            raise self._broken(f"it did not end within {timeout:g} s") from None
-        return self._process.returncode, self.complaints()
+            raise self._failure(f"it did not end within {timeout:g} s") from None
+        return self._process.returncode, self.stderr()
 
-    def complaints(self) -> str:
-        """Return what it wrote to standard error."""
+    def stderr(self) -> str:
+        """Return what the process has written to standard error."""
         self._errors.seek(0)
         return self._errors.read().decode(errors="replace").strip()
 
-    def _broken(self, what: str) -> AssertionError:
+    def _failure(self, what: str) -> AssertionError:
         status = self._process.poll()
         return AssertionError(
-            f"Child process {self._action!r}: {what} (exit status {status}); it wrote: "
-            f"{self.complaints()[-2000:]}"
+            f"Child process {self._action!r}: {what} (exit status {status}). Its standard error: "
+            f"{self.stderr()[-2000:]}"
         )
 
 
 def _environment(action: str) -> dict[str, str]:
-    """Return the environment, such that the child finds what this process could import."""
-    known = [path for path in sys.path if path]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(known))}
-    environment |= _MORE.get(action, {})
+    """Return the environment, in which the child can import whatever this process can."""
+    paths = [path for path in sys.path if path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    environment |= _ENVIRONMENT.get(action, {})
     if action in _UNMEASURED:
         for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
             environment.pop(name, None)

@@ -1,4 +1,4 @@
-"""Known bytes of any size, made anew wherever they are needed: here, in a thread, in a child."""
+"""Reproducible test data of any size, which other threads and processes can generate too."""
 
 import functools
 import hashlib
@@ -10,10 +10,10 @@ _BLOCK = 64 * 1024
 
 
 class Content:
-    """Bytes that are told by a size and a seed; no two seeds share a block.
+    """Bytes that a size and a seed define; different seeds have no block in common.
 
-    :param zeros: makes every second stretch of so many bytes all zeros
-    :param blank: makes all of it zeros
+    :param zeros: if given, every second run of this many bytes is zeros
+    :param blank: all bytes are zeros
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Content:
         return f"<Content of {self.size} bytes, seed {self.seed}>"
 
     def slice(self, offset: int, length: int | None = None) -> bytes:
-        """Return the bytes from ``offset`` on, ``length`` of them or as many as there are."""
+        """Return up to ``length`` bytes from ``offset``, all of them if ``None``."""
         end = self.size if length is None else min(self.size, offset + length)
         if offset >= end:
             return b""
@@ -40,56 +40,56 @@ class Content:
         return data if self._zeros is None else self._with_zeros(data, offset, self._zeros)
 
     def whole(self) -> bytes:
-        """Return all the bytes."""
+        """Return all bytes."""
         return self.slice(0)
 
-    def pieces(self, size: int = 1024 * 1024) -> Iterator[bytes]:
-        """Yield all the bytes in pieces of ``size``."""
+    def chunks(self, size: int = 1024 * 1024) -> Iterator[bytes]:
+        """Yield all bytes in chunks of ``size``."""
         for offset in range(0, self.size, size):
             yield self.slice(offset, size)
 
     def digest(self, algorithm: str) -> str:
-        """Return the hexadecimal digest of all the bytes."""
+        """Return the hexadecimal digest of all bytes."""
         digest = hashlib.new(algorithm, usedforsecurity=False)
-        for piece in self.pieces():
-            digest.update(piece)
+        for chunk in self.chunks():
+            digest.update(chunk)
         return digest.hexdigest()
 
     def _block(self, number: int) -> bytes:
         if self._blank:
             return self._base
-        # The number makes blocks that changed places show.
+        # The number reveals blocks in the wrong order.
         return number.to_bytes(8, "big") + self._base[8:]
 
-    def _with_zeros(self, data: bytes, offset: int, stretch: int) -> bytes:
+    def _with_zeros(self, data: bytes, offset: int, run: int) -> bytes:
         patched = bytearray(data)
         end = offset + len(data)
-        for number in range(offset // stretch, -(-end // stretch)):
+        for number in range(offset // run, -(-end // run)):
             if number % 2:
-                low = max(number * stretch, offset) - offset
-                high = min((number + 1) * stretch, end) - offset
+                low = max(number * run, offset) - offset
+                high = min((number + 1) * run, end) - offset
                 patched[low:high] = bytes(high - low)
         return bytes(patched)
 
 
 class FileContent:
-    """The bytes of a local file: the known object of a store that cannot be added to."""
+    """The bytes of a local file: the known object of a read-only store."""
 
     def __init__(self, path: str) -> None:
         self.path = pathlib.Path(path)
         self.size = self.path.stat().st_size
 
     def slice(self, offset: int, length: int | None = None) -> bytes:
-        """Return the bytes from ``offset`` on, ``length`` of them or as many as there are."""
+        """Return up to ``length`` bytes from ``offset``, all of them if ``None``."""
         with self.path.open("rb") as file:
             file.seek(offset)
             return file.read(-1 if length is None else length)
 
     def whole(self) -> bytes:
-        """Return all the bytes."""
+        """Return all bytes."""
         return self.slice(0)
 
     def digest(self, algorithm: str) -> str:
-        """Return the hexadecimal digest of all the bytes."""
+        """Return the hexadecimal digest of all bytes."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, functools.partial(hashlib.new, algorithm)).hexdigest()

@@ -1,4 +1,4 @@
-"""Says what a check expected and what it got, without pytest."""
+"""Assertions that say what was expected and what happened, without pytest."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from store_lib.exceptions import ErrorStatus, StoreError
 
 
 class NotApplicable(Exception):
-    """Raised by a check that cannot be made here; the text is the reason."""
+    """Raised by a check that cannot be made here, with the reason."""
 
 
 class Caught:
-    """Holds what :func:`raises` caught."""
+    """Holds the error that :func:`raises` caught."""
 
     def __init__(self) -> None:
         self.error: Any = None
@@ -31,7 +31,7 @@ def expect_equal(got: object, expected: object, what: str) -> None:
 
 
 def expect_bytes(got: bytes, expected: bytes, what: str) -> None:
-    """Fail unless the bytes are the same, and tell where they first differ."""
+    """Fail unless the bytes are equal; the message says where they first differ."""
     if got == expected:
         return
     common = min(len(got), len(expected))
@@ -42,13 +42,13 @@ def expect_bytes(got: bytes, expected: bytes, what: str) -> None:
             low = middle
         else:
             high = middle - 1
-    where = f"they differ from byte {low} on" if low < common else "what is there is right"
+    where = f"they differ from byte {low} on" if low < common else "the shorter is a prefix"
     raise AssertionError(f"{what}: expected {len(expected)} bytes, got {len(got)}; {where}")
 
 
 @contextlib.contextmanager
 def raises(*kinds: type[BaseException], doing: str) -> Iterator[Caught]:
-    """Fail unless the block raises one of ``kinds``; a StoreError must be well-formed too."""
+    """Fail unless the block raises one of ``kinds``; a StoreError must have a text and status."""
     caught = Caught()
     names = " or ".join(kind.__name__ for kind in kinds)
     try:
@@ -65,8 +65,8 @@ def raises(*kinds: type[BaseException], doing: str) -> Iterator[Caught]:
         raise AssertionError(f"{doing}: expected {names}, got no error")
     if isinstance(caught.error, StoreError):
         text = str(caught.error)
-        expect(text.strip(), f"{doing}: expected a message in {names}, got an empty one")
+        expect(text.strip(), f"{doing}: expected {names} with a message, got an empty message")
         expect(
             isinstance(caught.error.status, ErrorStatus),
-            f"{doing}: expected an ErrorStatus, got {caught.error.status!r}",
+            f"{doing}: expected an ErrorStatus as status, got {caught.error.status!r}",
         )

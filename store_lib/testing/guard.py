@@ -1,4 +1,4 @@
-"""Keeps a check from hanging the run, and from leaving descriptors or threads behind."""
+"""The time limit of a check, and the check for leaked descriptors and threads."""
 
 import contextlib
 import faulthandler
@@ -13,47 +13,49 @@ from types import FrameType
 
 from store_lib.testing.pace import Deadline
 
-#: Seconds past the limit after which the process is ended, when nothing else helped.
-LAST_RESORT = 30
+#: Seconds after the limit at which the process exits if the check could not be interrupted.
+EXIT_DELAY = 30
+
+#: Seconds after which a check whose clean-up hangs too is interrupted again.
+_ALARM_INTERVAL = 10
 
 
-#: Seconds after which a check that hangs in its clean-up too is interrupted again.
-_AGAIN = 10
+class CheckHung(BaseException):
+    """A check took longer than its limit.
 
+    It is not an Exception, so that ``except Exception`` in a driver does not swallow it.
+    """
 
-class Hung(BaseException):
-    """A check took longer than its limit; no ``except Exception`` on the way may swallow it."""
-
-    #: Whether any check did: its threads may keep the process from ending.
+    #: Whether any check has hung: its threads may keep the process from ending.
     ever = False
 
 
 @contextlib.contextmanager
 def time_limit(seconds: float, name: str) -> Iterator[None]:
-    """Fail the block with :class:`Hung` after ``seconds``, and print every thread's stack.
+    """Raise :class:`CheckHung` in the block after ``seconds``, and print every thread's stack.
 
-    On a machine that is slow or busy the limit is longer (:mod:`.pace`).
+    On a slow or busy machine the limit is longer (:mod:`.pace`).
 
-    In the main thread the block is interrupted.  Elsewhere, and where it cannot be interrupted
-    because it hangs below Python, the process ends a little later with the stacks printed.
+    Only the main thread can be interrupted, and not while it hangs in C code.  Otherwise the
+    process prints the stacks and exits a little later.
     """
     stream = sys.__stderr__ if sys.__stderr__ is not None else sys.stderr
 
     def arm() -> None:
         left = max(deadline.left, 0.001)
-        faulthandler.dump_traceback_later(left + LAST_RESORT, exit=True, file=stream)
+        faulthandler.dump_traceback_later(left + EXIT_DELAY, exit=True, file=stream)
         if alarmed:
-            signal.setitimer(signal.ITIMER_REAL, left, _AGAIN)
+            signal.setitimer(signal.ITIMER_REAL, left, _ALARM_INTERVAL)
 
     def ring(number: int, frame: FrameType | None) -> None:
-        if not deadline.passed:  # the machine has got busy meanwhile
+        if not deadline.passed:  # the machine has become busy meanwhile
             arm()
             return
         faulthandler.dump_traceback(file=stream, all_threads=True)
-        Hung.ever = True
-        raise Hung(
-            f"{name}: expected an end within {seconds:g} s (--store-check-timeout), got none "
-            f"within {deadline.spent:.0f} s"
+        CheckHung.ever = True
+        raise CheckHung(
+            f"{name}: expected an end within {seconds:g} s (--store-check-timeout), but it still "
+            f"ran after {deadline.spent:.0f} s"
         )
 
     alarmed = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
@@ -70,21 +72,21 @@ def time_limit(seconds: float, name: str) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def end_at_last() -> None:
-    """End the process soon, however its threads hang, if a check has hung."""
-    if Hung.ever:
-        faulthandler.dump_traceback_later(LAST_RESORT, exit=True)
+def exit_if_hung() -> None:
+    """Exit soon if a check has hung, even if its threads still run."""
+    if CheckHung.ever:
+        faulthandler.dump_traceback_later(EXIT_DELAY, exit=True)
 
 
 class Resources:
-    """The descriptors and threads that this process has now."""
+    """The open descriptors and the threads of this process at the moment."""
 
     def __init__(self) -> None:
         self.descriptors = _descriptors()
         self.threads = _threads()
 
     def describe_growth(self, base: "Resources", allow_fds: int, allow_threads: int) -> list[str]:
-        """Return a sentence for each kind of which there are more than in ``base``."""
+        """Return a sentence for each kind of resource that has grown since ``base``."""
         complaints = []
         if len(self.descriptors) > len(base.descriptors) + allow_fds:
             new = sorted(
@@ -99,16 +101,16 @@ class Resources:
         if self.threads > base.threads + allow_threads:
             names = sorted(thread.name for thread in threading.enumerate())
             complaints.append(
-                f"expected {base.threads} (+{allow_threads}) threads, got {self.threads}; Python's "
-                f"own: {', '.join(names)}"
+                f"expected {base.threads} (+{allow_threads}) threads, got {self.threads}; "
+                f"Python threads: {', '.join(names)}"
             )
         return complaints
 
 
-def growth(
+def lasting_growth(
     base: Resources, *, allow_fds: int = 0, allow_threads: int = 0, patience: float
 ) -> list[str]:
-    """Return what has grown since ``base`` and does not go away within ``patience`` seconds."""
+    """Return sentences on resources that still exceed ``base`` after ``patience`` seconds."""
     deadline = Deadline(patience)
     pause = 0.001
     while True:
@@ -121,26 +123,28 @@ def growth(
 
 
 def _descriptors() -> dict[int, str]:
-    """Return the open descriptors and what each is, as far as the system tells."""
+    """Return the open descriptors with their targets, empty if the system does not show them."""
     for directory in ("/proc/self/fd", "/dev/fd"):
         try:
             numbers = [int(name) for name in os.listdir(directory)]
         except (OSError, ValueError):
             continue
-        found = {}
+        targets = {}
         for number in numbers:
             try:
-                found[number] = os.readlink(f"{directory}/{number}")
+                targets[number] = os.readlink(f"{directory}/{number}")
             except OSError:
-                with contextlib.suppress(OSError):  # the one that listed the directory is gone
+                with contextlib.suppress(
+                    OSError
+                ):  # the descriptor that listed the directory is closed
                     os.fstat(number)
-                    found[number] = "(unknown)"
-        return found
+                    targets[number] = "(unknown)"
+        return targets
     return {}
 
 
 def _threads() -> int:
-    """Return the number of threads, those of client libraries in other languages included."""
+    """Return the number of threads, including those that C libraries started."""
     try:
         return len(os.listdir("/proc/self/task"))
     except OSError:

@@ -1,38 +1,37 @@
-"""Time limits that scale with what the machine gives: its speed, and how many share it."""
+"""Time limits that scale with the speed and the load of the machine."""
 
 import functools
 import hashlib
 import os
 import time
 
-#: Seconds of processor that the measured work takes on the machine for which limits are written.
-_USUAL = 0.02
+#: CPU seconds that :func:`_work` takes on the machine for which time limits are written.
+_REFERENCE = 0.02
 _WORK = bytes(1024 * 1024)
-#: Carries the measured speed to the processes that a run starts: what they measured beside each
-#: other would be too slow.
+#: Passes the measured slowness to child processes: several that measure at once would all be slow.
 _VARIABLE = "STORE_LIB_TESTING_SLOWNESS"
 
 
 def slowness() -> float:
-    """Return by how much time limits are to be stretched now; at least 1.
+    """Return the factor for time limits at the moment, at least 1.
 
-    The speed of a processor is measured once, the number of processes that want one is read each
-    time: others may begin and end while a run goes on.
+    The speed of the processor is measured once.  The load is read every time, since it changes
+    during a run.
     """
-    return _slowness_of_processor() * max(1.0, _processes_for_each_processor())
+    return _processor_slowness() * max(1.0, _processes_per_processor())
 
 
 @functools.cache
-def _slowness_of_processor() -> float:
-    told = os.environ.get(_VARIABLE)
-    if told is None:
+def _processor_slowness() -> float:
+    factor = os.environ.get(_VARIABLE)
+    if factor is None:
         best = min(_work() for _ in range(3))
-        told = os.environ[_VARIABLE] = f"{max(1.0, best / _USUAL):.2f}"
-    return float(told)
+        factor = os.environ[_VARIABLE] = f"{max(1.0, best / _REFERENCE):.2f}"
+    return float(factor)
 
 
 def _work() -> float:
-    """Return the seconds of processor time that a fixed piece of work takes."""
+    """Return the CPU seconds that a fixed amount of work takes."""
     began = time.thread_time()
     digest = hashlib.sha256()
     for number in range(160_000):
@@ -40,19 +39,19 @@ def _work() -> float:
     return time.thread_time() - began
 
 
-def _processes_for_each_processor() -> float:
+def _processes_per_processor() -> float:
     try:
         load = os.getloadavg()[0]
         processors = len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # a system that tells neither
+    except (AttributeError, OSError):  # the system does not provide it
         return 1.0
     return load / processors
 
 
 class Deadline:
-    """The end of a time limit, which comes later on a machine that is slow or busy.
+    """A time limit that is longer on a slow or busy machine.
 
-    :param seconds: the limit on a machine of usual speed with nothing else to do
+    :param seconds: the limit on an idle machine of usual speed
     """
 
     def __init__(self, seconds: float) -> None:
@@ -61,16 +60,16 @@ class Deadline:
 
     @property
     def spent(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds since the start."""
         return time.monotonic() - self._began
 
     @property
     def left(self) -> float:
-        """Seconds until the end as it looks now; 0 or less when it has passed."""
+        """Seconds until the limit at the current load; 0 or less if it has passed."""
         return self.seconds * slowness() - self.spent
 
     @property
     def passed(self) -> bool:
-        """Whether the time is over."""
-        # The load is asked for only when it matters.
+        """Whether the limit has passed."""
+        # Read the load only if it matters.
         return self.spent > self.seconds and self.left <= 0

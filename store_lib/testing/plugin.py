@@ -1,6 +1,6 @@
-"""The thin pytest plugin around the checks: options, usage errors, and skips that are failures.
+"""The pytest plugin of the checks: options, usage errors, and skips that count as failures.
 
-It is loaded into every run of pytest, and so imports nothing but pytest until it is used.
+It is loaded into every run of pytest, so it imports only pytest until it is used.
 """
 
 import os
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 _MIB = 1024 * 1024
 
-#: What the kit cannot know by the store's own word.
+#: What cannot be found out through the store itself.
 UNSEEN = (
-    "whether the store leaves anything in the backend that its listings do not tell; "
-    "--store-inventory FILE gives the kit a look of its own"
+    "whether the store leaves anything in the backend that its listings do not show; "
+    "--store-inventory FILE lets the suite look for itself"
 )
 
 _PROFILE = pytest.StashKey["Profile | None"]()
@@ -27,34 +27,33 @@ _ITEM = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of the conformance kit."""
+    """Add the options of the conformance suite."""
     group = parser.getgroup(
-        "store_lib", "conformance of a store (pytest --pyargs store_lib.testing)"
+        "store_lib", "conformance suite for stores (pytest --pyargs store_lib.testing)"
     )
     group.addoption(
         "--store-config",
         action="append",
         default=[],
         metavar="FILE",
-        help="configuration file of the stores; may be given several times, later ones win",
+        help="configuration file of the stores; may be given several times, later files take "
+        "precedence",
     )
     group.addoption("--store", metavar="ID", help="id of the store to check")
-    group.addoption(
-        "--store-uri", metavar="URI", help="an object in a store that cannot be added to"
-    )
-    group.addoption("--store-file", metavar="FILE", help="a file of the same bytes as --store-uri")
+    group.addoption("--store-uri", metavar="URI", help="URI of an object in a read-only store")
+    group.addoption("--store-file", metavar="FILE", help="file with the same bytes as --store-uri")
     group.addoption(
         "--store-profile",
         choices=("long", "short"),
         default="long",
-        help="short: make every check, but with fewer sizes, rounds and kills "
+        help="short makes every check too, with fewer sizes, rounds and kills "
         "(default: %(default)s)",
     )
     group.addoption(
         "--store-inventory",
         metavar="FILE",
-        help="Python file whose function inventory() returns the names of all that is in the "
-        "backend; what appears there and no listing of the store tells is found only so",
+        help="Python file whose function inventory() returns the names of everything in the "
+        "backend; finds leftovers that the listings of the store do not show",
     )
     group.addoption(
         "--store-big-size",
@@ -68,21 +67,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=float,
         default=120,
         metavar="SECONDS",
-        help="time that one check may take (default: %(default)s)",
+        help="time limit of a check (default: %(default)s)",
     )
     group.addoption(
         "--store-settle",
         type=float,
         default=60,
         metavar="SECONDS",
-        help="time in which a killed process's hold must be gone (default: %(default)s)",
+        help="time limit for the backend to release what a killed process held "
+        "(default: %(default)s)",
     )
     group.addoption(
         "--store-patience",
         type=float,
         default=10,
         metavar="SECONDS",
-        help="time in which the backend must show what was added, and drop what was deleted "
+        help="time limit for added objects to appear and deleted ones to disappear "
         "(default: %(default)s)",
     )
     group.addoption(
@@ -90,32 +90,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="open descriptors that the driver may keep for good (default: %(default)s)",
+        help="open descriptors that the driver may keep (default: %(default)s)",
     )
     group.addoption(
         "--store-allow-threads",
         type=int,
         default=0,
         metavar="N",
-        help="threads that the driver may keep for good (default: %(default)s)",
+        help="threads that the driver may keep (default: %(default)s)",
     )
     group.addoption(
         "--store-context",
         metavar="FILE",
-        help="Python file whose function context() makes the context that every call gets, for "
-        "a store that acts for the user of a request",
+        help="Python file whose function context() returns the request context for each call, for "
+        "a store that acts on behalf of a user",
     )
     group.addoption(
         "--store-no-skip",
         action="store_true",
-        help="a skipped check is a failure, as it always is where CI=true",
+        help="a skipped check fails, as it always does if CI=true",
     )
 
 
 def profile_of(config: pytest.Config) -> "Profile | None":
-    """Return the store under test, used once already, or ``None`` when it cannot be used.
+    """Return the prepared store under test, ``None`` if it cannot be used.
 
-    The reason of that becomes a usage error once collection is over.
+    In that case a usage error with the reason follows after the collection.
     """
     if _PROFILE not in config.stash:
         config.stash[_PROFILE] = None
@@ -135,13 +135,13 @@ def _absolute(path: str | None) -> str | None:
 
 
 def _make_profile(config: pytest.Config) -> "Profile":
-    from store_lib.testing.guard import Hung, time_limit
+    from store_lib.testing.guard import CheckHung, time_limit
     from store_lib.testing.profile import Profile, SetupError
 
     configs, store_id = config.getoption("store_config"), config.getoption("store")
     if not configs or not store_id:
         raise SetupError(
-            "the conformance checks of store_lib.testing need a store: give --store-config FILE "
+            "the conformance suite of store_lib.testing needs a store: give --store-config FILE "
             "and --store ID"
         )
     timeout = config.getoption("store_check_timeout")
@@ -149,7 +149,7 @@ def _make_profile(config: pytest.Config) -> "Profile":
         with time_limit(timeout, "The set-up"):
             profile = Profile(_settings(config))
             profile.prepare()
-    except Hung as error:
+    except CheckHung as error:
         raise SetupError(str(error)) from error
     return profile
 
@@ -175,20 +175,20 @@ def _settings(config: pytest.Config) -> "Settings":
 
 
 def mark_check(item: pytest.Item) -> None:
-    """Note that a test is a check of the kit, which must not be skipped in CI."""
+    """Mark a test as a check of the suite, which must not be skipped in CI."""
     item.stash[_ITEM] = True
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
-    """End the run when the kit was collected but has no store to check."""
-    # A worker of pytest-xdist cannot end the run; there the one test that was made fails.
+    """End the run if the suite was collected without a store to check."""
+    # A worker of pytest-xdist cannot end the run; its only test fails instead.
     if _PROBLEM in config.stash and not hasattr(config, "workerinput"):
         raise pytest.UsageError(config.stash[_PROBLEM])
 
 
 def problem_of(config: pytest.Config) -> str:
-    """Return why there is no store to check."""
+    """Return the reason why there is no store to check."""
     return config.stash[_PROBLEM]
 
 
@@ -196,26 +196,26 @@ def problem_of(config: pytest.Config) -> str:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> "Generator[None, pytest.TestReport, pytest.TestReport]":
-    """Turn a skipped check into a failure where skips are not expected."""
+    """Turn a skipped check into a failure where skips are not allowed."""
     report = yield
     if report.skipped and item.stash.get(_ITEM, False) and _no_skip(item.config):
         report.outcome = "failed"
         reason = _reason(report)
-        report.longrepr = f"Expected no skipped check here (CI=true or --store-no-skip). {reason}"
+        report.longrepr = f"Expected no skipped check here (CI=true or --store-no-skip): {reason}"
     return report
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say what a run of the kit could not look at."""
+    """Report what the run could not check."""
     reports = terminalreporter.stats.get("skipped", ())
-    for reason in sorted({_reason(each) for each in reports if _of_kit(each)}):
+    for reason in sorted({_reason(report) for report in reports if _is_check(report)}):
         terminalreporter.write_line(f"NOT CHECKED: {reason}", yellow=True)
-    ran = any(_of_kit(each) for each in terminalreporter.stats.get("passed", ()))
+    ran = any(_is_check(report) for report in terminalreporter.stats.get("passed", ()))
     if ran and not config.getoption("store_inventory") and not config.getoption("store_uri"):
         terminalreporter.write_line(f"NOT SEEN: {UNSEEN}", yellow=True)
 
 
-def _of_kit(report: Any) -> bool:
+def _is_check(report: Any) -> bool:
     return "test_conformance.py::test_store[" in str(getattr(report, "nodeid", ""))
 
 
@@ -225,10 +225,10 @@ def _reason(report: Any) -> str:
 
 
 def pytest_unconfigure() -> None:
-    """Let no thread of a check that hung keep the run from ending."""
+    """Exit even if a check has hung and left threads behind."""
     guard = sys.modules.get("store_lib.testing.guard")
     if guard is not None:
-        guard.end_at_last()
+        guard.exit_if_hung()
 
 
 def _no_skip(config: pytest.Config) -> bool:

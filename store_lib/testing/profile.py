@@ -1,4 +1,4 @@
-"""What the kit is told of the store under test, and what it finds out for itself."""
+"""Settings and Profile: what the suite is told about the store, and what it finds out."""
 
 import dataclasses
 import functools
@@ -21,93 +21,93 @@ _MIB = 1024 * 1024
 
 _PASSWORD = re.compile(r"^[^/]*//[^/]*?:(.*)@")
 
-#: MiB that all transfers of the measured process may hold (transfer_memory_limit) ...
+#: MiB that the transfers of the measured process may hold in all (transfer_memory_limit).
 MEMORY_LIMIT = 16
-#: ... and that Python, threads and client libraries may take beside.
+#: MiB that Python, threads and client libraries may use in addition.
 _SLACK = 32
-#: Gets at once whose memory is measured.
+#: Number of concurrent gets whose memory is measured.
 MEMORY_GETS = 4
 
-#: A transfer of more than this is made only where a check is about size.
-_AFFORDABLE = 64 * _MIB
+#: Bytes of the largest transfer in checks that are not about size.
+_LARGEST = 64 * _MIB
 
 
 class SetupError(Exception):
-    """The kit cannot run against what it was given; the text says why."""
+    """The suite cannot check the given store; the text says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the kit is told."""
+    """The settings of the suite."""
 
-    #: Configuration files, later ones winning.
+    #: Configuration files; later files take precedence.
     configs: tuple[str, ...]
     store_id: str
-    #: For a store that cannot be added to: the URI of an object in it, ...
+    #: URI of an object, for a read-only store.
     known_uri: str | None = None
-    #: ... and a file that holds the same bytes.
+    #: Path of a file with the same bytes as the object.
     known_file: str | None = None
-    #: Bytes of the transfers whose memory is measured.
+    #: Size in bytes of the transfers whose memory is measured.
     big_size: int = 256 * _MIB
-    #: Seconds that one check may take.
+    #: Time limit of a check in seconds.
     check_timeout: float = 120
-    #: Seconds within which what a killed process held must be free again.
+    #: Seconds for the backend to release what a killed process held.
     settle: float = 60
-    #: Seconds for the backend to show or drop something that it shows a little late.
+    #: Seconds for added objects to appear and deleted ones to disappear.
     patience: float = 10
-    #: Descriptors and threads that the driver may keep once it has been used.
+    #: Descriptors and threads that the driver may keep after use.
     allow_fds: int = 0
     allow_threads: int = 0
-    #: A Python file whose function ``context()`` makes the context that every call gets.
+    #: Path of a Python file whose function ``context()`` returns the context for each call.
     context: str | None = None
-    #: A Python file whose function ``inventory()`` returns the names of all that is in the backend,
-    #: found by other means than the store's.
+    #: Path of a Python file whose function ``inventory()`` returns the names of everything in the
+    #: backend, without using the store.
     inventory: str | None = None
-    #: Make every check, but with fewer sizes, rounds and kills.
+    #: Whether to make the checks with fewer sizes, rounds and kills.
     short: bool = False
 
     def open(self) -> Stores:
-        """Return the configured stores, made anew."""
+        """Open the configured stores anew."""
         return open_stores(self.configs, self.context)
 
 
 class Profile:
-    """The store under test: what it claims, and (after :meth:`prepare`) how it behaves.
+    """The store under test: what it claims and, after :meth:`prepare`, its sizes and speed.
 
-    :raises SetupError: there is no such store, its configuration failed, or it cannot be added
-        to and no known object was given
+    :raises SetupError: there is no such store, its configuration failed, or it is read-only and
+        no known object was given
     """
 
-    #: Capabilities that the store claims and its server does not have, each with the reason.
-    #: Known after :meth:`prepare`; no check is made of them.
-    withheld: dict[str, str]
+    #: Reasons by capability that the store claims but its server lacks, set by :meth:`prepare`.
+    #: These capabilities are not checked.
+    unavailable: dict[str, str]
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.known: FileContent | None = None
-        self.withheld = {}
+        self.unavailable = {}
         try:
             stores = settings.open()
         except Exception as error:
-            raise SetupError(f"The configuration cannot be used: {_describe(error)}") from error
+            raise SetupError(f"Cannot use the configuration: {_describe(error)}") from error
         try:
-            self._look(stores)
+            self._read_claims(stores)
         finally:
             stores.close()
-        #: Bytes of the chunks that the engine hands to the driver.
+        #: Size in bytes of the chunks that the engine passes to the driver.
         self.chunk_size = _MIB
-        #: Sizes at which the driver changes its ways: of a part, of the largest single request.
-        self.steps: tuple[int, ...] = ()
+        #: Sizes at which the driver uploads differently: a part, the largest single request.
+        self.thresholds: tuple[int, ...] = ()
         #: Seconds that an add, a get and a delete of a small object take together.
-        self.pace = 0.0
+        self.cycle_time = 0.0
         self._prepared = False
-        #: What the process holds once the store has been used and closed again; ``None`` when
-        #: that is to be counted anew.
+        #: The resources of the process after the store was used and closed; ``None`` if they must
+        #: be counted again.
         self.base: Resources | None = None
         self._pattern: tuple[str, str] | None = None
         self._failed: str | None = None
 
-    def _look(self, stores: Stores) -> None:
+    def _read_claims(self, stores: Stores) -> None:
         settings = self.settings
         if settings.store_id not in stores:
             known = ", ".join(store.id for store in stores) or "(none)"
@@ -127,54 +127,54 @@ class Profile:
         if "add" in self._claimed:
             self._check_big_size(_MIB)
         else:
-            self._look_at_known(store)
+            self._check_known_object(store)
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What the store claims to be able to do, but for what its server withholds."""
-        return self._claimed - self.withheld.keys()
+        """The capabilities that the store claims, without those that its server lacks."""
+        return self._claimed - self.unavailable.keys()
 
     @property
     def traits(self) -> frozenset[str]:
-        """Everything that checks are chosen by.
+        """The traits of the store, by which checks are chosen.
 
-        The store's capabilities, ``by_id`` or ``new_location`` (what an add of a known id means),
-        and ``secrets`` (some are configured).
+        They are its capabilities; ``by_id`` or ``new_location``, for whether a second add of an id
+        fails or makes another object; and ``secrets`` if any are configured.
         """
         traits = set(self.capabilities)
         if "add" in traits:
-            own = self.create_only is CreateOnly.NEW_LOCATION
-            traits.add("new_location" if own else "by_id")
+            separate = self.create_only is CreateOnly.NEW_LOCATION
+            traits.add("new_location" if separate else "by_id")
         if self.secrets:
             traits.add("secrets")
         return frozenset(traits)
 
-    def _look_at_known(self, store: Store) -> None:
+    def _check_known_object(self, store: Store) -> None:
         uri, path = self.settings.known_uri, self.settings.known_file
         if not uri or not path:
             raise SetupError(
-                f"Store {store.id} cannot be added to: give an object that is in it with "
-                "--store-uri URI, and a file of the same bytes with --store-file FILE."
+                f"Store {store.id} is read-only: name one of its objects with --store-uri URI, and "
+                "a file with the same bytes with --store-file FILE."
             )
         if not os.path.isfile(path):
             raise SetupError(f"Expected a file for --store-file, got {path}")
         try:
             stat = store.stat(uri)
         except StoreError as error:
-            raise SetupError(f"The object of --store-uri cannot be found: {error}") from error
+            raise SetupError(f"Cannot find the object of --store-uri: {error}") from error
         self.known = FileContent(path)
         if stat.size not in (None, self.known.size):
             raise SetupError(
-                f"The object of --store-uri has {stat.size} bytes, the file {path} has "
-                f"{self.known.size}: they must be the same."
+                f"Expected the same bytes in --store-uri and --store-file, got {stat.size} bytes "
+                f"in the object and {self.known.size} in {path}"
             )
 
     def prepare(self) -> None:
-        """Use the store once, so that what it keeps for good is there, and learn its sizes.
+        """Use the store once and measure it: its sizes, its speed, and what its server lacks.
 
-        What it withholds is found out here too.
+        Resources that the driver keeps after the first use exist from then on.
 
-        :raises SetupError: that failed
+        :raises SetupError: the store cannot be used
         """
         if self._failed is not None:
             raise SetupError(self._failed)
@@ -186,8 +186,8 @@ class Profile:
                     store = stores[self.settings.store_id]
                     began = time.monotonic()
                     self._try(store)
-                    self.pace = time.monotonic() - began
-                    self._look_for_withheld(store)
+                    self.cycle_time = time.monotonic() - began
+                    self._probe_listings(store)
             self.inventory()
         except Exception as error:
             self._failed = str(error) if isinstance(error, SetupError) else self._explain(error)
@@ -196,21 +196,21 @@ class Profile:
 
     def _explain(self, error: Exception) -> str:
         return (
-            f"Store {self.settings.store_id} cannot be used: an object was added, read and deleted "
-            f"to try it, and what came was {_describe(error)}"
+            f"Store {self.settings.store_id} cannot be used: trying to add, read and delete an "
+            f"object raised {_describe(error)}"
         )
 
-    def _look_for_withheld(self, store: Store) -> None:
-        """Ask once for what every check asks for; a server may lack what its driver claims."""
+    def _probe_listings(self, store: Store) -> None:
+        """Request each listing once: the server may lack one that its driver claims."""
         listings: dict[str, tuple[Callable[[], Iterable[object]], str]] = {
-            "list": (store.list, "list objects, so what an add leaves is not seen in a listing"),
+            "list": (store.list, "list objects, so leftovers of an add are not found in a listing"),
             "list_incomplete": (
                 store.list_incomplete,
                 "list incomplete uploads; sweep cannot work",
             ),
         }
         for name, (listing, meaning) in listings.items():
-            if name not in self._claimed or name in self.withheld:
+            if name not in self._claimed or name in self.unavailable:
                 continue
             try:
                 for _ in listing():
@@ -218,22 +218,22 @@ class Profile:
             except StoreError as error:
                 if error.status is not ErrorStatus.PERMANENT:
                     raise
-                self.withheld[name] = f"this server cannot {meaning} (got {_describe(error)})"
+                self.unavailable[name] = f"this server cannot {meaning} (got {_describe(error)})"
 
     def inventory(self) -> frozenset[str]:
-        """Return the names of all that is in the backend; none where nobody can tell."""
+        """Return the names of everything in the backend, empty without ``settings.inventory``."""
         if self.settings.inventory is None:
             return frozenset()
         return frozenset(map(str, _inventory(self.settings.inventory)()))
 
     def _check_big_size(self, chunk_size: int) -> None:
-        """Refuse a size of big transfers that would tell nothing of a bound of memory."""
+        """Refuse a size of big transfers that fits into the allowed memory."""
         least = max(allowed_memory(chunk_size).values())
         if self.settings.big_size <= least:
             raise SetupError(
                 f"Expected --store-big-size above {least // _MIB} MiB for chunks of "
                 f"{chunk_size} bytes, got {self.settings.big_size // _MIB}: a transfer that fits "
-                "into what may be held at once tells nothing."
+                "into the allowed memory proves nothing."
             )
 
     def _try(self, store: Store) -> None:
@@ -243,7 +243,7 @@ class Profile:
             self._learn_sizes(store)
             content = Content(2 * self.chunk_size + 1)
             object_id = str(uuid.uuid4())
-            uri = store.add(object_id, content.pieces()).uri
+            uri = store.add(object_id, content.chunks()).uri
             self._pattern = (uri, object_id) if object_id in uri else None
         elif self.known is not None:
             content = self.known
@@ -251,10 +251,11 @@ class Profile:
         assert uri is not None
         with store.get(uri) as reader:
             same = all(
-                piece == content.slice(offset, len(piece)) for offset, piece in _placed(reader)
+                chunk == content.slice(offset, len(chunk))
+                for offset, chunk in _with_offsets(reader)
             )
         if not same and uri == self.settings.known_uri:
-            raise SetupError("The object of --store-uri does not hold the bytes of --store-file.")
+            raise SetupError("Expected the bytes of --store-file in --store-uri, got others.")
         if "add" in self.capabilities and "delete" in self.capabilities:
             store.delete(uri)
 
@@ -262,20 +263,20 @@ class Profile:
         driver = store.driver
         assert driver is not None
         writer = driver.create(str(uuid.uuid4()), None, nonce=secrets.token_hex(16), context=None)
-        steps = []
+        sizes = []
         try:
             self.chunk_size = writer.chunk_size
             self._check_big_size(self.chunk_size)
             if isinstance(writer, PartWriter) and writer.once_limit is not None:
-                steps = [writer.once_limit, writer.part_size(1)]
+                sizes = [writer.once_limit, writer.part_size(1)]
         finally:
             writer.abort()
-        self.steps = tuple(sorted({step for step in steps if 0 < step <= _AFFORDABLE // 4}))
+        self.thresholds = tuple(sorted({size for size in sizes if 0 < size <= _LARGEST // 4}))
 
     def uri_of(self, object_id: str) -> str | None:
-        """Return the URI that an object of this id would have, where ids show in URIs.
+        """Return the URI of an object with this id, ``None`` if URIs do not contain the id.
 
-        Only for ids that :meth:`Target.new_id` made: others may be quoted in a URI.
+        Works only for ids from :meth:`Target.new_id`: others may be quoted in a URI.
         """
         if self._pattern is None or len(object_id) != len(self._pattern[1]):
             return None
@@ -286,25 +287,25 @@ class Profile:
 
     @property
     def long_size(self) -> int:
-        """Bytes of an object of several chunks and, where that is affordable, several parts."""
-        return max([3 * self.chunk_size, *(2 * step for step in self.steps)]) + 7
+        """Size in bytes of an object of several chunks and, unless too large, several parts."""
+        return max([3 * self.chunk_size, *(2 * size for size in self.thresholds)]) + 7
 
 
 @functools.cache
 def _inventory(path: str) -> Callable[[], Iterable[str]]:
-    """Run the file once, so that it can keep what it makes."""
+    """Run the file once, so that it can keep state."""
     try:
         inventory: Callable[[], Iterable[str]] = runpy.run_path(path)["inventory"]
     except KeyError:
-        raise SetupError(f"Expected a function inventory() in {path}, found none") from None
+        raise SetupError(f"Expected a function inventory() in {path}, got none") from None
     return inventory
 
 
 def allowed_memory(chunk_size: int) -> dict[str, int]:
-    """Return by how many bytes the memory of a process may rise in ``adds`` and in ``gets``."""
+    """Return by how many bytes the memory of a process may grow during ``adds`` and ``gets``."""
     chunk = -(-chunk_size // _MIB)
-    # A part of the backend's own making may be larger than the limit; then it goes alone.  The
-    # piece that a reader's caller is at, and those on their way to him, are beside the limit.
+    # A part may be larger than the limit; then it is sent alone.  The chunks that a reader's caller
+    # holds, and those on the way to it, do not count towards the limit.
     return {
         "adds": (MEMORY_LIMIT + _SLACK + 4 * chunk) * _MIB,
         "gets": (MEMORY_LIMIT + _SLACK + 4 * chunk * MEMORY_GETS) * _MIB,
@@ -315,27 +316,27 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _placed(reader: object) -> "list[tuple[int, bytes]]":
-    placed = []
+def _with_offsets(reader: object) -> "list[tuple[int, bytes]]":
+    chunks = []
     offset = 0
-    for piece in reader:  # type: ignore[attr-defined]
-        placed.append((offset, piece))
-        offset += len(piece)
-    return placed
+    for chunk in reader:  # type: ignore[attr-defined]
+        chunks.append((offset, chunk))
+        offset += len(chunk)
+    return chunks
 
 
 def _secret_values(store: Store) -> tuple[str, ...]:
-    """Return the values of the store's secret options but for those too short to be told apart."""
+    """Return the values of the store's secret options, except very short ones."""
     driver = store.driver
     assert driver is not None
-    found: list[str] = []
+    values: list[str] = []
     for option in driver.options:
         if option.secret:
             value = driver.conf[option.dest]
             if isinstance(value, dict):
                 value = list(value.values())
-            for each in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(each, str):
-                    # In a URL with a login it is the password that must not show.
-                    found += _PASSWORD.findall(each) or [each]
-    return tuple(each for each in found if len(each) >= 4)
+            for text in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(text, str):
+                    # In a URL with a login, the password is the secret.
+                    values += _PASSWORD.findall(text) or [text]
+    return tuple(secret for secret in values if len(secret) >= 4)

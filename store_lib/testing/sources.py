@@ -1,4 +1,4 @@
-"""Sources of every shape that an add takes: whole, short, odd, counted, failing, standing still."""
+"""Sources of every kind that an add accepts, and an add that pauses half-way."""
 
 import pathlib
 import threading
@@ -9,15 +9,15 @@ from typing import Any
 from store_lib import AddResult, Store
 from store_lib.testing.content import Content
 
-#: Sizes of pieces that fit no buffer; an empty piece is no end of an iterable.
+#: Sizes of chunks that fit no buffer; an empty chunk does not end an iterable.
 ODD_SIZES = (1, 4095, 0, 70_001, 7, 65_537, 131_071, 3)
 
 
-class Reading:
-    """A plain file-like source with nothing but ``read``; counts what is asked of it.
+class FileLike:
+    """A source that has only ``read``, and counts the calls.
 
-    :param sizes: gives at most so many bytes at each read, in turn, however much is asked
-    :param error: raised once ``at`` bytes were given
+    :param sizes: upper limits for the bytes that a read returns, used in turn
+    :param at: the number of bytes after which ``error`` is raised, by default all
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Reading:
         self.raised = 0
 
     def read(self, amount: int = -1) -> bytes:
-        """Give the next bytes, or raise the error that was set."""
+        """Return the next bytes, or raise the error."""
         self.reads += 1
         if self.given >= self._end and self._error is not None:
             self.raised += 1
@@ -46,43 +46,27 @@ class Reading:
         amount = left if amount is None or amount < 0 else min(amount, left)
         if self._sizes:
             amount = min(amount, self._sizes[self.reads % len(self._sizes)])
-        piece = self._content.slice(self.given, amount)
-        self.given += len(piece)
-        return piece
+        chunk = self._content.slice(self.given, amount)
+        self.given += len(chunk)
+        return chunk
 
 
-class ReadingInto:
-    """A file-like source that can only ``readinto``."""
+class ReadintoOnly:
+    """A source that has only ``readinto``."""
 
     def __init__(self, content: Content) -> None:
-        self._source = Reading(content)
+        self._source = FileLike(content)
 
     def readinto(self, buffer: Any) -> int:
-        """Fill ``buffer`` as far as there are bytes."""
+        """Fill ``buffer`` with the next bytes and return their number."""
         view = memoryview(buffer).cast("B")
-        piece = self._source.read(len(view))
-        view[: len(piece)] = piece
-        return len(piece)
+        chunk = self._source.read(len(view))
+        view[: len(chunk)] = chunk
+        return len(chunk)
 
 
-class Untouched:
-    """A source that counts how often anybody asked it for bytes."""
-
-    def __init__(self, content: Content) -> None:
-        self._source = Reading(content)
-
-    @property
-    def reads(self) -> int:
-        """How often it was asked."""
-        return self._source.reads
-
-    def read(self, amount: int = -1) -> bytes:
-        """Note it and give the next bytes."""
-        return self._source.read(amount)
-
-
-def odd_pieces(content: Content) -> Iterator[Any]:
-    """Yield all of ``content`` in odd pieces, as bytes, bytearray and memoryview in turn."""
+def odd_chunks(content: Content) -> Iterator[Any]:
+    """Yield ``content`` in chunks of odd sizes: bytes, bytearray and memoryview in turn."""
     kinds: tuple[Callable[[bytes], Any], ...] = (bytes, bytearray, memoryview)
     offset = number = 0
     while offset < content.size:
@@ -93,25 +77,25 @@ def odd_pieces(content: Content) -> Iterator[Any]:
 
 
 def reused_buffer(content: Content) -> Iterator[memoryview]:
-    """Yield all of ``content`` through one buffer that is overwritten each time."""
+    """Yield ``content`` as views of a single buffer that is overwritten each time."""
     buffer = bytearray(70_001)
     offset = 0
     while offset < content.size:
-        piece = content.slice(offset, len(buffer))
-        buffer[: len(piece)] = piece
-        yield memoryview(buffer)[: len(piece)]
-        offset += len(piece)
+        chunk = content.slice(offset, len(buffer))
+        buffer[: len(chunk)] = chunk
+        yield memoryview(buffer)[: len(chunk)]
+        offset += len(chunk)
     buffer[:] = b"\xff" * len(buffer)
 
 
-def endless_pieces(content: Content) -> Iterator[bytes]:
-    """Yield ``content`` over and over."""
+def endless_chunks(content: Content) -> Iterator[bytes]:
+    """Yield ``content`` again and again."""
     data = content.whole()
     while True:
         yield data
 
 
-def failing_pieces(content: Content, at: int, error: BaseException) -> Iterator[bytes]:
+def failing_chunks(content: Content, at: int, error: BaseException) -> Iterator[bytes]:
     """Yield the first ``at`` bytes of ``content``, then raise ``error``."""
     offset = 0
     while offset < at:
@@ -124,29 +108,29 @@ def failing_pieces(content: Content, at: int, error: BaseException) -> Iterator[
 def _path(content: Content, directory: pathlib.Path) -> pathlib.Path:
     path = directory / f"source-{uuid.uuid4().hex}"
     with path.open("wb") as file:
-        for piece in content.pieces():
-            file.write(piece)
+        for chunk in content.chunks():
+            file.write(chunk)
     return path
 
 
-#: Every shape by name: made from content, and a directory for those that need a file.
-SHAPES: dict[str, Callable[[Content, pathlib.Path], Any]] = {
-    "file-like": lambda content, directory: Reading(content),
-    "short-reading file-like": lambda content, directory: Reading(content, sizes=ODD_SIZES),
-    "odd pieces": lambda content, directory: odd_pieces(content),
+#: Functions that make a source from content, by kind; the directory is for a file.
+SOURCE_KINDS: dict[str, Callable[[Content, pathlib.Path], Any]] = {
+    "file-like": lambda content, directory: FileLike(content),
+    "short-reading file-like": lambda content, directory: FileLike(content, sizes=ODD_SIZES),
+    "odd chunks": lambda content, directory: odd_chunks(content),
     "path": _path,
     "reused buffer": lambda content, directory: reused_buffer(content),
-    "readinto only": lambda content, directory: ReadingInto(content),
+    "readinto only": lambda content, directory: ReadintoOnly(content),
     "bytearray": lambda content, directory: bytearray(content.whole()),
 }
 
 
-class InFlight:
-    """An add that stands still in the middle of its source, on a thread of its own.
+class PausedAdd:
+    """An add in another thread, whose source pauses half-way.
 
-    Use as a context manager: leaving it makes the source fail if it is still standing.
+    It is a context manager: at the end of the block, the source fails if it still pauses.
 
-    :param at: bytes given before it stands
+    :param at: the number of bytes after which the source pauses
     """
 
     def __init__(
@@ -154,46 +138,46 @@ class InFlight:
     ) -> None:
         self._content = content
         self._at = at
-        self._standing = threading.Event()
-        self._go = threading.Event()
+        self._paused = threading.Event()
+        self._resume = threading.Event()
         self._error: BaseException | None = None
         self._outcome: list[AddResult | BaseException] = []
 
         def run() -> None:
             try:
-                self._outcome.append(store.add(object_id, self._pieces(), size))
+                self._outcome.append(store.add(object_id, self._chunks(), size))
             except BaseException as error:
                 self._outcome.append(error)
 
         self._thread = threading.Thread(target=run, name="conformance-add", daemon=True)
 
-    def _pieces(self) -> Iterator[bytes]:
+    def _chunks(self) -> Iterator[bytes]:
         yield self._content.slice(0, self._at)
-        self._standing.set()
-        self._go.wait()
+        self._paused.set()
+        self._resume.wait()
         if self._error is not None:
             raise self._error
         yield self._content.slice(self._at)
 
-    def __enter__(self) -> "InFlight":
+    def __enter__(self) -> "PausedAdd":
         self._thread.start()
-        while not self._standing.wait(0.05):
+        while not self._paused.wait(0.05):
             if not self._thread.is_alive():
                 raise AssertionError(
-                    "An add that should have stood in the middle of its source: expected it to "
-                    f"read {self._at} bytes and ask for more, got {self._outcome}"
+                    f"Expected an add to read {self._at} bytes of its source and ask for more, but "
+                    f"it ended with {self._outcome}"
                 )
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._go.is_set():
+        if not self._resume.is_set():
             self._error = InterruptedError("the check ended")
-        self._go.set()
+        self._resume.set()
         self._thread.join()
 
     def finish(self) -> AddResult:
-        """Let it run to its end and return what add returned, or raise what it raised."""
-        self._go.set()
+        """Let the add finish; return its result or raise its error."""
+        self._resume.set()
         self._thread.join()
         outcome = self._outcome[0]
         if isinstance(outcome, BaseException):
@@ -201,7 +185,7 @@ class InFlight:
         return outcome
 
     def fail(self, error: BaseException) -> None:
-        """Make the source raise ``error``; add is over when this returns."""
+        """Make the source raise ``error`` and wait for the add to end."""
         self._error = error
-        self._go.set()
+        self._resume.set()
         self._thread.join()

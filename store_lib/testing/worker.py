@@ -1,8 +1,9 @@
-"""What the kit does in processes of its own: adds that are killed, races, memory, forks, exits.
+"""The actions of child processes: killed adds, races, memory, forks, the interpreter's exit.
 
-``python -m store_lib.testing.worker CONFIGS STORE ACTION SPEC``: configuration files separated
-like a PATH, a store's id, the name of a function below, and its arguments as a JSON object.  Each
-action prints JSON, a line for each message.
+The command line is ``python -m store_lib.testing.worker CONFIGS STORE CONTEXT ACTION SPEC``:
+configuration files separated as in ``PATH``, a store id, the file for ``--store-context`` or an
+empty string, the name of an action below, and its arguments as a JSON object.  An action prints
+its messages as JSON, one on each line.
 """
 
 import contextlib
@@ -28,8 +29,8 @@ from store_lib.testing.pace import Deadline
 _MIB = 1024 * 1024
 
 
-class Here:
-    """What the process is to work on."""
+class WorkerArgs:
+    """The store under test, from the command line."""
 
     def __init__(self, configs: list[str], store_id: str, context: str) -> None:
         self._configs = configs
@@ -37,7 +38,7 @@ class Here:
         self._context = context
 
     def open(self) -> Stores:
-        """Return the stores, made anew."""
+        """Open the configured stores anew."""
         return open_stores(self._configs, self._context)
 
     def store_in(self, stores: Stores) -> Store:
@@ -45,7 +46,7 @@ class Here:
         return stores[self._store_id]
 
 
-def say(**message: Any) -> None:
+def report(**message: Any) -> None:
     """Print a message for the parent."""
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
@@ -54,14 +55,15 @@ def say(**message: Any) -> None:
 # Killed adds
 
 
-def crash(here: Here, spec: dict[str, Any]) -> None:
-    """Fork a process for each plan; each adds an object and is killed; say what each said.
+def crash(args: WorkerArgs, spec: dict[str, Any]) -> None:
+    """For each plan, fork a process that adds an object and is killed; report its messages.
 
-    Once ``enough`` seconds have passed and ``least`` have died, the other plans are left out.  A
-    plan has ``id``, ``size``, ``seed``, ``declared`` and one of ``at`` (dies when the source
-    was asked for the bytes from there on) and ``commit`` (dies that share of a usual commit's time
-    after the last byte was handed over).  One that lives to see its add succeed says so and then
-    dies.
+    A plan has ``id``, ``size``, ``seed``, ``declared`` and one of ``at`` (the process dies when
+    the source is asked for the bytes from this offset) and ``commit`` (it dies after the last byte
+    was read, when this fraction of the usual time of a commit has passed).  A process whose add
+    succeeds reports the URI and then dies.
+
+    After ``enough`` seconds and ``least`` deaths, the remaining plans are skipped.
     """
     usual: dict[tuple[int, bool], float] = {}
     end = time.monotonic() + spec["enough"]
@@ -74,27 +76,27 @@ def crash(here: Here, spec: dict[str, Any]) -> None:
         if child == 0:
             os.close(read)
             try:
-                _add_and_die(here, plan, usual.get(kind, 0.0), write)
+                _add_and_die(args, plan, usual.get(kind, 0.0), write)
             except BaseException as error:
                 _write_line(write, error=f"{type(error).__name__}: {error}")
             finally:
                 os._exit(1)
         os.close(write)
         with os.fdopen(read) as pipe:
-            told: dict[str, Any] = {}
+            result: dict[str, Any] = {}
             for line in pipe:
-                told.update(json.loads(line))
+                result.update(json.loads(line))
         _, status = os.waitpid(child, 0)
         if plan.get("measure"):
-            usual[kind] = told.get("seconds", 0.0)
-        say(id=plan["id"], killed=os.WIFSIGNALED(status), **told)
+            usual[kind] = result.get("seconds", 0.0)
+        report(id=plan["id"], killed=os.WIFSIGNALED(status), **result)
 
 
-def _add_and_die(here: Here, plan: dict[str, Any], usual: float, pipe: int) -> None:
+def _add_and_die(args: WorkerArgs, plan: dict[str, Any], usual: float, pipe: int) -> None:
     content = Content(plan["size"], plan["seed"])
     last = [0.0]
 
-    def pieces() -> Iterator[bytes]:
+    def chunks() -> Iterator[bytes]:
         step = max(1, content.size // 23)
         for offset in range(0, content.size, step):
             at = plan.get("at")
@@ -110,8 +112,8 @@ def _add_and_die(here: Here, plan: dict[str, Any], usual: float, pipe: int) -> N
         if plan.get("at") is not None:
             _die()
 
-    store = here.store_in(here.open())
-    result = store.add(plan["id"], pieces(), content.size if plan["declared"] else None)
+    store = args.store_in(args.open())
+    result = store.add(plan["id"], chunks(), content.size if plan["declared"] else None)
     _write_line(pipe, uri=result.uri, seconds=time.perf_counter() - last[0])
     _die()
 
@@ -134,28 +136,28 @@ def _die_after(seconds: float) -> None:
     threading.Thread(target=run, daemon=True).start()
 
 
-def inspect(here: Here, spec: dict[str, Any]) -> None:
-    """Say of each object (``id``, ``uris``, ``size``, ``seed``) what of it is there.
+def inspect(args: WorkerArgs, spec: dict[str, Any]) -> None:
+    """Report the ``state`` of each object (``id``, ``uris``, ``size``, ``seed``).
 
-    ``state`` is ``absent``, ``complete``, or a text that says what is wrong.
+    It is ``absent``, ``complete``, or a text that says what is wrong.
     """
-    with here.open() as stores:
-        store = here.store_in(stores)
+    with args.open() as stores:
+        store = args.store_in(stores)
         listed: dict[str, list[str]] = {}
         if "list" in store.capabilities:
             for entry in store.list():
                 listed.setdefault(entry.object_id, []).append(entry.location.uri)
-        for each in spec["objects"]:
-            content = Content(each["size"], each["seed"])
+        for item in spec["objects"]:
+            content = Content(item["size"], item["seed"])
             states = {
                 uri: _state(store, uri, content)
-                for uri in dict.fromkeys([*each["uris"], *listed.get(each["id"], [])])
+                for uri in dict.fromkeys([*item["uris"], *listed.get(item["id"], [])])
             }
-            there = {uri: state for uri, state in states.items() if state != "absent"}
-            uri, state = next(iter(there.items()), (None, "absent"))
-            if each["id"] in listed and uri is None:
+            present = {uri: state for uri, state in states.items() if state != "absent"}
+            uri, state = next(iter(present.items()), (None, "absent"))
+            if item["id"] in listed and uri is None:
                 state = "listed, but neither stat nor get finds it"
-            say(id=each["id"], uri=uri, state=state)
+            report(id=item["id"], uri=uri, state=state)
 
 
 def _state(store: Store, uri: str, content: Content) -> str:
@@ -166,35 +168,35 @@ def _state(store: Store, uri: str, content: Content) -> str:
         with store.get(uri) as reader:
             data = reader.read()
     except NotFound:
-        return "absent" if not sizes else "stat finds it, get does not"
+        return "absent" if not sizes else "stat finds it, but get does not"
     except StoreError as error:
         return f"get raises {type(error).__name__}: {error}"
     if sizes != [content.size]:
-        return f"stat tells a size of {sizes or 'nothing'}, the object had {content.size} bytes"
+        return f"stat returns {sizes or 'no size'}, but the object had {content.size} bytes"
     if data == content.whole():
         return "complete"
-    return f"get gives {len(data)} bytes that are not the {content.size} of the object"
+    return f"get returns {len(data)} bytes that differ from the {content.size} of the object"
 
 
 # Races
 
 
-def race(here: Here, spec: dict[str, Any]) -> None:
-    """For each line on standard input, add an object at a given moment; say how it went.
+def race(args: WorkerArgs, spec: dict[str, Any]) -> None:
+    """For each line on standard input, add an object at a given time and report the result.
 
-    A line has ``id``, ``size``, ``seed``, ``start`` (when to begin) and ``meet`` (before when the
-    last byte is held back), both on the system's monotonic clock; or an ``origin``, which is
-    copied within the backend instead.
+    A line has ``id``, ``size``, ``seed``, ``start`` (when to begin) and ``meet`` (the last byte is
+    held back until then), both in seconds of the monotonic clock.  If ``origin`` is not null, that
+    object is copied within the backend instead.
     """
-    with here.open() as stores:
-        store = here.store_in(stores)
-        say(ready=True)
+    with args.open() as stores:
+        store = args.store_in(stores)
+        report(ready=True)
         for line in sys.stdin:
             round_ = json.loads(line)
             content = Content(round_["size"], round_["seed"])
             held = max(0, content.size - 1)
 
-            def pieces(
+            def chunks(
                 content: Content = content, held: int = held, meet: float = round_["meet"]
             ) -> Iterator[bytes]:
                 for offset in range(0, held, _MIB):
@@ -207,11 +209,11 @@ def race(here: Here, spec: dict[str, Any]) -> None:
                 if round_["origin"]:
                     result = store.copy(round_["origin"], round_["id"])
                 else:
-                    result = store.add(round_["id"], pieces(), content.size)
+                    result = store.add(round_["id"], chunks(), content.size)
             except StoreError as error:
-                say(won=False, error=type(error).__name__, text=str(error))
+                report(won=False, error=type(error).__name__, text=str(error))
             else:
-                say(won=True, uri=result.uri)
+                report(won=True, uri=result.uri)
 
 
 def _sleep_until(moment: float) -> None:
@@ -223,52 +225,52 @@ def _sleep_until(moment: float) -> None:
 # Memory
 
 
-def memory(here: Here, spec: dict[str, Any]) -> None:
-    """Move ``size`` bytes in all, several times; say how far the peak rose above the start.
+def memory(args: WorkerArgs, spec: dict[str, Any]) -> None:
+    """Transfer ``size`` bytes several times and report by how much the memory grew at most.
 
-    For each list in ``ids``, as many objects are added at once, from sources that hold no memory
-    themselves; as many as ``gets`` of them are read at once, slowly at first; and all are deleted
-    where that can be.  Without ``ids`` the object of ``uri`` is read.
+    For each list in ``ids``, its objects are added at once, from sources that hold no memory.  Up
+    to ``gets`` of them are then read at once, slowly at first, and all are deleted if the store
+    can do that.  Without ``ids``, the object of ``uri`` is read.
 
-    The cyclic garbage collector is off: it may come late, and what a transfer held must be free
-    when it is over.
+    The cyclic garbage collector is off, since it may run late: what a transfer held must be freed
+    when it ends.
     """
     gc.disable()
-    with here.open() as stores:
-        store = here.store_in(stores)
+    with args.open() as stores:
+        store = args.store_in(stores)
         block = Content(_MIB).whole()
 
-        def add(object_id: str, size: int, found: dict[str, str]) -> None:
-            found[object_id] = store.add(object_id, _Filling(block, size)).uri
+        def add(object_id: str, size: int, uris: dict[str, str]) -> None:
+            uris[object_id] = store.add(object_id, _RepeatedBlock(block, size)).uri
 
         def get(uri: str) -> None:
             with store.get(uri) as reader:
                 for number, _ in enumerate(reader):
                     if number < 2:
-                        time.sleep(0.2)  # all the time that a prefetch without bound could want
+                        time.sleep(0.2)  # enough time for an unbounded prefetch
 
         def move(ids: list[str], size: int, gets: int) -> tuple[int, int]:
-            found: dict[str, str] = {}
-            added = _peak_of(lambda each: add(each, size, found), ids)
-            got = _peak_of(get, list(found.values())[:gets])
+            uris: dict[str, str] = {}
+            added = _peak_of(lambda object_id: add(object_id, size, uris), ids)
+            got = _peak_of(get, list(uris.values())[:gets])
             if "delete" in store.capabilities:
-                for uri in found.values():
+                for uri in uris.values():
                     store.delete(uri)
             return added, got
 
-        for each in spec["warm"]:
-            move([each], 3 * _MIB, 1)
+        for object_id in spec["warm"]:
+            move([object_id], 3 * _MIB, 1)
         for ids in spec["ids"]:
             gets = min(len(ids), spec["gets"])
             added, got = move(ids, spec["size"] // len(ids), gets)
-            say(action="adds", at_once=len(ids), risen=added)
-            say(action="gets", at_once=gets, risen=got)
+            report(action="adds", at_once=len(ids), growth=added)
+            report(action="gets", at_once=gets, growth=got)
         if spec["uri"] is not None:
-            say(action="gets", at_once=1, risen=_peak_of(get, [spec["uri"]]))
+            report(action="gets", at_once=1, growth=_peak_of(get, [spec["uri"]]))
 
 
-class _Filling:
-    """A source of ``size`` bytes that fills the buffers it is given, as a file or a pipe does."""
+class _RepeatedBlock:
+    """A source of ``size`` bytes that has ``readinto``, as a file or a pipe has."""
 
     def __init__(self, block: bytes, size: int) -> None:
         self._block = memoryview(block)
@@ -282,11 +284,11 @@ class _Filling:
 
 
 def _peak_of(action: Callable[[str], None], arguments: list[str]) -> int:
-    """Return by how many bytes the resident memory rose while ``action`` ran, in threads."""
+    """Run ``action`` in a thread for each argument; return the growth of resident memory."""
     gc.collect()
     start = _resident("VmRSS")
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak counts from now on
+        file.write("5")  # resets the peak
     failed: list[BaseException] = []
 
     def run(argument: str) -> None:
@@ -295,7 +297,7 @@ def _peak_of(action: Callable[[str], None], arguments: list[str]) -> int:
         except BaseException as error:
             failed.append(error)
 
-    threads = [threading.Thread(target=run, args=(each,)) for each in arguments]
+    threads = [threading.Thread(target=run, args=(argument,)) for argument in arguments]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -316,36 +318,37 @@ def _resident(name: str) -> int:
 # Forks
 
 
-def fork(here: Here, spec: dict[str, Any]) -> None:
-    """Use the stores, fork, use them in the child; say how each child fared, and the parent then.
+def fork(args: WorkerArgs, spec: dict[str, Any]) -> None:
+    """Use the stores, fork and use them in the children; report the results of all processes.
 
-    ``how``: ``idle``; ``standing`` (an add stands in the middle of its source in another thread
-    meanwhile); or ``busy`` (threads are at work without a pause).  ``ids`` are for what is added,
-    one for the parent, one for the add that stands, one for each of the children; without, the
-    object of ``uri`` is read, and there are as many children as ``children`` says.  Once ``enough``
-    seconds have passed and ``least`` children have ended, the others are left out.
+    ``how`` is the state of the parent: ``idle``; ``paused`` (another thread runs an add whose
+    source pauses half-way); or ``busy`` (threads transfer all the time).
+
+    ``ids`` are object ids for the parent, for the paused add and for each of the ``children``
+    children.  Without ``ids``, the object of ``uri`` is read.  After ``enough`` seconds and
+    ``least`` children, the remaining ones are skipped.
     """
     faulthandler.register(signal.SIGUSR1)
-    stores = here.open()
-    store = here.store_in(stores)
+    stores = args.open()
+    store = args.store_in(stores)
     content = Content(spec["size"], 1)
     ids: list[str] = spec["ids"]
-    uri: str = spec["uri"] or store.add(ids[0], content.pieces()).uri
+    uri: str = spec["uri"] or store.add(ids[0], content.chunks()).uri
     whole = _read(store, uri)
     reader = store.get(uri)
     begun = reader.read(10)
     ending = threading.Event()
-    standing = threading.Event()
-    made: list[str] = []
+    paused = threading.Event()
+    added_uris: list[str] = []
 
-    def pieces() -> Iterator[bytes]:
+    def chunks() -> Iterator[bytes]:
         yield content.slice(0, content.size // 2)
-        standing.set()
+        paused.set()
         ending.wait()
         yield content.slice(content.size // 2)
 
-    def stand() -> None:
-        made.append(store.add(ids[1], pieces()).uri)
+    def pause() -> None:
+        added_uris.append(store.add(ids[1], chunks()).uri)
 
     def work() -> None:
         try:
@@ -353,17 +356,17 @@ def fork(here: Here, spec: dict[str, Any]) -> None:
                 store.stat(uri)
                 _read(store, uri)
                 if ids and "delete" in store.capabilities:
-                    store.delete(store.add(str(uuid.uuid4()), content.pieces()).uri)
+                    store.delete(store.add(str(uuid.uuid4()), content.chunks()).uri)
         except BaseException as error:
-            say(thread=f"{type(error).__name__}: {error}")
+            report(thread=f"{type(error).__name__}: {error}")
 
-    tasks = {"idle": [], "standing": [stand], "busy": [work] * 3}[spec["how"]]
+    tasks = {"idle": [], "paused": [pause], "busy": [work] * 3}[spec["how"]]
     threads = [threading.Thread(target=task) for task in tasks]
     for thread in threads:
         thread.start()
-    if spec["how"] == "standing":
-        standing.wait()
-    sys.setswitchinterval(1e-6)  # so that forks meet threads in the middle of anything
+    if spec["how"] == "paused":
+        paused.wait()
+    sys.setswitchinterval(1e-6)  # forks then interrupt threads anywhere
     end = time.monotonic() + spec["enough"]
     for number in range(spec["children"]):
         if number >= spec["least"] and time.monotonic() > end:
@@ -372,34 +375,34 @@ def fork(here: Here, spec: dict[str, Any]) -> None:
         if pid == 0:
             _be_child(store, ids[2 + number] if ids else None, content, uri, whole)
         status = _wait(pid, spec["limit"])
-        say(status=status)
+        report(status=status)
         if status != 0:
             break
     ending.set()
     for thread in threads:
         thread.join()
-    rest = begun + reader.read()
+    read = begun + reader.read()
     reader.close()
     again = _read(store, uri)
-    added = [each for each in made if _read(store, each) == content.whole()]
+    added = [uri for uri in added_uris if _read(store, uri) == content.whole()]
     stores.close()
-    say(uri=uri, reader=rest == whole, again=again == whole, added=added)
+    report(uri=uri, reader=read == whole, again=again == whole, added=added)
 
 
 def _be_child(
     store: Store, object_id: str | None, content: Content, uri: str, whole: bytes
 ) -> NoReturn:
-    """Do in a forked child what every process must be able to do, and end it."""
+    """Read and add an object in a forked child, and end the process."""
     try:
-        expect_bytes(_read(store, uri), whole, "what a forked child reads of the parent's object")
+        expect_bytes(_read(store, uri), whole, "the parent's object, read in a forked child")
         if object_id is not None:
-            mine = store.add(object_id, content.pieces()).uri
-            expect_bytes(_read(store, mine), content.whole(), "what a forked child added")
+            own = store.add(object_id, content.chunks()).uri
+            expect_bytes(_read(store, own), content.whole(), "an object added in a forked child")
             if "delete" in store.capabilities:
-                store.delete(mine)
+                store.delete(own)
         os._exit(0)
     except BaseException as error:
-        say(child=f"{type(error).__name__}: {error}")
+        report(child=f"{type(error).__name__}: {error}")
     finally:
         os._exit(1)
 
@@ -410,54 +413,55 @@ def _read(store: Store, uri: str) -> bytes:
 
 
 def _wait(pid: int, limit: float) -> int | None:
-    """Return the exit status of ``pid``, or ``None`` if it had to be killed after ``limit`` s."""
+    """Return the exit status of a process, or ``None`` after killing it at the time limit."""
     deadline = Deadline(limit)
     while not deadline.passed:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.002)
-    os.kill(pid, signal.SIGUSR1)  # it tells where it hangs
+    os.kill(pid, signal.SIGUSR1)  # makes it print the stacks of its threads
     time.sleep(0.5)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return None
 
 
-# The interpreter's end
+# The interpreter's exit
 
 
-def leave(here: Here, spec: dict[str, Any]) -> None:
-    """Use the store, close nothing, and let the interpreter end.
+def leave(args: WorkerArgs, spec: dict[str, Any]) -> None:
+    """Use the store and let the interpreter exit without closing anything.
 
-    ``how``: ``idle``, ``reader`` (an open reader) or ``generator`` (a suspended one around it).
+    ``how`` is what is open: nothing but the stores (``idle``), a ``reader``, or a suspended
+    ``generator`` that reads from it.
     """
-    stores = here.open()
-    reader = here.store_in(stores).get(spec["uri"])
+    stores = args.open()
+    reader = args.store_in(stores).get(spec["uri"])
 
-    def through() -> Iterator[bytes]:
+    def generate() -> Iterator[bytes]:
         with reader:
             yield from reader
 
-    pieces = through() if spec["how"] == "generator" else iter(reader)
-    first = next(pieces)
+    chunks = generate() if spec["how"] == "generator" else iter(reader)
+    first = next(chunks)
     if spec["how"] == "idle":
-        for _ in pieces:
+        for _ in chunks:
             pass
-    say(first=len(first))
-    globals()["_kept"] = (stores, reader, pieces)
+    report(first=len(first))
+    globals()["_kept"] = (stores, reader, chunks)
 
 
-_ACTIONS: dict[str, Callable[[Here, dict[str, Any]], None]] = {
-    each.__name__: each for each in (crash, inspect, race, memory, fork, leave)
+_ACTIONS: dict[str, Callable[[WorkerArgs, dict[str, Any]], None]] = {
+    action.__name__: action for action in (crash, inspect, race, memory, fork, leave)
 }
 
 
 def main(arguments: list[str]) -> None:
-    """Do what the command line says."""
+    """Run the action that the command line names."""
     configs, store_id, *context, action, spec = arguments
-    here = Here(configs.split(os.pathsep), store_id, "".join(context))
-    _ACTIONS[action](here, json.loads(spec))
+    args = WorkerArgs(configs.split(os.pathsep), store_id, "".join(context))
+    _ACTIONS[action](args, json.loads(spec))
 
 
 if __name__ == "__main__":

@@ -204,4 +204,4 @@ def test_a_skipped_check_fails_in_ci(environment: dict[str, str], tmp_path: path
     else:
         assert result.returncode == 0, result.stdout
         assert "1 skipped" in result.stdout
-    assert "shows no memory of a process" in result.stdout
+    assert "does not report the memory of a process" in result.stdout

@@ -11,7 +11,7 @@ from store_lib.testing.pace import Deadline, slowness
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of usual speed with two processors and nothing to do."""
-    monkeypatch.setattr(pace, "_slowness_of_processor", lambda: 1.0)
+    monkeypatch.setattr(pace, "_processor_slowness", lambda: 1.0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
     monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 0.0, 0.0))
 
@@ -32,7 +32,7 @@ def test_a_busy_machine_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_slow_processor_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was measured at the start counts, whatever the load."""
-    monkeypatch.setattr(pace, "_slowness_of_processor", lambda: 3.0)
+    monkeypatch.setattr(pace, "_processor_slowness", lambda: 3.0)
     assert slowness() == 3.0
 
 
@@ -52,9 +52,9 @@ def test_the_speed_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that a run starts takes over what the run has measured."""
     monkeypatch.undo()
     monkeypatch.setenv("STORE_LIB_TESTING_SLOWNESS", "7.50")
-    pace._slowness_of_processor.cache_clear()
-    assert pace._slowness_of_processor() == 7.5
+    pace._processor_slowness.cache_clear()
+    assert pace._processor_slowness() == 7.5
     monkeypatch.delenv("STORE_LIB_TESTING_SLOWNESS")
-    pace._slowness_of_processor.cache_clear()
-    assert pace._slowness_of_processor() >= 1
+    pace._processor_slowness.cache_clear()
+    assert pace._processor_slowness() >= 1
     assert float(os.environ["STORE_LIB_TESTING_SLOWNESS"]) >= 1

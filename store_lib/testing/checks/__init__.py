@@ -1,4 +1,4 @@
-"""The checks, grouped by subject, and which of them a store's claims call for."""
+"""The checks, grouped by subject, and the selection of those that apply to a store."""
 
 from store_lib.testing.catalogue import Check, registered
 from store_lib.testing.checks import (  # noqa: F401 - importing them registers their checks
@@ -26,5 +26,5 @@ def all_checks() -> list[Check]:
 
 
 def checks_for(profile: Profile) -> list[Check]:
-    """Return the checks that the store's claims call for."""
+    """Return the checks that apply to a store."""
     return [check for check in all_checks() if check.applies(profile)]

@@ -1,4 +1,4 @@
-"""What is added comes back byte for byte: every size, every shape of source, zeros too."""
+"""Contents: objects of every size, from every kind of source, come back byte for byte."""
 
 import os
 from collections.abc import Iterator
@@ -6,32 +6,34 @@ from collections.abc import Iterator
 from store_lib.testing.catalogue import check
 from store_lib.testing.content import Content
 from store_lib.testing.expect import expect, expect_bytes, expect_equal
-from store_lib.testing.sources import SHAPES
+from store_lib.testing.sources import SOURCE_KINDS
 from store_lib.testing.target import Target
 
-#: Bytes that one check moves when it tries every shape with every size.
-_PLENTY = 160 * 1024 * 1024
+#: Upper limit in bytes for a check that combines every kind of source with every size.
+_MAX_TOTAL = 160 * 1024 * 1024
 
 
 def _sizes(target: Target) -> list[int]:
-    """Return sizes around every boundary: of a chunk, of a part, of the largest single request."""
+    """Return sizes around every threshold: chunks, parts, the largest single request."""
     chunk = target.chunk_size
     sizes = {0, 1, chunk - 1, chunk, chunk + 1, 2 * chunk - 1, 2 * chunk, 2 * chunk + 1}
     sizes |= {3 * chunk + 7}
-    for step in target.profile.steps:
-        sizes |= {step - 1, step, step + 1, 2 * step + 1}
+    for threshold in target.profile.thresholds:
+        sizes |= {threshold - 1, threshold, threshold + 1, 2 * threshold + 1}
     return sorted(size for size in sizes if size >= 0)
 
 
 def _cases(target: Target) -> Iterator[tuple[str, Content]]:
-    """Yield a shape's name and a content: all shapes at all sizes, or in turn when that is much."""
+    """Yield kinds of sources with contents: all combinations, or in turn if these are too many."""
     sizes = _sizes(target)
-    names = list(SHAPES)
+    names = list(SOURCE_KINDS)
     if target.settings.short:
         for number, size in enumerate(sizes):
             yield names[number % len(names)], Content(size, seed=number)
         return
-    everything = sum(sizes) * len(names) <= _PLENTY and target.affords(len(sizes) * len(names))
+    everything = sum(sizes) * len(names) <= _MAX_TOTAL and target.has_time_for(
+        len(sizes) * len(names)
+    )
     for number, size in enumerate(sizes):
         tried = names if everything else [names[(2 * number + k) % len(names)] for k in range(2)]
         for name in tried:
@@ -41,7 +43,7 @@ def _cases(target: Target) -> Iterator[tuple[str, Content]]:
 def _round_trip(target: Target, name: str, content: Content, size: int | None) -> None:
     what = f"{content.size} bytes from a {name}, declared as {size}"
     object_id = target.new_id()
-    source = SHAPES[name](content, target.directory)
+    source = SOURCE_KINDS[name](content, target.directory)
     result = target.add(source, object_id, size=size)
     expect_equal(result.size, content.size, f"{what}: size in the result")
     expect_equal(result.store, target.store_id, f"{what}: store in the result")
@@ -50,28 +52,28 @@ def _round_trip(target: Target, name: str, content: Content, size: int | None) -
     )
     expect_equal(result.report.bytes, content.size, f"{what}: bytes in the report")
     expect(isinstance(result.uri, str) and "://" in result.uri, f"{what}: got URI {result.uri!r}")
-    target.expect_holds(result.uri, content, what)
+    target.expect_content(result.uri, content, what)
     if "delete" in target.capabilities:
         target.store.delete(result.uri)
 
 
 @check(needs="add")
 def check_every_declared_size_comes_back(target: Target) -> None:
-    """Check 6: objects of every size around the boundaries come back whole, size declared."""
+    """Check 6: objects of every size around the thresholds come back, with the size declared."""
     for name, content in _cases(target):
         _round_trip(target, name, content, content.size)
 
 
 @check(needs="add")
 def check_every_unknown_size_comes_back(target: Target) -> None:
-    """Check 7: objects of every size around the boundaries come back whole, size unknown."""
+    """Check 7: objects of every size around the thresholds come back, with the size unknown."""
     for name, content in _cases(target):
         _round_trip(target, name, content, None)
 
 
 @check(needs="add")
 def check_zeros_come_back(target: Target) -> None:
-    """Check 6: zeros at the start, within and at the end come back, thin store or not."""
+    """Check 6: zeros at the start, in the middle and at the end of an object come back."""
     chunk = target.chunk_size
     contents = {
         "nothing but zeros": Content(3 * chunk + 7, blank=True),
@@ -83,9 +85,9 @@ def check_zeros_come_back(target: Target) -> None:
     for number, (name, content) in enumerate(contents.items()):
         sizes = (content.size, None)
         for size in (sizes[number % 2],) if target.settings.short else sizes:
-            result = target.add(content.pieces(70_001), size=size)
+            result = target.add(content.chunks(70_001), size=size)
             expect_equal(result.digests["sha512"], content.digest("sha512"), f"{name}: digest")
-            target.expect_holds(result.uri, content, name)
+            target.expect_content(result.uri, content, name)
 
 
 @check()
@@ -99,22 +101,22 @@ def check_readers_read_in_every_way(target: Target) -> None:
         expect_equal(reader.read(5), b"", "read(5) at the end")
         expect_equal(list(reader), [], "iteration at the end")
     with target.store.get(uri) as reader:
-        pieces = []
+        chunks = []
         for number in range(10_000_000):
-            pieces.append(reader.read((1, 4097, 70_001, 1_000_003)[number % 4]))
-            if not pieces[-1]:
+            chunks.append(reader.read((1, 4097, 70_001, 1_000_003)[number % 4]))
+            if not chunks[-1]:
                 break
-        expect_bytes(b"".join(pieces), whole, "read(n) of odd sizes")
+        expect_bytes(b"".join(chunks), whole, "read(n) of odd sizes")
     with target.store.get(uri) as reader:
         buffer = bytearray(65_521)
-        found = bytearray()
+        data = bytearray()
         while count := reader.readinto(buffer):
-            found += buffer[:count]
-        expect_bytes(bytes(found), whole, "readinto")
+            data += buffer[:count]
+        expect_bytes(bytes(data), whole, "readinto")
     with target.store.get(uri) as reader:
         if hasattr(reader, "fileno"):
-            found_there = os.pread(reader.fileno(), len(whole) + 1, 0)
-            expect_bytes(found_there, whole, "what the reader's descriptor gives")
+            from_file = os.pread(reader.fileno(), len(whole) + 1, 0)
+            expect_bytes(from_file, whole, "the descriptor of the reader")
     with target.store.get(uri) as reader:
         begun = reader.read(11)
         mixed = begun + next(iter(reader), b"") + reader.read(3)
@@ -123,8 +125,8 @@ def check_readers_read_in_every_way(target: Target) -> None:
 
 
 @check()
-def check_a_readers_closing_is_idempotent(target: Target) -> None:
-    """Check 5: a reader can be closed at any moment, and again."""
+def check_closing_a_reader_is_idempotent(target: Target) -> None:
+    """Check 5: a reader can be closed at any time, and more than once."""
     uri, _ = target.sample()
     reader = target.store.get(uri)
     reader.close()

@@ -1,4 +1,4 @@
-"""Digests: the right ones are returned, the wrong ones refused before anything shows."""
+"""Digests: adds return the right ones and refuse wrong ones before publishing."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from store_lib.exceptions import DigestMismatch, UnknownHashingAlgo
 from store_lib.testing.catalogue import check
 from store_lib.testing.content import Content
 from store_lib.testing.expect import expect, expect_bytes, expect_equal, raises
-from store_lib.testing.sources import Untouched
+from store_lib.testing.sources import FileLike
 from store_lib.testing.target import Target
 
 _ALGORITHMS = ("md5", "sha1", "sha256", "sha512", "blake2b", "blake2s", "sha3_256")
@@ -14,29 +14,29 @@ _ALGORITHMS = ("md5", "sha1", "sha256", "sha512", "blake2b", "blake2s", "sha3_25
 
 @check(needs="add")
 def check_digests_are_of_the_stored_bytes(target: Target) -> None:
-    """Check 9: every algorithm's digest is right, alone, together, and of what the store holds."""
+    """Check 9: the digests of every algorithm, alone or together, match the stored bytes."""
     for size in (0, 100, target.profile.long_size):
         content = Content(size, seed=size % 97)
         right = {name: content.digest(name) for name in _ALGORITHMS}
         cases: tuple[tuple[str, ...], ...] = (_ALGORITHMS, (), ("md5", "sha512"), ("sha256",))
-        for names in target.some(cases, 2):
+        for names in target.subset(cases, 2):
             result = target.add(content, digests=names)
             expect_equal(
                 dict(result.digests), {name: right[name] for name in names}, f"digests {names}"
             )
             with target.store.get(result.uri, expected=right) as reader:
-                expect_bytes(reader.read(), content.whole(), "a verified get of every digest")
+                expect_bytes(reader.read(), content.whole(), "a get verified by every digest")
         result = target.add(content, digests=("md5",), expected={"sha256": right["sha256"]})
         expect_equal(
             dict(result.digests),
             {name: right[name] for name in ("md5", "sha256")},
-            "digests asked for and expected",
+            "requested and expected digests",
         )
 
 
 @check(needs="add")
 def check_a_wrong_expected_digest_stores_nothing(target: Target) -> None:
-    """Check 9: bytes without the expected digest raise DigestMismatch, and nothing shows."""
+    """Check 9: a wrong expected digest raises DigestMismatch, and nothing is stored."""
     for size in (0, 100, target.profile.long_size):
         content = Content(size, seed=4)
         other = Content(size + 1, seed=4)
@@ -57,7 +57,7 @@ def check_a_wrong_expected_digest_stores_nothing(target: Target) -> None:
 
 @check(needs="add")
 def check_an_unknown_algorithm_reads_nothing(target: Target) -> None:
-    """Check 9: an unknown digest is refused before a byte is read."""
+    """Check 9: an unknown algorithm is refused before a byte is read."""
     options: list[dict[str, Any]] = [
         {"digests": ("sha512", "no-such-digest")},
         {"digests": ("",)},
@@ -65,7 +65,7 @@ def check_an_unknown_algorithm_reads_nothing(target: Target) -> None:
     ]
     for option in options:
         object_id = target.new_id()
-        source = Untouched(Content(100))
+        source = FileLike(Content(100))
         with raises(UnknownHashingAlgo, doing=f"an add with {option}"):
             target.add(source, object_id, **option)
         expect_equal(source.reads, 0, f"an add with {option}: reads of its source")
@@ -73,8 +73,8 @@ def check_an_unknown_algorithm_reads_nothing(target: Target) -> None:
 
 
 @check()
-def check_get_verifies_what_it_is_told(target: Target) -> None:
-    """Check 9: a get with the right digest gives all; with a wrong one it never reaches an end."""
+def check_get_verifies_expected_digests(target: Target) -> None:
+    """Check 9: a get with the right digests succeeds; with a wrong one it raises at the end."""
     uri, content = target.sample()
     right = {"sha256": content.digest("sha256"), "md5": content.digest("md5")}
     wrong = {"sha256": "0" * 64}
@@ -82,7 +82,8 @@ def check_get_verifies_what_it_is_told(target: Target) -> None:
         target.expect_reads(reader, content, "iteration with the right digests")
     with target.store.get(uri, expected=right) as reader:
         expect(
-            not hasattr(reader, "fileno"), "expected no fileno(), which would go past the digests"
+            not hasattr(reader, "fileno"),
+            "expected no fileno(), which would bypass the verification",
         )
         expect_bytes(reader.read(), content.whole(), "read() with the right digests")
     with (
@@ -110,34 +111,34 @@ def check_get_verifies_what_it_is_told(target: Target) -> None:
 
 
 class _Verifier:
-    """A signature verifier as services hand them over: fed, then asked."""
+    """A signature verifier as services pass it."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.fed = bytearray()
-        self.asked = 0
+        self.data = bytearray()
+        self.calls = 0
         self._error = error
 
     def update(self, data: bytes) -> None:
-        self.fed += data
+        self.data += data
 
     def verify(self) -> None:
-        self.asked += 1
+        self.calls += 1
         if self._error is not None:
             raise self._error
 
 
 @check(needs="add")
 def check_a_verifiers_refusal_stores_nothing(target: Target) -> None:
-    """Check 9: a verifier gets every byte in order, and its refusal comes out as itself."""
-    for size in target.some((0, 100, 2 * target.chunk_size + 1), 2):
+    """Check 9: a verifier gets all bytes in order; if it raises, nothing is stored."""
+    for size in target.subset((0, 100, 2 * target.chunk_size + 1), 2):
         content = Content(size, seed=6)
         verifier = _Verifier()
         target.add(content, verifier=verifier)
-        expect_bytes(bytes(verifier.fed), content.whole(), "what the verifier was fed")
-        expect_equal(verifier.asked, 1, "calls of verify()")
+        expect_bytes(bytes(verifier.data), content.whole(), "the data passed to the verifier")
+        expect_equal(verifier.calls, 1, "calls of verify()")
         error = LookupError("the signature is wrong")
         object_id = target.new_id()
-        with raises(LookupError, doing="an add that its verifier refuses") as caught:
+        with raises(LookupError, doing="an add whose verifier raises") as caught:
             target.add(content, object_id, verifier=_Verifier(error))
-        expect(caught.error is error, f"expected the verifier's own error, got {caught.error!r}")
-        target.expect_not_added(object_id, "an add that its verifier refused")
+        expect(caught.error is error, f"expected the same error object, got {caught.error!r}")
+        target.expect_not_added(object_id, "an add whose verifier raised")

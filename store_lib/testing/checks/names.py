@@ -1,4 +1,4 @@
-"""Object ids: each is kept exactly as it is, or refused before anything happens."""
+"""Object ids: kept exactly as they are, or refused before anything happens."""
 
 import unicodedata
 from typing import Any
@@ -8,15 +8,15 @@ from store_lib.exceptions import Duplicate, InvalidObjectId
 from store_lib.testing.catalogue import check
 from store_lib.testing.content import Content
 from store_lib.testing.expect import expect, expect_equal, raises
-from store_lib.testing.sources import InFlight, Reading, Untouched
+from store_lib.testing.sources import FileLike, PausedAdd
 from store_lib.testing.target import Target
 
-#: How many ids come first that a backend may take for one another.
-_PAIRS = 7
+#: Number of ids at the beginning that a backend may confuse with each other.
+_SIMILAR = 7
 
 
 def _ids(base: str) -> list[str]:
-    """Return ids that backends and file systems are known to mangle."""
+    """Return ids that some backends and file systems change."""
     composed = unicodedata.normalize("NFC", f"{base}-\u00e9\u1e69\uac00")
     return [
         base,
@@ -77,15 +77,15 @@ def _ids(base: str) -> list[str]:
 
 @check(needs="add")
 def check_ids_come_back_exactly_or_are_refused_at_once(target: Target) -> None:
-    """Check 10: an id is kept as it stands, or refused before a byte is read; none collide."""
+    """Check 10: an id is kept exactly or refused before a byte is read, and no two collide."""
     kept: dict[str, tuple[str, Content]] = {}
     ids = _ids(target.new_id())
-    ids = ids[:_PAIRS] + list(target.some(ids[_PAIRS:], 10))
+    ids = ids[:_SIMILAR] + list(target.subset(ids[_SIMILAR:], 10))
     for number, object_id in enumerate(ids):
         what = f"an add of id {_show(object_id)}"
         content = Content(100 + number, seed=number)
-        source = Reading(content)
-        target.watch_id(object_id)
+        source = FileLike(content)
+        target.track_id(object_id)
         try:
             result = target.add(source, object_id, size=content.size)
         except InvalidObjectId as error:
@@ -93,39 +93,39 @@ def check_ids_come_back_exactly_or_are_refused_at_once(target: Target) -> None:
             expect(str(error).isprintable(), f"{what}: expected a printable message, got {error!r}")
             _expect_nothing_listed(target, object_id, what)
             continue
-        result.uri.encode("utf-8")  # it can be kept in a database
+        result.uri.encode("utf-8")  # a database can store it
         kept[object_id] = result.uri, content
     expect(
         len({uri for uri, _ in kept.values()}) == len(kept),
-        f"expected a URI of its own for each of {len(kept)} ids, got "
+        f"expected {len(kept)} different URIs for as many ids, got "
         f"{sorted(uri for uri, _ in kept.values())}",
     )
     if "list" in target.capabilities:
-        target.shortly_none(
-            lambda: _unlisted(target, kept), "ids that the listing does not tell with their URIs"
+        target.eventually_none(
+            lambda: _unlisted(target, kept), "ids missing in the listing, or with another URI"
         )
     for object_id, (uri, content) in kept.items():
-        target.expect_holds(uri, content, f"the object of id {_show(object_id)}")
+        target.expect_content(uri, content, f"the object of id {_show(object_id)}")
         if target.create_only is not CreateOnly.NEW_LOCATION:
             with raises(Duplicate, doing=f"a second add of id {_show(object_id)}"):
                 target.add(Content(3), object_id)
     if "delete" in target.capabilities:
-        _expect_each_deleted_alone(target, kept)
+        _expect_deletes_are_independent(target, kept)
 
 
 def _unlisted(target: Target, kept: dict[str, tuple[str, Content]]) -> list[str]:
     listing = target.listing()
-    return [_show(each) for each, (uri, _) in kept.items() if uri not in listing.get(each, ())]
+    return [_show(name) for name, (uri, _) in kept.items() if uri not in listing.get(name, ())]
 
 
 def _expect_nothing_listed(target: Target, object_id: str, what: str) -> None:
     expect_equal(target.listed(object_id), [], f"{what}, which was refused: listed objects")
-    left = [each.key for each in target.leftovers() if each.object_id == object_id]
-    expect(not left, f"{what}: expected nothing left, got {left}")
+    left = [upload.key for upload in target.incomplete_uploads() if upload.object_id == object_id]
+    expect(not left, f"{what}: expected no incomplete upload, got {left}")
 
 
-def _expect_each_deleted_alone(target: Target, kept: dict[str, tuple[str, Content]]) -> None:
-    """Delete one by one; what remains must be untouched by its neighbours' going."""
+def _expect_deletes_are_independent(target: Target, kept: dict[str, tuple[str, Content]]) -> None:
+    """Delete one object after the other; each must leave the remaining ones unchanged."""
     remaining = dict(kept)
     for object_id, (uri, _) in kept.items():
         target.store.delete(uri)
@@ -145,10 +145,10 @@ def _show(object_id: str) -> str:
 
 
 @check(needs="add")
-def check_what_is_no_id_is_refused(target: Target) -> None:
-    """Check 10: an id that is no string is InvalidObjectId, and nothing is read."""
+def check_non_string_ids_are_refused(target: Target) -> None:
+    """Check 10: an id that is not a string raises InvalidObjectId before a byte is read."""
     for object_id in (None, 5, b"abc", ["a"]):
-        source = Untouched(Content(10))
+        source = FileLike(Content(10))
         wrong: Any = object_id
         with raises(InvalidObjectId, doing=f"an add of id {object_id!r}"):
             target.store.add(wrong, source, 10)
@@ -157,20 +157,22 @@ def check_what_is_no_id_is_refused(target: Target) -> None:
 
 @check(needs="add list_incomplete")
 def check_ids_like_the_stores_own_names_do_no_harm(target: Target) -> None:
-    """Check 10: an id that looks like the name of an upload under way is refused or apart."""
+    """Check 10: an id like the name of an upload in progress is refused or makes another object."""
     size = target.profile.long_size
     content = Content(size, seed=3)
     object_id = target.new_id()
-    with InFlight(target.store, object_id, content, at=size // 2) as add:
-        target.shortly(
-            lambda: any(each.object_id in (object_id, None) for each in target.leftovers()),
-            "an add at work among the incomplete uploads",
+    with PausedAdd(target.store, object_id, content, at=size // 2) as add:
+        target.eventually(
+            lambda: any(
+                upload.object_id in (object_id, None) for upload in target.incomplete_uploads()
+            ),
+            "an add in progress among the incomplete uploads",
         )
-        for key in {each.key for each in target.leftovers()}:
+        for key in {upload.key for upload in target.incomplete_uploads()}:
             for name in {key, key.rstrip("/").rpartition("/")[2]}:
                 other = Content(50, seed=4)
-                source = Reading(other)
-                target.watch_id(name)
+                source = FileLike(other)
+                target.track_id(name)
                 try:
                     uri = target.add(source, name, size=50).uri
                 except InvalidObjectId:
@@ -178,7 +180,7 @@ def check_ids_like_the_stores_own_names_do_no_harm(target: Target) -> None:
                         source.reads, 0, f"an add of id {name!r}, refused: reads of its source"
                     )
                     continue
-                target.expect_holds(uri, other, f"the object of id {name!r}")
+                target.expect_content(uri, other, f"the object of id {name!r}")
         result = add.finish()
-    target.watch_uri(result.uri)
-    target.expect_holds(result.uri, content, "the add that was at work meanwhile")
+    target.track_uri(result.uri)
+    target.expect_content(result.uri, content, "the add that was in progress meanwhile")

@@ -1,4 +1,4 @@
-"""Adds of one id that race: held to exactly what the driver claims."""
+"""Concurrent adds of the same id: the driver's ``create_only`` claim must hold."""
 
 import contextlib
 import threading
@@ -12,7 +12,7 @@ from store_lib.testing.catalogue import check
 from store_lib.testing.children import Child
 from store_lib.testing.content import Content
 from store_lib.testing.expect import expect, expect_equal, raises
-from store_lib.testing.sources import InFlight, Untouched
+from store_lib.testing.sources import FileLike, PausedAdd
 from store_lib.testing.target import Target
 
 _PROCESSES = 8
@@ -21,16 +21,16 @@ _ROUNDS = 3
 
 @check(needs="add")
 def check_racing_processes_keep_the_claimed_guarantee(target: Target) -> None:
-    """Check 3: eight processes add one id with bytes of their own, begun and ended together."""
+    """Check 3: eight processes add the same id with different bytes at the same time."""
     with contextlib.ExitStack() as stack:
         number_of_processes = 4 if target.settings.short else _PROCESSES
         children = [stack.enter_context(target.child("race")) for _ in range(number_of_processes)]
         for child in children:
-            child.hear()
+            child.receive()
         rounds = 2 if target.settings.short else _ROUNDS
         for size in (1000, target.profile.long_size):
             for number in range(rounds):
-                # Bytes end at the same moment, or whenever they do.
+                # In the last round the sources do not wait for each other at their ends.
                 _race(target, children, size, held=0.0 if number == rounds - 1 else 0.15)
 
 
@@ -41,80 +41,87 @@ def _race(
     held: float = 0.0,
     copied: Sequence[str] | None = None,
 ) -> None:
-    """Let all children add, or copy what each is given, under one id."""
-    object_id = target.new_id(lent=True)
+    """Let all children add, or copy an object of ``copied``, under the same id."""
+    object_id = target.new_id(for_worker=True)
     start = time.monotonic() + 0.05
     for seed, child in enumerate(children):
         origin = copied[seed] if copied else None
         moments = {"start": start, "meet": start + held}
-        child.tell(id=object_id, size=size, seed=seed, origin=origin, **moments)
-    told = [child.hear() for child in children]
+        child.send(id=object_id, size=size, seed=seed, origin=origin, **moments)
+    results = [child.receive() for child in children]
     contents = [Content(size, seed) for seed in range(len(children))]
-    winners = [seed for seed, each in enumerate(told) if each["won"]]
-    what = f"{len(children)} processes that {'copy' if copied else 'add'} {size} bytes under one id"
+    winners = [seed for seed, result in enumerate(results) if result["won"]]
+    verb = "copy" if copied else "add"
+    what = f"{len(children)} processes that {verb} {size} bytes under the same id"
     for seed in winners:
-        target.watch_uri(told[seed]["uri"])
-    losses = {each["error"] for each in told if not each["won"]}
+        target.track_uri(results[seed]["uri"])
+    losses = {result["error"] for result in results if not result["won"]}
     if target.create_only is CreateOnly.NEW_LOCATION:
         expect_equal(losses, set(), f"{what} (new_location): errors")
         expect_equal(
-            len({each["uri"] for each in told}), len(told), f"{what} (new_location): locations"
+            len({result["uri"] for result in results}),
+            len(results),
+            f"{what} (new_location): different URIs",
         )
         for seed in winners:
-            target.expect_holds(told[seed]["uri"], contents[seed], what)
+            target.expect_content(results[seed]["uri"], contents[seed], what)
         return
-    texts = sorted({each["text"] for each in told if not each["won"]})
-    expect(losses <= {"Duplicate"}, f"{what}: expected Duplicate for losers, got {losses}: {texts}")
+    texts = sorted({result["text"] for result in results if not result["won"]})
+    expect(
+        losses <= {"Duplicate"}, f"{what}: expected Duplicate for the losers, got {losses}: {texts}"
+    )
     claim = target.create_only.value
     if target.create_only is CreateOnly.ATOMIC:
-        expect_equal(len(winners), 1, f"{what} ({claim}): adds that were told success")
+        expect_equal(len(winners), 1, f"{what} ({claim}): successful adds")
     else:
         expect(
             len(winners) <= 1,
-            f"{what} ({claim}): expected that losers are told, got success for {len(winners)}",
+            f"{what} ({claim}): expected at most one successful add, got {len(winners)}",
         )
-    if not winners:  # the race cost all of them; then there must be nothing
+    if not winners:  # all adds failed; then nothing may be stored
         target.expect_not_added(object_id, what)
         return
-    uri = told[winners[0]]["uri"]
-    target.expect_holds(uri, contents[winners[0]], f"{what}: the bytes of the one told success")
-    with raises(Duplicate, doing=f"{what}: one more add, later"):
+    uri = results[winners[0]]["uri"]
+    target.expect_content(uri, contents[winners[0]], f"{what}: the object of the winner")
+    with raises(Duplicate, doing=f"{what}: another add afterwards"):
         target.add(Content(10, seed=99), object_id)
-    target.expect_holds(uri, contents[winners[0]], f"{what}: the object after one more add")
-    target.shortly_none(
-        lambda: [each.key for each in target.leftovers() if each.object_id == object_id],
+    target.expect_content(uri, contents[winners[0]], f"{what}: the object after another add")
+    target.eventually_none(
+        lambda: [
+            upload.key for upload in target.incomplete_uploads() if upload.object_id == object_id
+        ],
         f"{what}: incomplete uploads",
     )
 
 
 @check(needs="add copy")
 def check_racing_copies_keep_the_claimed_guarantee(target: Target) -> None:
-    """Check 3: processes that each copy an object within the backend to one id, all at once."""
+    """Check 3: four processes copy different objects to the same id at the same time."""
     with contextlib.ExitStack() as stack:
         children = [stack.enter_context(target.child("race")) for _ in range(4)]
         for size in (1000, target.profile.long_size):
             origins = [target.add(Content(size, seed)).uri for seed in range(len(children))]
             if size == 1000:
                 for child in children:
-                    child.hear()
+                    child.receive()
             for _ in range(1 if target.settings.short else _ROUNDS):
                 _race(target, children, size, copied=origins)
 
 
 @check(needs="add")
 def check_racing_threads_have_one_winner(target: Target) -> None:
-    """Check 3: of adds of one id at once in one process, one goes on and the others are told."""
+    """Check 3: of concurrent adds of an id in a process, one succeeds and the others raise."""
     size = target.profile.long_size
     content = Content(size, seed=1)
     object_id = target.new_id()
-    with InFlight(target.store, object_id, content, at=size // 2) as add:
-        source = Untouched(Content(10, seed=2))
+    with PausedAdd(target.store, object_id, content, at=size // 2) as add:
+        source = FileLike(Content(10, seed=2))
         with raises(Duplicate, doing="an add of an id that is being added"):
             target.add(source, object_id)
         expect_equal(source.reads, 0, "an add of an id that is being added: reads of its source")
         result = add.finish()
-    target.watch_uri(result.uri)
-    target.expect_holds(result.uri, content, "the add that was there first")
+    target.track_uri(result.uri)
+    target.expect_content(result.uri, content, "the add that began first")
     object_id = target.new_id()
     begin = threading.Barrier(8)
     outcomes: list[Any] = []
@@ -127,15 +134,15 @@ def check_racing_threads_have_one_winner(target: Target) -> None:
             outcomes.append(error)
 
     threads = [threading.Thread(target=race, args=(seed,), daemon=True) for seed in range(8)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    errors = [each for each in outcomes if isinstance(each, BaseException)]
-    wrong = [repr(each) for each in errors if not isinstance(each, Duplicate)]
-    expect_equal(wrong, [], "errors other than Duplicate from threads that add one id")
-    winners = [each for each in outcomes if isinstance(each, tuple)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    wrong = [repr(error) for error in errors if not isinstance(error, Duplicate)]
+    expect_equal(wrong, [], "errors other than Duplicate from threads that add the same id")
+    winners = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
     if target.create_only is not CreateOnly.NEW_LOCATION:
-        expect_equal(len(winners), 1, "threads that were told success")
+        expect_equal(len(winners), 1, "successful threads")
     for seed, result in winners:
-        target.expect_holds(result.uri, Content(1000, seed), "the bytes of a winning thread")
+        target.expect_content(result.uri, Content(1000, seed), "the object of a successful thread")

@@ -1,4 +1,4 @@
-"""Parts of objects: the right bytes at every boundary, clear refusals outside."""
+"""Ranges: the right bytes at every boundary, and errors for invalid ranges."""
 
 from typing import Any
 
@@ -20,15 +20,15 @@ def _expect_range(
             reader.length in (len(expected), None),
             f"{what}: expected length {len(expected)}, got {reader.length}",
         )
-        if offset or length is not None:  # whoever takes the descriptor would serve the whole
+        if offset or length is not None:  # a descriptor gives access to the whole object
             expect(not hasattr(reader, "fileno"), f"{what}: expected no fileno()")
         expect_bytes(reader.read(), expected, what)
-        expect_equal(reader.read(1), b"", f"{what}: after its end")
+        expect_equal(reader.read(1), b"", f"{what}: read after the end")
 
 
 @check(needs="ranges")
 def check_ranges_give_the_right_bytes(target: Target) -> None:
-    """Check 22: ranges at every boundary and 50 random ones give what the object has there."""
+    """Check 22: ranges at every boundary, and 50 random ones, return the right bytes."""
     uri, content = target.sample()
     size, chunk = content.size, min(target.chunk_size, max(1, content.size // 2))
     marks = sorted({0, 1, chunk - 1, chunk, chunk + 1, 2 * chunk, size - 1, size})
@@ -43,7 +43,7 @@ def check_ranges_give_the_right_bytes(target: Target) -> None:
 
 @check(needs="ranges")
 def check_ranges_past_the_end_are_clipped_or_refused(target: Target) -> None:
-    """Check 22: a range is clipped at the object's end; one that begins beyond is InvalidRange."""
+    """Check 22: a range is clipped at the object's end; beyond it, InvalidRange is raised."""
     uri, content = target.sample()
     size = content.size
     _expect_range(target, uri, content, size - 1, 10)
@@ -59,8 +59,8 @@ def check_ranges_past_the_end_are_clipped_or_refused(target: Target) -> None:
 
 
 @check()
-def check_ranges_that_are_none_are_refused(target: Target) -> None:
-    """Check 22: a negative or non-integer range is Invalid, from get itself."""
+def check_invalid_ranges_are_refused(target: Target) -> None:
+    """Check 22: ``get`` raises Invalid for a negative or non-integer range."""
     uri, _ = target.sample(100)
     wrong: list[tuple[Any, Any]] = [(-1, None), (0, -1), (-5, 5), ("1", None), (0, 1.5)]
     for offset, length in wrong:
@@ -73,7 +73,7 @@ def check_ranges_that_are_none_are_refused(target: Target) -> None:
 
 @check(needs="add ranges")
 def check_ranges_of_tiny_objects(target: Target) -> None:
-    """Check 22: ranges of an empty and of a one-byte object."""
+    """Check 22: ranges of an empty and of a one-byte object return the right bytes."""
     for size in (0, 1):
         content = Content(size)
         uri = target.add(content).uri
@@ -86,7 +86,7 @@ def check_ranges_of_tiny_objects(target: Target) -> None:
 
 @check(lacks="ranges")
 def check_ranges_are_refused_where_not_claimed(target: Target) -> None:
-    """Check 22: a store without ranges refuses them, and still gives the whole."""
+    """Check 22: a store without ranges refuses them, and reads the whole object."""
     uri, content = target.sample()
     for offset, length in ((1, None), (0, 1), (5, 5)):
         with (
@@ -94,4 +94,4 @@ def check_ranges_are_refused_where_not_claimed(target: Target) -> None:
             target.store.get(uri, offset, length),
         ):
             pass
-    target.expect_holds(uri, content, "the whole object")
+    target.expect_content(uri, content, "the whole object")

@@ -1,4 +1,4 @@
-"""Readers that are dropped half way release everything."""
+"""Readers that are dropped half-way release their resources."""
 
 import gc
 import itertools
@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator
 from store_lib import Store
 from store_lib.testing.catalogue import check
 from store_lib.testing.expect import expect
-from store_lib.testing.guard import Resources, growth
+from store_lib.testing.guard import Resources, lasting_growth
 from store_lib.testing.target import Target
 
-#: How often each way of dropping a reader is tried, and seconds after which that is enough.
+#: How often each way of dropping a reader is tried.
 _CYCLES = 60
-_PATIENCE = 8.0
+#: Seconds for all ways together.
+_SECONDS = 8.0
+#: Descriptors and threads that may remain.
 _ALLOWED = 4
 
 
-class _Enough(Exception):
-    """What a caller raises half way."""
+class _Stop(Exception):
+    """Raised by a caller half-way through an object."""
 
 
 def _close(store: Store, uri: str) -> None:
@@ -37,26 +39,26 @@ def _forget_unread(store: Store, uri: str) -> None:
 
 
 def _forget_iterator(store: Store, uri: str) -> None:
-    pieces = iter(store.get(uri))
-    next(pieces)
+    chunks = iter(store.get(uri))
+    next(chunks)
 
 
 def _close_generator(store: Store, uri: str) -> None:
-    def through() -> Iterator[bytes]:
+    def generate() -> Iterator[bytes]:
         with store.get(uri) as reader:
             yield from reader
 
-    pieces = through()
-    next(pieces)
-    pieces.close()  # type: ignore[attr-defined]
+    chunks = generate()
+    next(chunks)
+    chunks.close()  # type: ignore[attr-defined]
 
 
 def _raise(store: Store, uri: str) -> None:
     try:
         with store.get(uri) as reader:
             reader.read(1)
-            raise _Enough
-    except _Enough:
+            raise _Stop
+    except _Stop:
         pass
 
 
@@ -65,28 +67,28 @@ _WAYS: dict[str, Callable[[Store, str], None]] = {
     "forgotten": _forget,
     "forgotten unread": _forget_unread,
     "forgotten as an iterator": _forget_iterator,
-    "left by GeneratorExit": _close_generator,
-    "left by an exception": _raise,
+    "closed by GeneratorExit": _close_generator,
+    "closed by an exception": _raise,
 }
 
 
 @check()
 def check_dropped_readers_release_everything(target: Target) -> None:
-    """Check 5: hundreds of readers dropped after a piece leave no descriptor and no thread."""
+    """Check 5: hundreds of dropped readers leave no descriptor and no thread behind."""
     uri, _ = target.sample(target.profile.long_size)
     for way in _WAYS.values():
-        for _ in range(3):  # what a pool of connections keeps is there from now on
+        for _ in range(3):  # fills connection pools
             way(target.store, uri)
     gc.collect()
     base = Resources()
     cycles = 12 if target.settings.short else _CYCLES
     for name, way in _WAYS.items():
-        deadline = time.monotonic() + _PATIENCE / len(_WAYS)
+        deadline = time.monotonic() + _SECONDS / len(_WAYS)
         for number in itertools.count(1):
             way(target.store, uri)
             if number >= cycles or (number >= 8 and time.monotonic() > deadline):
                 break
-        complaints = growth(
+        complaints = lasting_growth(
             base,
             allow_fds=_ALLOWED,
             allow_threads=_ALLOWED,
@@ -97,7 +99,7 @@ def check_dropped_readers_release_everything(target: Target) -> None:
 
 @check()
 def check_many_readers_at_once(target: Target) -> None:
-    """Check 5: readers of one object do not disturb each other, and all end."""
+    """Check 5: several readers of an object do not disturb each other."""
     uri, content = target.sample()
     readers = [target.store.get(uri) for _ in range(8)]
     for number, reader in enumerate(readers):

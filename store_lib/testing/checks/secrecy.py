@@ -1,4 +1,4 @@
-"""Configured secrets show in no message, representation, URI or log line."""
+"""Secrecy: no message, representation, URI or log line contains a configured secret."""
 
 import contextlib
 import logging
@@ -16,7 +16,7 @@ from store_lib.testing.target import Target
 
 
 class _Lines(logging.Handler):
-    """Keeps every log line of every logger."""
+    """A handler that keeps the lines of all loggers."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -41,12 +41,12 @@ def _logged() -> Iterator[list[str]]:
 
 
 @check(needs="secrets")
-def check_secrets_show_nowhere(target: Target) -> None:
-    """Secret options show in no URI, error, traceback, representation or log line (level DEBUG)."""
+def check_secrets_do_not_leak(target: Target) -> None:
+    """No URI, error, traceback, representation or debug log line contains a secret option."""
     with _logged() as lines:
-        shown = _use(target)
-    shown["log lines"] = "\n".join(lines)
-    for where, text in shown.items():
+        texts = _use(target)
+    texts["log lines"] = "\n".join(lines)
+    for where, text in texts.items():
         for secret in target.profile.secrets:
             expect(
                 secret not in text,
@@ -56,7 +56,7 @@ def check_secrets_show_nowhere(target: Target) -> None:
 
 
 def _use(target: Target) -> dict[str, str]:
-    """Do what makes a store talk, and return what it said, by where."""
+    """Use the store in ways that produce text, and return the texts by origin."""
     uri, _ = target.sample(1000)
     store = target.store
     driver = store.driver

@@ -1,22 +1,22 @@
-"""Runs one check: guarded, cleaned up after, and with descriptors and threads counted."""
+"""Runs a check with a time limit, clean-up, and a count of descriptors and threads."""
 
 import gc
 
 from store_lib.testing.catalogue import Check
 from store_lib.testing.expect import NotApplicable
-from store_lib.testing.guard import Resources, growth, time_limit
+from store_lib.testing.guard import Resources, lasting_growth, time_limit
 from store_lib.testing.profile import Profile
 from store_lib.testing.target import Target
 
 
 def run_check(check: Check, profile: Profile) -> None:
-    """Run ``check`` against the store.
+    """Run a check against the store and remove everything that the check created.
 
-    Afterwards everything it made is removed, and the process must hold no more descriptors and
-    threads than it did once the store had first been used and closed (check 20).
+    The process must then hold no more descriptors and threads than after the store was first used
+    and closed (check 20).
 
-    :raises AssertionError: the store does not behave; the text says how
-    :raises NotApplicable: the check cannot be made here; the text says why
+    :raises AssertionError: the store fails the check
+    :raises NotApplicable: the check cannot be made here
     :raises SetupError: the store cannot be used at all
     """
     settings = profile.settings
@@ -24,7 +24,7 @@ def run_check(check: Check, profile: Profile) -> None:
         profile.prepare()
         if not check.applies(profile):
             raise NotApplicable(
-                "; ".join(profile.withheld.values()) or "the store claims otherwise"
+                "; ".join(profile.unavailable.values()) or "the store does not claim this"
             )
         if profile.base is None:
             gc.collect()
@@ -36,12 +36,12 @@ def run_check(check: Check, profile: Profile) -> None:
             try:
                 target.finish()
             except Exception as also:
-                error.add_note(f"And afterwards: {also}")
-            profile.base = None  # what it left open is not held against the next one
+                error.add_note(f"The clean-up failed too: {also}")
+            profile.base = None  # the next check must not fail for what this one left open
             raise
         target.finish()
         del target
-        complaints = growth(
+        complaints = lasting_growth(
             profile.base,
             allow_fds=settings.allow_fds,
             allow_threads=settings.allow_threads,
