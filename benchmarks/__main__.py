@@ -1,7 +1,7 @@
 """The command line of the benchmarks: ``python -m benchmarks``.
 
-Ends with 0 when everything ran, also when targets were missed; with 1 when a case failed (wrong
-bytes, a crash); with 2 when the run could not begin.
+The exit status is 0 if all cases ran, even if targets were missed; 1 if a case failed (wrong bytes,
+a crash); 2 if the run could not start.
 """
 
 import argparse

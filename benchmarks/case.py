@@ -1,4 +1,4 @@
-"""What a case is: who takes part, what is asked of them, and the targets; and the list of cases."""
+"""Cases: contestants, what they do, and the targets; and the registry of cases."""
 
 import contextlib
 import dataclasses
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 MIB = 1024 * 1024
 
-#: Where the lists of cases are; a module with further ones registers them when imported.
+#: The modules with cases, which register them when imported.
 CASE_MODULES = (
     "benchmarks.cases_filesystem",
     "benchmarks.cases_s3",
@@ -19,17 +19,17 @@ CASE_MODULES = (
     "benchmarks.cases_glance",
 )
 
-#: One run's measures of one phase, by name; ``None`` where the system does not tell.
+#: The measures of a phase of a run, by name; ``None`` if the system does not provide one.
 Sample = Mapping[str, Any]
 
-#: A fixture (a server) starts when entered, stops when left, and gives what every child of the
-#: case is to be told: see :mod:`benchmarks.child`.
+#: A fixture is a context manager that runs a server; it returns request items for every child
+#: process of the case (see :mod:`benchmarks.child`).
 Fixture = Callable[[], contextlib.AbstractContextManager[Mapping[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the command line chose."""
+    """The settings from the command line."""
 
     #: Bytes of a large object; the memory case takes four times as many.
     size: int = 1024 * MIB
@@ -45,7 +45,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """One who takes part in a case: each round is a process of its own."""
+    """A participant of a case; each round runs in a new process."""
 
     name: str
     #: Whose interpreter and driver: ``ours``, ``peer`` or ``plain``.
@@ -65,7 +65,7 @@ class Contestant:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What a median of ours is to reach, alone or against another contestant."""
+    """The value that our median must reach, absolute or relative to another contestant."""
 
     #: The contestant compared with: the value is its median divided by ours, so that 2 means
     #: that ours takes half.  ``None``: the value is the median of ours itself.
@@ -76,7 +76,7 @@ class Target:
     at_most: float | None = None
 
     def value(self, ours: Mapping[str, float], other: Mapping[str, float] | None) -> float | None:
-        """Return what was reached, or ``None`` when it was not measured."""
+        """Return the measured value, ``None`` if it was not measured."""
         mine = ours.get(self.metric)
         if self.against is None or mine is None:
             return mine
@@ -84,7 +84,7 @@ class Target:
         return None if theirs is None or not mine else theirs / mine
 
     def met(self, value: float) -> bool:
-        """Tell whether ``value`` is good enough."""
+        """Return whether ``value`` reaches the target."""
         if self.at_least is not None and value < self.at_least:
             return False
         return self.at_most is None or value <= self.at_most
@@ -92,7 +92,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One thing to measure."""
+    """A measurement."""
 
     name: str
     title: str
@@ -128,7 +128,7 @@ class Case:
 
 @dataclasses.dataclass
 class Outcome:
-    """What the rounds of a case gave."""
+    """The results of the rounds of a case."""
 
     case: Case
     rounds: int
@@ -138,7 +138,7 @@ class Outcome:
     failure: str | None = None
 
     def add(self, phase: str, contestant: str, sample: Sample) -> None:
-        """Take the measures of one run."""
+        """Add the measures of a run."""
         self.samples.setdefault(phase, {}).setdefault(contestant, []).append(sample)
 
     def medians(self, phase: str) -> dict[str, dict[str, float]]:
@@ -161,7 +161,7 @@ REGISTRY: dict[str, Callable[[Settings], Case]] = {}
 
 
 def register(make: Callable[[Settings], Case]) -> Callable[[Settings], Case]:
-    """Add a case to the list; its name is the function's, with hyphens."""
+    """Register a case under the function's name, with hyphens."""
     name = make.__name__.replace("_", "-")
     if name in REGISTRY:
         raise ValueError(f"two cases are called {name}")

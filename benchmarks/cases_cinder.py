@@ -12,13 +12,13 @@ from benchmarks.case import MIB, Case, Contestant, Fixture, Settings, Target, re
 
 BOTH = ("md5", "sha512")
 
-#: Kinds of volumes, by what a case is called after them.
+#: Kinds of volumes, by their part of a case's name.
 KINDS = {"loop": "fast", "file": "file", "rbd": "rbd"}
 
 
 @contextlib.contextmanager
 def cloud(volume_type: str) -> Iterator[Mapping[str, Any]]:
-    """Run Keystone and Cinder, and Ceph where volumes are to lie there; give a store's options."""
+    """Run Keystone and Cinder, and Ceph if needed for volumes; yield the options of a store."""
     from tests.servers.ceph import bindings, ceph
     from tests.servers.cinder import NFS_PATH, cinder
     from tests.servers.keystone import keystone, password
@@ -49,7 +49,7 @@ def cloud(volume_type: str) -> Iterator[Mapping[str, Any]]:
                 "cinder_store_project_name": "service",
                 "cinder_mount_point_base": str(place / "mounts"),
             },
-            # The peer adds nothing without a context, though it logs in by itself.
+            # The peer refuses to add without a context, although it has its own login.
             "context": {
                 "auth_token": user.token,
                 "project_id": user.project_id,
@@ -152,7 +152,7 @@ def cinder_rbd_get(settings: Settings) -> Case:
 
 @register
 def cinder_add_unknown(settings: Settings) -> Case:
-    """A volume that has to grow: four extensions for the peer, two for us."""
+    """A volume that must grow: four extensions with the peer, two with us."""
     return Case(
         name="cinder-add-unknown",
         title="cinder: add random bytes of unknown size to a volume (loop), md5 + sha512",
@@ -168,7 +168,7 @@ def cinder_add_unknown(settings: Settings) -> Case:
 
 @register
 def cinder_add_small(settings: Settings) -> Case:
-    """An image of which most of the time goes into making and attaching its volume."""
+    """A small image: most of the time goes into creating and attaching the volume."""
     return Case(
         name="cinder-add-small",
         title="cinder: add 1 MiB to a volume (loop), md5 + sha512",

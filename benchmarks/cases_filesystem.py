@@ -1,15 +1,15 @@
-"""The filesystem store against glance_store's, and against what the machine can do at all."""
+"""The filesystem store, against glance_store's and against the limits of the machine."""
 
 from benchmarks.case import MIB, Case, Contestant, Settings, Target, register
 from benchmarks.child import SMALL
 
-#: What Glance asks for, and what the peer computes whether asked or not.
+#: The digests that Glance asks for; the peer always computes both.
 BOTH = ("md5", "sha512")
 
 
 @register
 def add(settings: Settings) -> Case:
-    """The main job, with nothing but digests in the way."""
+    """The main job, bound by the digests only."""
     return Case(
         name="add",
         title="add random bytes from the page cache, md5 + sha512, durable off",
@@ -29,7 +29,7 @@ def add(settings: Settings) -> Case:
 
 @register
 def sha256(settings: Settings) -> Case:
-    """A caller who asks for one fast digest."""
+    """An add with a single fast digest."""
     bound = "bound: sha256 on one thread, no I/O"
     return Case(
         name="sha256",
@@ -86,7 +86,7 @@ def get(settings: Settings) -> Case:
 
 @register
 def get_read(settings: Settings) -> Case:
-    """Reading an object by the same calls as the plain loop."""
+    """Reading an object with the same calls as the plain loop."""
     return Case(
         name="get-read",
         title="get random bytes from the page cache, by read(1 MiB)",
@@ -102,7 +102,7 @@ def get_read(settings: Settings) -> Case:
 
 @register
 def get_read_small(settings: Settings) -> Case:
-    """Reading an object a little at a time, as a caller with a buffer of its own does."""
+    """Reading an object in small amounts, as a caller with its own buffer does."""
     return Case(
         name="get-read-small",
         title="get random bytes from the page cache, by read(8 KiB)",
@@ -118,7 +118,7 @@ def get_read_small(settings: Settings) -> Case:
 
 @register
 def zeros(settings: Settings) -> Case:
-    """A disk image's empty part."""
+    """Zeros, as in the empty part of a disk image."""
     return Case(
         name="zeros",
         title="add zeros with thin provisioning, md5 + sha512, durable off",
@@ -152,7 +152,7 @@ def small(settings: Settings) -> Case:
 
 @register
 def stalled(settings: Settings) -> Case:
-    """What clients that stop sending cost everybody else."""
+    """What stalled uploads cost other transfers."""
     return Case(
         name="stalled",
         title="50 adds of 1 KiB beside 32 uploads that stopped after 20 MiB, durable off",
@@ -167,7 +167,7 @@ def stalled(settings: Settings) -> Case:
 
 @register
 def waiting(settings: Settings) -> Case:
-    """What transfers that wait for memory cost everybody else."""
+    """What transfers that wait for memory cost other transfers."""
     return Case(
         name="waiting",
         title="50 gets of 8 MiB beside 512 uploads, most of which wait for memory, durable off",

@@ -1,4 +1,4 @@
-"""Real Glance on store_lib and on glance_store in turn, and what Glance itself costs."""
+"""Real Glance on store_lib and on glance_store, and the cost of Glance itself."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ from typing import Any
 
 from benchmarks.case import Case, Contestant, Settings, Target, register
 
-#: What Glance asks its stores for.
+#: The digests that Glance asks its stores for.
 BOTH = ("md5", "sha512")
 
-#: uWSGI with a script that takes bodies and throws them away, and gives files.
+#: uWSGI with a script that discards bodies and serves files.
 BARE = "uWSGI without Glance"
 
 _MEMORY = "/dev/shm"
@@ -61,7 +61,7 @@ def _contestants(operation: str) -> tuple[Contestant, ...]:
 
 @register
 def glance_upload(settings: Settings) -> Case:
-    """What a user waits for; beside it the same add without Glance, on either library."""
+    """Uploading an image; besides, the same add without Glance on either library."""
     return Case(
         name="glance-upload",
         title="Glance under uWSGI: upload of known length, CPU of the server, file store",
@@ -79,7 +79,7 @@ def glance_upload(settings: Settings) -> Case:
 
 @register
 def glance_upload_chunked(settings: Settings) -> Case:
-    """What most clients do."""
+    """Uploading an image in chunks, as most clients do."""
     return Case(
         name="glance-upload-chunked",
         title="Glance under uWSGI: upload in chunks of 64 KiB, CPU of the server, file store",
@@ -93,7 +93,7 @@ def glance_upload_chunked(settings: Settings) -> Case:
 
 @register
 def glance_download(settings: Settings) -> Case:
-    """What a hypervisor waits for."""
+    """Downloading an image."""
     return Case(
         name="glance-download",
         title="Glance under uWSGI: download, CPU of the server, file store",

@@ -10,15 +10,15 @@ from benchmarks.child import SMALL
 
 BOTH = ("md5", "sha512")
 
-#: How near to Ceph's own tool a transfer without digests is to come.
+#: The part of the speed of Ceph's own tool that a transfer without digests must reach.
 _BARE = 1 / 1.15
 
 
 @contextlib.contextmanager
 def cluster(options: Mapping[str, Any] | None = None) -> Iterator[Mapping[str, Any]]:
-    """Run a cluster, and give the options of a store in it, for both sides.
+    """Run a cluster and yield the options of a store in it, for both sides.
 
-    :param options: further ones
+    :param options: additional options
     """
     from tests.servers.ceph import IMAGES, bindings, ceph, ceph_directory
 
@@ -52,7 +52,7 @@ def rbd_add(settings: Settings) -> Case:
 
 @register
 def rbd_add_unknown(settings: Settings) -> Case:
-    """What an import does whose length nobody knows."""
+    """Adding data of unknown length, as an import does."""
     return Case(
         name="rbd-add-unknown",
         title="rbd: add random bytes of unknown size, md5 + sha512",
@@ -70,7 +70,7 @@ def rbd_add_unknown(settings: Settings) -> Case:
 
 @register
 def rbd_sparse(settings: Settings) -> Case:
-    """An image as disks are: mostly zeros."""
+    """Adding a disk image that is mostly zeros."""
     return Case(
         name="rbd-sparse",
         title="rbd: add with thin provisioning, a tenth of it data, md5 + sha512",
@@ -104,7 +104,7 @@ def rbd_get(settings: Settings) -> Case:
 
 @register
 def rbd_import(settings: Settings) -> Case:
-    """What is left of the cluster's speed when the bytes are not even hashed."""
+    """The speed of the cluster without digests."""
     return Case(
         name="rbd-import",
         title="rbd: add random bytes of known size, no digests",
@@ -122,7 +122,7 @@ def rbd_import(settings: Settings) -> Case:
 
 @register
 def rbd_export(settings: Settings) -> Case:
-    """Reading, held to what reads an image fastest."""
+    """Reading, against the fastest reader of an image."""
     tool = Contestant("rbd export", "ours", "benchmarks.plain_rbd:rbd_export", prepare="add")
     return Case(
         name="rbd-export",

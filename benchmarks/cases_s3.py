@@ -14,7 +14,7 @@ from benchmarks.child import SMALL
 BOTH = ("md5", "sha512")
 BUCKET = "benchmark"
 
-#: Bytes per second that the slowed-down server takes.
+#: Bytes per second that the slow server receives.
 SLOW = 64 * MIB
 
 #: What the bare clients upload with.
@@ -25,10 +25,10 @@ PARTS = {"s3_store_large_object_chunk_size": 16, "s3_store_thread_pools": 4}
 def gateway(
     options: Mapping[str, Any] | None = None, *, slowed: bool = False
 ) -> Iterator[Mapping[str, Any]]:
-    """Run a cluster with its S3 gateway, and give the options of a store in it.
+    """Run a cluster with its S3 gateway and yield the options of a store in it.
 
-    :param options: further ones for our side
-    :param slowed: whether it takes bytes slowly
+    :param options: additional options for our side
+    :param slowed: whether the server receives slowly
     """
     import botocore.session
 
@@ -89,7 +89,7 @@ def s3_add(settings: Settings) -> Case:
 
 @register
 def s3_add_unsigned(settings: Settings) -> Case:
-    """The same without the SHA-256 of every byte that a signature by http takes, on both ends."""
+    """The main job without the SHA-256 of all bytes that signatures over http need."""
     return dataclasses.replace(
         s3_add(settings),
         name="s3-add-unsigned",
@@ -101,7 +101,7 @@ def s3_add_unsigned(settings: Settings) -> Case:
 
 @register
 def s3_add_unknown(settings: Settings) -> Case:
-    """What an import does whose length nobody knows."""
+    """Adding data of unknown length, as an import does."""
     return Case(
         name="s3-add-unknown",
         title="s3: add random bytes of unknown size, md5 + sha512",
@@ -120,7 +120,7 @@ def s3_add_unknown(settings: Settings) -> Case:
 
 @register
 def s3_bare(settings: Settings) -> Case:
-    """What is left of the wire's speed when the bytes are not even hashed."""
+    """The speed of the connection without digests."""
     manager, obstore = "boto3 transfer manager, 4 x 16 MiB", "obstore, 4 x 16 MiB"
     return Case(
         name="s3-bare",
@@ -184,7 +184,7 @@ def s3_small(settings: Settings) -> Case:
 
 @register
 def s3_memory(settings: Settings) -> Case:
-    """A stream of unknown length, faster than the server takes it."""
+    """A stream of unknown length that is faster than the server."""
     return Case(
         name="s3-memory",
         title=f"s3: add from a pipe, size unknown, to a server that takes {SLOW // MIB} MiB/s",

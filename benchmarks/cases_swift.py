@@ -19,11 +19,11 @@ SEGMENTS = 200
 
 @contextlib.contextmanager
 def cluster(segment: int = 64) -> Iterator[Mapping[str, Any]]:
-    """Run Swift and Keystone, and give the options of a store by reference.
+    """Run Swift and Keystone and yield the options of a store that uses a reference.
 
-    Each of Swift's servers has a process of its own, as operators run them.
+    Each of Swift's servers runs in a separate process, as in a real deployment.
 
-    :param segment: "MB" of a segment, for both sides
+    :param segment: size of a segment in "MB", for both sides
     """
     from tests.servers.keystone import keystone, password
     from tests.servers.swift import swift
@@ -53,7 +53,7 @@ def cluster(segment: int = 64) -> Iterator[Mapping[str, Any]]:
 
 @register
 def swift_add_unknown(settings: Settings) -> Case:
-    """The main job; of known sizes the peer stores only multiples of a segment."""
+    """The main job, of unknown size: with a known one the peer fails unless segments fit."""
     return Case(
         name="swift-add-unknown",
         title="swift: add random bytes of unknown size in segments of 64 MB, md5 + sha512",
@@ -74,7 +74,7 @@ def swift_add_unknown(settings: Settings) -> Case:
 
 @register
 def swift_bare(settings: Settings) -> Case:
-    """What is left of the wire's speed when the bytes are not even hashed."""
+    """The speed of the connection without digests."""
     command = "swift upload, 4 segment threads"
     return Case(
         name="swift-bare",
@@ -111,7 +111,7 @@ def swift_get(settings: Settings) -> Case:
 
 @register
 def swift_delete(settings: Settings) -> Case:
-    """An object whose segments must all go."""
+    """Deleting an object with many segments."""
     return Case(
         name="swift-delete",
         title=f"swift: delete an object of {SEGMENTS} segments",

@@ -16,9 +16,10 @@ _DATASTORE = "/DC0:ds-b"
 
 @contextlib.contextmanager
 def vcenter() -> Iterator[Mapping[str, Any]]:
-    """Run the simulator, and give the options of a store on it.
+    """Run the simulator and yield the options of a store on it.
 
-    On port 443 of a loopback address of its own, as the peer knows no other port: needs root.
+    It listens on port 443 of a separate loopback address, since the peer cannot use another port;
+    this needs root.
     """
     from tests.servers.vsphere import vsphere
 
@@ -28,7 +29,7 @@ def vcenter() -> Iterator[Mapping[str, Any]]:
         vsphere(Path(place), address=address) as running,
     ):
         options = running.options(_DATASTORE)
-        # The data server makes directories as little as a datastore does, nor does the peer.
+        # Neither the data server nor the peer creates directories.
         (running.directories[_DATASTORE] / "openstack_glance").mkdir()
         peer = {
             **options,
@@ -77,7 +78,7 @@ def vmware_add(settings: Settings) -> Case:
 
 @register
 def vmware_add_unknown(settings: Settings) -> Case:
-    """What an import does whose length nobody knows."""
+    """Adding data of unknown length, as an import does."""
     return _case(
         settings,
         "vmware-add-unknown",

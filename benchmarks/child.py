@@ -1,11 +1,11 @@
-"""What every measured process does: read its request, take the measures, print the answer.
+"""The main program of every measured process: read the request, measure, print the result.
 
-A request is one JSON object in the first argument, the answer one JSON object in the last line
-of the standard output.  Needs the standard library alone: it also runs in the peer's interpreter.
+The request is a JSON object in the first argument, the result a JSON object in the last line of
+standard output.  Imports only the standard library, since it also runs in the peer's interpreter.
 
-Which store a request is about: ``driver`` (``file`` when left out), its ``options``, on the peer's
-side ``peer_options`` where they differ; ``context``, the attributes of a request context;
-``python_path``, further places to import from; ``servers``, ids of the processes that serve it.
+A request names the store by ``driver`` (default: ``file``), its ``options``, and ``peer_options``
+if the peer's differ; ``context``, the attributes of a request context; ``python_path``, additional
+directories to import from; ``servers``, ids of the processes that serve the store.
 """
 
 import contextlib
@@ -33,12 +33,12 @@ BLOCK = 1024 * 1024
 #: Bytes of one small object.
 SMALL = 64 * 1024
 
-#: Bytes that a client sends before it stops sending, and how many adds are made beside such.
+#: Bytes that a client sends before it stalls, and the number of adds meanwhile.
 STALLED_AT = 20 * 1024 * 1024
 BESIDE = 50
 
-#: Small objects added, read and deleted before the measured ones, so that neither side pays for
-#: its lazy imports in them.
+#: Number of small objects that are added, read and deleted before the measurement, so that lazy
+#: imports do not count.
 WARM_UP = 20
 
 
@@ -66,28 +66,28 @@ def cpu_of(processes: Iterable[int]) -> float:
 
 
 class Measures:
-    """The measures of one process, by phase: seconds, CPU seconds and peak memory."""
+    """The measures of a process, by phase: seconds, CPU seconds and peak memory."""
 
     def __init__(self) -> None:
-        #: Whether the process could forget the peak of its imports.
+        #: Whether the peak memory of the imports could be reset.
         self.peak_reset = False
-        #: Ids of the processes that serve the store, whose CPU seconds are counted too.
+        #: Ids of the processes that serve the store; their CPU seconds count too.
         self.servers: list[int] = []
         self.phases: dict[str, dict[str, float | int | None]] = {}
         self.idle()
 
     def idle(self) -> None:
-        """Take what the process holds now as idle, above which peaks are counted.
+        """Take the current memory of the process as the base of peaks.
 
-        To be called when the store is configured: by then all that it needs is imported, which
-        one library does with its own import and another when it loads a driver.
+        Call it when the store is configured: then all modules are imported, which one library does
+        with its own import and another when it loads a driver.
         """
         gc.collect()
         self._idle = memory("VmRSS")
 
     @contextlib.contextmanager
     def phase(self, name: str = "run") -> Iterator[None]:
-        """Measure what happens inside; checks belong outside."""
+        """Measure the block; checks belong outside."""
         gc.collect()
         with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as control:
             control.write("5")  # the peak is now what is held now
@@ -117,7 +117,7 @@ Operation = Callable[[Request, Measures], Answer]
 
 
 def serve(operations: Mapping[str, Operation]) -> None:
-    """Do what the request asks for and print the answer; an exception ends the process."""
+    """Carry out the request and print the result; an exception ends the process."""
     measures = Measures()
     request = json.loads(sys.argv[1])
     sys.path[1:1] = request.get("python_path", [])
@@ -134,10 +134,10 @@ def serve(operations: Mapping[str, Operation]) -> None:
 
 
 def touch_memory(directory: str, size: int) -> None:
-    """Fill and free as much memory as is about to be stored in.
+    """Fill and free as much memory as will be needed for the stored bytes.
 
-    On a virtual machine the host may have taken back what lay idle, and gives it again page by
-    page at the first touch: seconds that say nothing of whoever is measured.
+    The host of a virtual machine may have reclaimed idle memory, and returns it page by page at the
+    first access.  The time for that must not be measured.
     """
     path = f"{directory}.touched"
     block = bytes(BLOCK)
@@ -151,7 +151,7 @@ def touch_memory(directory: str, size: int) -> None:
 
 
 def facts(*distributions: str) -> Answer:
-    """Return what this interpreter is made of, and the versions of some packages."""
+    """Return the versions of this interpreter and of some packages."""
     packages: dict[str, str] = {}
     for name in distributions:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -164,7 +164,7 @@ def facts(*distributions: str) -> Answer:
 
 
 def file_of(uri: str) -> str:
-    """Return the path that a file URI names."""
+    """Return the path in a file URI."""
     if not uri.startswith("file://"):
         raise SystemExit(f"expected a file URI, got {uri}")
     return urllib.parse.unquote(uri.removeprefix("file://"))
@@ -172,7 +172,7 @@ def file_of(uri: str) -> str:
 
 @contextlib.contextmanager
 def pipe_of(size: int) -> Iterator[IO[bytes]]:
-    """Give the reading end of a pipe that another process fills with ``size`` bytes."""
+    """Yield the reading end of a pipe to which another process writes ``size`` bytes."""
     command = [sys.executable, "-m", "benchmarks.pattern", str(size)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
@@ -186,7 +186,7 @@ def pipe_of(size: int) -> Iterator[IO[bytes]]:
 
 
 def compare(pieces: Iterable[bytes], path: str) -> None:
-    """Check that ``pieces`` are a file's bytes, all of them and in order."""
+    """Check that ``pieces`` are exactly the bytes of a file."""
     with open(path, "rb", buffering=0) as file:
         for piece in pieces:
             if file.read(len(piece)) != piece:
@@ -196,7 +196,7 @@ def compare(pieces: Iterable[bytes], path: str) -> None:
 
 
 def write_out(pieces: Iterable[bytes], path: str) -> None:
-    """Write what was read from a store to a file, for the parent to check."""
+    """Write the bytes read from a store to a file, for the parent to check."""
     with open(path, "wb") as file:
         for piece in pieces:
             file.write(piece)
@@ -209,7 +209,7 @@ def context_of(request: Request) -> Any:
 
 
 class _Stalled:
-    """The bytes of a client that sends some of them, and the rest only when it is let go on."""
+    """A source that stalls half-way until it is released."""
 
     def __init__(self, go_on: threading.Event) -> None:
         self.sent = 0
@@ -225,9 +225,9 @@ class _Stalled:
 
 @contextlib.contextmanager
 def stalled_clients(count: int, upload: Callable[[str, Any], object]) -> Iterator[None]:
-    """Within the block, as many uploads are at work whose clients have stopped sending.
+    """Run stalled uploads in the background for the duration of the block.
 
-    :param upload: stores an object under an id, from a source
+    :param upload: a function that stores an object, given its id and a source
     """
     go_on = threading.Event()
     sources = [_Stalled(go_on) for _ in range(count)]
@@ -251,7 +251,7 @@ def stalled_clients(count: int, upload: Callable[[str, Any], object]) -> Iterato
 def add_beside(
     measures: Measures, count: int, upload: Callable[[str, Any], object], add: Callable[[str], Any]
 ) -> Answer:
-    """Measure adds of a KiB beside uploads of clients that have stopped sending."""
+    """Measure adds of 1 KiB while other uploads are stalled."""
     for number in range(WARM_UP):
         add(f"warm-up-{number}")
     measures.idle()
@@ -266,9 +266,9 @@ def add_beside(
 
 
 class SmallObjects:
-    """Many small objects, no two alike, and the checks of what was done with them.
+    """Many different small objects, and checks of operations on them.
 
-    :param count: how many
+    :param count: the number of objects
     """
 
     def __init__(self, count: int) -> None:
@@ -276,20 +276,20 @@ class SmallObjects:
         self.contents = [number.to_bytes(8, "little") + common for number in range(count)]
 
     def check_added(self, added: list[tuple[str, str, str]]) -> None:
-        """Check the digests told: ``(uri, md5, sha512)`` of each; a later get shows the bytes."""
+        """Check the digests of ``(uri, md5, sha512)`` of each object."""
         for content, (uri, md5, sha512) in zip(self.contents, added, strict=True):
             told = (hashlib.md5(content).hexdigest(), hashlib.sha512(content).hexdigest())
             if told != (md5, sha512):
                 raise SystemExit(f"WrongBytes: wrong digests for {uri}")
 
     def check_read(self, read: Iterable[bytes]) -> None:
-        """Check what gets returned."""
+        """Check the bytes that gets returned."""
         for content, data in zip(self.contents, read, strict=True):
             if data != content:
                 raise SystemExit("WrongBytes: a get returned something else than was added")
 
     def check_deleted(self, uris: Iterable[str], there: Callable[[str], bool]) -> None:
-        """Check that nothing is left, as ``there`` tells."""
+        """Check that ``there`` is false for every object."""
         for uri in uris:
             if there(uri):
                 raise SystemExit(f"WrongBytes: {uri} is still there after its delete")

@@ -1,6 +1,6 @@
-"""What a measured process does as a client of Glance; the CPU seconds are the server's.
+"""The operations of a measured client of Glance; the CPU seconds are the server's.
 
-Needs urllib3 besides the standard library: it also runs in the peer's interpreter.
+Imports only urllib3 and the standard library, since it also runs in the peer's interpreter.
 """
 
 import contextlib
@@ -56,12 +56,12 @@ def download(request: Request, measures: Measures) -> Answer:
 
 
 def _bare(request: Request) -> str | None:
-    """Return what stands for an image's id where there is no Glance."""
+    """Return the substitute for an image id without Glance."""
     return None if request["glance"] in ("ours", "peer") else "bare"
 
 
 def _warmed_up(api: ImageApi) -> str:
-    """Return a new image's id, after a small one, so that nobody pays for what is lazily loaded."""
+    """Return the id of a new image, after a small upload that triggers lazy imports."""
     with api.image() as small:
         api.upload(small, bytes(CHUNK), CHUNK)
         api.read(small)
@@ -89,7 +89,7 @@ def _get(api: ImageApi, image: str, request: Request) -> Iterator[Any]:
 
 
 def _check(api: ImageApi, image: str, request: Request) -> None:
-    """Check that Glance has what was sent, and its digests."""
+    """Check the bytes and the digests that Glance has."""
     with open(request["source"], "rb") as file:
         sha512 = hashlib.file_digest(file, "sha512").hexdigest()
     if api.show(image)["os_hash_value"] != sha512:
@@ -100,7 +100,7 @@ def _check(api: ImageApi, image: str, request: Request) -> None:
 
 @contextlib.contextmanager
 def _phase(request: Request, measures: Measures) -> Iterator[None]:
-    """Measure the time, and the CPU seconds of the server: its master and its workers."""
+    """Measure the time, and the CPU seconds of the server's master and workers."""
     pid = request["glances"][request["glance"]]["pid"]
     before = _cpu(pid)
     start = time.perf_counter()

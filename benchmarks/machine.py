@@ -1,4 +1,4 @@
-"""The machine that a run was made on, and the room on it."""
+"""The machine of a run, and the space on it."""
 
 import contextlib
 import dataclasses
@@ -14,11 +14,11 @@ from benchmarks.case import MIB, Case
 
 
 class TooLittleRoom(Exception):
-    """A place has less room than the chosen cases need."""
+    """A directory has less space than the selected cases need."""
 
 
 def facts(scratch: Path, disk: Path) -> dict[str, Any]:
-    """Return what a reader of the report needs to know of the machine."""
+    """Return the facts about the machine that belong into a report."""
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
@@ -47,7 +47,7 @@ def filesystem(path: Path) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Room:
-    """How much a place can take."""
+    """The free space of a directory."""
 
     path: Path
     kind: str
@@ -55,7 +55,7 @@ class Room:
 
     @classmethod
     def of(cls, path: Path) -> "Room":
-        """Look at a place; what lies on tmpfs must fit the memory too."""
+        """Return the space of a directory; on tmpfs it is limited by the memory too."""
         kind = filesystem(path)
         found = os.statvfs(path)
         free = found.f_bavail * found.f_frsize
@@ -66,9 +66,9 @@ class Room:
 
 
 def check_room(cases: Iterable[Case], rooms: dict[str, Room]) -> None:
-    """Check that every case finds the room it needs.
+    """Check that there is enough space for every case.
 
-    :raises TooLittleRoom: with the case that needs most, what there is and what can be done
+    :raises TooLittleRoom: there is not; the text names the largest case and what to do
     """
     most: dict[str, tuple[int, str]] = {}
     for case in cases:
@@ -106,7 +106,7 @@ def _read(path: str) -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit that is measured, with a mark when files differ from it."""
+    """Return the measured commit, with a mark if files differ from it."""
     here = Path(__file__).resolve().parent
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):

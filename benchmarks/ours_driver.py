@@ -1,4 +1,4 @@
-"""What a measured process does with store_lib."""
+"""The operations of a measured process on store_lib."""
 
 import contextlib
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ STORE = "bench"
 
 @contextlib.contextmanager
 def _store(request: Request, measures: Measures) -> Iterator[Store]:
-    """Configure one store, and close it afterwards."""
+    """Open a store for the duration of the block."""
     driver = request.get("driver", "file")
     options = dict(request.get("options", {}))
     if driver == "file":
@@ -83,13 +83,13 @@ def add(request: Request, measures: Measures) -> Answer:
 
 
 def add_unknown(request: Request, measures: Measures) -> Answer:
-    """Add a file without telling its size."""
+    """Add a file without declaring its size."""
     with open(request["source"], "rb") as source:
         return _add_measured(request, measures, source, None)
 
 
 def add_pipe(request: Request, measures: Measures) -> Answer:
-    """Add from a pipe, without telling the size."""
+    """Add from a pipe without declaring the size."""
     with pipe_of(request["size"]) as source:
         return _add_measured(request, measures, source, None)
 
@@ -108,7 +108,7 @@ def get(request: Request, measures: Measures) -> Answer:
 
 
 def get_by_read(request: Request, measures: Measures) -> Answer:
-    """Read an object in a loop, 1 MiB at a time or as much as is asked for."""
+    """Read an object in a loop, by default 1 MiB at a time."""
     got, amount = 0, request.get("amount", BLOCK)
     with _store(request, measures) as store:
         with measures.phase(), store.get(request["uri"]) as reader:
@@ -120,7 +120,7 @@ def get_by_read(request: Request, measures: Measures) -> Answer:
 
 
 def collect(request: Request, measures: Measures) -> Answer:
-    """Write an object to a file for the parent to check, and delete it unless it is to stay."""
+    """Write an object to a file for the parent to check, and delete it unless told to keep it."""
     context = context_of(request)
     with _store(request, measures) as store:
         with store.get(request["uri"], context=context) as reader:
@@ -165,7 +165,7 @@ def _small(store: Store, count: int, measures: Measures, context: Any) -> Answer
 
 
 def stalled(request: Request, measures: Measures) -> Answer:
-    """Add small objects beside uploads of clients that have stopped sending."""
+    """Add small objects while other uploads are stalled."""
     with _store(request, measures) as store:
 
         def add(object_id: str) -> object:
@@ -178,7 +178,7 @@ def stalled(request: Request, measures: Measures) -> Answer:
 
 
 def waiting(request: Request, measures: Measures) -> Answer:
-    """Read an object of 8 MiB beside uploads most of which wait for memory."""
+    """Read an object of 8 MiB while most other uploads wait for memory."""
     with _store(request, measures) as store:
         content = bytes(range(256)) * (8 * BLOCK // 256)
         uri = store.add("origin", content, digests=()).uri
@@ -196,7 +196,7 @@ def waiting(request: Request, measures: Measures) -> Answer:
 
 
 def tell_facts(request: Request, measures: Measures) -> Answer:
-    """Tell versions."""
+    """Report the versions."""
     answer = facts("oslo.config")
     return {**answer, "packages": {"store_lib": VERSION, **answer["packages"]}}
 

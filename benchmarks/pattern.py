@@ -1,6 +1,6 @@
-"""Makes a reproducible stream of pseudo-random blocks, and writes it to a pipe when run.
+"""Generates a reproducible pseudo-random stream; as a program, writes it to standard output.
 
-Needs the standard library alone, so that any interpreter can be at the pipe's other end.
+Imports only the standard library, so that any interpreter can run it.
 """
 
 import os
@@ -13,7 +13,7 @@ BLOCK = 1024 * 1024
 
 
 def blocks(size: int) -> Iterator[bytes]:
-    """Yield ``size`` bytes; every block is marked with its number, so that a swap shows."""
+    """Yield ``size`` bytes; every block contains its number, which reveals a wrong order."""
     base = bytearray(random.Random(5).randbytes(BLOCK))
     for number in range((size + BLOCK - 1) // BLOCK):
         base[:8] = number.to_bytes(8, "little")
@@ -21,7 +21,7 @@ def blocks(size: int) -> Iterator[bytes]:
 
 
 def main() -> int:
-    """Write as many bytes to the standard output as the first argument says."""
+    """Write the number of bytes in the first argument to standard output."""
     output = sys.stdout.fileno()
     try:
         for block in blocks(int(sys.argv[1])):

@@ -1,4 +1,4 @@
-"""What the benchmarks add, and the check that a store holds exactly that."""
+"""The data that the benchmarks add, and the check that a store holds exactly that."""
 
 import abc
 import hashlib
@@ -14,13 +14,13 @@ BLOCK = pattern.BLOCK
 
 
 class WrongBytes(Exception):
-    """A store holds, or says that it holds, something else than it was given."""
+    """A store holds, or reports, other bytes than were added."""
 
 
 class Payload(abc.ABC):
-    """Bytes to be added: how many, which, and their digests.
+    """Bytes to add, with their digests.
 
-    :param size: bytes in all
+    :param size: number of bytes
     """
 
     def __init__(self, size: int) -> None:
@@ -33,10 +33,10 @@ class Payload(abc.ABC):
 
     @abc.abstractmethod
     def blocks(self) -> Iterator[bytes]:
-        """Yield the bytes, in blocks of 1 MiB but for the last."""
+        """Yield the bytes in blocks of 1 MiB; the last may be shorter."""
 
     def digests(self, names: Collection[str]) -> dict[str, str]:
-        """Return the hexadecimal digests asked for; each is computed once."""
+        """Return hexadecimal digests; each is computed only once."""
         with self._lock:
             missing = [name for name in names if name not in self._digests]
             if missing:
@@ -61,7 +61,7 @@ class FilePayload(Payload):
 
     @classmethod
     def random(cls, path: Path, size: int) -> "FilePayload":
-        """Write a file of ``size`` bytes that nothing can compress or deduplicate."""
+        """Write a file of ``size`` random bytes, which cannot be compressed or deduplicated."""
         with path.open("wb") as file:
             for start in range(0, size, BLOCK):
                 file.write(os.urandom(min(BLOCK, size - start)))
@@ -69,7 +69,7 @@ class FilePayload(Payload):
 
     @classmethod
     def zeros(cls, path: Path, size: int) -> "FilePayload":
-        """Write a file of ``size`` zeros, all of them written out: no holes in the source."""
+        """Write a file of ``size`` zeros without holes."""
         zeros = bytes(BLOCK)
         with path.open("wb") as file:
             for start in range(0, size, BLOCK):
@@ -78,7 +78,7 @@ class FilePayload(Payload):
 
     @classmethod
     def sparse(cls, path: Path, size: int) -> "FilePayload":
-        """Write a file of zeros but for each tenth 16 MiB; no holes in the source."""
+        """Write a file without holes: zeros, except for random bytes in every tenth 16 MiB."""
         zeros = bytes(BLOCK)
         with path.open("wb") as file:
             for start in range(0, size, BLOCK):
@@ -96,17 +96,17 @@ class FilePayload(Payload):
 
 
 class PipePayload(Payload):
-    """Bytes that :mod:`benchmarks.pattern` writes to a pipe, and that are kept nowhere."""
+    """Bytes that :mod:`benchmarks.pattern` writes to a pipe; no file holds them."""
 
     def blocks(self) -> Iterator[bytes]:
-        """Make the bytes once more."""
+        """Generate the bytes again."""
         return pattern.blocks(self.size)
 
 
 def check_object(path: Path, payload: Payload, size: int, digests: Mapping[str, str]) -> None:
-    """Compare a stored file, and what an add said of it, with what was given.
+    """Compare a stored file and the result of its add with the payload.
 
-    :raises WrongBytes: with the first difference
+    :raises WrongBytes: they differ; the text has the first difference
     """
     if size != payload.size:
         raise WrongBytes(f"the add counted {size} bytes of {payload.size}")

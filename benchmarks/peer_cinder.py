@@ -1,7 +1,7 @@
-"""What a measured process does with glance_store on Cinder, at its best.
+"""The operations of a measured process on glance_store with Cinder, as fast as possible.
 
-It starts os-brick's helper through sudo even as root; here, as root, what needs root's rights runs
-in the process, which is faster.
+glance_store starts os-brick's helper through sudo even as root.  Here privileged code runs in the
+process, as root, which is faster.
 """
 
 from os_brick import privileged  # type: ignore[import-untyped, import-not-found, unused-ignore]
@@ -18,7 +18,7 @@ def add(request: Request, measures: Measures) -> Answer:
 
 
 def add_unknown(request: Request, measures: Measures) -> Answer:
-    """Add a file without telling its size."""
+    """Add a file without declaring its size."""
     return peer_driver.add_unknown(request, measures)
 
 

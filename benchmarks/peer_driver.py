@@ -1,7 +1,7 @@
-"""What a measured process does with glance_store; runs in the peer's interpreter.
+"""The operations of a measured process on glance_store, in the peer's interpreter.
 
-Imports the standard library and glance_store alone.  The peer is driven at its best: its store
-object is fetched once, and called itself, below the layer that Glance goes through.
+Imports only glance_store and the standard library.  To be as fast as possible, it fetches the store
+object once and calls it directly, below the layer that Glance uses.
 """
 
 import os
@@ -34,7 +34,7 @@ STORE = "bench"
 
 
 def _store(request: Request, measures: Measures) -> Any:
-    """Configure one store as Glance does, and return it."""
+    """Configure a store as Glance does and return it."""
     driver = request.get("driver", "file")
     conf = cfg.CONF
     conf.register_opt(cfg.DictOpt("enabled_backends"))
@@ -75,7 +75,7 @@ def _there(store: Any, uri: str, context: Any) -> bool:
 
 
 def _sync(path: str) -> None:
-    """Make a file and its name durable, which the peer leaves to its caller."""
+    """Sync a file and its directory, which the peer does not do."""
     for each in (path, os.path.dirname(path)):
         descriptor = os.open(each, os.O_RDONLY)
         try:
@@ -99,25 +99,25 @@ def _add_measured(
 
 
 def add(request: Request, measures: Measures) -> Answer:
-    """Add a file of known size; the peer always computes md5 and one digest more."""
+    """Add a file of known size; the peer always computes md5 and another digest."""
     with open(request["source"], "rb") as source:
         return _add_measured(request, measures, source, request["size"])
 
 
 def add_unknown(request: Request, measures: Measures) -> Answer:
-    """Add a file without telling its size."""
+    """Add a file without declaring its size."""
     with open(request["source"], "rb") as source:
         return _add_measured(request, measures, source, None)
 
 
 def add_pipe(request: Request, measures: Measures) -> Answer:
-    """Add from a pipe, without telling the size."""
+    """Add from a pipe without declaring the size."""
     with pipe_of(request["size"]) as source:
         return _add_measured(request, measures, source, None)
 
 
 def get(request: Request, measures: Measures) -> Answer:
-    """Read an object by the iterator that the peer returns."""
+    """Read an object with the iterator that the peer returns."""
     store = _store(request, measures)
     context = context_of(request)
     got = 0
@@ -129,7 +129,7 @@ def get(request: Request, measures: Measures) -> Answer:
 
 
 def collect(request: Request, measures: Measures) -> Answer:
-    """Write an object to a file for the parent to check, and delete it unless it is to stay."""
+    """Write an object to a file for the parent to check, and delete it unless told to keep it."""
     store = _store(request, measures)
     context = context_of(request)
     write_out(_get(store, request["uri"], context), request["target"])
@@ -169,7 +169,7 @@ def small(request: Request, measures: Measures) -> Answer:
 
 
 def stalled(request: Request, measures: Measures) -> Answer:
-    """Add small objects beside uploads of clients that have stopped sending."""
+    """Add small objects while other uploads are stalled."""
     store = _store(request, measures)
 
     def add(object_id: str) -> object:
@@ -182,7 +182,7 @@ def stalled(request: Request, measures: Measures) -> Answer:
 
 
 def tell_facts(request: Request, measures: Measures) -> Answer:
-    """Tell versions."""
+    """Report the versions."""
     return facts("glance_store", "oslo.config")
 
 

@@ -1,4 +1,4 @@
-"""Installs glance_store in a virtual environment of its own, and finds it there the next time."""
+"""Installs glance_store in a separate virtual environment, which is kept for later runs."""
 
 import hashlib
 import shutil
@@ -15,12 +15,12 @@ class PeerNotInstalled(Exception):
 
 
 def interpreter(directory: Path, say: Callable[[str], None]) -> str:
-    """Return the interpreter that has glance_store, after installing it when needed.
+    """Return an interpreter with glance_store, installing it if needed.
 
-    :param directory: the virtual environment, made anew when the requirements or the Python
-        that runs this have changed
-    :param say: is told what takes long
-    :raises PeerNotInstalled: with what pip said
+    :param directory: the virtual environment, which is recreated if the requirements or this
+        Python have changed
+    :param say: called with a message before long operations
+    :raises PeerNotInstalled: the installation failed; the text is pip's output
     """
     python = directory / "bin" / "python"
     stamp = directory / "requirements.sha256"
@@ -30,7 +30,7 @@ def interpreter(directory: Path, say: Callable[[str], None]) -> str:
     say(f"installing glance_store in {directory}")
     shutil.rmtree(directory, ignore_errors=True)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    # The peer gets the very Python that ours runs on, even when that is itself in an environment.
+    # The peer gets the same Python as ours, even if that is in a virtual environment itself.
     base = getattr(sys, "_base_executable", None) or sys.executable
     _run([base, "-m", "venv", str(directory)])
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

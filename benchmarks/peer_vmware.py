@@ -1,7 +1,7 @@
-"""What a measured process does with glance_store on vSphere, past what is broken there.
+"""The operations of a measured process on glance_store with vSphere, bypassing its defects.
 
-Its multi-store form looks stores up by the scheme ``vmware``, under which it never enters them
-(they are under ``vsphere``); and the environment's authorities win over the configured ones.
+Its multi-store form looks for stores under the scheme ``vmware``, but registers them under
+``vsphere``; and certificate authorities in the environment take precedence over configured ones.
 """
 
 import os
@@ -33,10 +33,10 @@ def add(request: Request, measures: Measures) -> Answer:
 
 
 def add_unknown(request: Request, measures: Measures) -> Answer:
-    """Add a file without telling its size."""
+    """Add a file without declaring its size."""
     return peer_driver.add_unknown(request, measures)
 
 
 def get(request: Request, measures: Measures) -> Answer:
-    """Read an object by the iterator that the peer returns."""
+    """Read an object with the iterator that the peer returns."""
     return peer_driver.get(request, measures)

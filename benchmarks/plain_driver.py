@@ -1,16 +1,16 @@
-"""What a measured process does without any store: the bounds that a store is held to."""
+"""The operations of a measured process without a store: the limits for every store."""
 
 import hashlib
 import threading
 
 from benchmarks.child import BLOCK, Answer, Measures, Request, serve
 
-#: Bytes of the buffer that is hashed over and over: more than a processor's caches hold.
+#: Size of the buffer that is hashed repeatedly: larger than the caches of a processor.
 BUFFER = 64 * BLOCK
 
 
 def hash_side_by_side(request: Request, measures: Measures) -> Answer:
-    """Hash as many bytes as an add would, every digest on a thread of its own, without I/O."""
+    """Hash as many bytes as an add, without I/O and with a thread for each digest."""
     size: int = request["size"]
     with open(request["source"], "rb", buffering=0) as file:
         buffer = memoryview(file.read(min(size, BUFFER)))
@@ -39,7 +39,7 @@ def hash_side_by_side(request: Request, measures: Measures) -> Answer:
 
 
 def read(request: Request, measures: Measures) -> Answer:
-    """Read a file in a loop, 1 MiB at a time or as much as is asked for."""
+    """Read a file in a loop, by default 1 MiB at a time."""
     got, amount = 0, request.get("amount", BLOCK)
     with measures.phase(), open(request["source"], "rb", BLOCK) as file:
         while block := file.read(amount):

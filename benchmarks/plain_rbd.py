@@ -1,4 +1,4 @@
-"""What Ceph's own tool does with an image: the bound that the rbd store is held to."""
+"""Uploads and downloads with Ceph's own tool, as the limit for the rbd store."""
 
 import subprocess
 
@@ -24,7 +24,7 @@ def rbd_import(request: Request, measures: Measures) -> Answer:
 
 
 def rbd_export(request: Request, measures: Measures) -> Answer:
-    """Read an image with ``rbd export`` into a pipe, which is read to its end."""
+    """Read an image with ``rbd export`` through a pipe."""
     pool, image, snapshot = request["uri"].split("/")[-3:]
     command = _command(request, "export", f"{pool}/{image}@{snapshot}", "-")
     got = 0

@@ -1,11 +1,11 @@
-"""What S3 clients do by themselves, without a store: the bounds that the s3 store is held to."""
+"""Uploads and downloads with S3 clients, as the limits for the s3 store."""
 
 from datetime import timedelta
 from typing import Any
 
 from benchmarks.child import BLOCK, Answer, Measures, Request, compare
 
-#: Bytes of a part, and parts at once, in uploads.
+#: Part size in bytes and number of concurrent parts of uploads.
 PART, THREADS = 16 * BLOCK, 4
 
 
@@ -71,7 +71,7 @@ def obstore_put(request: Request, measures: Measures) -> Answer:
 
 
 def obstore_get(request: Request, measures: Measures) -> Answer:
-    """Read an object with obstore, by iterating."""
+    """Read an object with obstore by iterating."""
     store = _obstore(request)
     key = request["uri"].rpartition("/")[2]
     got = 0

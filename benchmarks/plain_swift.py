@@ -1,4 +1,4 @@
-"""What the swift command does by itself, without a store: the bound that the store is held to."""
+"""Uploads with the swift command, as the limit for the Swift store."""
 
 import configparser
 import os
@@ -32,7 +32,7 @@ def _login(account: Mapping[str, str]) -> tuple[str, str]:
 
 
 def command(request: Request, measures: Measures) -> Answer:
-    """Upload a file as a static large object, four segments at once."""
+    """Upload a file as a static large object, four segments at a time."""
     options = request["options"]
     reference = options["default_swift_reference"]
     accounts = configparser.ConfigParser()

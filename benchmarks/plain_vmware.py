@@ -1,11 +1,11 @@
-"""What curl does with a vSphere data server, given a session: the bound that a store is held to."""
+"""Uploads and downloads with curl and a vSphere session, as the limit for the vmware store."""
 
 import subprocess
 from urllib.parse import quote
 
 from benchmarks.child import Answer, Measures, Request
 
-#: Where curl puts what it uploads: where the stores' objects are.
+#: The directory for uploads, which is that of the stores' objects.
 _DIRECTORY = "openstack_glance"
 
 
@@ -15,12 +15,12 @@ def put(request: Request, measures: Measures) -> Answer:
 
 
 def put_chunked(request: Request, measures: Measures) -> Answer:
-    """Upload a file without telling its size."""
+    """Upload a file without declaring its size."""
     return _put(request, measures, "--header", "Transfer-Encoding: chunked")
 
 
 def get(request: Request, measures: Measures) -> Answer:
-    """Download an object to nowhere."""
+    """Download an object and discard it."""
     _, _, rest = request["uri"].partition("://")
     _curl(request, measures, f"https://{rest}")
     return {"size": request["size"]}

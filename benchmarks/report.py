@@ -26,7 +26,7 @@ _RIGHT = frozenset({2, 3, 4, 5, 6, 7, 8})
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What came of one target."""
+    """The result for a target."""
 
     target: Target
     #: ``None`` when it was not measured.
@@ -34,7 +34,7 @@ class Verdict:
 
     @property
     def met(self) -> bool | None:
-        """Whether it was met; ``None`` when it was not measured."""
+        """Whether the target was met; ``None`` if it was not measured."""
         return None if self.value is None else self.target.met(self.value)
 
     def __str__(self) -> str:
@@ -43,13 +43,13 @@ class Verdict:
 
 
 def verdicts(outcome: Outcome) -> list[Verdict]:
-    """Return what came of each target of a case."""
+    """Return the result for each target of a case."""
     found = []
     for target in outcome.case.targets:
         medians = outcome.medians(target.phase)
         ours = medians.get("ours", {})
         other = medians.get(target.against) if target.against else None
-        # A case that failed proves nothing, whatever its first rounds gave.
+        # A failed case proves nothing, even if its first rounds succeeded.
         value = None if outcome.failure else target.value(ours, other)
         found.append(Verdict(target, value))
     return found
@@ -58,7 +58,7 @@ def verdicts(outcome: Outcome) -> list[Verdict]:
 def as_json(
     outcomes: Sequence[Outcome], settings: Settings, machine: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return everything that was measured; times in seconds, sizes in bytes."""
+    """Return all measurements; times are in seconds, sizes in bytes."""
     return {
         "format": FORMAT,
         "machine": dict(machine),
@@ -99,7 +99,7 @@ def _case_as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def as_text(outcomes: Sequence[Outcome], settings: Settings, machine: Mapping[str, Any]) -> str:
-    """Return the machine, the table and what came of the targets."""
+    """Return the machine, the table and the results for the targets as text."""
     lines = [f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in machine.items()]
     if not _full_size(settings):
         lines.append(
@@ -161,7 +161,7 @@ def _rows(outcome: Outcome) -> list[Sequence[str]]:
                     "; ".join(wanted) or "-",
                 )
             )
-    # A target against somebody who did not take part still has its line.
+    # A target against an absent contestant still has its line.
     for each in verdicts(outcome):
         if each.value is None:
             target = each.target
@@ -173,7 +173,7 @@ def _rows(outcome: Outcome) -> list[Sequence[str]]:
 
 
 def _bound(target: Target) -> str:
-    """Return a target's bound as it is printed, such as ``>= 1.9x``."""
+    """Return a target's bound as text, such as ``>= 1.9x``."""
     unit, scale = ("x", 1.0) if target.against else (" MiB", float(MIB))
     if target.against is None and target.metric.endswith("seconds"):
         unit, scale = " s", 1.0

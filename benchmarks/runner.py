@@ -1,4 +1,4 @@
-"""Runs a case: each contestant in turn, each time in a fresh process, and checks what it stored."""
+"""Runs cases: the contestants in turn, each time in a new process, and checks their results."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class ChildFailed(Exception):
-    """A measured process ended badly, or said something that is no answer."""
+    """A measured process failed, or printed no result."""
 
 
 def _silent(line: str) -> None:
@@ -28,12 +28,12 @@ def _silent(line: str) -> None:
 class Runner:
     """Runs cases one after another.
 
-    :param commands: how a process of each side is started; the request is added as last argument
+    :param commands: the command of each side; the request is appended as the last argument
     :param scratch: a directory in memory, for payloads and stores
-    :param disk: a directory on a real disk, for stores that are to be durable
-    :param settings: what the command line chose
-    :param say: is told what was done, line by line
-    :param timeout: seconds that one process may take
+    :param disk: a directory on a real disk, for durable stores
+    :param settings: the settings from the command line
+    :param say: called with a line of text after each step
+    :param timeout: time limit for a process in seconds
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Runner:
         self._payload: tuple[str, int, Payload] | None = None
 
     def facts(self, side: str) -> dict[str, Any]:
-        """Return what a side's interpreter is made of.
+        """Return the versions of a side's interpreter.
 
         :raises ChildFailed: it cannot be started
         """
@@ -62,7 +62,7 @@ class Runner:
         return {name: answer[name] for name in ("python", "openssl", "packages")}
 
     def run(self, case: Case) -> Outcome:
-        """Run all rounds of a case; one that fails says why, and leaves nothing behind."""
+        """Run all rounds of a case; a failed case has a reason, and leaves nothing behind."""
         rounds = min(self._settings.rounds, case.max_rounds or self._settings.rounds)
         outcome = Outcome(case, rounds)
         contestants = [
@@ -90,12 +90,12 @@ class Runner:
         return outcome
 
     def _prepare_payload(self, case: Case) -> Payload | None:
-        """Make what the case adds, unless the case before added the same."""
+        """Make the payload of a case, unless the previous case had the same."""
         kind, size = case.payload or "", case.size
         if self._payload and self._payload[:2] == (kind, size):
             return self._payload[2]
         path = self._places["scratch"] / "payload"
-        if kind:  # a case without one leaves it for the case after
+        if kind:  # a case without a payload keeps it for the next case
             self._payload = None
             path.unlink(missing_ok=True)
         made: Payload
@@ -114,7 +114,7 @@ class Runner:
         return made
 
     def _ask(self, side: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Start a process, give it the request, and return its answer."""
+        """Run a process with a request and return its result."""
         command = [*self._commands[side], json.dumps(request)]
         clean = {name: value for name, value in os.environ.items() if name[:6] != "PYTHON"}
         try:
@@ -142,7 +142,7 @@ class Runner:
 
 
 class _Turn:
-    """One contestant's part in a case."""
+    """A contestant's runs in a case."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class _Turn:
         }
 
     def prepare(self) -> None:
-        """Make the object that all rounds work on, if there is to be one."""
+        """Make the object that all rounds use, if the case needs one."""
         self._datadir.mkdir(parents=True, exist_ok=True)
         if self._contestant.prepare:
             answer = self._ask(self._contestant.prepare)
@@ -178,9 +178,9 @@ class _Turn:
             self._prepared = {"uri": answer["uri"]}
 
     def take(self, outcome: Outcome, label: str) -> None:
-        """Run once: measure, check, and clear away."""
+        """Run once: measure, check, and clean up."""
         if self._case.place == "disk":
-            os.sync()  # or one contestant pays for what another left to be written
+            os.sync()  # else a contestant pays for the dirty pages of another
         answer = self._ask(self._contestant.operation)
         extra = self._check(answer)
         if "size" in answer and answer["size"] != self._case.size:
@@ -208,7 +208,7 @@ class _Turn:
         return self._runner._ask(self._contestant.side, request)
 
     def _check(self, answer: Mapping[str, Any], *, keep: bool = False) -> dict[str, Any]:
-        """Check what an add stored; return what there is to say of it."""
+        """Check the object that an add stored and return remarks."""
         if "uri" not in answer or self._payload is None:
             return {}
         extra = {"report": answer["report"]} if "report" in answer else {}
@@ -224,7 +224,7 @@ class _Turn:
         return {**extra, "allocated_bytes": path.stat().st_blocks * 512}
 
     def _collect(self, uri: str, keep: bool) -> Path:
-        """Fetch an object from its server, and delete it there unless it is to stay."""
+        """Fetch an object from its server; delete it there unless it must be kept."""
         side = "peer" if self._contestant.side == "peer" else "ours"
         target = self._datadir / "collected"
         request = {

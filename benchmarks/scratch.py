@@ -1,4 +1,4 @@
-"""A directory of a run's own, removed at its end; one that a killed run left, at the next start."""
+"""A temporary directory for a run; those of killed runs are removed at the next start."""
 
 import contextlib
 import fcntl
@@ -11,13 +11,13 @@ from pathlib import Path
 
 PREFIX = "store_lib-bench-"
 
-#: Seconds after which an unlocked directory is a leftover: one just made is not locked yet.
+#: Age in seconds from which an unlocked directory is a leftover; a new one is not locked yet.
 _GRACE = 60.0
 
 
 @contextlib.contextmanager
 def directory(parent: Path) -> Iterator[Path]:
-    """Make a directory in ``parent``, locked while the run lives, and remove it at the end."""
+    """Make a directory in ``parent``, keep it locked during the run, and remove it at the end."""
     _sweep(parent)
     path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     try:
@@ -43,7 +43,7 @@ def _locked(path: Path) -> Iterator[bool]:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what earlier runs of this user left behind when they were killed."""
+    """Remove the directories of this user's killed runs."""
     for path in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
             found = path.lstat()

@@ -1,6 +1,6 @@
-"""A TCP relay that takes no more than so many bytes per second from all its clients together.
+"""A TCP relay with a limited rate for all clients together.
 
-Run as ``python -m benchmarks.slow_proxy HOST:PORT BYTES``; prints the address it listens at.
+Run it as ``python -m benchmarks.slow_proxy HOST:PORT BYTES_PER_SECOND``; it prints its address.
 """
 
 import asyncio
@@ -8,12 +8,12 @@ import contextlib
 import sys
 import time
 
-#: Bytes that are passed on at once.
+#: Bytes to relay at a time.
 BLOCK = 256 * 1024
 
 
 class Relay:
-    """Passes bytes on, those of the clients not faster than ``rate``."""
+    """Relays bytes, those from clients at no more than ``rate`` bytes per second."""
 
     def __init__(self, host: str, port: int, rate: float) -> None:
         self._host = host

@@ -1,4 +1,4 @@
-"""Deletes an object of many segments; on either side, each its own."""
+"""Deletes an object with many segments, which the same side has stored."""
 
 from io import BytesIO, RawIOBase
 from typing import Any
@@ -9,7 +9,7 @@ SEGMENT = 1000 * 1024
 
 
 class _Zeros(RawIOBase):
-    """As many zeros as make the segments."""
+    """A source of zeros for all segments."""
 
     def __init__(self, segments: int) -> None:
         self._left = segments * SEGMENT

@@ -1,4 +1,4 @@
-"""Many small objects, as the drivers do them, and their adds, gets and deletes taken together."""
+"""Adds, gets and deletes of many small objects as a single phase."""
 
 from benchmarks.child import Answer, Measures, Request
 
@@ -18,7 +18,7 @@ def _summed(measures: Measures) -> None:
 
 
 def ours(request: Request, measures: Measures) -> Answer:
-    """Do it with store_lib."""
+    """Measure store_lib."""
     from benchmarks.ours_driver import small
 
     answer = small(request, measures)
@@ -27,7 +27,7 @@ def ours(request: Request, measures: Measures) -> Answer:
 
 
 def peer(request: Request, measures: Measures) -> Answer:
-    """Do it with glance_store."""
+    """Measure glance_store."""
     from benchmarks.peer_driver import small
 
     answer = small(request, measures)
