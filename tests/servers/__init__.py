@@ -1,1 +1,1 @@
-"""Real servers on loopback, started and stopped by the tests and the benchmarks themselves."""
+"""Real servers on loopback, which the tests and the benchmarks start and stop."""

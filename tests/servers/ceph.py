@@ -1,9 +1,8 @@
 """A Ceph cluster of one monitor, manager, OSD and S3 gateway, on loopback, ready in seconds.
 
-Nothing of the machine's own Ceph configuration is read or changed, and several clusters can run
-side by side.  What makes it start fast: every key is in the monitor's store from the beginning,
-the manager loads no optional module, and set-up talks to the monitor by librados instead of
-starting the command line tool for each step.
+It neither reads nor changes the machine's own Ceph configuration, and several clusters can run at
+the same time.  It starts fast because all keys are in the monitor's store from the beginning, the
+manager loads no optional module, and the set-up uses librados instead of the command line tool.
 """
 
 import contextlib
@@ -94,7 +93,7 @@ class Ceph:
 
     @property
     def monitor(self) -> str:
-        """Address of the monitor, as ``mon host`` takes it."""
+        """Address of the monitor in the format of ``mon host``."""
         return next(
             line.partition("=")[2].strip()
             for line in self.conf.read_text().splitlines()
@@ -102,7 +101,7 @@ class Ceph:
         )
 
     def command(self, prefix: str, **arguments: Any) -> Any:
-        """Send a command to the monitor, as ``ceph <prefix> ...`` does, and return its answer."""
+        """Send a command to the monitor, as ``ceph <prefix> ...`` does, and return the result."""
         return _command(self.admin, prefix, **arguments)
 
     def keyring(self, user: str) -> Path:
@@ -121,11 +120,11 @@ class Ceph:
         return name
 
     def remove_pool(self, name: str) -> None:
-        """Remove a pool and what is in it."""
+        """Remove a pool with its contents."""
         self.command("osd pool rm", pool=name, pool2=name, yes_i_really_really_mean_it=True)
 
     def set_quota(self, pool: str, size: int) -> None:
-        """Limit what a pool holds, in bytes; 0 for no limit."""
+        """Limit the size of a pool in bytes; 0 removes the limit."""
         self.command("osd pool set-quota", pool=pool, field="max_bytes", val=str(size))
 
     def add_user(self, user: str, **capabilities: str) -> Path:
@@ -139,14 +138,14 @@ class Ceph:
         return self.keyring(user)
 
     def allow(self, user: str, *pools: str) -> None:
-        """Let a user work with images in these pools and in no others."""
+        """Give a user access to the images in these pools only."""
         osd = ", ".join(f"profile rbd pool={pool}" for pool in pools)
         caps = ["mon", "profile rbd", "osd", osd, "mgr", osd]
         self.command("auth caps", entity=user, caps=caps)
 
     @contextlib.contextmanager
     def frozen(self, name: str = "osd") -> Iterator[None]:
-        """Stop a daemon (SIGSTOP) for a while: it neither answers nor closes connections."""
+        """Freeze a daemon (SIGSTOP) during the block: it neither responds nor disconnects."""
         process = self.processes[name]
         process.signal(signal.SIGSTOP)
         try:
@@ -179,7 +178,7 @@ class Ceph:
                 return json.loads(answer.read(size))
 
     def start_gateway(self) -> None:
-        """Start the S3 gateway with a user of its own, or start it again."""
+        """Start the S3 gateway with its own user, or restart it."""
         self._start("rgw", "radosgw", "-f", "-n", "client.rgw.a")
         self.processes["rgw"].wait_for_port(int(self.s3_endpoint.rpartition(":")[2]))
         self.processes["rgw"].wait_for_port(int(self.s3_tls_endpoint.rpartition(":")[2]))
@@ -198,7 +197,7 @@ class Ceph:
         )
 
     def stop(self) -> None:
-        """End what runs, at once: the data goes away with it."""
+        """Kill all daemons; the data is removed with them."""
         for name in ("rgw", "osd", "mgr", "mon"):
             if name in self.processes:
                 self.processes[name].stop(kill=True)
@@ -206,9 +205,9 @@ class Ceph:
 
 @contextlib.contextmanager
 def ceph_directory(otherwise: Path | None = None) -> Iterator[Path]:
-    """Give a directory for a cluster: in memory where that can be, as disks make it wait.
+    """Make a directory for a cluster, in memory if possible, since disks are slow.
 
-    :param otherwise: where to make it elsewhere; the system's place for temporary files by default
+    :param otherwise: the parent directory if not in memory, by default that for temporary files
     """
     with tempfile.TemporaryDirectory(prefix="store_lib-ceph-", dir=_memory() or otherwise) as path:
         remove_afterwards(Path(path))
@@ -216,7 +215,7 @@ def ceph_directory(otherwise: Path | None = None) -> Iterator[Path]:
 
 
 def _memory() -> Path | None:
-    """Return a directory in memory that the OSD can use, if there is one with enough room."""
+    """Return a directory in memory that the OSD can use, ``None`` if there is not enough space."""
     place = Path("/dev/shm")
     with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(dir=place) as file:
         os.close(os.open(file.name, os.O_RDWR | os.O_DIRECT))
@@ -226,9 +225,9 @@ def _memory() -> Path | None:
 
 
 def bindings() -> Path:
-    """Return a directory that holds Python's ``rados`` and ``rbd`` and nothing else.
+    """Return a directory that contains only the Python modules ``rados`` and ``rbd``.
 
-    Debian's directory of packages has them, but everything else of the system besides.
+    Debian installs them in a directory with all other packages of the system.
 
     :raises NotInstalled: there are none for this interpreter
     """
@@ -250,7 +249,7 @@ def bindings() -> Path:
 
 @contextlib.contextmanager
 def importable_bindings() -> Iterator[None]:
-    """Let this interpreter, and those it starts, import ``rados`` and ``rbd``."""
+    """Make ``rados`` and ``rbd`` importable in this interpreter and those it starts."""
     if all(importlib.util.find_spec(name) is not None for name in ("rados", "rbd")):
         yield
         return
@@ -269,9 +268,9 @@ def importable_bindings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ceph(directory: Path, *, gateway: bool = True) -> Iterator[Ceph]:
-    """Run a cluster whose data lies in ``directory``, an empty one that is removed at the end.
+    """Run a cluster with its data in an empty directory, which is removed at the end.
 
-    :param gateway: whether S3 is wanted too
+    :param gateway: whether to run the S3 gateway too
     :raises NotInstalled: packages are missing and cannot be installed
     """
     debian_packages(_PACKAGES, "Ceph")
@@ -325,7 +324,7 @@ def _prepare(directory: Path, stack: contextlib.ExitStack) -> Ceph:
 
 
 def _bring_up(running: Ceph, stack: contextlib.ExitStack) -> None:
-    """Make the OSD's store and the pools, with the monitor at work already."""
+    """Make the OSD's store and the pools; the monitor runs already."""
     import rados
 
     # Told so, it does not wait for a configuration from the monitor.

@@ -19,14 +19,14 @@ from tests.servers.keystone import CHILDREN, Keystone, password, request
 from tests.servers.leftovers import detach_afterwards, remove_afterwards
 from tests.servers.process import ServerProcess, free_ports
 
-#: What the driver and the servers call, and the packages that have it.
+#: Debian packages of the commands that the driver and the servers use.
 PACKAGES = {"losetup": "mount", "mount": "mount", "qemu-img": "qemu-utils"}
 
-#: To be put before PATH, for the servers and for who attaches volumes: a mount of kind nfs is a
-#: bind mount there.
+#: Directory to put before PATH for the servers and for processes that attach volumes: its mount
+#: command makes bind mounts instead of NFS mounts.
 NFS_PATH = CHILDREN / "bin"
 
-#: The volume types and their properties.  ``nowhere`` names no backend: its volumes end in error.
+#: The volume types and their properties.  ``nowhere`` has no backend, so its volumes fail.
 TYPES: dict[str, dict[str, str]] = {
     "fast": {"volume_backend_name": "loopfast"},
     "slow": {"volume_backend_name": "loopslow"},
@@ -61,7 +61,7 @@ resource_query_filters_file = {etc}/resource_filters.json
 rootwrap_config = {etc}/rootwrap.conf
 state_path = {directory}/state
 log_file = {directory}/cinder.log
-# Lines that say, several for each request, that it came and was obeyed took 8 % of the time.
+# Logging several lines for each request took 8 % of the time.
 default_log_levels = cinder.api.openstack.wsgi=WARN,cinder.volume.api=WARN,sqlalchemy=WARN,\
 taskflow=WARN,routes.middleware=WARN,keystonemiddleware=WARN,urllib3=WARN,stevedore=WARN
 report_interval = 10
@@ -164,7 +164,7 @@ class Cinder:
 
     @property
     def running(self) -> bool:
-        """Whether it was started and not stopped since."""
+        """Whether the server runs."""
         return self._server is not None
 
     def call(self, method: str, path: str, body: Any = None, *, user: str = "glance") -> Any:
@@ -178,7 +178,7 @@ class Cinder:
         return reply.json() if reply.data else None
 
     def volumes(self) -> list[dict[str, Any]]:
-        """Return every volume of every project, but for those on their way out."""
+        """Return the volumes of all projects, except those that are being deleted."""
         found: list[dict[str, Any]] = []
         offset = 0
         while page := self.call(
@@ -189,13 +189,13 @@ class Cinder:
         return [each for each in found if each["status"] != "deleting"]
 
     def attachments(self) -> list[dict[str, Any]]:
-        """Return every attachment of every project."""
+        """Return the attachments of all projects."""
         found: list[dict[str, Any]]
         found = self.call("GET", "/attachments/detail?all_tenants=1")["attachments"]
         return found
 
     def loops(self) -> list[str]:
-        """Return the loop devices on files of this server."""
+        """Return the loop devices for files of this server."""
         listed = subprocess.run(
             ["losetup", "--noheadings", "--output", "NAME,BACK-FILE"],
             check=True,
@@ -206,14 +206,14 @@ class Cinder:
         return [pair[0] for pair in pairs if pair[1:] and self._owns(pair[1])]
 
     def mounts(self, under: Path | None = None) -> list[str]:
-        """Return what is mounted below a directory; this server's own when left out."""
+        """Return the mounts below a directory, by default this server's."""
         prefix = f"{under or self.directory}/"
         lines = Path("/proc/self/mounts").read_text().splitlines()
         return [line.split()[1] for line in lines if line.split()[1].startswith(prefix)]
 
     @contextlib.contextmanager
     def fault(self, backend: str, what: str) -> Iterator[None]:
-        """Make a backend of files fail or hang while the block lasts.
+        """Make a backend that uses files fail or hang during the block.
 
         :param backend: ``loopfast``, ``loopslow`` or ``plain``
         :param what: ``hold-create``, ``hold-attach``, ``refuse-create``, ``refuse-extend``,
@@ -227,7 +227,7 @@ class Cinder:
             flag.unlink()
 
     def remove_volumes(self) -> None:
-        """Remove every volume and attachment, whatever its state."""
+        """Remove all volumes and attachments in any state."""
         for each in self.attachments():
             self.call("DELETE", f"/attachments/{each['id']}")
         for each in self.volumes():
@@ -237,7 +237,7 @@ class Cinder:
         wait_for(lambda: not self.volumes(), "all volumes gone")
 
     def clean_up(self) -> None:
-        """Detach the loop devices and undo the mounts that the server made, one by one."""
+        """Detach the server's loop devices and undo its mounts, one by one."""
         for mount in self.mounts():
             subprocess.run(["umount", "--lazy", mount], check=True)
         for device in self.loops():
@@ -248,7 +248,7 @@ class Cinder:
 
 
 def wait_for(condition: Any, what: str, limit: float = 30) -> None:
-    """Return as soon as ``condition()`` is true: what Cinder does, it does behind the answer."""
+    """Wait until ``condition()`` is true: Cinder works on after it has responded."""
     deadline = Deadline(limit)
     while not condition():
         assert not deadline.passed, f"{what}: not within {limit:g} s"
@@ -322,7 +322,7 @@ def _write(directory: Path, config: str, types: dict[str, dict[str, str]]) -> No
 
 @contextlib.contextmanager
 def _ceph_user(ceph: Ceph) -> Iterator[str]:
-    """Make a user of Ceph whose keyring is where os-brick looks for it: in /etc/ceph alone."""
+    """Make a Ceph user with its keyring in /etc/ceph, the only place where os-brick looks."""
     user = f"cinder-{secrets.token_hex(4)}"
     caps = f"profile rbd pool={VOLUMES}"
     keyring = ceph.add_user(f"client.{user}", mon="profile rbd", osd=caps, mgr=caps)

@@ -14,10 +14,10 @@ from tests.servers.process import ServerFailed, ServerProcess, free_ports
 #: The files that the documentation shows.
 DOCUMENTED = ROOT / "doc" / "deployments"
 
-#: What Glance runs in: uWSGI that speaks HTTP, uWSGI that speaks its own protocol, gunicorn.
+#: The servers: uWSGI with HTTP, uWSGI with its own protocol, gunicorn.
 Deployment = Literal["uwsgi-http", "uwsgi-socket", "gunicorn"]
 
-#: Where Glance's own database, its paste configuration and so on come from in a test.
+#: The configuration of Glance's database, paste and so on in a test.
 _BESIDES = """
 [DEFAULT]
 show_multiple_locations = True
@@ -44,7 +44,7 @@ lock_path = {directory}
 enforce_scope = False
 """
 
-#: A pipeline that believes who the client says it is: Keystone's part, without Keystone.
+#: A pipeline without Keystone, which trusts the identity that a client claims.
 _TRUSTED = """
 [composite:glance-api-trusted]
 paste.composite_factory = glance.api:root_app_factory
@@ -60,11 +60,11 @@ _TRUSTED_PIPELINE = (
 class Glance:
     """A running Glance."""
 
-    #: Where it listens: HTTP, or uWSGI's protocol.
+    #: The address, for HTTP or uWSGI's protocol.
     address: str
-    #: ``http://`` and the address; empty where it does not speak HTTP.
+    #: ``http://`` and the address, empty without HTTP.
     url: str
-    #: Has what is stored, by the id of a store: ``fast``, ``slow``, ``staging``.
+    #: Parent of the stores' directories ``fast``, ``slow`` and ``staging``.
     data: Path
     server: ServerProcess
     #: The interpreter that Glance runs on.
@@ -84,9 +84,9 @@ def files(data: Path, *stores: str) -> list[str]:
 
 
 def documented(name: str, replaced: Mapping[str, object]) -> str:
-    """Return a file of the documentation, with a test's addresses and places.
+    """Return a file of the documentation with the addresses and directories of a test.
 
-    :param replaced: what stands there, and what is to; all of it must stand there
+    :param replaced: texts to replace, all of which must occur
     """
     text = (DOCUMENTED / name).read_text()
     for old, new in replaced.items():
@@ -108,14 +108,14 @@ def glance(
     lazy: bool = True,
     options: str = "",
 ) -> Iterator[Glance]:
-    """Run Glance with its database and stores in ``directory``; about 6 s to the first answer.
+    """Run Glance with its database and stores in ``directory``; it starts in about 6 s.
 
     There are two file stores, ``fast`` and ``slow``, and a read-only web store, ``web``.
 
-    :param processes: how many workers
-    :param lazy: load Glance in each worker; else it is loaded once, before the workers are forked
+    :param processes: number of workers
+    :param lazy: load Glance in each worker; otherwise once, before the workers are forked
 
-    The others are :func:`set_up`'s.
+    The other parameters are those of :func:`set_up`.
 
     :raises NotInstalled: its environment cannot be made
     """
@@ -177,15 +177,15 @@ def set_up(
     default: str = "fast",
     options: str = "",
 ) -> Path:
-    """Make everything in ``directory`` that Glance needs to start, and return its interpreter.
+    """Make the files in ``directory`` that Glance needs, and return its interpreter.
 
     The configuration is in ``etc``, the files of the stores in ``data``.
 
-    :param python: an interpreter of :func:`glance_environment` with ``library`` in it; one is
-        made when left out
-    :param stores: further stores: by id their options, with the driver's name as ``driver``
-    :param default: the id of the default store
-    :param options: further text of configuration
+    :param python: an interpreter of :func:`glance_environment` with ``library`` in it; by
+        default it makes one
+    :param stores: options of additional stores by id, with the driver's name as ``driver``
+    :param default: id of the default store
+    :param options: additional text of the configuration
     :raises NotInstalled: the environment cannot be made
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -204,7 +204,7 @@ def _configure(
     default: str,
     options: str,
 ) -> None:
-    """Write Glance's configuration: the documented part about stores, and what is beside it."""
+    """Write Glance's configuration: the documented part about stores, and the rest."""
     etc = directory / "etc"
     etc.mkdir(exist_ok=True)
     for each in ("fast", "slow", "staging", "tasks"):
@@ -232,9 +232,9 @@ def _configure(
 
 
 def run(python: Path, module: str, *arguments: str | Path) -> str:
-    """Run one of Glance's commands to its end and return what it said.
+    """Run one of Glance's commands and return its output.
 
-    :raises ServerFailed: with the end of what it said
+    :raises ServerFailed: the command failed; the text is the end of its output
     """
     done = subprocess.run(
         [python, "-W", "ignore", "-m", module, *arguments],

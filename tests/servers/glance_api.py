@@ -12,7 +12,7 @@ import urllib3
 
 from store_lib.testing.pace import Deadline
 
-#: Who Glance is told that we are; its pipeline believes it.
+#: The identity that the client claims; Glance's pipeline trusts it.
 IDENTITY: Mapping[str, str] = {
     "X-Identity-Status": "Confirmed",
     "X-Roles": "admin,member,reader",
@@ -27,9 +27,9 @@ Answer = TypeVar("Answer")
 
 
 class Refused(Exception):
-    """An answer other than the expected one.
+    """An unexpected response.
 
-    :ivar status: HTTP's status
+    :ivar status: the HTTP status
     """
 
     def __init__(self, what: str, status: int, text: str) -> None:
@@ -39,14 +39,14 @@ class Refused(Exception):
 
 
 class ImageApi:
-    """Glance at one address.
+    """The API of a Glance.
 
-    :param url: what stands before ``/v2``
+    :param url: the URL without ``/v2``
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        # urllib3 sends under the limit for connecting, and the server may still load Glance then.
+        # urllib3 applies the connect timeout while sending, and the server may still load Glance.
         timeout = urllib3.Timeout(connect=120, read=120)
         self._pool = urllib3.PoolManager(retries=False, timeout=timeout)
 
@@ -66,7 +66,7 @@ class ImageApi:
         chunked: bool = False,
         stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        """Make a request and return the answer, whatever it is.
+        """Make a request and return the response, even if it is an error.
 
         :param body: bytes, a file, an iterable of bytes
         """
@@ -87,9 +87,9 @@ class ImageApi:
         *,
         content_type: str = "application/json",
     ) -> Any:
-        """Make a request with a body of JSON and return the answer's.
+        """Make a request with a JSON body and return the JSON of the response.
 
-        :raises Refused: it is no success
+        :raises Refused: the response is an error
         """
         data = None if body is None else json.dumps(body).encode()
         answer = self.call(method, path, data, headers={"Content-Type": content_type})
@@ -107,7 +107,7 @@ class ImageApi:
         return str(made["id"])
 
     def show(self, image: str) -> dict[str, Any]:
-        """Return what Glance knows of an image."""
+        """Return Glance's record of an image."""
         shown = self.json("GET", f"/v2/images/{image}")
         assert isinstance(shown, dict)
         return shown
@@ -121,12 +121,12 @@ class ImageApi:
         store: str | None = None,
         to: str = "file",
     ) -> None:
-        """Send an image's data.
+        """Upload the data of an image.
 
-        :param size: its bytes; chunked when left out, a chunk for each piece that ``body`` yields
+        :param size: size in bytes; ``None`` sends a chunk for each item that ``body`` yields
         :param store: the id of the store
         :param to: ``file`` or ``stage``
-        :raises Refused: it was not taken
+        :raises Refused: the response is an error
         """
         headers = {"Content-Type": "application/octet-stream"}
         if size is not None:
@@ -144,9 +144,9 @@ class ImageApi:
     def download(
         self, image: str, byte_range: str | None = None
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        """Ask for an image's data; the answer's body is still to be read.
+        """Request the data of an image; the caller reads the body of the response.
 
-        :param byte_range: such as ``bytes=10-``
+        :param byte_range: a range such as ``bytes=10-``
         """
         headers = {} if byte_range is None else {"Range": byte_range}
         answer = self.call("GET", f"/v2/images/{image}/file", headers=headers, stream=True)
@@ -164,17 +164,17 @@ class ImageApi:
     def start_import(self, image: str, method: str, **request: object) -> None:
         """Start an import.
 
-        :param request: what the request says beside the method, such as ``stores``
-        :raises Refused: it was not taken
+        :param request: items of the request besides the method, such as ``stores``
+        :raises Refused: the response is an error
         """
         uri = request.pop("uri", None)
         how = {"name": method} if uri is None else {"name": method, "uri": uri}
         self.json("POST", f"/v2/images/{image}/import", {"method": how, **request})
 
     def wait_imported(self, image: str, limit: float = 60) -> dict[str, Any]:
-        """Wait until an import has ended, one way or the other, and return the image."""
+        """Wait until an import has succeeded or failed, and return the image."""
 
-        # Not by asking for the task: each such request writes to the database.
+        # Do not poll the task: each such request writes to the database.
         def ended() -> dict[str, Any] | None:
             shown = self.show(image)
             return None if "os_glance_import_task" in shown else shown
@@ -182,7 +182,7 @@ class ImageApi:
         return self.wait_for(ended, f"the end of the import of {image}", limit)
 
     def wait_for(self, ready: Callable[[], Answer | None], what: str, limit: float = 60) -> Answer:
-        """Ask until there is an answer that is true, and return it."""
+        """Call the function until its result is true, and return that."""
         deadline = Deadline(limit)
         while not (answer := ready()):
             if deadline.passed:
@@ -196,7 +196,7 @@ class ImageApi:
 
     @contextlib.contextmanager
     def image(self, **properties: object) -> Iterator[str]:
-        """Give the id of a new image, and delete the image at the end."""
+        """Yield the id of a new image and delete the image at the end."""
         image = self.create(**properties)
         try:
             yield image
@@ -207,9 +207,9 @@ class ImageApi:
     def cut(
         self, image: str, body: bytes, *, size: int | None, target: str = "file"
     ) -> Iterator[None]:
-        """Send the beginning of an image's data, and hang up at the end of the context.
+        """Send the beginning of an image's data and disconnect at the end of the block.
 
-        :param size: the ``Content-Length``; chunked when ``None``
+        :param size: the ``Content-Length``; ``None`` uses chunks
         :param target: ``file``, or ``stage`` for the staging store
         """
         url = urllib3.util.parse_url(self.url)
@@ -218,7 +218,7 @@ class ImageApi:
         headers["Content-Type"] = "application/octet-stream"
         if size is None:
             headers["Transfer-Encoding"] = "chunked"
-            # The next chunk is announced and does not come.
+            # The next chunk is announced but not sent.
             body = b"%x\r\n%b\r\n%x\r\n" % (len(body), body, CHUNK)
         else:
             headers["Content-Length"] = str(size)
@@ -236,7 +236,7 @@ def pieces_of(data: bytes, size: int = CHUNK) -> Iterator[bytes]:
 
 
 def text_of(answer: urllib3.BaseHTTPResponse) -> str:
-    """Return what an answer says, for a message."""
+    """Return the text of a response, for a message."""
     return answer.data.decode(errors="replace")[:500]
 
 

@@ -1,4 +1,4 @@
-"""Environments that hold Glance and the one or the other library of stores."""
+"""Virtual environments with Glance and one of the two libraries."""
 
 import os
 import shutil
@@ -12,11 +12,11 @@ from tests.servers.installed import NotInstalled, debian_packages, python_enviro
 
 ROOT = Path(__file__).parents[2]
 
-#: What Glance gets when it imports ``glance_store``: the original; store_lib, which the WSGI script
-#: puts in the place of the original; store_lib's own distribution of that name.
+#: What Glance imports as ``glance_store``: the original; store_lib, installed by the WSGI script;
+#: or store_lib's distribution of that name.
 Library = Literal["glance_store", "script", "distribution"]
 
-#: The directory of the distribution named ``glance_store`` that is made of store_lib.
+#: The directory of store_lib's distribution named ``glance_store``.
 DISTRIBUTION = ROOT / "glance_store_dist"
 
 
@@ -25,11 +25,11 @@ def glance_environment(
 ) -> Path:
     """Make a virtual environment with Glance and a library of stores; return its interpreter.
 
-    Glance itself, uWSGI and gunicorn lie in an environment that is kept between runs, and which
-    this one only refers to; what is installed here is what is to be tried.
+    Glance, uWSGI and gunicorn are in an environment that is kept between runs, and that this one
+    refers to.  Only the library under test is installed here.
 
-    :param interpreter: what to make it with, of the same version as this one
-    :raises NotInstalled: something cannot be had
+    :param interpreter: the base interpreter, of the same version as this one
+    :raises NotInstalled: a package is not available
     """
     debian_packages({"gcc": "gcc"}, "uWSGI")
     layers = [python_environment("glance")]
@@ -76,14 +76,14 @@ def wheel(source: Path, target: Path) -> Path:
 
 
 def install(python: Path, wheels: Sequence[Path]) -> None:
-    """Install wheels in an environment, alone."""
+    """Install wheels in an environment, without dependencies."""
     pip(python, ["install", "--no-deps", "--no-index", *wheels])
 
 
 def pip(python: Path, arguments: Sequence[str | Path]) -> str:
-    """Run pip on an environment, which need not have it, and return what it said.
+    """Run pip on an environment, which need not contain it, and return its output.
 
-    :raises NotInstalled: it failed
+    :raises NotInstalled: pip failed
     """
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     done = subprocess.run(

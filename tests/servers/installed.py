@@ -1,4 +1,4 @@
-"""What the servers need: Debian packages, and Python environments with pinned versions."""
+"""Installs Debian packages and Python environments with pinned versions for the servers."""
 
 import contextlib
 import fcntl
@@ -12,23 +12,22 @@ from pathlib import Path
 
 from tests.servers.process import mortal
 
-#: Where environments are kept between runs; ``make distclean`` removes it.
+#: Directory of the environments that are kept between runs; ``make distclean`` removes it.
 CACHE = Path(__file__).parents[2] / ".cache" / "servers"
 
 PINS = Path(__file__).with_name("pins")
 
 
 class NotInstalled(Exception):
-    """What a server needs is missing and cannot be installed; one line says what and how."""
+    """A requirement is missing and cannot be installed; the text says how to do it."""
 
 
 def debian_packages(wanted: Mapping[str, str], what: str) -> None:
     """Install Debian packages that are missing.
 
-    :param wanted: a file that shows a package is installed (a command's name, or a path), and
-        the package
+    :param wanted: package names by the name of a command, or the path of a file, that they contain
     :param what: what needs them, for the message
-    :raises NotInstalled: they are missing, and this is not root on a Debian
+    :raises NotInstalled: they are missing, and this is not root on Debian
     """
     if not (missing := _missing(wanted)):
         return
@@ -43,7 +42,7 @@ def debian_packages(wanted: Mapping[str, str], what: str) -> None:
         install = [*quiet, "install", "-y", "--no-install-recommends", *missing]
         with _no_services():
             done = _run(install, environment)
-            if done.returncode:  # an old package list, or none, or an installation that was killed
+            if done.returncode:  # the package list is old or missing, or an installation was killed
                 _run(["dpkg", "--configure", "-a"], environment)
                 _run([*quiet, "update"], environment)
                 done = _run(install, environment)
@@ -52,10 +51,10 @@ def debian_packages(wanted: Mapping[str, str], what: str) -> None:
 
 
 def python_environment(name: str, python: str | None = None) -> Path:
-    """Return a virtual environment that has what ``pins/<name>.txt`` lists, made when needed.
+    """Return a virtual environment with the packages of ``pins/<name>.txt``, made if needed.
 
-    :param python: the interpreter to make it with; this one's base when left out
-    :raises NotInstalled: with what pip said
+    :param python: the base interpreter, by default that of this one
+    :raises NotInstalled: the installation failed; the text is pip's output
     """
     requirements = PINS / f"{name}.txt"
     python = python or getattr(sys, "_base_executable", None) or sys.executable
@@ -91,10 +90,10 @@ def _missing(wanted: Mapping[str, str]) -> list[str]:
 
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[int]:
-    """Let one run at a time build or install something.
+    """Hold a lock, so that only one run at a time builds or installs something.
 
-    The lock is given as a descriptor.  A command that inherits it holds it too: what a killed run
-    had started may write for another moment, and the next run waits until that has ended.
+    Yields its descriptor.  A command that inherits the descriptor holds the lock too: so the next
+    run waits for commands that a killed run has started.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / f"{name}.lock", "w") as held:
@@ -104,9 +103,9 @@ def locked(name: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _no_services() -> Iterator[None]:
-    """Keep packages from starting their services: the tests start their own."""
+    """Prevent packages from starting services during the block."""
     policy, ours = Path("/usr/sbin/policy-rc.d"), "#!/bin/sh\nexit 101\n"
-    # One with our text is of a run that was killed.
+    # A file with our text is from a killed run.
     if policy.exists() and policy.read_text() != ours:
         yield
         return

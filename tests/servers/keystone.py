@@ -13,13 +13,13 @@ import urllib3
 from tests.servers.installed import python_environment
 from tests.servers.process import ServerProcess, free_ports
 
-#: What runs inside the servers' own environment.
+#: The program to run in the environment of the servers.
 CHILDREN = Path(__file__).with_name("openstack")
 
 REGION = "RegionOne"
 
-#: The users, all of the domain ``default``: their project, and their roles in it.
-#: A user's password is the name with ``-pass-5eCr`` behind it.
+#: The users of the domain ``default``, with their project and their roles in it.
+#: A password is the user's name followed by ``-pass-5eCr``.
 USERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "glance": ("service", ("admin", "service", "ResellerAdmin")),
     "swift": ("service", ("admin", "service")),
@@ -59,13 +59,13 @@ def password(user: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Login:
-    """A token, and what a service knows of the request that came with it."""
+    """A token, and the values that a service gets with it."""
 
     token: str
     user_id: str
     project_id: str
     roles: tuple[str, ...]
-    #: As Keystone v3 tells it.
+    #: As in Keystone v3.
     catalog: list[dict[str, Any]]
 
 
@@ -80,9 +80,9 @@ class Keystone:
     _server: ServerProcess | None = dataclasses.field(default=None, repr=False)
 
     def start(self, *, expiration: int = 3600) -> None:
-        """Start the server, on the data that is there.
+        """Start the server on the existing data.
 
-        :param expiration: seconds for which tokens made from now on hold
+        :param expiration: lifetime of new tokens in seconds
         """
         self.directory.mkdir(exist_ok=True)
         config = _CONFIG.format(directory=self.directory, expiration=expiration)
@@ -105,7 +105,7 @@ class Keystone:
 
     @contextlib.contextmanager
     def short_tokens(self, expiration: int) -> Iterator[None]:
-        """Restart (about 2 s), so that tokens hold for ``expiration`` seconds; and back."""
+        """Restart with another lifetime of tokens in seconds, and back; takes 2 s each."""
         self.stop()
         self.start(expiration=expiration)
         try:
@@ -138,21 +138,21 @@ class Keystone:
         )
 
     def knows(self, token: str) -> bool:
-        """Tell whether a token holds."""
+        """Return whether a token is valid."""
         headers = {"X-Auth-Token": self.login("admin").token, "X-Subject-Token": token}
         with urllib3.PoolManager(retries=False) as pool:
             return pool.request("HEAD", f"{self.url}/auth/tokens", headers=headers).status == 200
 
     def call(self, method: str, path: str, body: Any = None, *, user: str = "admin") -> Any:
-        """Make a request of Keystone's v3 interface and return the answer's JSON."""
+        """Make a request to Keystone's v3 API and return the JSON of the response."""
         headers = {"X-Auth-Token": self.login(user).token}
         reply = request(method, self.url + path, body, headers)
         return reply.json() if reply.data else None
 
     def add_service(self, kind: str, name: str, url: str) -> None:
-        """Put a service into the catalog, at one URL for all interfaces.
+        """Add a service to the catalog, with the same URL for all interfaces.
 
-        :param url: may hold ``%(tenant_id)s``
+        :param url: may contain ``%(tenant_id)s``
         """
         service = self.call("POST", "/services", {"service": {"type": kind, "name": name}})
         for interface in ("public", "internal", "admin"):
@@ -165,7 +165,7 @@ class Keystone:
             self.call("POST", "/endpoints", {"endpoint": endpoint})
 
     def application_credential(self, user: str = "glance") -> tuple[str, str]:
-        """Make an application credential with all of a user's roles; return its id and secret."""
+        """Make an application credential with all roles of a user; return its id and secret."""
         made = self.call(
             "POST",
             f"/users/{self.login(user).user_id}/application_credentials",
@@ -184,7 +184,7 @@ def request(
 ) -> urllib3.BaseHTTPResponse:
     """Make a request with a JSON body.
 
-    :raises RuntimeError: the answer is an error
+    :raises RuntimeError: the response is an error
     """
     with urllib3.PoolManager(retries=False) as pool:
         reply = pool.request(method, url, json=body, headers=headers, timeout=30)
@@ -195,7 +195,7 @@ def request(
 
 @contextlib.contextmanager
 def keystone(directory: Path) -> Iterator[Keystone]:
-    """Run Keystone with its data in ``directory``; about 5 s to the first answer.
+    """Run Keystone with its data in ``directory``; it starts in about 5 s.
 
     :raises NotInstalled: its environment cannot be made
     """

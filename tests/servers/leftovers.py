@@ -1,7 +1,7 @@
 """Cleans up after a test run that was killed: processes, mounts, loop devices, directories.
 
-A run gets a mount namespace of its own, so that its mounts end with its processes, and a watcher:
-this file as a process, which waits for the end of the run and then removes what is left.
+A run gets its own mount namespace, so that its mounts end with its processes, and a watcher: a
+process of this file that waits for the end of the run and then removes what is left.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-#: Names the file with what is to be removed; whatever a run starts inherits it.
+#: Environment variable with the file that lists what to remove; child processes inherit it.
 _VARIABLE = "STORE_LIB_TEST_LEFTOVERS"
 
 # Flags of unshare(2) and mount(2).
@@ -26,10 +26,10 @@ _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 
 
 def watch_this_run() -> None:
-    """Give this process and all that it starts a mount namespace and a watcher; once in a run.
+    """Give this process and its children a mount namespace and a watcher, once in a run.
 
-    Who may not make a namespace (it needs root) cannot mount anything either, and gets the
-    watcher alone.
+    Without the rights for a namespace (root) the run cannot mount anything either, and gets only
+    the watcher.
     """
     if _VARIABLE in os.environ:
         return
@@ -44,7 +44,7 @@ def watch_this_run() -> None:
         [sys.executable, "-I", __file__, str(os.getpid()), path, *map(str, namespaces)],
         stdin=subprocess.DEVNULL,
         pass_fds=namespaces,
-        start_new_session=True,  # who kills the run's process group must not reach it
+        start_new_session=True,  # a kill of the run's process group must not hit it
     )
     watcher.returncode = 0  # nobody waits for it
     for each in namespaces:
@@ -52,12 +52,12 @@ def watch_this_run() -> None:
 
 
 def remove_afterwards(path: Path) -> None:
-    """Remove a file or a directory once the run is over, however it ends."""
+    """Remove a file or a directory after the run, even if the run is killed."""
     _note("remove", path)
 
 
 def detach_afterwards(directory: Path) -> None:
-    """Detach the loop devices on files below ``directory`` once the run is over."""
+    """Detach the loop devices for files below ``directory`` after the run."""
     _note("detach", directory)
 
 
@@ -69,7 +69,7 @@ def _note(what: str, path: Path) -> None:
 
 
 def _leave_mount_namespace() -> bool:
-    """Make a mount namespace from which no mount gets out, and say whether that worked."""
+    """Make a private mount namespace and return whether that succeeded."""
     system = ctypes.CDLL(None)
     return (
         os.geteuid() == 0
@@ -82,10 +82,10 @@ def _leave_mount_namespace() -> bool:
 
 
 def watch(run: int, path: str, outside: int, inside: int | None = None) -> None:
-    """Wait for the end of the process ``run``, then end and remove what it left.
+    """Wait for the end of the process ``run``, then kill and remove what it left.
 
-    :param outside: descriptor of the mount namespace that the run came from
-    :param inside: descriptor of its own one; held open, so that no other gets its number
+    :param outside: descriptor of the original mount namespace
+    :param inside: descriptor of the run's mount namespace; open, so that its number is not reused
     """
     with contextlib.suppress(ProcessLookupError):
         select.select([os.pidfd_open(run)], [], [])
@@ -106,7 +106,7 @@ def watch(run: int, path: str, outside: int, inside: int | None = None) -> None:
 
 
 def _end_all_in(namespace: int) -> None:
-    """Kill every process in the mount namespace but this one, until there is none."""
+    """Kill all other processes in the mount namespace until none is left."""
     wanted = os.fstat(namespace)
     while True:
         found = []

@@ -18,9 +18,9 @@ def _run(*command: str | Path) -> str:
 
 @contextlib.contextmanager
 def mounted(path: Path, *mount: str | Path) -> Iterator[Path]:
-    """Make a directory, mount something on it by a command, and unmount it in the end.
+    """Make a directory, mount something on it with a command, and unmount it at the end.
 
-    :raises NotInstalled: that needs root
+    :raises NotInstalled: this is not root
     """
     if os.geteuid() != 0:
         raise NotInstalled("mounting a file system needs root: run the tests as root")
@@ -38,7 +38,7 @@ def tmpfs(path: Path, *options: str) -> contextlib.AbstractContextManager[Path]:
 
 
 def bindfs(path: Path, below: Path) -> contextlib.AbstractContextManager[Path]:
-    """Mount a directory once more, through FUSE.
+    """Mount a directory a second time through FUSE.
 
     :raises NotInstalled: bindfs or FUSE is missing
     """
@@ -49,9 +49,9 @@ def bindfs(path: Path, below: Path) -> contextlib.AbstractContextManager[Path]:
 
 @contextlib.contextmanager
 def exfat(path: Path) -> Iterator[Path]:
-    """Mount exFAT through FUSE: neither hard links nor rename flags, and no case in names.
+    """Mount exFAT through FUSE: no hard links, no rename flags, case-insensitive names.
 
-    :raises NotInstalled: what that needs is missing
+    :raises NotInstalled: a requirement is missing
     """
     debian_packages(
         {"/sbin/mount.exfat-fuse": "exfat-fuse", "/sbin/mkfs.exfat": "exfatprogs"}, "exFAT"
@@ -69,7 +69,7 @@ def exfat(path: Path) -> Iterator[Path]:
 def xfs(path: Path) -> Iterator[Path]:
     """Mount an XFS of 300 MiB.
 
-    :raises NotInstalled: what that needs is missing
+    :raises NotInstalled: a requirement is missing
     """
     debian_packages({"/sbin/mkfs.xfs": "xfsprogs"}, "XFS")
     image = path.with_suffix(".img")

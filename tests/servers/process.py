@@ -1,4 +1,4 @@
-"""A server as a child process: started with its output in a file, waited for, ended by its pid."""
+"""ServerProcess: a server as a child process, with its output in a file."""
 
 import contextlib
 import dataclasses
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from store_lib.testing.pace import Deadline
 
-#: Seconds that a server gets to end by itself before it is killed.
+#: Seconds for a server to end before it is killed.
 GRACE = 10.0
 
 
 class ServerFailed(Exception):
-    """A server did not come up, or ended before its time; the text has the end of its output."""
+    """A server did not start, or ended unexpectedly; the text has the end of its output."""
 
 
 @dataclasses.dataclass
@@ -41,11 +41,10 @@ class ServerProcess:
     ) -> "ServerProcess":
         """Start ``command``; its output is appended to the file ``log``.
 
-        The kernel ends it when the test run dies without coming to its clean-up, so that a
-        killed run leaves no server behind.  To be called from the main thread: the server ends
-        with the thread that started it.
+        The kernel kills it with the thread that started it, so that a killed test run leaves no
+        server behind.  Call this from the main thread.
 
-        :param environment: variables set besides those of this process
+        :param environment: environment variables in addition to those of this process
         """
         words = mortal(command)
         with open(log, "ab") as output:
@@ -72,7 +71,7 @@ class ServerProcess:
     def wait_until(
         self, ready: Callable[[], object], what: str = "answer", limit: float = 60
     ) -> None:
-        """Return as soon as ``ready()`` is true.
+        """Wait until ``ready()`` is true.
 
         :raises ServerFailed: the server ended, or ``limit`` seconds went by
         """
@@ -89,17 +88,17 @@ class ServerProcess:
             pause = min(2 * pause, 0.1)
 
     def wait_for_port(self, port: int, host: str = "127.0.0.1", limit: float = 60) -> None:
-        """Return as soon as the server accepts connections."""
+        """Wait until the server accepts connections."""
         self.wait_until(lambda: accepts(host, port), f"listen on port {port}", limit)
 
     def tail(self, lines: int = 20) -> str:
-        """Return the end of what the server has said."""
+        """Return the end of the server's output."""
         with contextlib.suppress(OSError):
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
         return ""
 
     def stop(self, *, kill: bool = False) -> None:
-        """End the server, and what it has started in its session; idempotent.
+        """End the server and its children; may be called more than once.
 
         :param kill: at once, for a server whose data goes away with it
         """
@@ -117,24 +116,24 @@ class ServerProcess:
 
 
 def mortal(command: Sequence[str | Path]) -> list[str]:
-    """Return a command such that the kernel kills it when the thread that starts it ends."""
+    """Wrap a command so that the kernel kills it when the thread that starts it ends."""
     words = [os.fspath(word) for word in command]
     setpriv = shutil.which("setpriv")
     return words if setpriv is None else [setpriv, "--pdeathsig", "KILL", "--", *words]
 
 
 def accepts(host: str, port: int) -> bool:
-    """Tell whether something accepts TCP connections there."""
+    """Return whether a server accepts TCP connections at the address."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
         return True
     return False
 
 
 def free_ports(number: int, host: str = "127.0.0.1") -> list[int]:
-    """Return ports on which nothing listens now, all different.
+    """Return different ports on which nothing listens.
 
-    They come from the system's ephemeral range, each bound for a moment, so that two runs side
-    by side hardly ever get the same one.
+    They are from the system's ephemeral range, and bound for a moment, so that concurrent runs
+    hardly ever get the same port.
     """
     with contextlib.ExitStack() as stack:
         ports = []
@@ -146,7 +145,7 @@ def free_ports(number: int, host: str = "127.0.0.1") -> list[int]:
 
 
 def eventually(check: Callable[[], object], what: str, limit: float = 60) -> None:
-    """Wait until ``check()`` is true, for what a server shows only after a while.
+    """Wait until ``check()`` is true.
 
     :param limit: seconds on a quiet machine of usual speed
     """

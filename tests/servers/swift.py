@@ -130,19 +130,19 @@ class Swift:
     v1_url: str
     #: The S3 interface: an access key is a name of :data:`TEMPAUTH_USERS`, path style.
     s3_url: str
-    #: What Keystone's catalog tells, up to the project's id; empty without Keystone.
+    #: The URL in Keystone's catalog without the project id; empty without Keystone.
     keystone_url: str
-    #: The same storage behind a proxy that knows both logins; empty without Keystone.
+    #: URL of a proxy for the same storage that supports both logins; empty without Keystone.
     both_url: str
     #: Bytes of the largest object that is not made of segments.
     max_file_size: int
     directory: Path
-    #: What is started, and the ports that it then listens on.
+    #: The servers to start, and their ports.
     _commands: list[tuple[list[str | Path], list[int]]] = dataclasses.field(repr=False)
     _servers: list[ServerProcess] = dataclasses.field(default_factory=list, repr=False)
 
     def start(self) -> None:
-        """Start the servers, on the data that is there."""
+        """Start the servers on the existing data."""
         for command, ports in self._commands:
             server = ServerProcess.start(
                 "swift",
@@ -160,9 +160,9 @@ class Swift:
             self._servers.pop().stop(kill=True)
 
     def restart(self, *, full: bool = False) -> None:
-        """Stop and start.
+        """Stop and start the servers.
 
-        :param full: hold all of the disk in reserve, so that no object is taken
+        :param full: reserve the whole disk, so that every object is refused
         """
         self.stop()
         # In one process the server that starts last sets it for all.
@@ -173,7 +173,7 @@ class Swift:
 
     @property
     def pids(self) -> list[int]:
-        """The processes that serve."""
+        """The ids of the server processes."""
         return [each.pid for each in self._servers]
 
 
@@ -187,15 +187,15 @@ def swift(
     token_life: int = 86400,
     processes: bool = False,
 ) -> Iterator[Swift]:
-    """Run Swift with its data in ``directory``; under 2 s to the first answer.
+    """Run Swift with its data in ``directory``; it starts in under 2 s.
 
-    :param keystone: whose tokens to take and whose catalog to stand in; without it there is the
-        old login only
-    :param max_file_size: bytes; more in one object is refused with 413
-    :param client_timeout: seconds after which a body that stands still is given up with 408
-    :param token_life: seconds for which tokens of the old login hold
-    :param processes: give each server a process of its own, as operators do; they share one
-        otherwise, which starts sooner
+    :param keystone: the Keystone to use for tokens and the catalog; without it only the old login
+        works
+    :param max_file_size: limit in bytes for an object; larger ones are refused with 413
+    :param client_timeout: seconds after which a stalled body is refused with 408
+    :param token_life: lifetime in seconds of tokens of the old login
+    :param processes: run each server in a separate process, as operators do; otherwise all run in
+        one process, which starts sooner
     :raises NotInstalled: its environment cannot be made
     """
     environment = python_environment("openstack")
@@ -212,7 +212,7 @@ def swift(
     )
     proxies = ["s3api tempauth"]
     if keystone is not None:
-        # keystoneauth decides about every request, so that tempauth must come behind it.
+        # keystoneauth decides on every request, so tempauth must come after it.
         proxies += ["authtoken keystoneauth", "authtoken keystoneauth tempauth"]
     values = {
         "user": getpass.getuser(),
@@ -267,7 +267,7 @@ def swift(
 
 
 def _has_memcached() -> bool:
-    """Tell whether there is memcached, without which Swift works too, but looks everything up."""
+    """Return whether memcached is installed; without it Swift works, but caches nothing."""
     try:
         debian_packages({"memcached": "memcached"}, "Swift's cache")
     except NotInstalled:

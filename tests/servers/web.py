@@ -49,17 +49,17 @@ http {{
 }}
 """
 
-#: The address that the sites of the documentation listen at, which each gets its own for.
+#: The address in the documentation's sites, which is replaced by a free one for each site.
 LISTEN = "127.0.0.1:9292"
 
 
 @contextlib.contextmanager
 def apache(directory: Path, sites: Sequence[str], *, wsgi: bool = False) -> Iterator[list[str]]:
-    """Run Apache with some sites, and give the URL of each.
+    """Run Apache with some sites and yield their URLs.
 
-    :param sites: text of configuration that listens at :data:`LISTEN`
+    :param sites: texts of the configuration, which listen at :data:`LISTEN`
     :param wsgi: load mod_wsgi too
-    :raises NotInstalled: it is missing, or mod_wsgi is for another Python
+    :raises NotInstalled: Apache is missing, or mod_wsgi is for another Python
     """
     wanted = {
         "/usr/sbin/apache2": "apache2",
@@ -85,7 +85,7 @@ def apache(directory: Path, sites: Sequence[str], *, wsgi: bool = False) -> Iter
     )
     command: list[str | Path] = ["/usr/sbin/apache2", "-D", "FOREGROUND", "-f", config]
     if os.geteuid() == 0:
-        # It refuses to be root; but a test's directory is open to its user alone.
+        # It refuses to run as root, but only the user can access a test's directory.
         caps = ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
         user = ["--reuid", "www-data", "--regid", "www-data", "--clear-groups"]
         command[:0] = ["setpriv", *user, *caps, "--pdeathsig", "KILL", "--"]
@@ -94,10 +94,10 @@ def apache(directory: Path, sites: Sequence[str], *, wsgi: bool = False) -> Iter
 
 @contextlib.contextmanager
 def nginx(directory: Path, sites: Sequence[str]) -> Iterator[list[str]]:
-    """Run nginx with some sites, and give the URL of each.
+    """Run nginx with some sites and yield their URLs.
 
-    :param sites: text of configuration that listens at :data:`LISTEN`
-    :raises NotInstalled: it is missing
+    :param sites: texts of the configuration, which listen at :data:`LISTEN`
+    :raises NotInstalled: nginx is missing
     """
     debian_packages({"nginx": "nginx-light"}, "nginx")
     directory.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def nginx(directory: Path, sites: Sequence[str]) -> Iterator[list[str]]:
     config.write_text(
         _NGINX.format(
             directory=directory,
-            # A test's directory is open to its user alone.
+            # Only the user can access a test's directory.
             user="user root;" if os.geteuid() == 0 else "",
             sites="\n".join(texts),
         )

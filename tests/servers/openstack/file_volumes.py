@@ -1,6 +1,6 @@
-"""A volume driver for Cinder: sparse files, attached on this host as loop devices or as they are.
+"""A volume driver for Cinder: sparse files, attached on this host as loop devices or as files.
 
-Fails or hangs on demand: files such as ``refuse-extend`` or ``hold-create`` in its directory.
+Files such as ``refuse-extend`` or ``hold-create`` in its directory make it fail or hang.
 """
 
 import collections
@@ -17,7 +17,7 @@ from cinder.volume import configuration, driver
 from oslo_concurrency import processutils
 from oslo_config import cfg
 
-#: Calls of the kernel's loop driver: what losetup does, without a process for each.
+#: ioctls of the kernel's loop driver, to do without a losetup process for each call.
 _SET_FILE, _CLEAR, _SET_CAPACITY, _FIND_FREE = 0x4C00, 0x4C01, 0x4C07, 0x4C82
 
 OPTIONS = [
@@ -29,7 +29,7 @@ cfg.CONF.register_opts(OPTIONS, group=configuration.SHARED_CONF_GROUP)
 
 @interface.volumedriver
 class FileVolumes(driver.VolumeDriver):
-    """Hands out ``local`` connections."""
+    """A driver whose connections are ``local``."""
 
     VERSION = "1"
     CI_WIKI_NAME = "none"
@@ -126,7 +126,7 @@ class FileVolumes(driver.VolumeDriver):
         return os.path.join(self.directory, volume["name"])
 
     def _devices(self, volume):
-        """Yield the loop devices of a volume, as the kernel tells them."""
+        """Yield the loop devices of a volume that the kernel knows."""
         for told in glob.glob("/sys/block/loop*/loop/backing_file"):
             with contextlib.suppress(OSError), open(told) as file:
                 if file.read().strip() == self._path(volume):
@@ -145,7 +145,7 @@ class FileVolumes(driver.VolumeDriver):
 
 
 def _attach(path):
-    """Return a loop device, made of a file."""
+    """Attach a file to a loop device and return the device."""
     with open(path, "r+b") as file:
         while True:
             with open("/dev/loop-control") as control:
@@ -154,7 +154,7 @@ def _attach(path):
                 _control(device, _SET_FILE, file.fileno())
                 return device
             except OSError as error:
-                if error.errno != errno.EBUSY:  # somebody else was faster
+                if error.errno != errno.EBUSY:  # another process was faster
                     raise
 
 

@@ -1,7 +1,7 @@
-"""Serves Cinder's API, scheduler and volume services from this one process, without a broker.
+"""Runs Cinder's API, scheduler and volume services in a single process, without a broker.
 
-Run by the Python of the servers' environment: ``serve_cinder.py CONFIG TYPES.json``; the database
-and the volume types are made when there is none.
+The command line is ``serve_cinder.py CONFIG TYPES.json``, with the Python of the servers'
+environment.  It makes the database and the volume types if they do not exist.
 """
 
 import functools
@@ -38,7 +38,7 @@ CONF = cfg.CONF
 
 
 def configure(path):
-    """Read the configuration, and run what is privileged right here: this is root."""
+    """Read the configuration; privileged code runs in this process, which is root."""
     objects.register_all()
     CONF(["--config-file", path], project="cinder", version=version.version_string())
     config.set_middleware_defaults()
@@ -49,9 +49,9 @@ def configure(path):
 
 
 def keep_connections():
-    """Keep connections to the database; a new one for each transaction reads the schema anew.
+    """Keep database connections open: a new one for each transaction reads the schema again.
 
-    They outnumber what is asked at once by far, as green threads must not wait for each other.
+    There are far more than concurrent requests, since green threads must not wait for each other.
     """
 
     @engines._init_connection_args.dispatch_for("sqlite")
@@ -61,9 +61,9 @@ def keep_connections():
 
 
 class Arrivals:
-    """Stands for the clock of the fake broker, which looks for messages every 50 ms.
+    """Replaces the clock of the fake broker, which polls for messages every 50 ms.
 
-    Here it looks when there is one, as a real broker tells at once.
+    With it, the broker notices a message at once, as a real one does.
     """
 
     time = staticmethod(time.time)
@@ -81,7 +81,7 @@ class Arrivals:
 
 
 def deliver_at_once():
-    """Hand messages between the services on without a pause."""
+    """Deliver messages between the services without delay."""
     arrivals = impl_fake.time = Arrivals()
     deliver = impl_fake.FakeExchange.deliver_message
 
@@ -100,7 +100,7 @@ def make_database(types):
 
 
 def report_for_each():
-    """Let every service report: the id is kept on the class, where the last one's wins."""
+    """Make every service report: Cinder keeps only the id of the last one, on the class."""
     report = service.Service.report_state
 
     def report_state(self):
@@ -111,14 +111,14 @@ def report_for_each():
 
 
 def ask_for_monitors_once():
-    """Let a driver remember where Ceph's monitors are, and not start a tool for each attachment."""
+    """Cache the addresses of Ceph's monitors instead of running a tool for each attachment."""
     from cinder.volume.drivers.rbd import RBDDriver
 
     RBDDriver._get_mon_addrs = functools.cache(RBDDriver._get_mon_addrs)
 
 
 def start_services():
-    """Start the scheduler and a volume service for each backend, and let them meet."""
+    """Start the scheduler and a volume service for each backend, and wait until they are up."""
     scheduler = service.Service.create(binary="cinder-scheduler")
     volumes = [
         service.Service.create(
@@ -139,7 +139,7 @@ def start_services():
     for attempt in range(1200):
         if wanted <= set(known.service_states):
             break
-        # What is told before the listener has made its queue is lost.
+        # Messages are lost until the listener has made its queue.
         if attempt % 5 == 0:
             scheduler.manager.request_service_capabilities(context.get_admin_context())
         eventlet.sleep(0.05)
@@ -162,7 +162,7 @@ def main(path, types):
     start_services()
     api = service.WSGIService("osapi_volume")
     api.start()
-    # What is there now stays, and need not be looked through for garbage again and again.
+    # All present objects stay, so exclude them from garbage collection.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000)

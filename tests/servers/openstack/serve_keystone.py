@@ -1,7 +1,7 @@
-"""Serves Keystone from this process; makes and fills the database when there is none.
+"""Runs Keystone in a single process; makes and fills the database if there is none.
 
-Run by the Python of the servers' environment: ``serve_keystone.py CONFIG CONTENTS.json``.  It does
-what four runs of keystone-manage and a web server would.
+The command line is ``serve_keystone.py CONFIG CONTENTS.json``, with the Python of the servers'
+environment.  It replaces four runs of keystone-manage and a web server.
 """
 
 import json
@@ -22,7 +22,7 @@ CONF = keystone.conf.CONF
 
 
 def make_keys():
-    """Make the keys of tokens and of stored credentials, where there are none."""
+    """Make the keys for tokens and for stored credentials if there are none."""
     for group, most in (("fernet_tokens", CONF.fernet_tokens.max_active_keys), ("credential", 3)):
         repository = getattr(CONF, group).key_repository
         os.makedirs(repository, mode=0o700, exist_ok=True)
@@ -32,7 +32,7 @@ def make_keys():
 
 def bootstrap(contents):
     """Make Keystone's own entries, as ``keystone-manage bootstrap`` does."""
-    # It would load the backends a second time, which are there since the application is.
+    # It would load the backends a second time; the application has loaded them already.
     backends.load_backends = lambda: None
     from keystone.cmd.bootstrap import Bootstrapper
 
@@ -91,20 +91,20 @@ def make_project(api, name):
 
 
 class Server(socketserver.ThreadingMixIn, WSGIServer):
-    """A thread for each connection."""
+    """A server with a thread for each connection."""
 
     daemon_threads = True
     request_queue_size = 128
 
     def server_bind(self):
-        """Bind without asking a name server who this is."""
+        """Bind without a DNS request for the host name."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
         self.setup_environ()
 
 
 class Handler(WSGIRequestHandler):
-    """Says nothing about requests, and asks no name server."""
+    """A handler that does not log requests or use DNS."""
 
     def address_string(self):
         return self.client_address[0]
@@ -123,7 +123,7 @@ def main(config, contents):
         from keystone.common.sql import upgrades
 
         upgrades.offline_sync_database_to_version()
-    # The application would configure what is configured.
+    # The application would configure everything a second time.
     keystone.server.configure = lambda *a, **k: None
     application = core.initialize_application("public", config_files=[config])
     if fresh:

@@ -1,7 +1,8 @@
-"""Serves Swift's storage servers and proxies from this one process; makes the rings when missing.
+"""Runs Swift's storage servers and proxies in a single process; makes missing rings.
 
-Run by the Python of the servers' environment: ``serve_swift.py ETC CONFIG...``; each configuration
-is named ``<kind>-<port>.conf``, and ``ETC/rings.json`` tells the storage servers' ports.
+The command line is ``serve_swift.py ETC CONFIG...``, with the Python of the servers' environment.
+Configurations are named ``<kind>-<port>.conf``; ``ETC/rings.json`` has the ports of the storage
+servers.
 """
 
 import json
@@ -50,9 +51,9 @@ def make_rings(etc):
 
 
 def share_the_hub():
-    """Let a server that starts keep the event loop of those that run already.
+    """Make a new server use the event loop of the running ones.
 
-    A thread of the pool for disk work has none yet, and still makes its own.
+    Threads of the pool for disk operations have none yet and still make their own.
     """
     make_hub, local = eventlet.hubs.use_hub, eventlet.hubs._threadlocal
     eventlet.hubs.use_hub = lambda *a: None if hasattr(local, "hub") else make_hub(*a)

@@ -1,4 +1,4 @@
-"""A vCenter of the tests' own: govmomi's simulator, built from Debian's packages."""
+"""A simulated vCenter: govmomi's simulator, built from Debian's packages."""
 
 import contextlib
 import dataclasses
@@ -49,12 +49,12 @@ class VSphere:
     authorities: Path
     #: File of the WSDL, which the server serves too.
     wsdl: Path
-    #: Where each datastore's files really lie, by ``<datacenter path>:<name>``.
+    #: The directories with the datastores' files, by ``<datacenter path>:<name>``.
     directories: dict[str, Path]
     _control: str
 
     def options(self, *datastores: str, **further: Any) -> dict[str, Any]:
-        """Return what a store on these datastores is configured with."""
+        """Return the options of a store on these datastores."""
         return {
             "vmware_server_host": self.host,
             "vmware_server_username": self.user,
@@ -70,7 +70,7 @@ class VSphere:
         return sorted(str(each.relative_to(root)) for each in root.rglob("*") if each.is_file())
 
     def plan(self, operation: str, *actions: str) -> None:
-        """Let something go wrong when ``operation`` comes next: see ``control.go``."""
+        """Make the next call of ``operation`` fail; see ``control.go``."""
         for action in actions:
             self._ask("plan", operation=operation, action=action)
 
@@ -79,7 +79,7 @@ class VSphere:
         self._ask("reset")
 
     def free(self, datastore: str, size: int) -> None:
-        """Set how many bytes a datastore has when it is empty."""
+        """Set the capacity of a datastore in bytes."""
         self._ask("free", datastore=datastore, bytes=str(size))
 
     def logout(self) -> None:
@@ -91,7 +91,7 @@ class VSphere:
         return int(self._ask("sessions"))
 
     def requests(self, *operations: str) -> list[dict[str, Any]]:
-        """Return the record of requests, all or those of some operations."""
+        """Return the recorded requests, all or those of some operations."""
         found: list[dict[str, Any]] = json.loads(self._ask("requests")) or []
         return [each for each in found if not operations or each["operation"] in operations]
 
@@ -108,9 +108,9 @@ def vsphere(
 ) -> Iterator[VSphere]:
     """Run the simulator on loopback, with its files below ``directory``.
 
-    :param address: where it listens on port 443, for clients that know no other port; a free
-        port of 127.0.0.1 when left out
-    :param tickets: its data server takes service tickets, and no session
+    :param address: an address to listen on at port 443, for clients that cannot use another port;
+        by default it listens on a free port of 127.0.0.1
+    :param tickets: the data server accepts only service tickets, not sessions
     """
     program = _program()
     port, control = free_ports(2)
@@ -170,7 +170,7 @@ def _inventory(names: dict[str, Path]) -> Iterator[dict[str, Any]]:
 
 
 def _program() -> Path:
-    """Return the built simulator; building takes half a minute, once."""
+    """Return the simulator's path; building it takes half a minute, once."""
     debian_packages(_PACKAGES, "the vSphere simulator")
     sources = sorted(Path(__file__).parent.glob("*.go"))
     made_of = hashlib.sha256(b"".join(each.read_bytes() for each in sources)).hexdigest()[:12]
@@ -180,7 +180,7 @@ def _program() -> Path:
     with locked("vsphere") as held:
         if not program.exists():
             building = CACHE / "vsphere.building"
-            shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
+            shutil.rmtree(building, ignore_errors=True)  # from a killed run
             building.mkdir()
             try:
                 _build(sources, building, held)
@@ -191,7 +191,7 @@ def _program() -> Path:
 
 
 def _build(sources: Sequence[Path], directory: Path, held: int) -> None:
-    """Build ``simulator`` in ``directory``, where the compiler's cache is too."""
+    """Build ``simulator`` in ``directory``, which also holds the compiler's cache."""
     environment = {
         "GOPATH": str(_GOPATH),
         "GO111MODULE": "off",

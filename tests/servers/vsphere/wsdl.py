@@ -1,7 +1,7 @@
-"""The part of vSphere's WSDL that a datastore's client needs, which the simulator does not serve.
+"""Writes the part of vSphere's WSDL that a datastore client needs; the simulator has none.
 
-The list of operations is ours; the types are taken from the schemas that oslo.vmware is installed
-with, and of these only what the operations reach: a client then reads 40 KB in place of 1.5 MB.
+The list of operations is here.  The types are from the schemas in oslo.vmware, but only those that
+the operations need: a client then reads 40 KB instead of 1.5 MB.
 """
 
 import re
@@ -16,8 +16,8 @@ _XSD = "http://www.w3.org/2001/XMLSchema"
 _WSDL = "http://schemas.xmlsoap.org/wsdl/"
 _SOAP = "http://schemas.xmlsoap.org/wsdl/soap/"
 
-#: Each operation: its parameters, and what it returns.  A type of XML Schema is written with xsd:;
-#: * marks a list, ? what may be left out.
+#: The parameters and the result of each operation.  XML Schema types have the prefix xsd:; the
+#: types of lists end in *, those of optional values in ?.
 _OPERATIONS = """
 RetrieveServiceContent() -> ServiceContent
 Login(userName xsd:string, password xsd:string, locale xsd:string?) -> UserSession
@@ -40,7 +40,7 @@ SearchDatastore_Task(datastorePath xsd:string, searchSpec HostDatastoreBrowserSe
 SessionIsActive(sessionID xsd:string, userName xsd:string) -> xsd:boolean
 """
 
-#: Types that no operation names, but that come as somebody's base class or as a fault.
+#: Types that no operation names, but that are base classes or faults.
 _FURTHER = """
 DynamicData DynamicProperty TraversalSpec SelectionSpec MissingProperty LocalizedMethodFault
 TaskInfo TaskReasonUser TaskReasonSystem TaskReasonAlarm TaskReasonSchedule DatastoreSummary
@@ -59,7 +59,7 @@ _OPERATION = re.compile(r"(\w+)\(([^)]*)\)(?:\s*-> ([\w:?*]+))?")
 
 
 def write_wsdl(directory: Path) -> Path:
-    """Write the description into ``directory``, and return the file to begin with."""
+    """Write the files to ``directory`` and return the path of the main file."""
     found = [each.groups() for each in _OPERATION.finditer(_OPERATIONS)]
     operations = {
         name: ([tuple(each.split()) for each in given.split(",") if each.strip()], returned)
@@ -130,7 +130,7 @@ def _definitions(operations: dict[str, tuple[list[tuple[str, ...]], str | None]]
 
 
 def _types() -> str:
-    """Return the schema of the types that are reached, however far away."""
+    """Return the schema of all types that are needed, directly or indirectly."""
     directory = Path(oslo_vmware.__file__).parent / "wsdl" / "8.0"
     known = {}
     for name in ("core-types.xsd", "query-types.xsd", "vim-types.xsd"):
