@@ -73,8 +73,11 @@ def test_copy_to_a_full_disk(disk: Path) -> None:
     """A copy that does not fit is StorageFull and leaves nothing."""
     driver = driver_for(filesystem_store_datadir=str(disk / "data"))
     location = add(driver, "large", 3 * MIB, 3)
-    with pytest.raises(StorageFull):
-        driver.copy(location, "copy", nonce="0" * 32, context=None)
+    with (
+        pytest.raises(StorageFull),
+        driver.create("copy", None, nonce="0" * 32, context=None) as writer,
+    ):
+        writer.copy_from(location)
     assert os.listdir(disk / "data") == ["large"]
 
 

@@ -1,4 +1,4 @@
-"""The data directories: which one takes a new object, and what lies in them."""
+"""The data directories: which one gets a new object, and what is in them."""
 
 import contextlib
 import dataclasses
@@ -8,12 +8,12 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from store_lib.display import get_logger
 from store_lib.driver import Entry, Repeater, Space
 from store_lib.drivers.filesystem import syscalls
-from store_lib.drivers.filesystem.errors import FULL, Action, bad_configuration, translate
+from store_lib.drivers.filesystem.errors import FULL, Action, translate, translated
 from store_lib.drivers.filesystem.exclusion import sole_publisher
 from store_lib.drivers.filesystem.location import (
     NAME_MAX,
@@ -26,19 +26,26 @@ from store_lib.drivers.filesystem.location import (
 from store_lib.drivers.filesystem.publishing import CannotPublish, Publishing, probe
 from store_lib.drivers.filesystem.staging import usual_mode
 from store_lib.exceptions import (
+    BackendException,
     BadStoreConfiguration,
     BadStoreUri,
+    Duplicate,
     ErrorStatus,
+    InvalidObjectId,
     StorageFull,
+    StorageWriteDenied,
+    StoreError,
 )
 
 LOG = get_logger(__name__)
 
-#: Objects up to this size go without a look at the free space when there is no choice anyway.
+R = TypeVar("R")
+
+#: Objects up to this size are added without a check of the free space if there is one directory.
 SMALL = 1024 * 1024
-#: Files of a listing that are looked at in one call, which is given up or repeated as a whole.
+#: Files of a listing that are inspected in one call, which is given up or repeated as a whole.
 _PAGE = 1000
-#: Bytes of the longest path that the system takes.
+#: Bytes of the longest path that the system accepts.
 _PATH_MAX = 4096
 
 
@@ -46,36 +53,36 @@ _PATH_MAX = 4096
 class DataDir:
     """One data directory."""
 
-    #: Normalised absolute path; what URIs of new objects begin with.
+    #: Normalised absolute path, with which the URIs of new objects begin.
     path: str
-    #: As the operator wrote it.
+    #: The path as the operator wrote it.
     spelling: str
     priority: int = 0
-    #: With no symbolic link in it.
+    #: The path without symbolic links.
     real: str = ""
     #: Whether :attr:`Publishing.CHECKED` may be used.
     checked: bool = False
-    #: ``None`` until it could be tried out.
+    #: ``None`` until :meth:`examine` has succeeded.
     publishing: Publishing | None = None
     #: Whether files can be locked.
     locks: bool = True
-    #: Permissions that a new file gets here by itself.
+    #: Permissions that a new file gets here by default.
     file_mode: int = 0o600
     name_max: int = NAME_MAX
-    #: Whether reserving a file's blocks beforehand is worth it: not in memory, where it would
-    #: only clear every page that is then written.
+    #: Whether to preallocate a file's blocks.  In memory that would only clear every page that is
+    #: then written.
     preallocates: bool = True
-    #: Whether an error of a write may come out only when the file is closed.
+    #: Whether a failed write may be reported only when the file is closed.
     reports_errors_on_close: bool = True
 
     def __post_init__(self) -> None:
         self.real = os.path.realpath(self.path)
 
     def how_to_publish(self) -> Publishing:
-        """Return how to publish here, and try it out first where that could not be done yet.
+        """Return how to publish here; find it out first if that was not possible yet.
 
         :raises CannotPublish: there is no way
-        :raises OSError: files cannot be made here
+        :raises OSError: files cannot be created here
         """
         if self.publishing is None:
             self.examine()
@@ -85,8 +92,8 @@ class DataDir:
     def examine(self) -> None:
         """Find out what the file system can do.
 
-        :raises CannotPublish: it cannot keep a name to one file
-        :raises OSError: files cannot be made here
+        :raises CannotPublish: there is no way to give a name to one file only
+        :raises OSError: files cannot be created here
         """
         self.name_max = min(NAME_MAX, os.pathconf(self.path, "PC_NAME_MAX"))
         self.preallocates = not syscalls.in_memory(self.path)
@@ -102,137 +109,150 @@ class DataDir:
             )
         if not self.locks:
             LOG.warning(
-                "Files in %s cannot be locked: a sweep cannot tell an upload at work from a "
+                "Files in %s cannot be locked: a sweep cannot distinguish a running upload from a "
                 "leftover and goes by age alone",
                 self.path,
             )
         self.publishing = publishing
 
 
+class Misconfigured(Protocol):
+    """:meth:`store_lib.driver.Driver.misconfigured`."""
+
+    def __call__(self, reason: str, *, readable: bool = False) -> BadStoreConfiguration: ...
+
+
 class DataDirs:
-    """The directories of one store, in the order in which they are configured."""
+    """The directories of one store, in the order of the configuration."""
 
     def __init__(self, directories: Sequence[DataDir]) -> None:
         self._all = tuple(directories)
-        self.paths = tuple(each.path for each in self._all)
-        self._ranked = sorted(self._all, key=lambda each: -each.priority)
-        #: Spellings of each directory after which a path needs no further look.
+        self.paths = tuple(directory.path for directory in self._all)
+        self._ranked = sorted(self._all, key=lambda directory: -directory.priority)
+        #: Spellings of the directories, with which a path need not be resolved.
         self._parents = frozenset(
             spelling.rstrip("/")
-            for each in self._all
-            for spelling in (each.path, each.spelling, each.real)
+            for directory in self._all
+            for spelling in (directory.path, directory.spelling, directory.real)
         )
 
     def prepare(
-        self, store_id: str, dir_perm: int | None, file_perm: int | None, durable: bool
+        self,
+        misconfigured: Misconfigured,
+        *,
+        dir_perm: int | None,
+        file_perm: int | None,
+        durable: bool,
     ) -> None:
-        """Make the directories that are missing and try out that objects can be added.
+        """Create missing directories and check that objects can be added.
 
-        Of several, those that cannot be used are warned of and tried again by each add.
+        Of several directories, those that cannot be used are logged, and tried again by every add.
 
-        :param dir_perm: mode of directories that are made; ``None`` leaves it to the umask
-        :param file_perm: mode of the files; where there is no ``dir_perm``, whoever is to reach
-            the files may search the directories
-        :raises BadStoreConfiguration: none can be used; readable if any of them is there
+        :param dir_perm: mode of directories that are created; ``None`` leaves it to the umask
+        :param file_perm: mode of the files; without ``dir_perm``, their users also get permission
+            to search the directories
+        :raises BadStoreConfiguration: none can be used, or one is not a directory; readable if any
+            of them exists
         """
         reasons = []
-        for each in self._all:
+        not_directory = None
+        for directory in self._all:
+            path = directory.path
             try:
-                _make(each.path, dir_perm)
-                mode = os.stat(each.path).st_mode
-                if not stat.S_ISDIR(mode):
-                    reason = f"{each.path} is not a directory. Remove it, or name another."
-                    raise self._bad(store_id, reason)
-                if mode & stat.S_IWOTH:
-                    LOG.warning(
-                        "Every user of this machine may write in %s and so alter what the store "
-                        "has there. Take that permission away (chmod o-w).",
-                        each.path,
-                    )
-                if file_perm is not None and dir_perm is None:
-                    _open_for(file_perm, each.path)
-                if durable:
-                    _sync_with_parents(each.path)
-                _examine(each)
+                _make_directories(path, dir_perm)
+                if not stat.S_ISDIR(os.stat(path).st_mode):
+                    not_directory = f"{path} is not a directory. Remove it, or name another."
+                    break
+                _prepare(directory, dir_perm, file_perm, durable)
             except CannotPublish as error:
                 reasons.append(str(error))
             except OSError as error:
-                reasons.append(str(translate(error, Action.ADD, error.filename or each.path)))
-        if len(reasons) == len(self._all):
-            raise self._bad(store_id, reasons[0])
+                reasons.append(str(translate(error, Action.ADD, error.filename or path)))
+        if not_directory or len(reasons) == len(self._all):
+            readable = any(os.path.isdir(path) for path in self.paths)
+            raise misconfigured(not_directory or reasons[0], readable=readable)
         for reason in reasons:
-            LOG.warning("Store %s goes on without one of its directories. %s", store_id, reason)
-
-    def _bad(self, store_id: str, reason: str) -> BadStoreConfiguration:
-        readable = any(os.path.isdir(path) for path in self.paths)
-        return bad_configuration(store_id, reason, readable=readable)
+            LOG.warning("One of several data directories cannot be used. %s", reason)
 
     @property
     def atomic(self) -> bool:
-        """Whether one of several adds of an id wins whatever they do."""
-        if any(each.publishing is Publishing.CHECKED for each in self._all):
+        """Whether exactly one of several adds of an id wins in any race."""
+        if any(directory.publishing is Publishing.CHECKED for directory in self._all):
             return False
-        return len(self._all) == 1 or all(each.locks for each in self._all)
+        return len(self._all) == 1 or all(directory.locks for directory in self._all)
 
-    def place_of(self, location: FileLocation) -> Place:
-        """Return where what ``location`` names lies.
+    def named(self, path: str) -> DataDir | None:
+        """Return the directory of this path, or ``None`` if the store has no such directory."""
+        return next((directory for directory in self._all if directory.path == path), None)
 
-        :raises BadStoreUri: it lies in none of the directories, or is no object's name
+    def locate(self, location: FileLocation) -> Place:
+        """Return the place of the file at ``location``.
+
+        :raises BadStoreUri: it is in none of the directories, or is no object's name
         """
         path = location.path
         parent, _, name = path.rpartition("/")
         if is_private(name):
             raise BadStoreUri(
-                "%(uri)s names the file of an upload under way, not an object.", uri=location.uri
+                "%(uri)s names the file of an unfinished upload, not an object.", uri=location.uri
             )
         if parent in self._parents:
             return Place(path)
         real = _real(parent)
-        for each in self._all:
-            if real == each.real:
+        for directory in self._all:
+            if real == directory.real:
                 return Place(f"{real}/{name}")
-            if real is not None and real.startswith(each.real.rstrip("/") + "/"):
-                return Place(f"{real}/{name}", each.real)
+            if real is not None and real.startswith(directory.real.rstrip("/") + "/"):
+                return Place(f"{real}/{name}", directory.real)
         raise BadStoreUri(
             "%(uri)s lies outside this store's directories: " + ", ".join(self.paths),
             uri=location.uri,
         )
 
     def may_be_leftover(self, path: str) -> bool:
-        """Whether an upload may have left a file of this path."""
+        """Return whether an upload may have left a file of this path."""
         parent, _, name = path.rpartition("/")
         return is_leftover(name) and parent in self._parents
 
-    def holder_of(self, object_id: str, *, other_than: str | None = None) -> str | None:
-        """Return the path of whatever has this object's name in any of the directories.
+    def find_existing(self, object_id: str, *, other_than: str | None = None) -> str | None:
+        """Return the path of any file with this object's name, or ``None`` if there is none.
 
-        One of several that cannot be looked at is passed over.
+        If there are several directories, one that cannot be read is skipped.
 
-        :param other_than: a directory that is left out
-        :raises OSError: that cannot be looked up in the only one
+        :param other_than: path of a directory to leave out
+        :raises StoreError: the only directory cannot be read
         """
-        for each in self._all:
-            if each.path == other_than:
+        for directory in self._all:
+            if directory.path == other_than:
                 continue
-            path = f"{each.path}/{object_id}"
+            path = f"{directory.path}/{object_id}"
             try:
                 os.stat(path, follow_symlinks=False)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 if len(self._all) == 1:
-                    raise
-                LOG.warning("Passing over data directory %s: %s", each.path, error)
+                    raise translate(error, Action.ADD, path, object_id=object_id) from error
+                LOG.warning("Skipping data directory %s: %s", directory.path, error)
                 continue
             return path
         return None
 
+    def check_free(self, object_id: str) -> None:
+        """Check that no file has this object's name.
+
+        :raises Duplicate: there is one
+        """
+        if self.find_existing(object_id) is not None:
+            raise Duplicate(image=object_id)
+
     def sole_publisher(
         self, directory: DataDir, object_id: str
     ) -> contextlib.AbstractContextManager[Callable[[], None] | None]:
-        """Return a block without other publishers of this id, where the file system lets some be.
+        """Return a context manager that excludes other processes from publishing this id.
 
-        It gets a function to call just before it publishes, ``None`` where none is needed.
+        It yields a function to call just before publishing, or ``None`` if the file system alone
+        ensures that one process wins.
 
         :param directory: the one to publish in
         :raises Duplicate: another process is publishing the id; temporary
@@ -244,11 +264,39 @@ class DataDirs:
         needed = directory.path if checked else None
         return sole_publisher(self.paths, object_id, needed)
 
+    def try_each(
+        self, attempt: Callable[[DataDir], R], size: int | None, *, at_most: bool = False
+    ) -> R:
+        """Return what ``attempt`` returns for the first of the :meth:`candidates` without an error.
+
+        The free space is only a forecast: it does not include quotas, and a disk may be broken.
+
+        :raises StoreError: the first error, if all attempts have failed
+        """
+        problem: StoreError | None = None
+        try:
+            for directory in self.candidates(size, at_most=at_most):
+                try:
+                    return attempt(directory)
+                except (
+                    BackendException,
+                    InvalidObjectId,
+                    StorageFull,
+                    StorageWriteDenied,
+                ) as error:
+                    if len(self._all) > 1:
+                        LOG.warning("Skipping data directory %s: %s", directory.path, error)
+                    problem = problem or error
+            assert problem is not None  # there is at least one candidate
+            raise problem
+        finally:
+            del problem  # its traceback refers to this frame: the cycle would keep memory
+
     def candidates(self, size: int | None, *, at_most: bool = False) -> Iterator[DataDir]:
         """Yield the directories to try for a new object: by priority, then by free space.
 
-        :param size: bytes that it needs; ``None`` when unknown
-        :param at_most: it may well turn out smaller, so those without room follow at the end
+        :param size: bytes that it needs; ``None`` if unknown
+        :param at_most: it may need less, so that directories without room follow at the end
         :raises StorageFull: ``size`` fits in none of them
         """
         if len(self._all) == 1 and (at_most or size is None or size <= SMALL):
@@ -257,26 +305,26 @@ class DataDirs:
         needed = max(size or 0, 1)
         short: list[tuple[int, DataDir]] = []
         last_error = None
-        found = False
-        for _, group in itertools.groupby(self._ranked, key=lambda each: each.priority):
+        any_candidate = False
+        for _, group in itertools.groupby(self._ranked, key=lambda directory: directory.priority):
             roomy: list[tuple[int, DataDir]] = []
-            for each in group:
+            for directory in group:
                 try:
-                    free = _free(each.path)
+                    free = _free(directory.path)
                 except OSError as error:
-                    LOG.warning("Passing over data directory %s: %s", each.path, error)
-                    last_error = translate(error, Action.ADD, each.path)
+                    LOG.warning("Skipping data directory %s: %s", directory.path, error)
+                    last_error = translate(error, Action.ADD, directory.path)
                     continue
-                (roomy if free >= needed else short).append((free, each))
-            for _, each in sorted(roomy, key=_by_room):
-                found = True
-                yield each
+                (roomy if free >= needed else short).append((free, directory))
+            for _, directory in sorted(roomy, key=_by_room):
+                any_candidate = True
+                yield directory
         short.sort(key=_by_room)
         if at_most:
-            for _, each in short:
-                found = True
-                yield each
-        if found:
+            for _, directory in short:
+                any_candidate = True
+                yield directory
+        if any_candidate:
             return
         if last_error is not None and not short:
             raise last_error
@@ -287,19 +335,17 @@ class DataDirs:
         )
 
     def space(self) -> Space:
-        """Return the room on the file systems that the directories are on, each counted once.
+        """Return the space on the directories' file systems, each of which is counted once.
 
-        :raises StoreError: a directory cannot be looked at
+        :raises StoreError: a directory cannot be read
         """
         totals: list[int | None] = []
         frees: list[int | None] = []
         devices: set[int] = set()
-        for each in self._all:
-            try:
-                device = os.stat(each.path).st_dev
-                total, free = _room(each.path)
-            except OSError as error:
-                raise translate(error, Action.SURVEY, each.path) from error
+        for directory in self._all:
+            with translated(Action.LIST, directory.path):
+                device = os.stat(directory.path).st_dev
+                total, free = _space(directory.path)
             if device not in devices:
                 devices.add(device)
                 totals.append(total)
@@ -309,93 +355,110 @@ class DataDirs:
     def entries(self, retry: Repeater) -> Iterator[Entry]:
         """Yield every complete object.
 
-        :param retry: makes each call to the file system, and repeats it
+        :param retry: makes the calls to the file system, and repeats them
         :raises StoreError: a directory cannot be read
         """
-        for each in self._all:
-            with retry(functools.partial(_scan, each.path)) as found:
-                while page := retry(functools.partial(_page, found, each.path)):
-                    yield from retry(functools.partial(_entries, page, each.path))
+        for path in self.paths:
+            with retry(functools.partial(_scan, path)) as scan:
+                while page := retry(functools.partial(_page, scan, path)):
+                    yield from retry(functools.partial(_entries, page, path))
 
 
 def _real(path: str) -> str | None:
-    """Return a directory's path without symbolic links; ``None`` where that cannot be told."""
+    """Return a directory's path without symbolic links, or ``None`` if it cannot be resolved."""
     if len(path) > _PATH_MAX:
-        return None  # the system would not open it, and resolving it takes long
+        return None  # the system would not open it, and resolving it would take long
     try:
         return os.path.realpath(path or "/")
     except OSError:
-        return None  # it changes while it is looked at
+        return None  # it is being changed
 
 
 _Scan: TypeAlias = "contextlib.AbstractContextManager[Iterator[os.DirEntry[str]]]"
 
 
 def _scan(path: str) -> _Scan:
-    try:
+    with translated(Action.LIST, path):
         return os.scandir(path)
-    except OSError as error:
-        raise translate(error, Action.SURVEY, path) from error
 
 
-def _page(found: Iterator[os.DirEntry[str]], path: str) -> list[os.DirEntry[str]]:
-    """Return what comes next in a directory, nothing at its end."""
-    try:
-        return list(itertools.islice(found, _PAGE))
-    except OSError as error:
-        # Once it has failed, the iterator is at its end: another try would cut the listing.
-        raise translate(error, Action.SURVEY, path, status=ErrorStatus.PERMANENT) from error
+def _page(scan: Iterator[os.DirEntry[str]], path: str) -> list[os.DirEntry[str]]:
+    """Return the next entries of a directory; none at its end."""
+    # Permanent: after an error the iterator is at its end, and another try would cut the listing.
+    with translated(Action.LIST, path, status=ErrorStatus.PERMANENT):
+        return list(itertools.islice(scan, _PAGE))
 
 
 def _entries(page: Sequence[os.DirEntry[str]], path: str) -> list[Entry]:
-    """Return the objects among what lies in a directory."""
-    seen = []
+    """Return the objects among the entries of a directory."""
+    objects = []
     for entry in page:
-        try:
-            if id_problem(entry.name) or not entry.is_file(follow_symlinks=False):
-                continue
-            status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue  # deleted just now
-        except OSError as error:
-            raise translate(error, Action.SURVEY, path) from error
+        with translated(Action.LIST, path):
+            try:
+                if id_problem(entry.name) or not entry.is_file(follow_symlinks=False):
+                    continue
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # deleted just now
         if stat.S_ISREG(status.st_mode):
             location = FileLocation(f"{path}/{entry.name}")
-            seen.append(Entry(entry.name, location, status.st_size, status.st_mtime))
-    return seen
+            objects.append(Entry(entry.name, location, status.st_size, status.st_mtime))
+    return objects
+
+
+def _prepare(
+    directory: DataDir, dir_perm: int | None, file_perm: int | None, durable: bool
+) -> None:
+    """Examine a directory and set its permissions; see :meth:`DataDirs.prepare`.
+
+    :raises CannotPublish: there is no way to publish in it
+    :raises OSError: it cannot be used
+    """
+    path = directory.path
+    if os.stat(path).st_mode & stat.S_IWOTH:
+        LOG.warning(
+            "Every user of this machine may write in %s and so alter the store's objects. Remove "
+            "that permission (chmod o-w).",
+            path,
+        )
+    if file_perm is not None and dir_perm is None:
+        _allow_search(file_perm, path)
+    if durable:
+        _sync_with_parents(path)
+    _examine(directory)
 
 
 def _examine(directory: DataDir) -> None:
     """Find out what the file system can do, unless the disk is full.
 
-    Deleting must stay possible on a full disk, so that alone is no error; the next add tries.
+    A full disk is no error, since deleting must be possible; the next add tries again.
     """
     try:
         directory.examine()
     except OSError as error:
         if error.errno not in FULL:
             raise
-        LOG.warning("%s is full: how to publish there will be tried later", directory.path)
+        LOG.warning("%s is full: how to publish there will be found out later", directory.path)
 
 
 def _free(path: str) -> int:
-    """Return the bytes that one more file can have there, 0 where no file can be made."""
-    found = os.statvfs(path)
-    if found.f_files and not found.f_favail:
+    """Return the bytes that a new file can have there; 0 if none can be created."""
+    status = os.statvfs(path)
+    if status.f_files and not status.f_favail:
         return 0
-    return found.f_frsize * found.f_bavail if found.f_blocks else sys.maxsize
+    return status.f_frsize * status.f_bavail if status.f_blocks else sys.maxsize
 
 
-def _by_room(each: tuple[int, DataDir]) -> int:
-    return -each[0]
+def _by_room(candidate: tuple[int, DataDir]) -> int:
+    return -candidate[0]
 
 
-def _room(path: str) -> tuple[int | None, int | None]:
-    """Return the total and free bytes; ``None`` where the file system sets no bound."""
-    found = os.statvfs(path)
-    if not found.f_blocks:
+def _space(path: str) -> tuple[int | None, int | None]:
+    """Return the total and free bytes, ``None`` if the file system has no limit."""
+    status = os.statvfs(path)
+    if not status.f_blocks:
         return None, None
-    return found.f_frsize * found.f_blocks, found.f_frsize * found.f_bavail
+    return status.f_frsize * status.f_blocks, status.f_frsize * status.f_bavail
 
 
 def _sum(amounts: Sequence[int | None]) -> int | None:
@@ -403,37 +466,37 @@ def _sum(amounts: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(amounts) else None
 
 
-def _make(path: str, dir_perm: int | None) -> None:
-    """Make a directory and those above it, where missing."""
+def _make_directories(path: str, dir_perm: int | None) -> None:
+    """Create a directory and its parents if they are missing."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
     if parent != path:
-        _make(parent, dir_perm)
+        _make_directories(parent, dir_perm)
     try:
         os.mkdir(path, 0o777 if dir_perm is None else dir_perm & 0o700)
     except FileExistsError:
         return
     if dir_perm is not None:
-        os.chmod(path, dir_perm)  # the umask and the set-group-id bit have no say in it
+        os.chmod(path, dir_perm)  # whatever the umask and the parent's set-group-id bit
 
 
 def _sync_with_parents(path: str) -> None:
-    """Have a directory on the disk, and its name, and those of the directories above it.
+    """Make sure that a directory, and the names of it and its parents, are on the disk.
 
-    Whoever made them may have died, or lost its power, before it had synced them.
+    The process that created them may have died before it had synced them.
     """
     syscalls.fsync_directory(path)
     device = os.stat(path).st_dev
     while (parent := os.path.dirname(path)) != path and os.stat(parent).st_dev == device:
-        # One may be allowed to make a directory there and not to read it.
+        # Creating a directory there may be permitted, and reading it not.
         with contextlib.suppress(PermissionError):
             syscalls.fsync_directory(parent)
         path = parent
 
 
-def _open_for(file_perm: int, path: str) -> None:
-    """Let those whom the files' permissions name search the directory, as glance_store does."""
+def _allow_search(file_perm: int, path: str) -> None:
+    """Let the users with permissions on the files search the directory, as glance_store does."""
     wanted = mode = stat.S_IMODE(os.stat(path).st_mode)
     for who, search in ((stat.S_IRWXG, stat.S_IXGRP), (stat.S_IRWXO, stat.S_IXOTH)):
         if file_perm & who:

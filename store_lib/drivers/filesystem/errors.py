@@ -1,4 +1,4 @@
-"""Turns what the operating system says into the library's errors, in one place for the driver."""
+"""Translation of the operating system's errors, in one place for the driver."""
 
 import enum
 import errno
@@ -6,23 +6,22 @@ import os
 
 from store_lib.exceptions import (
     BackendException,
-    BadStoreConfiguration,
     ErrorStatus,
     Forbidden,
     InUseByStore,
     InvalidObjectId,
-    NotFound,
     StorageFull,
     StorageWriteDenied,
     StoreError,
+    not_found,
 )
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-#: Limits of this process or machine: they say nothing of the file system that was asked.
+#: Errors about limits of this process or machine, not about the file system.
 OWN_LIMITS = frozenset({errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
-#: A file that is there, but none that an object could be: a directory, a socket, a device.
+#: Errors of a file that cannot be an object: a directory, a socket, a device.
 _NO_FILE = frozenset({errno.EISDIR, errno.ENXIO, errno.ENODEV})
 _TEMPORARY = frozenset(
     {
@@ -48,13 +47,13 @@ _TEMPORARY = frozenset(
 
 
 class Action(enum.Enum):
-    """What was being done; one error of the system means different things in each."""
+    """What the driver was doing: the same error number means different things in each."""
 
     ADD = "write"
     READ = "read"
     DELETE = "delete"
     #: Anything about a data directory itself.
-    SURVEY = "look through"
+    LIST = "list"
 
 
 def translate(
@@ -65,10 +64,10 @@ def translate(
     object_id: str | None = None,
     status: ErrorStatus | None = None,
 ) -> StoreError:
-    """Return the library's error for ``error``; the caller raises it from the original.
+    """Return the library's error for ``error``, to be raised from it.
 
     :param path: the file or directory concerned
-    :param status: overrides what the error number tells about trying again
+    :param status: overrides the status that follows from the error number
     """
     number = error.errno or 0
     cause = os.strerror(number) if number else str(error)
@@ -95,7 +94,7 @@ def translate(
         )
     if action in (Action.READ, Action.DELETE):
         if number in _ABSENT or number in _NO_FILE or number == errno.ENAMETOOLONG:
-            return NotFound(image=path)
+            return not_found(path)
         if number == errno.ELOOP:
             return symbolic_link(path)
         if action is Action.DELETE and number == errno.EBUSY:
@@ -107,13 +106,39 @@ def translate(
     return BackendException(f"{text} Check the disk or mount.", status=status)
 
 
+class translated:
+    """Context manager that translates every ``OSError`` of its block.
+
+    A class, since every read and write enters one.  The parameters are those of :func:`translate`.
+    """
+
+    __slots__ = ("_action", "_object_id", "_path", "_status")
+
+    def __init__(
+        self,
+        action: Action,
+        path: str,
+        *,
+        object_id: str | None = None,
+        status: ErrorStatus | None = None,
+    ) -> None:
+        self._action = action
+        self._path = path
+        self._object_id = object_id
+        self._status = status
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise translate(
+                error, self._action, self._path, object_id=self._object_id, status=self._status
+            ) from error
+
+
 def symbolic_link(path: str) -> Forbidden:
     """Return the error for a path whose last component is a symbolic link."""
     return Forbidden(
         f"{path} is a symbolic link, which the store never follows. Put the file itself there."
     )
-
-
-def bad_configuration(store_id: str, reason: str, *, readable: bool) -> BadStoreConfiguration:
-    """Return the error of a store whose options are wrong."""
-    return BadStoreConfiguration(store_name=store_id, reason=reason, readable=readable)

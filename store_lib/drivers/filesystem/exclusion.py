@@ -1,17 +1,17 @@
-"""Keeping every other process from publishing an id: by a lock file, or by a claim.
+"""Excluding other processes from publishing an id: by a lock file or a claim.
 
-Needed where a store has several data directories, since a file system keeps a name to one file
-in one directory and not across two; and where the file system has no step that gives a name to
-one file only.
+This is needed for a store with several data directories, since a file system makes names unique
+within one directory only.  It is also needed if the file system has no operation that gives a name
+to one file only.
 
-A *lock file* is locked with flock(2).  Whoever has the lock looks whether the file still has its
-name: its last holder, or a sweep, may have removed it.
+A *lock file* is locked with flock(2).  The process that gets the lock checks that the file still
+has its name: the previous holder, or a sweep, may have removed it.
 
-A *claim* stands in where files cannot be locked: a file that only one process can make
-(``O_EXCL``).  What a dead process left is known by its age, and is never simply unlinked: between
-the look and the unlink the claim may have become another process's.  It is renamed to a name of
-one's own; the renamed file shows whose it was, and if it was not the dead one's it goes back.
-Whoever holds a claim looks once more whether it still is his just before he publishes.
+A *claim* is used where files cannot be locked: a file that only one process can create
+(``O_EXCL``).  The claim of a dead process is recognised by its age.  It is not simply unlinked,
+since it may have become another process's claim after it was checked.  Instead it is renamed to a
+private name.  The renamed file shows whose claim it was, and a live process's is renamed back.
+The holder of a claim checks that it still has it just before it publishes.
 """
 
 import contextlib
@@ -32,34 +32,33 @@ from store_lib.exceptions import Duplicate, ErrorStatus, StoreClosed
 
 LOG = get_logger(__name__)
 
-#: Seconds after which a claim counts as that of a dead process.  Publishing takes milliseconds.
+#: Age in seconds from which on a claim counts as a dead process's.  Publishing takes milliseconds.
 CLAIM_LIFE = 60.0
-#: What a claim holds once it is given back; until then it is empty.
+#: Content of a claim that is no longer needed; until then it is empty.
 _DONE = b"done"
 
 _LOCK_FILE = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _CLAIM_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-_LOOK = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_INSPECT = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @contextlib.contextmanager
 def sole_publisher(
     directories: Iterable[str], object_id: str, needed: str | None = None
 ) -> Iterator[Callable[[], None]]:
-    """Keep every other process from publishing this id while the block runs.
+    """Exclude other processes from publishing this id during a ``with`` block.
 
     The id is locked in every directory that can be written, in the order of their paths.  So two
-    processes that do not see the same directories still exclude each other wherever there is
-    one that both can write.
+    processes with different directories exclude each other if both can write one of them.
 
-    The block gets a function to call just before it publishes: it raises Duplicate where the
-    right to publish has been lost.
+    Yields a function to call just before publishing.  It raises Duplicate if the exclusion has been
+    lost.
 
-    :param needed: the directory to publish in, where nothing else keeps a name to one file
+    :param needed: the directory to publish in, if nothing else keeps names unique there
     :raises Duplicate: another process is publishing the id; temporary
-    :raises OSError: the id cannot be locked in any directory, or in the one where it has to be
+    :raises OSError: the id cannot be locked in any directory, or not in ``needed``
     """
-    # The digest is only a short name for an id of any length.
+    # The digest is a short name for an id of any length.
     digest = hashlib.sha256(_folded(object_id), usedforsecurity=False).hexdigest()
     checks: list[Callable[[], None]] = []
     locked = False
@@ -81,17 +80,17 @@ def sole_publisher(
             del problem  # with its traceback it would keep this frame, and the callers' memory
 
         def check() -> None:
-            for each in checks:
-                each()
+            for check_one in checks:
+                check_one()
 
         yield check
 
 
 def _folded(object_id: str) -> bytes:
-    """Return what all ids have in common that may be one name to a file system.
+    """Return the same bytes for all ids that may be the same name to a file system.
 
-    Of two that differ only in case, or in how letters and accents are put together, each would
-    else be locked for itself, and replace the other where names are compared without that.
+    Some file systems ignore case, or how accented letters are composed.  Two ids that differ only
+    in that would otherwise get different locks and replace each other.
     """
     folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", object_id).casefold())
     return folded.encode(errors="surrogateescape")
@@ -113,7 +112,7 @@ def _exclude(
 
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[bool]:
-    """Hold the lock on a lock file while the block runs; it gets whether files can be locked."""
+    """Hold a lock file during a ``with`` block; yields whether files can be locked at all."""
     file = Descriptor()
     try:
         file.open(path, _LOCK_FILE)
@@ -127,7 +126,7 @@ def _locked(path: str) -> Iterator[bool]:
 
 
 def _wait_for_lock(file: Descriptor, path: str) -> bool | None:
-    """Lock a lock file; return whether it still has its name, ``None`` where nothing locks."""
+    """Lock a lock file; return whether it still has its name, ``None`` if nothing can be locked."""
     with file as fd:
         if syscalls.lock(fd, fcntl.LOCK_EX) is None:
             return None
@@ -135,25 +134,24 @@ def _wait_for_lock(file: Descriptor, path: str) -> bool | None:
 
 
 def _release_lock(file: Descriptor, path: str) -> None:
-    """Remove a lock file and let go of the lock, if it is ours.
+    """Remove a lock file and release the lock, if it is ours.
 
-    An interrupt may have come while it was waited for; whoever has a lock gets it once more.
+    An interrupt may have ended the wait for the lock.  Its holder can acquire it again.
     """
     with contextlib.suppress(OSError, StoreClosed), file as fd:
         held = syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is not False
         if held and syscalls.same_file(path, os.fstat(fd)):
             os.unlink(path)
-        # Closing is not enough: a child forked at this moment still has the file open.
+        # Closing is not enough: a child forked just now still has the file open.
         syscalls.lock(fd, fcntl.LOCK_UN)
     file.close()
 
 
 @contextlib.contextmanager
 def _claimed(directory: str, digest: str, object_id: str) -> Iterator[Callable[[], None]]:
-    """Hold the claim on an id while the block runs; it gets a check that it still is ours.
+    """Hold the claim on an id during a ``with`` block; yields a check that it is still ours.
 
-    The file stays open all the while: some FUSE file systems keep a file's inode number only
-    for as long.
+    The file stays open during the block: some FUSE file systems keep an inode number only as long.
     """
     path = f"{directory}/{claim_name(digest)}"
     busy = f"Object {object_id} is being added by somebody else right now. Try again."
@@ -173,19 +171,19 @@ def _claimed(directory: str, digest: str, object_id: str) -> Iterator[Callable[[
                 file.open(path, _CLAIM_FILE)
                 break
             except FileExistsError:
-                if not again or not _take_away(directory, path):
+                if not again or not _remove_dead(directory, path):
                     raise Duplicate(busy, status=ErrorStatus.TEMPORARY) from None
         check()
         yield check
     finally:
-        _give_back(file, directory, path)
+        _release(file, directory, path)
 
 
-def _give_back(file: Descriptor, directory: str, path: str) -> None:
+def _release(file: Descriptor, directory: str, path: str) -> None:
     """Remove a claim, if it is ours.
 
-    It is marked first: where another process has just renamed it, and puts it back when it sees
-    that it is a living one's, the next one takes it for what it is by then.
+    It is marked first.  Another process may have just renamed it and will rename it back as a live
+    one's; the mark then shows that it is no longer needed.
     """
     with contextlib.suppress(OSError, StoreClosed):
         with file as fd:
@@ -197,30 +195,31 @@ def _give_back(file: Descriptor, directory: str, path: str) -> None:
     file.close()
 
 
-def _take_away(directory: str, path: str) -> bool:
-    """Move a dead process's claim out of the way; return whether there is none any more."""
+def _remove_dead(directory: str, path: str) -> bool:
+    """Remove a dead process's claim; return whether there is no claim any more."""
     try:
-        with opened(path, _LOOK) as fd:
-            found = os.fstat(fd)
-            age = clock(directory) - found.st_mtime
-            if not found.st_size and age < CLAIM_LIFE:
+        with opened(path, _INSPECT) as fd:
+            status = os.fstat(fd)
+            age = clock(directory) - status.st_mtime
+            if not status.st_size and age < CLAIM_LIFE:
                 return False
-            spare = _rename_away(directory, path, found)
+            spare = _rename_away(directory, path, status)
         if spare is None:
             return False
         os.unlink(spare)
-        if not found.st_size:
-            LOG.warning("Took away the claim %s, which is %d s old: its add has died", path, age)
+        if not status.st_size:
+            LOG.warning("Removed the claim %s, which is %d s old: its add has died", path, age)
     except FileNotFoundError:
         pass
     return True
 
 
 def _rename_away(directory: str, path: str, wanted: os.stat_result) -> str | None:
-    """Rename a claim to a name of our own, and return that.
+    """Rename a claim to a private name, and return that.
 
-    :returns: ``None`` where it has become another one, which got its name back
-    :raises FileNotFoundError: there is none any more
+    :param wanted: the claim's status
+    :returns: ``None`` if it was another claim by then, which has been renamed back
+    :raises FileNotFoundError: there is no claim any more
     """
     spare = f"{directory}/{staged_name('claim', secrets.token_hex(16))}"
     os.rename(path, spare)

@@ -1,5 +1,6 @@
-"""The filesystem driver's options, and checks of values that oslo.config takes as they are."""
+"""The options of the filesystem driver, and its validated settings."""
 
+import dataclasses
 import json
 import os
 import re
@@ -8,8 +9,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from store_lib.drivers.filesystem.datadirs import DataDir
-from store_lib.drivers.filesystem.errors import bad_configuration
+from store_lib.drivers.filesystem.datadirs import DataDir, Misconfigured
 from store_lib.options import LONGEST_TIME, StoreOptions, read_file
 
 OPTIONS: tuple[cfg.Opt, ...] = (
@@ -73,10 +73,9 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "filesystem_store_checked_publish",
         default=False,
         help="Accept a file system that has neither renameat2(RENAME_NOREPLACE) nor hard links, "
-        "such as exFAT by FUSE. It cannot keep a name to one file by itself; there the store's "
-        "processes keep each other from adding an id twice by locks, which therefore have to work "
-        "between all machines that share the directory. In Glance's interface it is on unless it "
-        "is set.",
+        "such as exFAT by FUSE. There nothing but locks prevents two processes from adding the "
+        "same id, so locks have to work between all machines that share the directory. In Glance's "
+        "interface it is on unless it is set.",
     ),
     cfg.IntOpt(
         "filesystem_store_timeout",
@@ -104,50 +103,73 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     ),
 )
 
+#: Bytes of the smallest hole: smaller ones would fragment a file and save little.
+HOLE_SIZE = 64 * 1024
+
 _PRIORITY = re.compile(r"[+-]?[0-9]{1,18}")
 
 
-def data_directories(options: StoreOptions, store_id: str) -> list[DataDir]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class UploadSettings:
+    """Settings of every upload."""
+
+    #: A multiple of :data:`HOLE_SIZE`.
+    chunk_size: int
+    #: Whether to leave holes for zeros.
+    thin: bool
+    #: Whether an object is on the disk before an add returns.
+    durable: bool
+    #: Mode of an object's file; ``None`` leaves it to the umask.
+    file_perm: int | None = None
+
+    @classmethod
+    def of(cls, options: StoreOptions) -> "UploadSettings":
+        """Return the settings without ``file_perm``, which has to be validated."""
+        return cls(
+            chunk_size=-(-options.filesystem_store_chunk_size // HOLE_SIZE) * HOLE_SIZE,
+            thin=options.filesystem_thin_provisioning,
+            durable=options.filesystem_store_durable,
+        )
+
+
+def data_directories(options: StoreOptions, misconfigured: Misconfigured) -> list[DataDir]:
     """Return the directories that the options name.
 
     :raises BadStoreConfiguration: both options are set, or neither, or one is malformed, or a
         directory is named twice
     """
 
-    def bad(reason: str) -> Exception:
-        return bad_configuration(store_id, reason, readable=False)
-
     several = [entry.strip() for entry in options.filesystem_store_datadirs or () if entry.strip()]
     one = (options.filesystem_store_datadir or "").strip()
     if several and one and options.is_set("filesystem_store_datadir"):
-        raise bad(
+        raise misconfigured(
             "filesystem_store_datadir and filesystem_store_datadirs are both set. Set one of them."
         )
     if not several and not one:
-        raise bad("Set filesystem_store_datadir or filesystem_store_datadirs.")
-    found: list[DataDir] = []
+        raise misconfigured("Set filesystem_store_datadir or filesystem_store_datadirs.")
+    directories: list[DataDir] = []
     for path, priority in map(_with_priority, several) if several else [(one, 0)]:
         if priority is None:
-            raise bad(
+            raise misconfigured(
                 "Expected PATH or PATH:PRIORITY with a whole number as the priority in "
                 f"filesystem_store_datadirs, got {path!r}. Where the ':' belongs to the path, "
                 "write a priority after it, such as ':0'."
             )
         if not _is_absolute(path):
-            raise bad(f"Expected the absolute path of a data directory, got {path!a}.")
+            raise misconfigured(f"Expected the absolute path of a data directory, got {path!a}.")
         checked = options.filesystem_store_checked_publish
         new = DataDir(_normalised(path), path, priority, checked=checked)
-        if any(new.real == known.real for known in found):
-            raise bad(
+        if any(new.real == known.real for known in directories):
+            raise misconfigured(
                 f"The directory {path} is named more than once in filesystem_store_datadirs. "
                 "Name each directory once, with one priority."
             )
-        found.append(new)
-    return found
+        directories.append(new)
+    return directories
 
 
 def _is_absolute(path: str) -> bool:
-    """Whether the system can be asked for ``path`` wherever this process was started."""
+    """Return whether ``path`` is absolute and possible."""
     try:
         return path.startswith("/") and b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
@@ -155,24 +177,26 @@ def _is_absolute(path: str) -> bool:
 
 
 def _with_priority(entry: str) -> tuple[str, int | None]:
-    """Take PATH:PRIORITY apart; the priority is ``None`` when it is none, and then all is path."""
+    """Parse PATH:PRIORITY.  An invalid priority is ``None``, and then all of it is the path."""
     path, colon, priority = entry.rpartition(":")
     if colon and _PRIORITY.fullmatch(priority.strip()):
-        return path.rstrip(), int(priority.strip())  # int() knows fewer blanks
+        return path.rstrip(), int(priority.strip())  # int() strips fewer kinds of blanks
     return entry, None if colon and "/" not in priority else 0
 
 
 def _normalised(path: str) -> str:
-    # Taking "x/.." away by text alone would be wrong where x is a symbolic link.
+    # Removing "x/.." from the text would be wrong if x is a symbolic link.
     plain = os.path.realpath(path) if ".." in path.split("/") else os.path.normpath(path)
     return "/" + plain.lstrip("/")
 
 
-def permissions(options: StoreOptions, name: str, owner_needs: int, store_id: str) -> int | None:
-    """Return the mode that the decimal digits of an option spell in octal, or ``None`` for none.
+def permissions(
+    options: StoreOptions, name: str, owner_needs: int, misconfigured: Misconfigured
+) -> int | None:
+    """Return the mode in an option, whose decimal digits are octal; ``None`` if it sets none.
 
     :param owner_needs: bits that must be set, such as ``stat.S_IRUSR``
-    :raises BadStoreConfiguration: they spell none, or the owner would lack a permission
+    :raises BadStoreConfiguration: it is no mode, or the owner would lack a permission
     """
     value: int = options[name]
     if value <= 0:
@@ -182,12 +206,9 @@ def permissions(options: StoreOptions, name: str, owner_needs: int, store_id: st
     except ValueError:
         mode = 0o10000
     if mode > 0o7777:
-        raise bad_configuration(
-            store_id, f"Expected octal permissions in {name}, got {value}.", readable=True
-        )
+        raise misconfigured(f"Expected octal permissions in {name}, got {value}.", readable=True)
     if mode & owner_needs != owner_needs:
-        raise bad_configuration(
-            store_id,
+        raise misconfigured(
             f"Expected permissions in {name} that leave the owner {_letters(owner_needs)}, got "
             f"{value}. Add them.",
             readable=True,
@@ -200,12 +221,12 @@ def _letters(bits: int) -> str:
 
 
 class MountMetadata:
-    """What ``filesystem_store_metadata_file`` says of the mounts that objects lie on."""
+    """The contents of ``filesystem_store_metadata_file``: metadata of mounts with objects.
 
-    def __init__(self, options: StoreOptions, store_id: str) -> None:
-        """
-        :raises BadStoreConfiguration: the file cannot be read, or is not as it should be
-        """
+    :raises BadStoreConfiguration: the file cannot be read or is invalid
+    """
+
+    def __init__(self, options: StoreOptions, misconfigured: Misconfigured) -> None:
         self._mounts: list[tuple[str, str]] = []
         path = options.filesystem_store_metadata_file
         if not path:
@@ -213,7 +234,7 @@ class MountMetadata:
 
         def bad(problem: str) -> Exception:
             reason = f"filesystem_store_metadata_file {path}: {problem}"
-            return bad_configuration(store_id, reason, readable=True)
+            return misconfigured(reason, readable=True)
 
         try:
             content = json.loads(read_file(path))
@@ -237,7 +258,7 @@ class MountMetadata:
                 )
             if not _is_absolute(item["mountpoint"]):
                 raise bad(f"Expected an absolute mountpoint, got {item['mountpoint']!a}.")
-            # Kept as text: each caller gets an object of its own.
+            # Kept as text, of which every caller gets a fresh copy.
             self._mounts.append((_normalised(item["mountpoint"]), json.dumps(item)))
         self._mounts.sort(key=lambda mount: -len(mount[0]))
 
@@ -245,13 +266,13 @@ class MountMetadata:
         return bool(self._mounts)
 
     def of(self, path: str) -> dict[str, Any]:
-        """Return a fresh copy of what is said of the longest mountpoint that contains ``path``."""
+        """Return a fresh copy of the metadata of the longest mountpoint that contains ``path``."""
         if self._mounts:
             path = _normalised(path)
             for mountpoint, text in self._mounts:
                 if path.startswith(mountpoint.rstrip("/") + "/"):
-                    found: dict[str, Any] = json.loads(text)
-                    return found
+                    metadata: dict[str, Any] = json.loads(text)
+                    return metadata
         return {}
 
 
@@ -260,7 +281,7 @@ def _are_strings(item: dict[str, Any], *names: str) -> bool:
 
 
 def _is_metadata(value: Any) -> bool:
-    """Whether a service can keep ``value`` beside a URI."""
+    """Return whether a service can keep ``value`` beside a URI."""
     if isinstance(value, dict):
         return all(map(_is_metadata, value.values()))
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Giving a finished file its final name, such that only one file ever has it."""
+"""Publishing: a finished file gets its final name, which only one file can ever have."""
 
 import contextlib
 import enum
@@ -9,32 +9,32 @@ import secrets
 from store_lib.drivers.filesystem import syscalls
 from store_lib.drivers.filesystem.errors import FULL
 from store_lib.drivers.filesystem.location import staged_name
-from store_lib.drivers.filesystem.staging import stage
+from store_lib.drivers.filesystem.staging import stage, try_remove
 from store_lib.exceptions import BackendException
 
 
 class Publishing(enum.Enum):
-    """How a file gets its final name without ever replacing one that is there."""
+    """How a file gets its final name without replacing an existing file."""
 
     #: ``renameat2(RENAME_NOREPLACE)``: one step.
     RENAME = "rename"
     #: ``link``, which never replaces; the staged name is removed afterwards.
     LINK = "link"
-    #: ``rename``, which would replace: only while every other process is kept from publishing
-    #: the id (see :mod:`~store_lib.drivers.filesystem.exclusion`), and after a look.
+    #: ``rename``, which would replace: only after a check, and while other processes are prevented
+    #: from publishing the id (see :mod:`~store_lib.drivers.filesystem.exclusion`).
     CHECKED = "checked"
 
 
 class CannotPublish(BackendException):
-    """The file system offers no way to give a name to one file only."""
+    """The file system has no operation that gives a name to one file only."""
 
 
 def publish(how: Publishing, staged: str, final: str) -> None:
     """Give the staged file its final name.
 
-    :raises FileExistsError: the name is taken; perhaps, where a network file system repeated
-        the request, by this very file
-    :raises OSError: anything else
+    :raises FileExistsError: the name is taken; if a network file system has repeated the request,
+        perhaps by this very file
+    :raises OSError: any other failure
     """
     if how is Publishing.RENAME:
         syscalls.rename_noreplace(staged, final)
@@ -45,11 +45,11 @@ def publish(how: Publishing, staged: str, final: str) -> None:
 
 
 def probe(directory: str, *, checked: bool) -> tuple[Publishing, bool]:
-    """Try out on empty files how to publish in ``directory``; return it, and whether it locks.
+    """Find out, with empty files, how to publish in ``directory`` and whether files can be locked.
 
     :param checked: whether :attr:`Publishing.CHECKED` may be used
     :raises CannotPublish: there is no way
-    :raises OSError: files cannot be made there
+    :raises OSError: files cannot be created there
     """
     for how in Publishing:
         if how is Publishing.CHECKED and not checked:
@@ -68,20 +68,20 @@ def probe(directory: str, *, checked: bool) -> tuple[Publishing, bool]:
 def _try(how: Publishing, directory: str) -> tuple[bool, bool]:
     """Return whether ``how`` works in ``directory``, and whether files can be locked there.
 
-    A rename flag that is accepted and then ignored would overwrite objects, so ``how`` works
-    only if it refuses a name that is taken, too; but for CHECKED, which looks by itself.
+    A rename flag that is accepted but ignored would overwrite objects.  So ``how`` must also refuse
+    a name that is taken, except for CHECKED, where the caller checks.
     """
-    # Closed before they are removed: NFS and FUSE rename a file that is open.
+    # Files are closed before they are removed: NFS and FUSE would rename an open file.
     with contextlib.ExitStack() as names_made, contextlib.ExitStack() as files_open:
         paths = []
         for _ in range(2):
             file, path = stage(directory, "probe", secrets.token_hex(16))
-            names_made.callback(_remove, path)
+            names_made.callback(try_remove, path)
             files_open.callback(file.close)
             paths.append(path)
         source, taken = paths
         free = f"{directory}/{staged_name('probe', secrets.token_hex(16))}"
-        names_made.callback(_remove, free)
+        names_made.callback(try_remove, free)
         with file as fd:
             locks = syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is True
         try:
@@ -89,21 +89,16 @@ def _try(how: Publishing, directory: str) -> tuple[bool, bool]:
                 return False, locks
             publish(how, source, free)
         except OSError as error:
-            if error.errno in FULL:  # which says nothing of how to publish
+            if error.errno in FULL:  # not an answer to whether ``how`` works
                 raise
             return False, locks
         return True, locks
 
 
 def _refuses(how: Publishing, source: str, taken: str) -> bool:
-    """Return whether a name that is taken is refused."""
+    """Return whether ``how`` refuses a name that is taken."""
     try:
         publish(how, source, taken)
     except FileExistsError:
         return True
     return False
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)

@@ -1,4 +1,4 @@
-"""An open object: a descriptor from which any range is read, several at once if need be."""
+"""The download: a descriptor from which ranges are read, several at once if needed."""
 
 import contextlib
 import os
@@ -7,42 +7,40 @@ from collections.abc import Iterator
 
 from store_lib.driver import Reader
 from store_lib.drivers.filesystem import syscalls
-from store_lib.drivers.filesystem.errors import Action, translate
+from store_lib.drivers.filesystem.errors import Action, translated
 from store_lib.drivers.filesystem.location import Place
 from store_lib.drivers.filesystem.syscalls import Descriptor
-from store_lib.exceptions import InvalidRange, NotFound, ObjectChanged
+from store_lib.exceptions import InvalidRange, ObjectChanged, not_found
 
-#: O_NONBLOCK because opening a pipe would wait for a writer; it means nothing to a file.
+#: O_NONBLOCK because opening a pipe would wait for a writer.  It has no effect on a file.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-#: Reads above this many bytes tell the kernel to read further ahead.
+#: Bytes of a range from which on the kernel is asked to read further ahead.
 _LARGE = 8 * 1024 * 1024
 
 
 def open_object(place: Place) -> tuple[Descriptor, os.stat_result]:
     """Open a file and return its descriptor and status.
 
-    :raises NotFound: there is none, or something else than a file
+    :raises NotFound: there is no file
     :raises Forbidden: it is a symbolic link, or may not be read
     """
     file = Descriptor()
     try:
-        with place.reached() as (name, directory):
-            file.open(name, _FLAGS, directory=directory)
-        with file as fd:
-            status = os.fstat(fd)
+        with translated(Action.READ, place.path):
+            with place.reached() as (name, directory):
+                file.open(name, _FLAGS, directory=directory)
+            with file as fd:
+                status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise NotFound(image=place.path)
+            raise not_found(place.path)
         return file, status
-    except OSError as error:
-        file.close()
-        raise translate(error, Action.READ, place.path) from error
     except BaseException:
         file.close()
         raise
 
 
 class FileReader(Reader):
-    """Reads the file that was there when it was opened, even if that has been deleted since.
+    """Reads the file that was opened, even if that has been deleted since.
 
     :raises InvalidRange: ``offset`` is past the end
     """
@@ -75,13 +73,10 @@ class FileReader(Reader):
 
     def _pieces(self, position: int, end: int) -> Iterator[bytes]:
         while position < end:
-            with self._file as fd:
-                try:
-                    piece = os.pread(fd, min(self.piece_size, end - position), position)
-                    last = position + len(piece) >= end
-                    changed = last and not syscalls.unchanged(self._status, os.fstat(fd))
-                except OSError as error:
-                    raise translate(error, Action.READ, self._path) from error
+            with translated(Action.READ, self._path), self._file as fd:
+                piece = os.pread(fd, min(self.piece_size, end - position), position)
+                last = position + len(piece) >= end
+                changed = last and not syscalls.unchanged(self._status, os.fstat(fd))
             if not piece:
                 raise ObjectChanged(
                     f"Expected {self.size} bytes in {self._path}, got only {position}: it was "
@@ -93,15 +88,15 @@ class FileReader(Reader):
                     "to it. Find out what writes there, and read it again."
                 )
             position += len(piece)
-            hand = [piece]
+            handed_over = [piece]
             del piece
-            yield hand.pop()
+            yield handed_over.pop()  # a waiting generator must not keep what it has yielded
 
     def fileno(self) -> int | None:
         if self._file.closed:
             return None
         with self._file as fd:
-            os.set_blocking(fd, True)  # io_uring would take O_NONBLOCK at its word
+            os.set_blocking(fd, True)  # io_uring would heed O_NONBLOCK
             return fd
 
     def close(self) -> None:

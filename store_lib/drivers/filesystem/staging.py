@@ -1,28 +1,28 @@
-"""Staged files: where an upload collects its bytes, how it shows that it lives, what a crash left.
+"""Staged files: where an upload collects its bytes, and what is left of an upload that died.
 
-An upload holds an exclusive flock(2) lock on its staged file for as long as it lives; the system
-drops the lock with the process, however that ends.  So a leftover is a staged file on which a
-shared lock can be had.  Process ids would tell nothing across hosts or containers.
+An upload holds an exclusive flock(2) lock on its staged file as long as it runs.  The system
+releases the lock when the process ends in any way.  So a leftover is a staged file on which a
+shared lock can be acquired.  Process ids would prove nothing across hosts or containers.
 
-How a sweep can never take a live upload's file:
+A sweep never removes a running upload's file:
 
-* From the moment the lock is held, a sweep is refused the shared lock and does not touch the
-  file.
-* Between making the file and locking it, a sweep may get its shared lock first.  Then the
-  upload is either refused the exclusive one, or gets it on a file whose name the sweep has
-  removed meanwhile; it looks for both, leaves that file and begins again, with nothing lost
-  since nothing was written.
-* The upload begins again under a fresh random name and never under the same, since the sweep may
-  still be about to remove the first name.  For the same reason a sweep needs no lock against
-  other sweeps: a name once gone is never used again.
-* A sweep looks whether the name still is the file it has locked, so an upload that published by
-  renaming in between is not taken for its leftover.  Where publishing is by link, a crash
-  between ``link`` and ``unlink`` leaves the staged name on a finished object; removing it leaves
+* Once the upload has its lock, a sweep is refused the shared lock and does not touch the file.
+* After the file is created and before it is locked, a sweep may get its shared lock.  Then the
+  upload is refused the exclusive lock, or gets it on a file whose name the sweep has removed.  It
+  checks for both, abandons that file and starts again.  Nothing is lost, since nothing was
+  written.
+* The upload starts again under a new random name, never the same one, since the sweep may still
+  be about to remove the first name.  A removed name is never used again, so that sweeps need no
+  lock against each other.
+* A sweep checks that the name still is the file it has locked.  So an upload that has published by
+  renaming in between is not taken for its leftover.  With publishing by link, a crash between
+  ``link`` and ``unlink`` leaves the staged name on a finished object; removing that name keeps
   the object.
 
-A shared lock is enough for a sweep, and it needs no permission to write, which NFS asks for an
-exclusive one.  Where the file system has no locks, age alone decides, and a file that was written
-since it was listed is left alone.
+A shared lock suffices for a sweep and needs no write permission, which NFS requires for an
+exclusive one.   If the
+file system has no locks, a sweep goes by age alone, and leaves a file that was written since it
+was listed.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterator, Sequence
 from store_lib.display import get_logger
 from store_lib.driver import Incomplete, Repeater, do_nothing
 from store_lib.drivers.filesystem import syscalls
-from store_lib.drivers.filesystem.errors import Action, translate
+from store_lib.drivers.filesystem.errors import Action, translated
 from store_lib.drivers.filesystem.location import (
     NAME_MAX,
     is_leftover,
@@ -49,20 +49,21 @@ from store_lib.exceptions import BackendException, ErrorStatus
 LOG = get_logger(__name__)
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-#: Not to wait at a pipe that somebody named like a staged file.
-_LOOK = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+#: O_NONBLOCK in order not to wait at a pipe with the name of a staged file.
+_INSPECT = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _ATTEMPTS = 20
-#: Files that are looked at in one call, which is given up or repeated as a whole.
+#: Files that are inspected in one call, which is given up or repeated as a whole.
 _PAGE = 100
 
 
 def stage(
     directory: str, object_id: str, nonce: str, name_max: int = NAME_MAX
 ) -> tuple[Descriptor, str]:
-    """Make and lock a staged file, and return its descriptor and path.
+    """Create and lock a staged file; return its descriptor and path.
 
-    Nobody else may open it: whoever could would keep a descriptor of the object to be.
-    :raises OSError: it cannot be made; nothing is left
+    Its mode is 0600: another user who opened it could keep a descriptor of the later object.
+
+    :raises OSError: it cannot be created; nothing is left
     """
     for attempt in range(_ATTEMPTS):
         if attempt:
@@ -73,51 +74,51 @@ def stage(
             file.open(path, _CREATE)
             if _lock(file, path):
                 return file, path
-            _remove(path)
+            try_remove(path)
         except FileExistsError:
             continue
         except BaseException:
-            # The name is ours even where the interrupt came before the descriptor was kept.
-            _remove(path)
+            # The file is ours even if an interrupt came before the descriptor was kept.
+            try_remove(path)
             file.close()
             raise
         file.close()
     raise BackendException(
-        f"Cannot lock a new file in {directory}: something locks each one first. Find what does "
+        f"Cannot lock a new file in {directory}: something locks every one first. Find what does "
         "(a backup, a scanner, a sweep that never ends) and keep it out of the directory.",
         status=ErrorStatus.TEMPORARY,
     )
 
 
 def _lock(file: Descriptor, path: str) -> bool:
-    """Lock a new staged file; return whether that was possible and it still has its name."""
+    """Lock a new staged file; return whether it was free and still has its name."""
     with file as fd:
         if syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is False:
             return False
-        # Not by the number of links: an NFS client keeps a file that a sweep here removed.
+        # Not by the link count: an NFS client keeps a file that a sweep on this host removed.
         return syscalls.same_file(path, os.fstat(fd))
 
 
 def clock(directory: str) -> float:
-    """Return the time by the clock of the file system, which may be a server's.
+    """Return the time by the file system's clock, which may be a server's.
 
-    :raises OSError: no file can be made there
+    :raises OSError: no file can be created there
     """
     file, path = stage(directory, "clock", secrets.token_hex(16))
     try:
         with file as fd:
-            os.write(fd, b"x")  # some clients ask the server for the time only then
+            os.write(fd, b"x")  # some clients get the time from the server only then
             syscalls.fsync(fd)
             return os.fstat(fd).st_mtime
     finally:
         file.close()
-        _remove(path)
+        try_remove(path)
 
 
 def usual_mode(directory: str) -> int:
-    """Return the permissions that a new file gets there by itself: by umask, list or mount.
+    """Return the permissions that a new file gets there by default: by umask, ACL or mount.
 
-    :raises OSError: no file can be made there
+    :raises OSError: no file can be created there
     """
     path = f"{directory}/{staged_name('mode', secrets.token_hex(16))}"
     fd = os.open(path, _CREATE, 0o666)
@@ -125,36 +126,34 @@ def usual_mode(directory: str) -> int:
         return stat.S_IMODE(os.fstat(fd).st_mode)
     finally:
         os.close(fd)
-        _remove(path)
+        try_remove(path)
 
 
-def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):  # a sweep removes it one day
+def try_remove(path: str) -> None:
+    """Remove a private file, or leave it to a sweep if that fails."""
+    with contextlib.suppress(OSError):
         os.unlink(path)
 
 
 def leftovers(directory: str, retry: Repeater) -> Iterator[Incomplete]:
-    """Yield what uploads at work or long dead have in ``directory``.
+    """Yield the private files of running and dead uploads in ``directory``.
 
-    :param retry: makes each call to the file system, and repeats it
+    :param retry: makes the calls to the file system, and repeats them
     :raises StoreError: the directory cannot be read
     """
-    found = retry(functools.partial(_paths, directory))
-    now = retry(functools.partial(_now, directory)) if found else None
-    for start in range(0, len(found), _PAGE):
-        yield from retry(functools.partial(_look_at, found[start : start + _PAGE], now))
+    paths = retry(functools.partial(_paths, directory))
+    now = retry(functools.partial(_now, directory)) if paths else None
+    for start in range(0, len(paths), _PAGE):
+        yield from retry(functools.partial(_inspect, paths[start : start + _PAGE], now))
 
 
 def _paths(directory: str) -> list[str]:
-    try:
-        with os.scandir(directory) as entries:
-            return [entry.path for entry in entries if is_leftover(entry.name)]
-    except OSError as error:
-        raise translate(error, Action.SURVEY, directory) from error
+    with translated(Action.LIST, directory), os.scandir(directory) as entries:
+        return [entry.path for entry in entries if is_leftover(entry.name)]
 
 
 def _now(directory: str) -> float | None:
-    """Return the time by the file system's clock, ``None`` where no file can be made there."""
+    """Return the time by the file system's clock, or ``None`` if no file can be created there."""
     try:
         return clock(directory)
     except OSError as error:
@@ -162,18 +161,17 @@ def _now(directory: str) -> float | None:
         return None
 
 
-def _look_at(paths: Sequence[str], now: float | None) -> list[Incomplete]:
-    seen = []
+def _inspect(paths: Sequence[str], now: float | None) -> list[Incomplete]:
+    uploads = []
     for path in paths:
-        try:
-            status = os.stat(path, follow_symlinks=False)
-            live = stat.S_ISREG(status.st_mode) and _is_locked(path)
-        except FileNotFoundError:
-            continue  # it was published or given up just now
-        except OSError as error:
-            raise translate(error, Action.SURVEY, path) from error
+        with translated(Action.LIST, path):
+            try:
+                status = os.stat(path, follow_symlinks=False)
+                live = stat.S_ISREG(status.st_mode) and _is_locked(path)
+            except FileNotFoundError:
+                continue  # it was published or removed just now
         if stat.S_ISREG(status.st_mode):
-            found = Incomplete(
+            upload = Incomplete(
                 key=path,
                 object_id=staged_object_id(path.rpartition("/")[2]),
                 size=status.st_blocks * 512,
@@ -181,39 +179,39 @@ def _look_at(paths: Sequence[str], now: float | None) -> list[Incomplete]:
                 live=live,
                 now=now,
             )
-            seen.append(found)
-    return seen
+            uploads.append(upload)
+    return uploads
 
 
 def _is_locked(path: str) -> bool:
-    """Whether an upload holds its lock on the file; ``False`` where that cannot be told."""
+    """Return whether an upload has locked the file; ``False`` if that cannot be found out."""
     try:
-        with opened(path, _LOOK) as fd:
+        with opened(path, _INSPECT) as fd:
             return syscalls.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB) is False
     except PermissionError:
         return False
 
 
 def discard(path: str, modified: float, checkpoint: Callable[[], None] = do_nothing) -> bool:
-    """Remove a leftover, unless an upload is at work on it; return whether it was removed.
+    """Remove a leftover, unless its upload is running; return whether it was removed.
 
-    :param modified: when it was last changed, as it was listed
+    :param modified: its modification time in the listing
     :param checkpoint: called before it is removed
     :raises StoreError: it may not be opened or removed
     """
-    try:
-        with opened(path, _LOOK) as fd:
-            if syscalls.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB) is False:
-                return False
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_mtime > modified:
-                return False
-            if not syscalls.same_file(path, status):
-                return False
-            checkpoint()
-            os.unlink(path)
-            return True
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise translate(error, Action.DELETE, path) from error
+    with (
+        translated(Action.DELETE, path),
+        contextlib.suppress(FileNotFoundError),
+        opened(path, _INSPECT) as fd,
+    ):
+        if syscalls.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB) is False:
+            return False
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_mtime > modified:
+            return False
+        if not syscalls.same_file(path, status):
+            return False
+        checkpoint()
+        os.unlink(path)
+        return True
+    return False

@@ -1,7 +1,6 @@
-"""An upload: a staged file that is filled at any position and then given its final name."""
+"""The upload: a staged file that is filled at any position and then given its final name."""
 
 import contextlib
-import dataclasses
 import errno
 import os
 import stat
@@ -12,60 +11,49 @@ from store_lib.display import get_logger
 from store_lib.driver import Chunk, PositionWriter, do_nothing
 from store_lib.drivers.filesystem import syscalls
 from store_lib.drivers.filesystem.datadirs import SMALL, DataDir, DataDirs
-from store_lib.drivers.filesystem.errors import Action, translate
+from store_lib.drivers.filesystem.errors import Action, translated
 from store_lib.drivers.filesystem.location import FileLocation
+from store_lib.drivers.filesystem.options import HOLE_SIZE, UploadSettings
 from store_lib.drivers.filesystem.publishing import Publishing, publish
+from store_lib.drivers.filesystem.reader import open_object
 from store_lib.drivers.filesystem.staging import stage
 from store_lib.exceptions import Duplicate, ErrorStatus, ObjectChanged, StoreClosed, StoreError
 
 LOG = get_logger(__name__)
 
-#: Smallest hole worth making: smaller ones would break a file into crumbs and save little.
-HOLE_SIZE = 64 * 1024
-
-#: Bytes that the kernel is asked to copy in one call: seldom enough, and still interruptible.
+#: Bytes that the kernel is asked to copy in one call: large, and still interruptible.
 _KERNEL_PIECE = 64 * 1024 * 1024
+#: Bytes that are copied at once otherwise.
 _PIECE = 1024 * 1024
-#: Bytes of the holes that are looked for.
-_HOLE = 64 * 1024
-_ZEROS = bytes(_HOLE)
-#: What copy_file_range answers where it cannot do it between these two files.
+_ZEROS = bytes(HOLE_SIZE)
+#: Errors of copy_file_range if it cannot copy between these two files.
 _NOT_BETWEEN = syscalls.UNSUPPORTED | {errno.EXDEV, errno.EBADF, errno.EPERM, errno.EACCES}
 
 _GIVEN_UP = "The upload was given up."
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Settings:
-    """What the options say of every upload."""
-
-    chunk_size: int
-    thin: bool
-    durable: bool
-    file_perm: int | None = None
-
-
 class FileWriter(PositionWriter):
     """Fills a staged file and publishes it.
 
-    :param size: bytes to come; ``None`` when unknown
+    :meth:`stage` comes first.
+
     :param checkpoint: called between two steps that may hang; see :attr:`Driver.checkpoint`
-    :raises OSError: the staged file cannot be made or has no room; nothing is left
     """
 
-    #: The staged file; a closed one until it is there.
-    _file = syscalls.closed()
-
-    concurrency = 1  # the kernel lets one write at a time into a file anyway
+    concurrency = 1  # the kernel allows one write at a time to a file anyway
     reserved = sys.maxsize  # a file grows by itself
+
+    #: The staged file; closed if there is none.
+    _file = syscalls.closed()
+    #: Its path; empty if there is none.
+    _staged = ""
+    _directory: DataDir
 
     def __init__(
         self,
         directories: DataDirs,
-        directory: DataDir,
-        settings: Settings,
+        settings: UploadSettings,
         object_id: str,
-        size: int | None,
         nonce: str,
         *,
         checkpoint: Callable[[], None] = do_nothing,
@@ -73,108 +61,126 @@ class FileWriter(PositionWriter):
         self.chunk_size = settings.chunk_size
         self.hole_size = HOLE_SIZE if settings.thin else None
         self._directories = directories
-        self._directory = directory
-        self._publishing = directory.how_to_publish()
         self._settings = settings
         self._object_id = object_id
-        self._final = f"{directory.path}/{object_id}"
-        #: Whether the file's size may differ from the object's until commit.
-        self._resize = settings.thin
-        #: Whether a write failed: then only fsync tells whether earlier ones are sound.
-        self._doubtful = False
+        self._nonce = nonce
         self._checkpoint = checkpoint
         self._aborted = False
-        #: The last status of the file.  It shows whether the final name is ours, also once the
+        #: Whether the file's size may differ from the object's until commit.
+        self._resize = settings.thin
+        #: Whether a write failed: then only fsync shows whether earlier ones were successful.
+        self._write_failed = False
+        #: The last status of the file.  It shows whether the final name is ours, also after the
         #: file is closed.
         self._status: os.stat_result | None = None
-        self._staged = ""
-        try:
-            self._file, self._staged = stage(directory.path, object_id, nonce, directory.name_max)
-            if size and (size > SMALL or len(directories.paths) > 1):
-                self._make_room(size, directory.preallocates)
-        except BaseException:
-            if self._staged:
-                self.abort()
-            raise
 
-    def _make_room(self, size: int, preallocates: bool) -> None:
+    @property
+    def _final(self) -> str:
+        return f"{self._directory.path}/{self._object_id}"
+
+    def stage(self, directory: DataDir, size: int | None = None) -> None:
+        """Create the staged file, and remove the one in the directory that was tried before.
+
+        :param size: bytes to come; ``None`` if unknown
+        :raises StoreError: the file cannot be created or has no room; nothing is left
+        """
+        try:
+            self._remove()
+        except StoreError as error:
+            LOG.warning("Leaving %s to a sweep: %s", self._staged, error)
+        self._check_not_aborted()
+        self._staged = ""
+        self._directory, self._status, self._resize = directory, None, self._settings.thin
+        with translated(Action.ADD, self._final, object_id=self._object_id):
+            directory.how_to_publish()
+            self._file, self._staged = stage(
+                directory.path, self._object_id, self._nonce, directory.name_max
+            )
+            try:
+                if size and (size > SMALL or len(self._directories.paths) > 1):
+                    self._allocate(size, directory.preallocates)
+                self._check_not_aborted()
+            except BaseException:
+                self._remove()
+                raise
+
+    def _allocate(self, size: int, preallocates: bool) -> None:
         with self._file as fd:
             if self._settings.thin:
-                # Told the size, XFS does not allocate ahead of each write into the holes.
+                # Knowing the size, XFS does not allocate ahead of each write into the holes.
                 os.ftruncate(fd, size)
             elif preallocates:
                 self._resize = syscalls.preallocate(fd, size)
 
+    def _check_not_aborted(self) -> None:
+        if self._aborted:  # this call hung, was given up, and has come back to life
+            raise StoreClosed(_GIVEN_UP)
+
     def write_at(self, offset: int, data: Chunk) -> None:
         with self._file as fd:
             try:
-                syscalls.write_all(fd, data, offset)
-            except OSError as error:
-                self._doubtful = True
-                raise translate(error, Action.ADD, self._staged) from error
+                with translated(Action.ADD, self._staged):
+                    syscalls.write_all(fd, data, offset)
+            except StoreError:
+                self._write_failed = True
+                raise
             if self._settings.durable:
                 syscalls.pace_writeback(fd, offset, offset + len(data))
 
     def zero(self, offset: int, length: int) -> None:
-        """Leave the hole that is there: :meth:`commit` sets the size, whatever was written."""
+        """Leave the hole: :meth:`commit` sets the size, whatever was written."""
 
-    def fill_from(self, source: int, status: os.stat_result) -> None:
-        """Fill the file from another one's descriptor, holes and all.
+    def copy_from(self, location: FileLocation) -> FileLocation:
+        source, status = open_object(self._directories.locate(location))
+        with contextlib.closing(source), source as fd:
 
-        :param status: the source's, as it was when it was opened
-        :raises ObjectChanged: the source is not what it was
-        """
+            def copy(directory: DataDir) -> FileLocation:
+                if directory is not self._directory:
+                    self.stage(directory)
+                self._fill(fd, status)
+                return self.commit(status.st_size)
+
+            # Holes take no space, and a reflink takes none at all: full directories are tried too.
+            needed = min(status.st_size, status.st_blocks * 512)
+            return self._directories.try_each(copy, needed, at_most=True)
+
+    def _fill(self, source: int, status: os.stat_result) -> None:
         self._resize = True
-        with self._file as fd:
-            try:
-                copy_contents(
-                    source, fd, status, durable=self._settings.durable, step=self._checkpoint
-                )
-            except OSError as error:
-                raise translate(error, Action.ADD, self._staged) from error
+        with translated(Action.ADD, self._staged), self._file as fd:
+            copy_contents(source, fd, status, durable=self._settings.durable, step=self._checkpoint)
 
     def commit(self, size: int) -> FileLocation:
         with self._file as fd:
             self._settle(fd, size)
             self._checkpoint()
-            try:
+            with self._translated():
                 self._status = os.fstat(fd)
                 self._publish()
-            except OSError as error:
-                raise self._translated(error) from error
         self._checkpoint()
-        try:
+        with self._translated():
             self._finish()
-        except OSError as error:
-            raise self._translated(error) from error
-        self._checkpoint()  # who takes it back here knows whether the name still is this file's
+        self._checkpoint()  # an abort from here on knows whether the name still is this file's
         return FileLocation(self._final)
 
-    def _translated(self, error: OSError) -> StoreError:
-        return translate(error, Action.ADD, self._final, object_id=self._object_id)
+    def _translated(self) -> translated:
+        return translated(Action.ADD, self._final, object_id=self._object_id)
 
     def _settle(self, fd: int, size: int) -> None:
-        """Make the staged file what the object is to be, and know that its bytes are safe."""
-        settings = self._settings
-        try:
+        """Give the staged file its size and permissions, and make sure that its bytes are safe."""
+        # After a failed fsync the system takes the lost pages for written, and a second fsync would
+        # succeed.  So an error is permanent, whatever its number.
+        with translated(Action.ADD, self._staged, status=ErrorStatus.PERMANENT):
             if self._resize:
                 os.ftruncate(fd, size)
             self._set_permissions(fd)
-            if settings.durable or self._doubtful:
+            if self._settings.durable or self._write_failed:
                 syscalls.fsync(fd)
             elif self._directory.reports_errors_on_close:
-                # A network file system may hold back an error until the file is closed.  Closing
-                # a duplicate brings it out now, while nothing is published.
+                # Closing a duplicate brings out deferred errors now, before anything is published.
                 os.close(os.dup(fd))
-        except OSError as error:
-            # After a failed fsync the system takes the lost pages for written, and a second one
-            # would succeed: so this is final, whatever the error number.
-            raise translate(
-                error, Action.ADD, self._staged, status=ErrorStatus.PERMANENT
-            ) from error
 
     def _set_permissions(self, fd: int) -> None:
-        """Open the file to whom it is for; until now it was this user's alone."""
+        """Open the file, until now this user's alone, to its intended users."""
         wanted = self._settings.file_perm
         if wanted is None:
             wanted = self._directory.file_mode
@@ -191,65 +197,65 @@ class FileWriter(PositionWriter):
             )
 
     def _publish(self) -> None:
-        """Give the file its final name, if no other has it.
+        """Give the file its final name, if no other file has it.
 
-        :raises Duplicate: another one has it, or is about to get it (then temporary)
+        :raises Duplicate: another file has it, or is about to get it (then temporary)
         """
         directories = self._directories
         with directories.sole_publisher(self._directory, self._object_id) as check:
             if check is not None:
-                holder = directories.holder_of(self._object_id)
-                if holder is not None and not (holder == self._final and self._is_ours()):
+                existing = directories.find_existing(self._object_id)
+                if existing is not None and not (existing == self._final and self._is_ours()):
                     raise Duplicate(image=self._object_id)
                 check()
             self._give_name()
             if check is not None:
-                self._look_again()
+                self._check_for_another()
         if self._aborted:  # while the call hung
             self._withdraw()
             raise StoreClosed(_GIVEN_UP)
 
     def _give_name(self) -> None:
-        if self._aborted:  # this call hung, was given up, and has come back to life
-            raise StoreClosed(_GIVEN_UP)
+        self._check_not_aborted()
         try:
-            publish(self._publishing, self._staged, self._final)
+            publish(self._directory.how_to_publish(), self._staged, self._final)
         except (FileExistsError, FileNotFoundError) as error:
-            # A network file system repeats a request whose answer was lost, and then finds
-            # that the name is taken, or that the staged one is gone: by this very file.
+            # A network file system repeats a request whose reply was lost.  It then finds the
+            # final name taken, or the staged one gone: by this very file.
             if self._is_ours():
                 return
             if isinstance(error, FileExistsError):
                 raise Duplicate(image=self._object_id) from error
             raise
 
-    def _look_again(self) -> None:
-        """Take back what was published beside another one.
+    def _check_for_another(self) -> None:
+        """Withdraw the file if another one was published at the same time.
 
         Two processes that see different directories may have locked the id in different ones.
         """
-        other = self._directories.holder_of(self._object_id, other_than=self._directory.path)
-        if other is None and self._publishing is Publishing.CHECKED and not self._is_ours():
-            other = self._directories.holder_of(self._object_id)
+        other = self._directories.find_existing(self._object_id, other_than=self._directory.path)
+        checked = self._directory.publishing is Publishing.CHECKED
+        if other is None and checked and not self._is_ours():
+            other = self._directories.find_existing(self._object_id)
         if other is not None:
             self._withdraw()
             raise Duplicate(image=self._object_id)
 
     def _is_ours(self) -> bool:
-        """Whether the file of the final name is this upload's."""
+        """Return whether the file of the final name is this upload's."""
         return self._status is not None and syscalls.same_file(self._final, self._status)
 
     def _finish(self) -> None:
-        """Do what is left to do once the file has its final name.
+        """Clean up after publishing.
 
-        It is closed first: NFS and FUSE would rename a name that is removed while it is open.
+        The file is closed first: NFS and FUSE would rename a name that is removed while it is open.
         """
         self._file.close()
-        if self._publishing is Publishing.LINK:
+        if self._directory.publishing is Publishing.LINK:
             try:
-                _unlink(self._staged)
+                _remove_if_present(self._staged)
             except OSError as error:
-                # The object is there and whole.  A sweep removes the other name one day.
+                # The object is published and complete.  A sweep removes the other name.
                 LOG.warning(
                     "Cannot remove %s after publishing %s: %s", self._staged, self._final, error
                 )
@@ -257,48 +263,51 @@ class FileWriter(PositionWriter):
             syscalls.fsync_directory(self._directory.path)
 
     def abort(self) -> None:
-        # First of all: a commit that was given up looks at it after it has published.
+        # First: a commit that was given up checks it after it has published.
         self._aborted = True
-        try:
+        self._remove()
+
+    def _remove(self) -> None:
+        """Remove the staged file, and the object if it was published."""
+        if not self._staged:
+            return
+        with translated(Action.DELETE, self._staged):
             try:
-                self._withdraw()
+                try:
+                    self._withdraw()
+                finally:
+                    self._file.close()  # see _finish
+                    _remove_if_present(self._staged)
             finally:
-                self._file.close()  # see _finish
-                _unlink(self._staged)
-        except OSError as error:
-            raise translate(error, Action.DELETE, self._staged) from error
-        finally:
-            self._file.close()
+                self._file.close()
 
     def __del__(self) -> None:
-        # An interrupt may lose a writer between its making and whoever would abort it.  In a
-        # child the file is closed, so the parent's stays.
-        if getattr(self, "_staged", "") and not self._file.closed:
+        # An interrupt may lose a writer before its user could abort it.  In a child the file is
+        # closed, so that the parent's stays.
+        if self._staged and not self._file.closed:
             with contextlib.suppress(StoreError):
                 self.abort()
 
     def _withdraw(self) -> None:
-        """Take back what a commit has published."""
+        """Remove the published object."""
         if not self._is_ours():
             return
         if self._file.closed:
-            # Its inode may have been freed, and become another object's.
+            # Its inode may have been freed and reused for another object.
             assert self._status is not None
             if not syscalls.unchanged(self._status, os.stat(self._final, follow_symlinks=False)):
                 return
-        _unlink(self._final)
+        _remove_if_present(self._final)
 
     def resolve(self) -> FileLocation | None:
-        try:
+        with translated(Action.ADD, self._final):
             if not self._is_ours():
                 return None
             self._finish()
-        except OSError as error:
-            raise translate(error, Action.ADD, self._final) from error
         return FileLocation(self._final)
 
 
-def _unlink(path: str) -> None:
+def _remove_if_present(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
@@ -311,12 +320,12 @@ def copy_contents(
     durable: bool,
     step: Callable[[], None] = do_nothing,
 ) -> None:
-    """Copy all of one file to another, empty one, holes as holes.
+    """Copy a file to an empty one in the cheapest way, holes as holes.
 
-    :param status: the source's, as it was when it was opened
-    :param durable: set the disk to work on what has been copied at once
+    :param status: the source's status when it was opened
+    :param durable: start writeback along the way
     :param step: called between the pieces
-    :raises ObjectChanged: the source is not what it was
+    :raises ObjectChanged: the source has changed
     :raises OSError: reading or writing failed
     """
     if not syscalls.clone(source, target):
@@ -331,15 +340,15 @@ def copy_contents(
 def _copy_data(
     source: int, target: int, status: os.stat_result, durable: bool, step: Callable[[], None]
 ) -> None:
-    look = _hides_holes(source, status)
-    in_kernel = not look
+    find_holes = _hides_holes(source, status)
+    in_kernel = not find_holes
     for start, end in _data(source, status.st_size):
         while start < end:
             if in_kernel:
                 copied = _copy_in_kernel(source, target, start, min(end - start, _KERNEL_PIECE))
                 in_kernel = copied > 0
             if not in_kernel:
-                copied = _copy_piece(source, target, start, min(end - start, _PIECE), look)
+                copied = _copy_piece(source, target, start, min(end - start, _PIECE), find_holes)
             if durable:
                 syscalls.pace_writeback(target, start, start + copied)
             start += copied
@@ -347,9 +356,9 @@ def _copy_data(
 
 
 def _hides_holes(fd: int, status: os.stat_result) -> bool:
-    """Whether the file has holes that the file system does not show, as with FUSE.
+    """Return whether a file has holes that the file system does not report, as with FUSE.
 
-    They are then looked for in what is read; the kernel would copy them as zeros.
+    They are then found by reading.  The kernel would copy them as zeros.
     """
     if not 0 <= status.st_blocks * 512 < status.st_size:
         return False
@@ -362,7 +371,7 @@ def _hides_holes(fd: int, status: os.stat_result) -> bool:
 
 
 def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each stretch between holes; all of it where holes do not show."""
+    """Yield start and end of each extent between the holes that the file system reports."""
     end = 0
     while end < size:
         try:
@@ -370,7 +379,7 @@ def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
             end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
         except OSError as error:
             if error.errno == errno.ENXIO:
-                return  # nothing but a hole is left
+                return  # only a hole is left
             if error.errno not in syscalls.UNSUPPORTED:
                 raise
             start, end = end, size
@@ -379,7 +388,7 @@ def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _copy_in_kernel(source: int, target: int, start: int, length: int) -> int:
-    """Return the bytes copied; 0 where it cannot be done in the kernel."""
+    """Copy in the kernel; return the number of bytes, 0 if that is not possible."""
     try:
         return os.copy_file_range(source, target, length, start, start)
     except OSError as error:
@@ -388,18 +397,18 @@ def _copy_in_kernel(source: int, target: int, start: int, length: int) -> int:
         return 0
 
 
-def _copy_piece(source: int, target: int, start: int, length: int, look: bool) -> int:
-    """Return the bytes copied.
+def _copy_piece(source: int, target: int, start: int, length: int, skip_zeros: bool) -> int:
+    """Copy by reading and writing; return the number of bytes.
 
-    :param look: leave out blocks of zeros
+    :param skip_zeros: leave holes for blocks of zeros
     """
     data = os.pread(source, length, start)
     if not data:
         raise ObjectChanged
-    if not look:
+    if not skip_zeros:
         return os.pwrite(target, data, start)
-    for position in range(0, len(data), _HOLE):
-        block = data[position : position + _HOLE]
+    for position in range(0, len(data), HOLE_SIZE):
+        block = data[position : position + HOLE_SIZE]
         if block != _ZEROS[: len(block)]:
             syscalls.write_all(target, block, start + position)
     return len(data)

@@ -123,6 +123,8 @@ def _configuration(data: bytes) -> bool:
     return bool(sections)
 
 
+_misconfigured = FilesystemDriver("store", StoreOptions.of(FilesystemDriver.options)).misconfigured
+
 _METADATA = [
     json.dumps([{"id": "a", "mountpoint": "/mnt/a", "more": ["x", {"y": "z"}]}]),
     json.dumps({"id": "b", "mountpoint": "/"}),
@@ -134,7 +136,7 @@ def _metadata(data: bytes) -> bool:
         FilesystemDriver.options, filesystem_store_metadata_file=_written(data)
     )
     try:
-        found = MountMetadata(options, "store")
+        found = MountMetadata(options, _misconfigured)
     finally:
         os.unlink(_written(b""))
     for path in ("/mnt/a/x", "/mnt/ab", "/x"):
@@ -151,10 +153,10 @@ def _directories(given: tuple[list[str], int]) -> bool:
         filesystem_store_datadirs=entries,
         filesystem_store_file_perm=mode,
     )
-    found = data_directories(options, "store")
+    found = data_directories(options, _misconfigured)
     assert all(each.real.startswith("/") for each in found)
     assert len({each.real for each in found}) == len(found)
-    bits = permissions(options, "filesystem_store_file_perm", 0o400, "store")
+    bits = permissions(options, "filesystem_store_file_perm", 0o400, _misconfigured)
     assert bits is None or 0o400 <= bits <= 0o7777
     return True
 

@@ -35,6 +35,13 @@ class Put(Protocol):
     def __call__(self, driver: FilesystemDriver, object_id: str, data: bytes) -> FileLocation: ...
 
 
+def copy(driver: FilesystemDriver, location: FileLocation, object_id: str) -> FileLocation:
+    """Copy an object as the engine does."""
+    nonce = secrets.token_hex(16)
+    with driver.create(object_id, None, nonce=nonce, context=None) as writer:
+        return writer.copy_from(location)
+
+
 @pytest.fixture(autouse=True)
 def nothing_open() -> Iterator[None]:
     """Hold every test to closing what it opened, and the driver with it."""

@@ -16,6 +16,7 @@ from store_lib.drivers.filesystem import FilesystemDriver, syscalls
 from store_lib.drivers.filesystem.exclusion import CLAIM_LIFE, sole_publisher
 from store_lib.drivers.filesystem.writer import FileWriter
 from store_lib.exceptions import Duplicate, ErrorStatus, StorageFull
+from tests.unit.drivers.filesystem.conftest import copy
 
 # Several directories
 
@@ -114,7 +115,7 @@ def test_one_bad_directory(
         location = writer.commit(size or 0)
     assert location.path == f"{both[1]}/a"
     assert both[0] in caplog.text
-    copied = driver.copy(location, "b", nonce="0" * 32, context=None)
+    copied = copy(driver, location, "b")
     assert copied.path == f"{both[1]}/b"
     assert [sorted(os.listdir(each)) for each in both] == [[], ["a", "b"]]
     with pytest.raises(Duplicate):

@@ -371,7 +371,7 @@ def test_looked_at_before_it_was_locked(driver, begin, data: Path, sweep_first) 
 def test_something_locks_every_file(driver, begin, data: Path, monkeypatch) -> None:
     """An upload that never gets its lock is a temporary error, and nothing is left."""
     monkeypatch.setattr(syscalls, "lock", lambda fd, how: False)
-    with pytest.raises(BackendException, match="locks each one first") as caught:
+    with pytest.raises(BackendException, match="locks every one first") as caught:
         begin(driver, "a")
     assert caught.value.status is ErrorStatus.TEMPORARY
     assert os.listdir(data) == []

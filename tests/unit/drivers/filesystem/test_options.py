@@ -17,12 +17,11 @@ from store_lib.drivers.filesystem.exclusion import sole_publisher
 from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
-    BadStoreUri,
     Forbidden,
     StorageFull,
 )
-from store_lib.location import Location
 from store_lib.options import StoreOptions
+from tests.unit.drivers.filesystem.conftest import copy
 
 REFUSED = pytest.raises(BadStoreConfiguration)
 
@@ -65,18 +64,6 @@ def test_values_out_of_range_are_refused(name: str, value: Any) -> None:
     """A value that the option's type does not allow is refused by the type."""
     with pytest.raises(ValueError, match=r"."):
         StoreOptions.of(FilesystemDriver.options, **{name: value})
-
-
-def test_locations_of_other_drivers(driver) -> None:
-    """A location that is not a file's is refused and not held."""
-
-    class Elsewhere(Location):
-        uri = "http://host/a"
-        parse = None  # type: ignore[assignment]
-
-    assert not driver.holds(Elsewhere())
-    with pytest.raises(BadStoreUri):
-        driver.stat(Elsewhere(), context=None)
 
 
 def test_capabilities(driver: FilesystemDriver) -> None:
@@ -178,7 +165,7 @@ def test_copies_have_the_permissions_too(make, put, data: Path, no_umask) -> Non
     driver = make(filesystem_store_file_perm=640)
     location = put(driver, "a", b"x")
     (data / "a").chmod(0o600)
-    driver.copy(location, "b", nonce="0" * 32, context=None)
+    copy(driver, location, "b")
     assert mode(data / "b") == 0o640
 
 

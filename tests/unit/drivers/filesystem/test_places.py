@@ -13,6 +13,7 @@ from store_lib.drivers.filesystem.location import (
     staged_object_id,
 )
 from store_lib.exceptions import BadStoreUri, Duplicate, Forbidden, InvalidObjectId, NotFound
+from tests.unit.drivers.filesystem.conftest import copy
 
 NONCE = "0123456789abcdef" * 2
 
@@ -157,7 +158,7 @@ def everything_refuses(driver: FilesystemDriver, uri: str, error: type[Exception
         lambda: driver.read(location, 0, None, context=None),
         lambda: driver.stat(location, context=None),
         lambda: driver.delete(location, context=None),
-        lambda: driver.copy(location, "copied", nonce=NONCE, context=None),
+        lambda: copy(driver, location, "copied"),
     ):
         with pytest.raises(error):
             call()
@@ -261,13 +262,17 @@ def test_a_directory_exchanged_meanwhile(
             (data / "sub").symlink_to(outside)
         return found
 
-    for call in ("read", "stat", "delete", "copy"):
+    location = driver.parse(uri)
+    for call in (
+        lambda: driver.read(location, 0, None, context=None),
+        lambda: driver.stat(location, context=None),
+        lambda: driver.delete(location, context=None),
+        lambda: copy(driver, location, "copied"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(os.path, "realpath", realpath)
-            arguments = {"read": (0, None), "copy": ("copied",)}.get(call, ())
-            nonce = {"nonce": NONCE} if call == "copy" else {}
             with pytest.raises(NotFound):
-                getattr(driver, call)(driver.parse(uri), *arguments, context=None, **nonce)
+                call()
         (data / "sub").unlink()
         (tmp_path / "away").rename(data / "sub")
     assert (outside.joinpath(*"xy"[: depth - 1]) / "old").read_bytes() == b"secret"

@@ -28,6 +28,7 @@ from store_lib.exceptions import (
     StoreClosed,
     TimeoutError,
 )
+from tests.unit.drivers.filesystem.conftest import copy
 
 NONCE = "0123456789abcdef" * 2
 KIB = 1024
@@ -593,7 +594,7 @@ def test_all_directories_broken(choose) -> None:
 
 def test_one_directory_is_not_asked_for_its_room(driver, put, monkeypatch) -> None:
     """A small object in the only directory costs no look at the free space."""
-    monkeypatch.setattr(datadirs, "_room", None)
+    monkeypatch.setattr(os, "statvfs", None)
     put(driver, "a", b"x")
 
 
@@ -626,10 +627,6 @@ def copied_by(request, monkeypatch) -> str:
     if way == "no holes":
         monkeypatch.setattr(os, "lseek", missing(errno.EINVAL))
     return way
-
-
-def copy(driver: FilesystemDriver, location: FileLocation, object_id: str) -> FileLocation:
-    return driver.copy(location, object_id, nonce=NONCE, context=None)
 
 
 @pytest.mark.parametrize("size", [0, 1, 70000, 3 * MIB + 1])

@@ -26,6 +26,7 @@ from store_lib.exceptions import (
     StoreClosed,
     StoreError,
 )
+from tests.unit.drivers.filesystem.conftest import copy
 
 #: From Python 3.12 on, forking beside pytest-xdist's thread warns; the children here take no locks.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -240,7 +241,7 @@ def test_durable_copy(make, put, data: Path, monkeypatch, calls: list[str]) -> N
     driver = make(filesystem_store_durable=True)
     location = put(driver, "a", os.urandom(9 * MIB))
     calls.clear()
-    driver.copy(location, "b", nonce="0" * 32, context=None)
+    copy(driver, location, "b")
     order = [call for call in calls if call not in ("truncate", "write", "chmod")]
     assert order == ["writeback", "fsync", "publish", "fsync directory", "fsync"]
     assert (data / "a").read_bytes() == (data / "b").read_bytes()
