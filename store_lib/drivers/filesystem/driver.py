@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from store_lib.driver import (
@@ -27,7 +27,7 @@ from store_lib.drivers.filesystem.options import (
     permissions,
 )
 from store_lib.drivers.filesystem.reader import FileReader
-from store_lib.drivers.filesystem.staging import discard, leftovers
+from store_lib.drivers.filesystem.staging import UploadState, discard, invalid_state, leftovers
 from store_lib.drivers.filesystem.writer import FileWriter
 from store_lib.exceptions import BadStoreUri, Invalid, not_found
 from store_lib.options import StoreOptions
@@ -102,6 +102,25 @@ class FilesystemDriver(Driver[FileLocation]):
                 lambda directory: writer.stage(directory, size), size, at_most=at_most
             )
             return writer
+
+    def resume(self, state: Mapping[str, Any], *, context: RequestContext | None) -> FileWriter:
+        """Continue an upload whose process has ended: see :meth:`FileWriter.state`.
+
+        Its bytes up to ``writer.written`` are kept.  A running upload is never taken over.
+
+        :raises NotFound: the upload is gone: published and deleted, swept or aborted
+        :raises Duplicate: an object of this id exists: perhaps this upload has published it
+        :raises InUseByStore: it may still be running, or may have published its object
+        :raises Invalid: no upload to this store has returned such a state
+        """
+        upload = UploadState.parse(state)
+        directory = self._directories.named(upload.directory)
+        if directory is None:
+            raise invalid_state(f"{upload.directory} is none of the store's directories")
+        self._directories.check_free(upload.object_id)
+        writer = self._writer(upload.object_id, upload.nonce)
+        writer.take_up(directory, upload)
+        return writer
 
     def read(
         self,

@@ -160,6 +160,14 @@ def staged_name(object_id: str, nonce: str, name_max: int = NAME_MAX) -> str:
     return f"{start}~{encoded[:room].decode(errors='ignore')}"
 
 
+def is_staged(name: str, object_id: str) -> bool:
+    """Return whether ``name`` is one of :func:`staged_name` for this id."""
+    match = _STAGED.fullmatch(name)
+    if match is None:
+        return False
+    return match["id"] == object_id if match["kind"] == "-" else object_id.startswith(match["id"])
+
+
 def staged_object_id(name: str) -> str | None:
     """Return the object id in a staged name, or ``None`` if it was cut or is missing."""
     match = _STAGED.fullmatch(name)

@@ -20,18 +20,22 @@ A sweep never removes a running upload's file:
   the object.
 
 A shared lock suffices for a sweep and needs no write permission, which NFS requires for an
-exclusive one.   If the
+exclusive one.  Taking up an upload that died needs the exclusive lock, like beginning one.  If the
 file system has no locks, a sweep goes by age alone, and leaves a file that was written since it
 was listed.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import functools
 import os
+import re
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 from store_lib.display import get_logger
 from store_lib.driver import Incomplete, Repeater, do_nothing
@@ -39,21 +43,88 @@ from store_lib.drivers.filesystem import syscalls
 from store_lib.drivers.filesystem.errors import Action, translated
 from store_lib.drivers.filesystem.location import (
     NAME_MAX,
+    id_problem,
     is_leftover,
+    is_staged,
     staged_name,
     staged_object_id,
 )
 from store_lib.drivers.filesystem.syscalls import Descriptor, opened
-from store_lib.exceptions import BackendException, ErrorStatus
+from store_lib.exceptions import BackendException, ErrorStatus, InUseByStore, Invalid, not_found
 
 LOG = get_logger(__name__)
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 #: O_NONBLOCK in order not to wait at a pipe with the name of a staged file.
+_REOPEN = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _INSPECT = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _ATTEMPTS = 20
+_NONCE = re.compile(r"[0-9a-f]{32}")
+_LARGEST_FILE = 2**63 - 1
 #: Files that are inspected in one call, which is given up or repeated as a whole.
 _PAGE = 100
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UploadState:
+    """What another process needs to continue an upload; see :meth:`FileWriter.state`."""
+
+    object_id: str
+    nonce: str
+    #: Path of the data directory.
+    directory: str
+    #: Name of the staged file in it.
+    name: str
+    #: Bytes from the start that are kept.
+    written: int
+
+    @classmethod
+    def parse(cls, state: Mapping[str, Any]) -> Self:
+        """Check a state, which may come from anywhere.
+
+        Its name cannot lead out of its directory, which the caller compares with the store's.
+
+        :raises Invalid: it is malformed
+        """
+        fields = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(state, Mapping) or set(state) != set(fields):
+            raise invalid_state(f"its keys are not {', '.join(fields)}")
+        for field in fields[:-1]:
+            if not isinstance(state[field], str):
+                raise invalid_state(f"{field} is no string")
+        written = state["written"]
+        if type(written) is not int or not 0 <= written <= _LARGEST_FILE:
+            raise invalid_state("written is no number of bytes")
+        if not _NONCE.fullmatch(state["nonce"]):
+            raise invalid_state("nonce is not 32 hexadecimal digits")
+        if id_problem(state["object_id"]) or not is_staged(state["name"], state["object_id"]):
+            raise invalid_state("name is not that of an upload of the object")
+        return cls(**state)
+
+
+def invalid_state(reason: str) -> Invalid:
+    """Return the error for a state that no upload to the store has returned."""
+    return Invalid(
+        f"Expected the state of an upload to this store, got one that cannot be: {reason}. Add the "
+        "object again from its start."
+    )
+
+
+class WrittenBytes:
+    """How far an upload has been written without a gap; for several threads."""
+
+    def __init__(self, end: int = 0) -> None:
+        self.end = end
+        #: Ends of what was written beyond a gap, by start.
+        self._beyond: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, offset: int, length: int) -> None:
+        """Record a write."""
+        with self._lock:
+            self._beyond[offset] = offset + length
+            while (end := self._beyond.pop(self.end, self.end)) > self.end:
+                self.end = end
 
 
 def stage(
@@ -97,6 +168,39 @@ def _lock(file: Descriptor, path: str) -> bool:
             return False
         # Not by the link count: an NFS client keeps a file that a sweep on this host removed.
         return syscalls.same_file(path, os.fstat(fd))
+
+
+def reopen(path: str) -> Descriptor:
+    """Open and lock the staged file of an upload whose process has ended.
+
+    :raises NotFound: it is gone
+    :raises InUseByStore: an upload or a sweep has it locked (temporary), it has a second name, or
+        files cannot be locked there
+    """
+    file = Descriptor()
+    try:
+        with translated(Action.READ, path):
+            file.open(path, _REOPEN)
+            with file as fd:
+                locked = syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                status = os.fstat(fd)
+                if not stat.S_ISREG(status.st_mode) or not syscalls.same_file(path, status):
+                    raise not_found(path)
+        if not locked:
+            raise InUseByStore(
+                f"Expected {path} to be left by an upload that has ended, but it is locked, or "
+                "cannot be: its upload may still be running. Wait for its end.",
+                status=ErrorStatus.TEMPORARY if locked is False else None,
+            )
+        if status.st_nlink > 1:
+            raise InUseByStore(
+                f"Expected {path} to be an unfinished upload, but the file has another name as "
+                "well, under which it may be an object. Sweep the store."
+            )
+        return file
+    except BaseException:
+        file.close()
+        raise
 
 
 def clock(directory: str) -> float:

@@ -1,11 +1,13 @@
 """The upload: a staged file that is filled at any position and then given its final name."""
 
 import contextlib
+import dataclasses
 import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from store_lib.display import get_logger
 from store_lib.driver import Chunk, PositionWriter, do_nothing
@@ -16,7 +18,13 @@ from store_lib.drivers.filesystem.location import FileLocation
 from store_lib.drivers.filesystem.options import HOLE_SIZE, UploadSettings
 from store_lib.drivers.filesystem.publishing import Publishing, publish
 from store_lib.drivers.filesystem.reader import open_object
-from store_lib.drivers.filesystem.staging import stage
+from store_lib.drivers.filesystem.staging import (
+    UploadState,
+    WrittenBytes,
+    invalid_state,
+    reopen,
+    stage,
+)
 from store_lib.exceptions import Duplicate, ErrorStatus, ObjectChanged, StoreClosed, StoreError
 
 LOG = get_logger(__name__)
@@ -35,7 +43,7 @@ _GIVEN_UP = "The upload was given up."
 class FileWriter(PositionWriter):
     """Fills a staged file and publishes it.
 
-    :meth:`stage` comes first.
+    :meth:`stage` or :meth:`take_up` comes first.
 
     :param checkpoint: called between two steps that may hang; see :attr:`Driver.checkpoint`
     """
@@ -70,6 +78,7 @@ class FileWriter(PositionWriter):
         self._resize = settings.thin
         #: Whether a write failed: then only fsync shows whether earlier ones were successful.
         self._write_failed = False
+        self._written = WrittenBytes()
         #: The last status of the file.  It shows whether the final name is ours, also after the
         #: file is closed.
         self._status: os.stat_result | None = None
@@ -116,6 +125,11 @@ class FileWriter(PositionWriter):
         if self._aborted:  # this call hung, was given up, and has come back to life
             raise StoreClosed(_GIVEN_UP)
 
+    @property
+    def written(self) -> int:
+        """How many bytes from the start have been written, without a gap."""
+        return self._written.end
+
     def write_at(self, offset: int, data: Chunk) -> None:
         with self._file as fd:
             try:
@@ -124,11 +138,13 @@ class FileWriter(PositionWriter):
             except StoreError:
                 self._write_failed = True
                 raise
+            self._written.add(offset, len(data))
             if self._settings.durable:
                 syscalls.pace_writeback(fd, offset, offset + len(data))
 
     def zero(self, offset: int, length: int) -> None:
         """Leave the hole: :meth:`commit` sets the size, whatever was written."""
+        self._written.add(offset, length)
 
     def copy_from(self, location: FileLocation) -> FileLocation:
         source, status = open_object(self._directories.locate(location))
@@ -305,6 +321,55 @@ class FileWriter(PositionWriter):
                 return None
             self._finish()
         return FileLocation(self._final)
+
+    def state(self) -> Mapping[str, Any] | None:
+        """Return the state of the upload, or ``None`` once it has ended.
+
+        ``written`` bytes from the start are kept.  With ``filesystem_store_durable`` they are on
+        the disk before this returns, and survive a power failure; without it they survive the
+        end of the process.  Where files cannot be locked, the state is ``None``: nothing would
+        show that this upload has ended.
+        """
+        if self._file.closed or not self._directory.locks:
+            return None
+        # As in _settle: a failed fsync is permanent.
+        with (
+            translated(Action.ADD, self._staged, status=ErrorStatus.PERMANENT),
+            self._file as fd,
+        ):
+            # A hole at the end, which the file does not have yet, is left to be made again.
+            written = min(self.written, os.fstat(fd).st_size)
+            if self._settings.durable or self._write_failed:
+                syscalls.fsync(fd)
+            if self._settings.durable:
+                syscalls.fsync_directory(self._directory.path)
+        name = self._staged.rpartition("/")[2]
+        state = UploadState(self._object_id, self._nonce, self._directory.path, name, written)
+        return dataclasses.asdict(state)
+
+    def take_up(self, directory: DataDir, state: UploadState) -> None:
+        """Continue an upload whose process has ended, in place of :meth:`stage`.
+
+        Whatever it has written beyond the bytes of the state is cut off.
+
+        :raises NotFound: its staged file is gone
+        :raises InUseByStore: it may still be running
+        :raises Invalid: its staged file is shorter than the state says
+        """
+        path = f"{directory.path}/{state.name}"
+        file = reopen(path)
+        try:
+            with translated(Action.ADD, path), file as fd:
+                size = os.fstat(fd).st_size
+                if size < state.written:
+                    raise invalid_state(f"{path} has {size} bytes, not {state.written}")
+                os.ftruncate(fd, state.written)
+        except BaseException:
+            file.close()
+            raise
+        self._directory, self._file, self._staged = directory, file, path
+        self._resize = True
+        self._written = WrittenBytes(state.written)
 
 
 def _remove_if_present(path: str) -> None:

@@ -75,6 +75,7 @@ def test_capabilities(driver: FilesystemDriver) -> None:
         "list_incomplete",
         "discard",
         "copy",
+        "resume",
         "space",
         "ranges",
     }
