@@ -166,12 +166,6 @@ class FilesystemDriver(Driver[FileLocation]):
             )
         return discard(incomplete.key, incomplete.modified, self.checkpoint)
 
-    def copy(
-        self, location: FileLocation, object_id: str, *, nonce: str, context: RequestContext | None
-    ) -> FileLocation:
-        with self.create(object_id, None, nonce=nonce, context=context) as writer:
-            return writer.copy_from(location)
-
     def space(self, *, context: RequestContext | None) -> Space:
         return self._directories.space()
 

@@ -161,12 +161,6 @@ class RbdDriver(Driver[RbdLocation]):
             )
         return self._images.discard(incomplete.object_id, incomplete.key)
 
-    def copy(
-        self, location: RbdLocation, object_id: str, *, nonce: str, context: RequestContext | None
-    ) -> RbdLocation:
-        with self.create(object_id, None, nonce=nonce, context=context) as writer:
-            return writer.copy_from(location)
-
     def space(self, *, context: RequestContext | None) -> Space:
         return self._cluster.space(self._cluster.data_pool(self._pool))
 
