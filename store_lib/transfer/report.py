@@ -1,37 +1,38 @@
-"""What a transfer did, where its time went, and what held it back."""
+"""The report of a transfer: what it moved, and where its time went."""
 
 import threading
 from typing import Any, Literal, NamedTuple
 
-Verdict = Literal["source", "digest", "store"]
+#: The stages of a transfer, one of which limits it.
+Stage = Literal["source", "digest", "store"]
 
 
 class TransferReport(NamedTuple):
-    """The record of one transfer; seconds are wall time, of work that runs side by side."""
+    """The report of one transfer.  Its stages run at the same time; seconds are wall time."""
 
     #: Bytes moved.
     bytes: int
-    #: From the first to the last step.
+    #: From the start of the transfer to its end.
     seconds: float
-    #: In the source's ``read`` (add), or in the caller between two chunks (get).
+    #: Spent in the source's ``read`` (add), or in the caller between two chunks (get).
     source_seconds: float
-    #: In the busiest digest.
+    #: Spent in the busiest digest.
     digest_seconds: float
-    #: In the backend's calls; with several at once, their sum over how many there may be.
+    #: Spent in calls to the backend: their sum, divided by how many may run at once.
     store_seconds: float
-    #: Waiting for memory or for room in the window.
+    #: Spent waiting for a free buffer.
     wait_seconds: float
     #: Bytes that became holes instead of being sent.
     holes: int
     #: Parts or positioned writes sent.
     parts: int
-    #: Requests repeated after a temporary error.
+    #: Requests that were repeated after a temporary error.
     retries: int
 
     @property
-    def verdict(self) -> Verdict:
-        """What bound the transfer: ``source`` (for get: the caller), ``digest`` or ``store``."""
-        spent: dict[Verdict, float] = {
+    def bottleneck(self) -> Stage:
+        """The stage that took longest: ``source`` (of a get, the caller), ``digest`` or ``store``."""
+        spent: dict[Stage, float] = {
             "source": self.source_seconds,
             "digest": self.digest_seconds,
             "store": self.store_seconds,
@@ -40,18 +41,18 @@ class TransferReport(NamedTuple):
 
     @property
     def bytes_per_second(self) -> float:
-        """Throughput; 0 when no time passed."""
+        """The throughput; 0 if no time has passed."""
         return self.bytes / self.seconds if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything, the verdict included, as plain values."""
-        return {**self._asdict(), "verdict": self.verdict}
+        """Return all fields and the bottleneck as plain values."""
+        return {**self._asdict(), "bottleneck": self.bottleneck}
 
 
 class Meter:
-    """Adds up, while a transfer runs, what its report will say.
+    """Adds up the numbers of a report while the transfer runs.
 
-    What several threads may add to at once goes through :meth:`count`.
+    Worker threads add by :meth:`count`; the attributes are for the caller's thread.
     """
 
     __slots__ = ("_lock", "holes", "parts", "retries", "source", "store", "wait")
@@ -68,21 +69,29 @@ class Meter:
     def count(
         self, *, parts: int = 0, holes: int = 0, retries: int = 0, store: float = 0.0
     ) -> None:
-        """Add to what threads count together."""
+        """Add to the numbers; may be called by several threads at once."""
         with self._lock:
             self.parts += parts
             self.holes += holes
             self.retries += retries
             self.store += store
 
-    def report(self, done: int, seconds: float, digest: float, width: int = 1) -> TransferReport:
-        """Finish: ``digest`` is the busiest digest's seconds, ``width`` the store's window."""
+    def report(
+        self, done: int, seconds: float, digest: float, concurrency: int = 1
+    ) -> TransferReport:
+        """Return the report.
+
+        :param done: bytes moved
+        :param seconds: since the start
+        :param digest: seconds spent in the busiest digest
+        :param concurrency: how many calls to the backend may run at once
+        """
         return TransferReport(
             bytes=done,
             seconds=seconds,
             source_seconds=self.source,
             digest_seconds=digest,
-            store_seconds=self.store / max(1, width),
+            store_seconds=self.store / max(1, concurrency),
             wait_seconds=self.wait,
             holes=self.holes,
             parts=self.parts,

@@ -142,6 +142,7 @@ class MemoryPositions(MemoryCopies, PositionWriter):
     def abort(self) -> None:
         self.driver.aborted.append(self.name)
         self.driver.faults("abort")
+        self.driver.take_back(self.name, self.nonce)
 
     def resolve(self) -> Location | None:
         return self.driver.resolve(self.name, self.nonce)
@@ -190,6 +191,7 @@ class MemoryParts(MemoryCopies, PartWriter):
     def abort(self) -> None:
         self.driver.aborted.append(self.name)
         self.driver.faults("abort")
+        self.driver.take_back(self.name, self.nonce)
 
     def resolve(self) -> Location | None:
         return self.driver.resolve(self.name, self.nonce)
@@ -265,6 +267,12 @@ class MemoryDriver(Driver[Any]):
                 raise Duplicate(image=name)
             self.objects[name] = (data, nonce)
         return MemoryLocation(self.store_id, name)
+
+    def take_back(self, name: str, nonce: str) -> None:
+        """Remove what a writer of this nonce has published, though it was given up."""
+        with self.lock:
+            if self.objects.get(name, ("", ""))[1] == nonce:
+                del self.objects[name]
 
     def resolve(self, name: str, nonce: str) -> Location | None:
         self.faults("resolve")

@@ -10,7 +10,6 @@ import pytest
 from store_lib.driver import HangPolicy
 from store_lib.exceptions import (
     BackendException,
-    DeadlineExceeded,
     Duplicate,
     ErrorStatus,
     NotFound,
@@ -63,9 +62,9 @@ def _wait_for_guards() -> None:
             thread.join(60)
 
 
-def run(driver: MemoryDriver, *, timeout: float = 0, deadline: float = 0) -> UploadResult:
+def run(driver: MemoryDriver, *, timeout: float = 0) -> UploadResult:
     """Copy the object, as a store does."""
-    clock = TransferClock(Limits(deadline=deadline))
+    clock = TransferClock(Limits())
     guard = HangGuard(HangPolicy(timeout, 9, 100))
 
     def withdraw(location: Location, error: BaseException) -> None:
@@ -185,35 +184,6 @@ def test_a_copy_whose_size_cannot_be_told_is_withdrawn(driver: MemoryDriver) -> 
     assert list(driver.objects) == ["old"]
 
 
-def test_a_copy_that_hangs_is_given_up(driver: MemoryDriver, hang: threading.Event) -> None:
-    """When it comes back to life it publishes nothing more."""
-    driver.faults.hooks["copy"] = lambda step: hang.wait(60) if step == 2 else None
-    with pytest.raises(TimeoutError):
-        run(driver, timeout=SOON)
-    assert driver.aborted == ["new"]
-    hang.set()
-    _wait_for_guards()
-    assert "copied" not in driver.faults.calls
-    assert list(driver.objects) == ["old"]
-
-
-def test_a_copy_that_comes_too_late_is_taken_back(
-    driver: MemoryDriver, hang: threading.Event
-) -> None:
-    """Where its last step hung, the writer is aborted once more and removes what it made."""
-
-    def abort() -> None:
-        driver.objects.pop("new", None)
-
-    driver.faults.hooks.update(copied=lambda: hang.wait(60), abort=abort)
-    with pytest.raises(TimeoutError):
-        run(driver, timeout=SOON)
-    hang.set()
-    _wait_for_guards()
-    assert driver.aborted == ["new"] * 2
-    assert list(driver.objects) == ["old"]
-
-
 def test_a_writer_that_comes_too_late_is_aborted(
     driver: MemoryDriver, hang: threading.Event
 ) -> None:
@@ -225,14 +195,3 @@ def test_a_writer_that_comes_too_late_is_aborted(
     _wait_for_guards()
     assert driver.aborted == ["new"]
     assert "copy" not in driver.faults.calls
-
-
-def test_a_copy_may_take_long_while_it_moves(driver: MemoryDriver) -> None:
-    """Each step has the whole time of a call, up to the deadline of the whole."""
-    driver.faults.hooks["copy"] = lambda _: threading.Event().wait(0.15)
-    assert run(driver, timeout=0.4).size == 3
-    driver.objects.pop("new")
-    driver.faults.hooks["copy"] = lambda _: threading.Event().wait(0.4)
-    with pytest.raises(DeadlineExceeded):
-        run(driver, timeout=60, deadline=1)
-    assert "new" not in driver.objects

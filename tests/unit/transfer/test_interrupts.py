@@ -184,6 +184,7 @@ class Bench:
 def memory(parts: bool, timeout: float, once: int = 0) -> tuple[Store, Callable[[], set[str]]]:
     """Return a store in memory."""
     store, driver = memory_store(transfer_attempts=2)
+    driver.copies = True
     if parts:
         driver.writer_class = MemoryParts
         driver.writer_settings = {"chunk_size": CHUNK, "once_limit": once or None, "concurrency": 2}
@@ -355,6 +356,7 @@ def quick_collections() -> Iterator[None]:
     [
         ("memory", "add"),
         ("memory, bounded", "add small"),
+        ("memory", "copy"),
         ("parts", "broken add"),
         ("one request", "add"),
         ("file", "add small"),

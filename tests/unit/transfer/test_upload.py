@@ -1,4 +1,4 @@
-"""Tests of the way in: chunking, digests, verdicts, faults and clean-up."""
+"""Tests of uploads: chunking, digests, verifying, faults and clean-up."""
 
 import contextlib
 import gc
@@ -664,14 +664,14 @@ def test_no_more_threads(monkeypatch: pytest.MonkeyPatch, good: int) -> None:
 
 
 def test_report_says_where_the_time_went() -> None:
-    """The report's stages and verdict follow the slowest part."""
+    """The report's stages and bottleneck follow the slowest part."""
     store, driver = make()
     driver.faults.hooks["write_at"] = lambda *_: threading.Event().wait(0.02)
     report = store.add("it", payload(9 * CHUNK), digests=()).report
-    assert report.verdict == "store"
+    assert report.bottleneck == "store"
     assert report.store_seconds >= 0.15
     assert report.parts == 9
-    assert report.as_dict()["verdict"] == "store"
+    assert report.as_dict()["bottleneck"] == "store"
 
 
 def test_one_request_that_memory_holds_is_sent_again() -> None:
