@@ -1,4 +1,4 @@
-"""The bytes of one request, as client libraries pull them: from memory, or as they arrive."""
+"""The body of one request, which client libraries read: from memory, or as it streams."""
 
 import io
 import queue
@@ -11,7 +11,7 @@ from store_lib.transfer.timeouts import TransferClock
 
 
 class MemoryBody:
-    """A body that lies in memory whole and can be sent again from the start."""
+    """A body in memory, which can be sent again from the start."""
 
     rewindable = True
 
@@ -30,12 +30,12 @@ class MemoryBody:
     def read(self, amount: int | None = -1, /) -> bytes:
         """Return up to ``amount`` bytes, all that is left for -1 or ``None``."""
         left = self._length - self._position
-        wanted = left if amount is None or amount < 0 else min(amount, left)
-        found = b"".join(self._span(self._position, wanted))
-        self._position += wanted
+        length = left if amount is None or amount < 0 else min(amount, left)
+        data = b"".join(self._span(self._position, length))
+        self._position += length
         if self._clock is not None:
             self._clock.progress()
-        return found
+        return data
 
     def _span(self, start: int, length: int) -> Iterator[memoryview]:
         for piece in self._pieces:
@@ -54,7 +54,7 @@ class MemoryBody:
             yield piece
 
     def views(self) -> Iterator[memoryview]:
-        """Yield the bytes that are left as they lie in memory, without copying them."""
+        """Yield the bytes that are left as views of the memory."""
         for view in list(self._span(self._position, self._length - self._position)):
             self._position += len(view)
             if self._clock is not None:
@@ -81,16 +81,16 @@ class MemoryBody:
 
 
 class BodyInterrupted(StoreError):
-    """Ends a request whose bytes will not come, so that nothing of it is published."""
+    """Ends a request whose bytes will not come, so that it publishes nothing."""
 
     message = "The transfer that fed this request has failed."
 
 
 class StreamBody:
-    """A body that is fed while it is sent; once.
+    """A body that is fed by one thread while another one sends it; it can be sent once.
 
-    The feeding thread calls :meth:`feed` and at last :meth:`finish`; the sending thread reads.
-    A failure of the transfer makes ``read`` raise.
+    The feeding thread calls :meth:`feed` and at last :meth:`finish`.  A failure of the transfer
+    makes ``read`` raise.
     """
 
     rewindable = False
@@ -104,40 +104,40 @@ class StreamBody:
         self._rest = memoryview(b"")
         self._position = 0
         self._ended = False
-        #: Seconds in which the sender waited for the source.
+        #: Seconds in which the sending thread waited for the source.
         self.waited = 0.0
 
     @property
     def complete(self) -> bool:
-        """Whether all of it has been read."""
+        """Whether the whole body has been read."""
         return self._ended or (self.size is not None and self._position == self.size)
 
     def feed(self, buffer: Buffer) -> None:
-        """Hand over a chunk; the body releases the buffer once."""
+        """Take a chunk; the buffer is released once it has been read."""
         self._queue.put(buffer)
 
     def finish(self) -> None:
-        """Say that no more comes, or wake the reader up after a failure."""
+        """End the body, or wake the reading thread up after a failure."""
         self._queue.put(None)
 
     def read(self, amount: int | None = -1, /) -> bytes:
         """Return up to ``amount`` bytes, fewer only at the end; all for -1 or ``None``."""
-        found: list[bytes] = []
+        pieces: list[bytes] = []
         left = -1 if amount is None or amount < 0 else amount
         while left:
             if not len(self._rest) and not self._advance():
                 break
             piece = self._rest if left < 0 else self._rest[:left]
-            found.append(bytes(piece))
+            pieces.append(bytes(piece))
             self._rest = self._rest[len(piece) :]
             self._position += len(piece)
             if left > 0:
                 left -= len(piece)
         self._clock.progress()
-        return found[0] if len(found) == 1 else b"".join(found)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _advance(self) -> bool:
-        """Go on to the next chunk; say whether there is one."""
+        """Go on to the next chunk; return whether there is one."""
         self._drop()
         if self._ended:
             return False
@@ -162,7 +162,7 @@ class StreamBody:
             self._buffer = None
 
     def close(self) -> None:
-        """Release what was fed and not read."""
+        """Release the chunks that were fed and not read."""
         self._drop()
         while True:
             try:
@@ -181,7 +181,7 @@ class StreamBody:
             yield piece
 
     def views(self) -> Iterator[memoryview]:
-        """Yield the chunks themselves, each good until the next."""
+        """Yield the chunks as views, each of which is valid until the next."""
         while len(self._rest) or self._advance():
             view = self._rest
             self._rest = memoryview(b"")
@@ -198,7 +198,7 @@ class StreamBody:
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Refuse: what was sent is gone."""
+        """Raise ``io.UnsupportedOperation``."""
         raise io.UnsupportedOperation("this body is streamed and cannot be sent again")
 
     def tell(self) -> int:

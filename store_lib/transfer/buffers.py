@@ -1,4 +1,4 @@
-"""The chunks of one transfer: a bounded number of buffers, filled by one thread, used by many."""
+"""A bounded number of buffers for the chunks of one transfer."""
 
 import mmap
 import threading
@@ -11,42 +11,45 @@ from store_lib.transfer.timeouts import TransferClock
 
 
 class Stopped(StoreError):
-    """Tells the threads of a transfer that it is over; nobody else sees it."""
+    """Ends the threads of a transfer that has failed; it never reaches the caller."""
 
     message = "The transfer was stopped."
 
 
 class Failure:
-    """The first error of a transfer, told to all its threads."""
+    """The first error of a transfer, which all its threads see."""
 
     __slots__ = ("abandoned", "error", "event")
 
     def __init__(self) -> None:
-        #: Whether a call still hung when everything else had ended.
+        #: Whether a call still hung when all other threads had ended.
         self.abandoned = False
         self.error: BaseException | None = None
-        #: Set with the error, so that pauses end on it; there once there are threads.
+        #: Set with the error, so that it ends pauses; ``None`` while there are no threads.
         self.event: threading.Event | None = None
 
     def set(self, error: BaseException) -> None:
-        """Keep ``error`` unless an earlier one is kept."""
+        """Keep ``error``, unless there is an earlier one."""
         if self.error is None:
             self.error = error
             if self.event is not None:
                 self.event.set()
 
     def check(self) -> None:
-        """Raise the error, if there is one; called by the caller's thread alone."""
+        """Raise the error, if there is one; called only from the caller's thread."""
         error = self.error
         if error is not None:
-            # Whoever raises it has it.  Kept here, it would keep alive the frames that it passes,
-            # and with them what ends the threads.
+            # Were it kept here, it would keep alive the frames that it passes, and with them the
+            # object whose collection ends the threads.
             self.error = Stopped()
             raise error
 
 
 class Buffer:
-    """Memory for one chunk; goes round between the reading thread and those that use the chunk."""
+    """Memory for one chunk.
+
+    The reading thread fills it, others use the chunk, and after the last of them it is free again.
+    """
 
     __slots__ = ("_capacity", "_memory", "_pool", "_users", "data")
 
@@ -55,32 +58,32 @@ class Buffer:
         self._capacity = capacity
         self._memory: mmap.mmap | None = None
         self._users = 0
-        #: The chunk: a view of the buffer's own memory, or bytes that the source made.
+        #: The chunk: a view of the buffer's own memory, or bytes of the source.
         self.data: memoryview | bytes = b""
 
     def view(self) -> memoryview:
-        """Return the whole of the buffer's own memory, to be filled."""
+        """Return the buffer's own memory, to be filled."""
         if self._memory is None:
-            # Not from the heap: what many threads free there stays with the process.
+            # Not from the heap: memory that many threads free there stays with the process.
             self._memory = mmap.mmap(-1, self._capacity, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         return memoryview(self._memory)
 
     def drop(self) -> None:
-        """Let go of the memory; whoever still looks at it keeps it for as long."""
+        """Free the memory, once no view of it is left."""
         self._memory = None
         self.data = b""
 
     def wrap(self, data: memoryview | bytes) -> None:
-        """Hold ``data``, which nobody will alter, instead of memory of its own."""
+        """Hold ``data``, which never changes, instead of memory of its own."""
         self._memory = None
         self.data = data
 
     def retain(self, users: int) -> None:
-        """Say how many times :meth:`release` will be called."""
+        """Set how many times :meth:`release` will be called."""
         self._users = users
 
     def release(self) -> None:
-        """One user is done; after the last the buffer is free again."""
+        """End one use; after the last the buffer is free again."""
         pool = self._pool
         if pool is None:
             return
@@ -96,10 +99,10 @@ class Buffer:
 
 
 class BufferPool:
-    """The buffers of one transfer, made one by one as they are wanted.
+    """The buffers of one transfer, allocated as they are needed.
 
-    :param minimum: how many the reservation covers already
-    :param maximum: how many there may be when the budget has them to spare
+    :param minimum: how many buffers the reservation covers
+    :param maximum: how many there may be if the budget has memory to spare
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class BufferPool:
         self.budget.register(self)
 
     def take(self) -> Buffer:
-        """Wait for a free buffer and return it; raise what any thread of the transfer raised.
+        """Wait for a free buffer and return it.  Raise the transfer's failure, if there is one.
 
         :raises TransferStalled: no buffer became free for too long
         :raises DeadlineExceeded: the transfer takes too long
@@ -141,8 +144,8 @@ class BufferPool:
                     self.failure.check()
                     if self.free:
                         return self.free.pop()
-                    made = len(self._buffers)
-                    if made < self._maximum and self._cover(made + 1):
+                    count = len(self._buffers)
+                    if count < self._maximum and self._cover(count + 1):
                         buffer = Buffer(self.chunk_size, self)
                         self._buffers.append(buffer)
                         return buffer
@@ -157,7 +160,7 @@ class BufferPool:
     def give_back(self) -> None:
         """Free unused buffers, down to those without which the transfer cannot go on.
 
-        Called by whoever waits for memory, and by whoever frees a buffer while somebody does.
+        Called by a thread that waits for memory, and by one that frees a buffer meanwhile.
         """
         with self.changed:
             spare = self._covered - self._least
@@ -173,9 +176,9 @@ class BufferPool:
                 self._reservation.shrink(count * self.chunk_size)
 
     def ensure(self, number: int, maximum: int) -> bool:
-        """Make sure that ``number`` buffers can be held at once; say whether they can.
+        """Reserve memory for ``number`` buffers; return whether there is enough.
 
-        :param maximum: how many there may be from now on, at least
+        :param maximum: how many buffers there may be from now on, at least
         """
         with self.changed:
             if not self._cover(number):
@@ -194,7 +197,7 @@ class BufferPool:
         return True
 
     def close(self) -> None:
-        """Let go of all memory now: buffers and pool refer to each other, and would linger."""
+        """Free all memory now.  Buffers and pool refer to each other, and would linger."""
         self.budget.unregister(self)
         with self.changed:
             buffers, self._buffers = self._buffers, []
@@ -209,6 +212,6 @@ class BufferPool:
         self.close()
 
     def wake(self) -> None:
-        """Let a waiting :meth:`take` look at the failure."""
+        """Have a waiting :meth:`take` check for a failure."""
         with self.changed:
             self.changed.notify_all()

@@ -1,4 +1,4 @@
-"""Digests of a transfer: named by hashlib, made side by side, compared with what was expected."""
+"""The digests of a transfer: their names are checked first, their values compared at the end."""
 
 import functools
 import hashlib
@@ -11,9 +11,9 @@ from store_lib.exceptions import DigestMismatch, Invalid, UnknownHashingAlgo
 
 
 def check_names(digests: Iterable[str], expected: Mapping[str, str] | None) -> tuple[str, ...]:
-    """Return the algorithms asked for and expected, each once; nothing is read before this.
+    """Return the algorithms of both arguments without repeats.
 
-    :raises UnknownHashingAlgo: hashlib does not offer one, or its length is not fixed
+    :raises UnknownHashingAlgo: hashlib does not have one, or its length is not fixed
     :raises Invalid: an expected digest is not hexadecimal, or not of its algorithm's length
     """
     if isinstance(digests, str):
@@ -37,7 +37,7 @@ def check_names(digests: Iterable[str], expected: Mapping[str, str] | None) -> t
 
 @functools.lru_cache(maxsize=64)
 def _known(names: tuple[Any, ...]) -> tuple[str, ...]:
-    """Return each of ``names`` once."""
+    """Return ``names`` without repeats, if they are all known."""
     for name in names:
         if not isinstance(name, str):
             raise UnknownHashingAlgo(
@@ -54,14 +54,14 @@ def _is_hex(value: str) -> bool:
 def new_digest(name: str) -> Any:
     """Return a new hash object.
 
-    :raises UnknownHashingAlgo: hashlib does not offer it, or its length is not fixed
+    :raises UnknownHashingAlgo: hashlib does not have it, or its length is not fixed
     """
     return _template(name).copy()
 
 
 @functools.lru_cache(maxsize=64)
 def _template(name: str) -> Any:
-    """Return a hash object that has seen nothing; copying it is the quickest way to a new one."""
+    """Return an unused hash object; copying it is the quickest way to a new one."""
     try:
         if name in hashlib.algorithms_available:
             digest = hashlib.new(name, usedforsecurity=False)
@@ -69,7 +69,7 @@ def _template(name: str) -> Any:
                 return digest
     except (TypeError, ValueError):
         pass  # known to OpenSSL, and switched off (FIPS)
-    known = sorted(each for each in hashlib.algorithms_guaranteed if "shake" not in each)
+    known = sorted(known for known in hashlib.algorithms_guaranteed if "shake" not in known)
     raise UnknownHashingAlgo(
         f"Expected a hashing algorithm of fixed length that hashlib has, such as "
         f"{', '.join(known)}; got {name!r}. Names are case-sensitive."
@@ -77,7 +77,7 @@ def _template(name: str) -> Any:
 
 
 def compare(got: Mapping[str, str], expected: Mapping[str, str] | None) -> None:
-    """Hold digests against the expected ones.
+    """Compare digests with the expected ones.
 
     :raises DigestMismatch: one differs
     """

@@ -31,7 +31,7 @@ class TransferReport(NamedTuple):
 
     @property
     def bottleneck(self) -> Stage:
-        """The stage that took longest: ``source`` (of a get, the caller), ``digest`` or ``store``."""
+        """The stage that took longest: ``source`` (of a get: the caller), ``digest``, ``store``."""
         spent: dict[Stage, float] = {
             "source": self.source_seconds,
             "digest": self.digest_seconds,

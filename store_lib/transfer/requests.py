@@ -29,17 +29,17 @@ class Requests:
     """
 
     def __init__(self, retry: Retry, guard: HangGuard, clock: TransferClock, meter: Meter) -> None:
+        self.guard = guard
         self.clock = clock
         self.meter = meter
         #: The first error of the upload; no request is begun after it.
         self.failure = Failure()
         self._retry = retry
-        self.guard = guard
-        #: What an abort would be of; ``None`` before it is created and after it was aborted.
+        #: The writer to abort; ``None`` until it is created.
         self._writer: Writer | None = None
-        #: Whether the request that publishes has been begun.
+        #: Whether the request that publishes has begun.
         self._publishing = False
-        #: Where the object lies, once it is published.
+        #: The object's location, once it is published.
         self._location: Location | None = None
 
     def create(self, create: Callable[[], W]) -> W:
@@ -50,9 +50,9 @@ class Requests:
         return writer
 
     def send(self, call: Callable[[], R], name: str, *, repeatable: bool = True) -> R:
-        """Make a request; after a temporary error again, if it is ``repeatable``.
+        """Make a request, and repeat it after temporary errors if it is ``repeatable``.
 
-        A hanging request that comes back after the upload has failed is not repeated.
+        No request is made once the upload has failed.
         """
         checkpoint()
         if self.failure.error is not None:
@@ -61,10 +61,12 @@ class Requests:
         return retry.call(call, name, stop=self.failure.event, on_repeat=self.count_retry)
 
     def publish(self, call: Callable[[], Location], *, streamed: bool = False) -> Location:
-        """Make the request that publishes the object, and return where it lies.
+        """Make the request that publishes the object, and return the object's location.
 
-        :param streamed: it is made from a worker thread, and cannot be sent again.  Any other is
-            given up when it hangs; the object is removed if it is published all the same
+        It is made from the caller's thread, and given up if it hangs; if it publishes the object
+        after that, the writer is aborted again.
+
+        :param streamed: the request is made from a worker thread, and cannot be repeated
         """
         retry, writer, began = self._retry, self._writer, time.perf_counter()
         assert writer is not None
@@ -83,15 +85,15 @@ class Requests:
                 rescue=functools.partial(self._resolve, retry.now()),
             )
         finally:
-            if not streamed:  # the worker counts its own time
+            if not streamed:  # a worker counts its own time
                 self.meter.store += time.perf_counter() - began
         return self._location
 
     def copy(self, writer: Writer, location: Location) -> Location:
         """Have the writer copy the object at ``location`` and publish the copy.
 
-        It may take until the transfer's deadline, as long as its checkpoints come in time.  A
-        writer copies once: where that fails, it is aborted.
+        The copy may take until the transfer's deadline, if its checkpoints come in time.  A writer
+        copies once: if that fails, it is aborted.
         """
         self._publishing = True
         try:
@@ -101,7 +103,7 @@ class Requests:
                 clock=self.clock,
             )
         except StoreError as error:
-            self.clock.progress()  # the server answers, and a copy may take its time
+            self.clock.progress()  # the stall limit is not for the time of the copy itself
             self._location = self._resolve(self._retry.now(), error)
             if self._location is None:
                 self._abort(error)
@@ -114,7 +116,7 @@ class Requests:
     ) -> None:
         """Remove what an upload that ends with ``error`` has made.
 
-        :param withdraw: removes the object, if it was published
+        :param withdraw: deletes the object, if it was published
         """
         location = self._published(error)
         if location is not None:
@@ -123,9 +125,9 @@ class Requests:
             self._abort(error)
 
     def clean_up_late(self) -> None:
-        """Abort once more after a request that was given up and came back.
+        """Abort again after a request that returned when it had been given up.
 
-        What it has made was not there yet when the upload was aborted.
+        What it made did not exist yet when the upload was aborted.
         """
         if not self.failure.abandoned or self._writer is None:
             return
@@ -139,9 +141,9 @@ class Requests:
         self.meter.count(retries=1)
 
     def _resolve(self, began: float, error: StoreError) -> Location | None:
-        """Return where the object lies if it was stored, although publishing it failed.
+        """Return the object's location if it was stored although publishing it failed.
 
-        :param began: when publishing did; resolving has no more time than that
+        :param began: when publishing began; resolving is repeated until its time is over too
         """
         is_open = is_temporary(error) or isinstance(error, Duplicate)
         if not is_open or self.failure.error is not None:
@@ -153,9 +155,9 @@ class Requests:
             return None
 
     def _published(self, error: BaseException) -> Location | None:
-        """Return where the object lies after an upload that raises, if it was published.
+        """Return the object's location if it was published although the upload raises.
 
-        An interrupt may have come between its publishing and the news of it.
+        An interrupt may have come after the object was published and before the request returned.
         """
         if self._location is None and self._publishing and not isinstance(error, StoreError):
             try:

@@ -1,4 +1,4 @@
-"""Where the chunks of an upload go: to positions, into parts, or into one stream."""
+"""Sinks: they send the chunks of an upload to positions, in parts, or in one stream."""
 
 import abc
 import contextlib
@@ -25,7 +25,7 @@ MIN_BUFFERS = 2
 
 
 class Sink(abc.ABC):
-    """Hands the chunks of one upload to the store's workers, and publishes the object."""
+    """Gives the chunks of one upload to the workers that send them, and publishes the object."""
 
     @abc.abstractmethod
     def next_chunk_size(self) -> int:
@@ -33,18 +33,18 @@ class Sink(abc.ABC):
 
     @abc.abstractmethod
     def put(self, buffer: Buffer) -> None:
-        """Take the next chunk; the buffer is released once it is stored."""
+        """Take the next chunk; the buffer is released once it has been sent."""
 
     @abc.abstractmethod
     def finish(self) -> None:
-        """Store what is left at the source's end, but for what publishes the object."""
+        """Send what is left at the source's end, except what publishes the object."""
 
     @abc.abstractmethod
     def commit(self) -> Location:
-        """Publish the object, which has been verified, and return where it lies."""
+        """Publish the object, which has been verified, and return its location."""
 
     def stop(self) -> None:  # noqa: B027 - most wait for nothing
-        """Wake up a worker that waits for chunks.  Called at the end, however that came about."""
+        """Wake up a worker that waits for chunks.  Called at the end of every transfer."""
 
 
 class PositionSink(Sink):
@@ -80,10 +80,10 @@ class PartSink(Sink):
     """Gathers chunks into parts.
 
     A part that memory cannot hold is streamed.  An object that ends within a first part in memory
-    goes in one request instead, when it is committed.
+    is sent in one request instead, when it is committed.
 
-    :param size: of the object; ``None`` when unknown
-    :param first_part: bytes of part 1; the writer says those of the others
+    :param size: bytes of the object; ``None`` when unknown
+    :param first_part: bytes of part 1
     """
 
     def __init__(
@@ -100,22 +100,22 @@ class PartSink(Sink):
         self._size = size
         self._pool = pool
         self._workers = workers
-        #: Bytes of the parts so far, and of them in the present one.
+        #: Bytes so far: of the object, and of the current part.
         self._offset = self._in_part = 0
         self._number = 1
-        #: Bytes of the present part when it is full; 0 until the writer is asked.
+        #: Bytes of the current part when it is full; 0 until the writer is asked.
         self._part_size = first_part
-        #: The present part: in memory, or as it streams.
+        #: The current part: in memory, or as a stream.
         self._gathered: list[Buffer] = []
         self._stream: StreamBody | None = None
         #: What the writer returned for each part.
         self._tokens: dict[int, Any] = {}
-        #: The object, where it goes in one request.
+        #: The object, if it is sent in one request.
         self._whole: MemoryBody | None = None
 
     def next_chunk_size(self) -> int:
         """Return how many bytes the next chunk may have, so that it ends with its part."""
-        if self._offset == self._size:  # only the source's end is left to be seen
+        if self._offset == self._size:  # the next read only looks for the source's end
             return self._writer.chunk_size
         if not self._part_size:
             self._part_size = self._writer.part_size(self._number)
@@ -195,7 +195,7 @@ class PartSink(Sink):
 class StreamSink(Sink):
     """Streams the object in one request, whose last chunk waits until the object is verified.
 
-    :param size: of the object; ``None`` when unknown
+    :param size: bytes of the object; ``None`` when unknown
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class StreamSink(Sink):
             self._requests.clean_up_late()
 
     def finish(self) -> None:
-        """Store nothing: the last chunk goes with the commit."""
+        """Send nothing: the last chunk waits for :meth:`commit`."""
 
     def commit(self) -> Location:
         assert self._last is not None
@@ -245,7 +245,7 @@ class StreamSink(Sink):
 
 
 def first_part_of(writer: PartWriter | PositionWriter, size: int | None) -> int | None:
-    """Return the bytes of part 1; ``None`` where the object is not sent in parts."""
+    """Return the size of part 1; ``None`` if the object is not sent in parts."""
     if isinstance(writer, PositionWriter) or writer.once_limit is None:
         return None
     if size is not None and size <= writer.once_limit:
@@ -256,9 +256,9 @@ def first_part_of(writer: PartWriter | PositionWriter, size: int | None) -> int 
 def min_buffers(
     writer: PartWriter | PositionWriter, size: int | None, first_part: int | None, limit: int
 ) -> int:
-    """Return how many buffers an upload cannot do without.
+    """Return how many buffers an upload needs.
 
-    A part that fits the memory ``limit`` lies in memory, so that it can be sent again.
+    A part that fits the memory ``limit`` is held in memory, so that it can be sent again.
     """
     if first_part is None:
         return MIN_BUFFERS
@@ -267,7 +267,7 @@ def min_buffers(
 
 
 def max_buffers(writer: PartWriter | PositionWriter, first_part: int | None) -> int:
-    """Return how many buffers an upload has use for: for all parts in flight and the next one."""
+    """Return how many buffers an upload can use: for all parts in flight and the next one."""
     if first_part is None:
         return max(MIN_BUFFERS, writer.concurrency) + SPARE_BUFFERS
     return (writer.concurrency + 1) * _chunks(writer, first_part)
@@ -285,8 +285,8 @@ def open_sink(
     if isinstance(writer, PositionWriter):
         return PositionSink(writer, requests, workers)
     if first_part is None and size is not None and writer.once_limit is not None:
-        # One request.  Where memory has room, the whole lies there, so that it can be sent again:
-        # as a part with room for a byte more it is never full, and goes when it is verified.
+        # One request.  If memory has room for the object, it is held there, so that it can be sent
+        # again: as a part of a byte more, which is never full and so waits for the commit.
         buffers = _chunks(writer, size + 1)
         if pool.ensure(buffers, buffers):
             first_part = size + 1
@@ -298,7 +298,7 @@ def open_sink(
 def store_small(
     writer: PartWriter | PositionWriter, requests: Requests, data: memoryview | bytes
 ) -> Location:
-    """Store and publish an object that lies in memory whole, from the caller's thread."""
+    """Store and publish an object that is in memory, from the caller's thread."""
     if isinstance(writer, PartWriter):
         requests.meter.count(parts=1)
         body = MemoryBody([data], requests.clock)
@@ -322,7 +322,7 @@ def _reserve(writer: PositionWriter, requests: Requests, end: int) -> int:
 def _write(
     writer: PositionWriter, requests: Requests, offset: int, data: memoryview | bytes
 ) -> Callable[[], object]:
-    """Return a call that writes a chunk, but for its holes."""
+    """Return a call that writes a chunk, leaving out its holes."""
     if writer.hole_size:
         return functools.partial(_write_runs, writer, requests, offset, memoryview(data))
     requests.meter.count(parts=1)
@@ -346,7 +346,7 @@ def _write_runs(writer: PositionWriter, requests: Requests, offset: int, chunk: 
 def _runs(view: memoryview, block: int) -> list[tuple[int, int, bool]]:
     """Split a chunk into runs of zeros and of data: ``(start, length, is_hole)``.
 
-    Looks at whole blocks of ``block`` bytes; a shorter last one counts as a block.
+    Only whole blocks of ``block`` bytes become holes; a shorter last one counts as a block.
     """
     zeros = _zeros(block)
     whole = len(view)
@@ -373,14 +373,14 @@ def _zeros(block: int) -> bytes:
 
 
 def _send(request: Callable[[Body], R], body: MemoryBody | StreamBody) -> R:
-    """Send a body, from its start however often that was tried before."""
+    """Send a body from its start, however often it has been sent before."""
     if body.rewindable:
         body.seek(0)
     return request(body)
 
 
 def _check_sent(body: MemoryBody | StreamBody, requests: Requests) -> None:
-    """Refuse a streamed request that was answered before its end."""
+    """Raise if a streamed request was answered before its end."""
     if isinstance(body, MemoryBody):
         return
     requests.meter.count(store=-body.waited)

@@ -1,4 +1,4 @@
-"""The threads of the engine, in which the limits of whoever made them hold."""
+"""The threads of the engine, which inherit the context of the thread that starts them."""
 
 import contextvars
 import threading
@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 
 def new_thread(name: str, target: Callable[..., object], *arguments: object) -> threading.Thread:
-    """Return a thread that makes a call in the context of the thread that makes it.
+    """Return a thread that makes a call in this thread's context.
 
-    So :func:`~store_lib.retry_at_most` and the limit of an answer's head hold for its requests.
-    It keeps no process from ending.
+    So :func:`~store_lib.retry_at_most` and the limit on a response's head hold for its requests.
+    The thread keeps no process from ending.
     """
     return threading.Thread(
         target=contextvars.copy_context().run,

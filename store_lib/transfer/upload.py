@@ -1,4 +1,4 @@
-"""The way in: from a source to its consumers and a sink; then verify, and commit."""
+"""Uploads: from a source to consumers and a sink; verify; commit."""
 
 import dataclasses
 import functools
@@ -31,12 +31,12 @@ _HEAD = 16 * 1024
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class UploadSpec:
-    """What a caller asks of an upload beyond the bytes, and what its store does it with."""
+    """What a caller asks of an upload beyond the bytes, and what its store provides."""
 
     #: Bytes to come; ``None`` when unknown.
     size: int | None = None
     digests: tuple[str, ...] = ()
-    #: Hexadecimal digests by name that the bytes must have; each name is among ``digests``.
+    #: Hexadecimal digests that the bytes must have, by name; ``digests`` has these names too.
     expected: Mapping[str, str] | None = None
     verifier: Any = None
     progress: Progress | None = None
@@ -44,7 +44,7 @@ class UploadSpec:
     retry: Retry
     guard: HangGuard
     budget: Budget
-    #: Removes what was published by an upload that raises all the same.
+    #: Deletes an object that was published by an upload which then raised the error.
     withdraw: Callable[[Location, BaseException], None]
     #: Bytes that the other end of a copy needs; reserved together with the upload's own.
     extra_memory: int = 0
@@ -63,10 +63,10 @@ class UploadResult:
 def upload(
     create: Callable[[], PartWriter | PositionWriter], source: Source, spec: UploadSpec
 ) -> UploadResult:
-    """Move everything from ``source`` through a writer and publish it.
+    """Store all bytes of ``source`` through a writer and publish the object.
 
     Nothing is published unless size, digests and verifier agree.  Whatever goes wrong, the
-    writer is aborted once; what its ``abort`` raises is added to the first error as a note.
+    writer is aborted once; an error of its ``abort`` is added to the first error as a note.
     """
     requests = Requests(spec.retry, spec.guard, spec.clock, Meter())
     process = os.getpid()
@@ -74,7 +74,7 @@ def upload(
         transfer = _Upload(requests.create(create), requests, source, spec)
         return transfer.result(transfer.run())
     except BaseException as error:
-        if os.getpid() == process:  # in a child that the source forked, it is the parent's upload
+        if os.getpid() == process:  # not in a child that the source forked
             requests.roll_back(error, spec.withdraw)
         raise
 
@@ -85,13 +85,12 @@ def copy(
     stat: Callable[[Location], Stat],
     spec: UploadSpec,
 ) -> UploadResult:
-    """Make a new object from the one at ``location``, which a writer copies in the backend itself.
+    """Have a writer copy the object at ``location`` within its backend, and publish the copy.
 
-    A writer copies once.  After a temporary error it is aborted, unless its ``resolve`` finds that
-    the copy was stored, and a new one is created.  Whatever goes wrong in the end, what was made is
-    removed as by :func:`upload`.
+    After a temporary error the writer is aborted, unless its ``resolve`` finds that the copy was
+    stored, and another one is created.  A copy that fails leaves nothing behind.
 
-    :param stat: looks at the new object, for its size
+    :param stat: returns the new object's size and metadata
     """
     meter = Meter()
     requests = Requests(spec.retry, spec.guard, spec.clock, meter)
@@ -127,7 +126,7 @@ class _Upload:
         self._digest_seconds = 0.0
         #: Bytes of memory beside the chunks.
         self._extra_memory = spec.extra_memory + writer.client_memory
-        #: Bytes read of the source, and how many of them the caller knows of.
+        #: Bytes read from the source, and how many of them have been reported.
         self._total = 0
         self._reported = -1
 
@@ -186,7 +185,7 @@ class _Upload:
         return location
 
     def result(self, location: Location) -> UploadResult:
-        """Return what was stored, once that is all."""
+        """Return the result of an upload that has ended."""
         seconds, concurrency = self._spec.clock.elapsed(), self._writer.concurrency
         return UploadResult(
             location,
@@ -196,18 +195,18 @@ class _Upload:
         )
 
     def _consumers(self, pool: BufferPool) -> list[ChunkWorker]:
-        """Return what is to see every chunk, in order: each digest and the verifier."""
+        """Return a worker for each digest and one for the verifier."""
         uses = {name: digest.update for name, digest in self._hashes.items()}
         if self._spec.verifier is not None:
             uses["verifier"] = self._spec.verifier.update
         return [ChunkWorker(name, use, pool) for name, use in uses.items()]
 
     def _store_if_small(self, limit: int) -> Location | None:
-        """Store an object of fewer than ``limit`` bytes from memory, without a thread.
+        """Store the object if it has fewer than ``limit`` bytes, from memory and without a thread.
 
-        Where the source has more, ``None`` is returned, and it gives its bytes again.  They are not
-        counted until then, since whoever waits for memory is to hold none that others wait for: a
-        small object of unknown size waits no longer than one whose size is known.
+        If it has more, the bytes are put back and ``None`` is returned.  So no transfer that waits
+        for memory holds some, and a small object of unknown size waits no longer than one of known
+        size.
         """
         with self._spec.budget.reserve(limit + self._extra_memory, self._spec.clock):
             buffer = Buffer(limit)
@@ -218,7 +217,7 @@ class _Upload:
             return None
 
     def _store_small(self, data: memoryview | bytes) -> Location:
-        """Digest, verify and store what lies in memory whole."""
+        """Digest, verify and store an object that is in memory."""
         began = time.perf_counter()
         for digest in self._hashes.values():
             digest.update(data)
@@ -250,7 +249,7 @@ class _Upload:
         return ended
 
     def _report_progress(self) -> None:
-        """Report how many bytes were read; each number once."""
+        """Report how many bytes were read, unless that has been reported."""
         progress = self._spec.progress
         if progress is not None and self._reported != self._total:
             self._reported = self._total

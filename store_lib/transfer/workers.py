@@ -1,4 +1,4 @@
-"""Worker threads: for the chunks of a transfer, its tasks, and many short calls side by side."""
+"""Worker threads: for the chunks of a transfer, for its tasks, and for many short calls."""
 
 import queue
 import threading
@@ -17,9 +17,9 @@ LOG = get_logger(__name__)
 
 
 class ChunkWorker:
-    """A thread that is handed every chunk in order, and uses it: a digest, a verifier.
+    """A thread that uses every chunk, in order: a digest's or the verifier's.
 
-    After the transfer's first failure it only releases what comes.
+    After the transfer's first failure it only releases them.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ChunkWorker:
         self._thread.start()
 
     def put(self, buffer: Buffer) -> None:
-        """Hand over a chunk; the worker releases the buffer once."""
+        """Take a chunk; the buffer is released once it has been used."""
         self._queue.put(buffer)
 
     def _run(self) -> None:
@@ -55,19 +55,18 @@ class ChunkWorker:
             buffer.release()
 
     def finish(self) -> None:
-        """Say that no more comes."""
+        """End the thread after the chunks that it has taken."""
         self._queue.put(None)
 
     def join(self, timeout: float | None) -> bool:
-        """Wait for the end; say whether it came."""
+        """Wait for the thread's end; return whether it has ended."""
         return _join(self._thread, timeout)
 
 
 class WorkerPool:
-    """Some threads that do the tasks of one transfer, as many at once as they are.
+    """Threads that run the tasks of one transfer.
 
-    After the first failure no further task is begun; what it held is released by the
-    ``on_done`` it came with.
+    After the first failure no further task is begun.
     """
 
     def __init__(self, name: str, size: int, pool: BufferPool) -> None:
@@ -84,7 +83,7 @@ class WorkerPool:
             thread.start()
 
     def put(self, task: Callable[[], object], on_done: Callable[[], object]) -> None:
-        """Hand over a task, and what is to be called once it is done or will not be."""
+        """Take a task, and a function to call once it has ended or will not be begun."""
         with self._changed:
             self._open += 1
         self._queue.put((task, on_done))
@@ -127,12 +126,12 @@ class WorkerPool:
         self.pool.failure.check()
 
     def finish(self) -> None:
-        """Say that no more comes."""
+        """End the threads after the tasks that they have taken."""
         for _ in self._threads:
             self._queue.put(None)
 
     def join(self, timeout: float | None) -> bool:
-        """Wait for the end of all; say whether it came."""
+        """Wait for the threads' end; return whether all have ended."""
         end = None if timeout is None else time.monotonic() + timeout
         ended = [
             _join(thread, None if end is None else max(0.0, end - time.monotonic()))
@@ -142,27 +141,26 @@ class WorkerPool:
 
 
 def _join(thread: threading.Thread, timeout: float | None) -> bool:
-    """Wait for a thread's end; say whether it came.  One that was not started has ended."""
+    """Wait for a thread's end; return whether it has ended, as one that was not started has."""
     if thread.ident is not None:
         thread.join(timeout)
     return not thread.is_alive()
 
 
 class Stoppable(Protocol):
-    """Hands tasks to workers, which may wait for more of it."""
+    """A sink, whose tasks may wait for more chunks."""
 
     def stop(self) -> None:
-        """Wake up a worker that waits."""
+        """Wake up a task that waits."""
 
 
 class TransferWorkers:
     """All worker threads of one transfer, which end with its ``with`` block.
 
-    No thread refers to it.  So when an interrupt has lost it, its collection ends them.
+    No thread refers to this object.  If an interrupt has lost it, its collection ends them.
 
-    :param tasks: stores the chunks
-    :param consumers: are handed every chunk, in order
-    :param sink: hands chunks to ``tasks``
+    :param tasks: run the sink's tasks
+    :param consumers: use every chunk, in order
     """
 
     def __init__(
@@ -180,13 +178,13 @@ class TransferWorkers:
             consumer.start()
 
     def share(self, buffer: Buffer) -> None:
-        """Hand a chunk to each consumer; the sink is the last of its users."""
+        """Give a chunk to every consumer; the sink uses it too."""
         buffer.retain(len(self._consumers) + 1)
         for consumer in self._consumers:
             consumer.put(buffer)
 
     def finish_consumers(self) -> None:
-        """Wait until each consumer has seen every chunk; raise what one of them raised.
+        """Wait until the consumers have used every chunk; raise the error of one that failed.
 
         :raises TransferStalled: nothing moved for too long
         :raises DeadlineExceeded: the transfer takes too long
@@ -220,7 +218,7 @@ class TransferWorkers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the threads; wait for running writes, but not for ever for stuck ones."""
+        """End the threads; wait for running calls, but not for ever for those that hang."""
         failure, timeout = self._pool.failure, self._pool.clock.limits.stall or None
         if isinstance(error, TimeoutError):
             timeout = timeouts.GRACE
@@ -237,17 +235,16 @@ class TransferWorkers:
 
     def __del__(self) -> None:
         if hasattr(self, "_sink"):  # an interrupt may have ended __init__
-            # After a transfer that has ended, nobody is there any more to notice.
+            # Where the transfer has ended before, nothing sees this.
             self._pool.failure.set(Stopped())
             self._finish()
 
 
 def run_concurrently(calls: Sequence[Callable[[], object]], concurrency: int) -> None:
-    """Make all calls, up to ``concurrency`` of them at the same time.
+    """Make calls, at most ``concurrency`` of them at a time.
 
-    After the first one that fails none is begun, and those at work are waited for.
-
-    :raises BaseException: what the first one that failed raised
+    After the first failure no further call is begun, running ones are waited for, and the error is
+    raised.
     """
     failure, turn, pending = Failure(), threading.Lock(), iter(calls)
     others = [
