@@ -26,146 +26,35 @@ if TYPE_CHECKING:
 _LOG = get_logger(__name__)
 
 
-class Connector:
-    """Connects a volume to this host and disconnects it, by os-brick.
+class Connection:
+    """A volume's device on this host, connected and disconnected by os-brick.
 
     :param attachment: Cinder's, with the connection info
     """
 
-    #: Whether a process connects for itself, whoever else on the host has the volume.
+    #: Whether a process connects for itself alone, even if others on the host have the volume.
     per_process = False
 
     def __init__(self, host: "Host", volume_id: str, attachment: VolumeAttachment) -> None:
         self._host = host
         self._volume_id = volume_id
-        self._attachment = attachment
-
-    @property
-    def _brick(self) -> Any:
-        return self._host.connector(self._attachment.connection_info)
-
-    def errors(self, action: str) -> LibraryCall:
-        """Return a block whose errors become the library's.
-
-        It drops os-brick's frames, which hold the passwords of targets.
-        """
-        return LibraryCall(
-            lambda error: attach_error(error, action, self._volume_id, self._host.helper)
-        )
-
-    def check(self, volume: Volume) -> None:
-        """Refuse a volume whose device would not have its bytes.
-
-        :raises BackendException: it cannot be read or written here
-        """
-
-    def opening(self) -> contextlib.AbstractContextManager[None]:
-        """Return the block within which the volume is connected and its device opened."""
-        return contextlib.nullcontext()
-
-    def connect(self) -> Any:
-        """Connect the volume and return os-brick's device info."""
-        return self._brick.connect_volume(self._attachment.connection_info)
-
-    def extend(self) -> None:
-        """Make the kernel see a volume's new size."""
-        self._brick.extend_volume(self._attachment.connection_info)
-
-    def disconnect(self, device_info: Any) -> None:
-        """Remove a volume's device from this host.
-
-        :param device_info: from :meth:`connect`; ``None`` for a dead process's
-        """
-        # By force, so that nothing of it is left on this host (CVE-2023-2088).
-        self._brick.disconnect_volume(self._attachment.connection_info, device_info, force=True)
-
-
-class RbdConnector(Connector):
-    """Connects by librbd, within the process."""
-
-    per_process = True
-
-
-class NfsConnector(Connector):
-    """Connects volumes that are files on an NFS share.
-
-    Nobody counts a share's users: the kernel refuses to unmount one with an open file.  A lock
-    keeps others from unmounting it between its mounting and the opening of a file there.
-    """
-
-    per_process = True
-
-    def __init__(self, host: "Host", volume_id: str, attachment: VolumeAttachment) -> None:
-        super().__init__(host, volume_id, attachment)
-        self._lock = host.locks.share(attachment.connection_info["export"])
-
-    @property
-    def _brick(self) -> Any:
-        return self._host.connector(
-            self._attachment.connection_info,
-            nfs_mount_point_base=os.path.join(self._host.mount_base, "nfs"),
-        )
-
-    def check(self, volume: Volume) -> None:
-        kind = "encrypted" if volume.encrypted else self._attachment.connection_info.get("format")
-        if kind not in (None, "raw"):
-            raise BackendException(
-                f"Volume {volume.id} is a file on NFS in {kind} form, and its bytes would be "
-                "stored wrongly. Use a volume type that is not encrypted, on a backend with "
-                "nfs_qcow2_volumes = false in Cinder."
-            )
-
-    def opening(self) -> contextlib.AbstractContextManager[None]:
-        return self._lock.held()
-
-    def disconnect(self, device_info: Any) -> None:
-        # os-brick would unmount the share under its other users.
-        if device_info is None:
-            device_info = self.connect()
-        mount = os.path.dirname(device_info["path"])
-        with self._lock.held():
-            # All that can be wrong is "target is busy".
-            with contextlib.suppress(Exception):
-                self._host.as_root("umount", mount)
-            with contextlib.suppress(OSError):
-                os.rmdir(mount)
-
-
-_CONNECTORS = {"nfs": NfsConnector, "rbd": RbdConnector}
-
-
-def make_connector(host: "Host", volume_id: str, attachment: VolumeAttachment) -> Connector:
-    """Return the connector for an attachment's kind of volume."""
-    kind = attachment.connection_info.get("driver_volume_type")
-    return _CONNECTORS.get(str(kind), Connector)(host, volume_id, attachment)
-
-
-def disconnect_left_over(host: "Host", volume_id: str, attachment: VolumeAttachment) -> None:
-    """Remove the device that a dead process of this host had connected.
-
-    :raises BackendException: os-brick could not
-    """
-    if attachment.connection_info.get("driver_volume_type") is None:
-        return  # it was never connected
-    connector = make_connector(host, volume_id, attachment)
-    with connector.errors("detach"):
-        connector.disconnect(None)
-
-
-class _Connection:
-    """The connection of a volume to this host, with its open device."""
-
-    def __init__(
-        self, host: "Host", volume: Volume, attachment: VolumeAttachment, *, writable: bool
-    ) -> None:
-        self._host = host
-        self._volume = volume
-        self._connector = make_connector(host, volume.id, attachment)
-        self._writable = writable
+        self._info = attachment.connection_info
         self._device_info: Any = None
         self._device: Device | None = None
         #: Path and former owner of a device that was given to this process's user.
         self._chowned: tuple[str, int] | None = None
+
+    @property
+    def _connector(self) -> Any:
+        """os-brick's connector."""
+        return self._host.connector(self._info)
+
+    def _errors(self, action: str) -> LibraryCall:
+        """Return a block whose errors become the library's.
+
+        It drops os-brick's frames, which hold the passwords of targets.
+        """
+        return _brick_errors(self._host, action, self._volume_id)
 
     @property
     def device(self) -> Device:
@@ -173,25 +62,33 @@ class _Connection:
         assert self._device is not None  # since open
         return self._device
 
-    def open(self) -> None:
+    def open(self, volume: Volume, *, writable: bool) -> None:
         """Connect the volume and open its device; :meth:`close` is due even if this fails."""
-        with self._connector.errors("attach"):
-            self._connector.check(self._volume)
-            with self._connector.opening():
-                self._device_info = self._connector.connect()
-                self._device = self._open_device(self._device_info["path"])
+        with self._errors("attach"):
+            self._check(volume)
+            with self._opening():
+                self._device_info = self._connector.connect_volume(self._info)
+                path = self._device_info["path"]
+                if hasattr(path, "rbd_image"):
+                    self._device = RbdDevice(volume.id, path)
+                else:
+                    path = os.fsdecode(path)
+                    self._chown(path, os.R_OK | (os.W_OK if writable else 0))
+                    self._device = FileDevice(volume.id, path, writable=writable)
 
-    def _open_device(self, path: Any) -> Device:
-        if hasattr(path, "rbd_image"):
-            return RbdDevice(self._volume.id, path)
-        path = os.fsdecode(path)
-        self._chown(path)
-        return FileDevice(self._volume.id, path, writable=self._writable)
+    def _check(self, volume: Volume) -> None:
+        """Refuse a volume whose device would not have its bytes.
 
-    def _chown(self, path: str) -> None:
+        :raises BackendException: it cannot be used
+        """
+
+    def _opening(self) -> contextlib.AbstractContextManager[None]:
+        """Return the block within which the volume is connected and its device opened."""
+        return contextlib.nullcontext()
+
+    def _chown(self, path: str, mode: int) -> None:
         """Get the right to open a device that root owns."""
-        wanted = os.R_OK | (os.W_OK if self._writable else 0)
-        if os.geteuid() == 0 or os.access(path, wanted, effective_ids=True):
+        if os.geteuid() == 0 or os.access(path, mode, effective_ids=True):
             return
         owner = os.stat(path).st_uid
         self._host.as_root("chown", str(os.geteuid()), path)
@@ -208,8 +105,8 @@ class _Connection:
     def grow(self, size: int) -> None:
         """Make this host see that the volume has ``size`` bytes now."""
         if self.device.is_block:
-            with self._connector.errors("extend"):
-                self._connector.extend()
+            with self._errors("extend"):
+                self._connector.extend_volume(self._info)
         self.device.check_size(size)
 
     def close(self, in_use: Callable[[], bool]) -> None:
@@ -220,11 +117,89 @@ class _Connection:
         """
         if self._device is not None:
             self._device.close()
-        if self._device_info is None or (not self._connector.per_process and in_use()):
-            return
-        self._restore_owner()
-        with self._connector.errors("detach"):
-            self._connector.disconnect(self._device_info)
+        if self._device_info is not None and (self.per_process or not in_use()):
+            self._restore_owner()
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Remove the device from this host, also one that a dead process connected.
+
+        :raises BackendException: os-brick could not
+        """
+        with self._errors("detach"):
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        # By force, so that nothing of it is left on this host (CVE-2023-2088).
+        self._connector.disconnect_volume(self._info, self._device_info, force=True)
+
+
+class RbdConnection(Connection):
+    """An image in Ceph, opened by librbd within the process."""
+
+    per_process = True
+
+
+class NfsConnection(Connection):
+    """A file on an NFS share.
+
+    Nobody counts a share's users: the kernel refuses to unmount one with an open file.  A lock
+    keeps others from unmounting it between its mounting and the opening of a file there.
+    """
+
+    per_process = True
+
+    def __init__(self, host: "Host", volume_id: str, attachment: VolumeAttachment) -> None:
+        super().__init__(host, volume_id, attachment)
+        self._lock = host.locks.share(self._info["export"])
+
+    @property
+    def _connector(self) -> Any:
+        base = os.path.join(self._host.mount_base, "nfs")
+        return self._host.connector(self._info, nfs_mount_point_base=base)
+
+    def _check(self, volume: Volume) -> None:
+        form = "encrypted" if volume.encrypted else self._info.get("format")
+        if form not in (None, "raw"):
+            raise BackendException(
+                f"Volume {volume.id} is a file on NFS in {form} form, and its bytes would be "
+                "stored wrongly. Use a volume type that is not encrypted, on a backend with "
+                "nfs_qcow2_volumes = false in Cinder."
+            )
+
+    def _opening(self) -> contextlib.AbstractContextManager[None]:
+        return self._lock.held()
+
+    def _disconnect(self) -> None:
+        # os-brick would unmount the share under its other users.
+        device_info = self._device_info or self._connector.connect_volume(self._info)
+        mount = os.path.dirname(device_info["path"])
+        with self._lock.held():
+            # All that can be wrong is "target is busy".
+            with contextlib.suppress(Exception):
+                self._host.as_root("umount", mount)
+            with contextlib.suppress(OSError):
+                os.rmdir(mount)
+
+
+def _brick_errors(host: "Host", action: str, volume_id: str) -> LibraryCall:
+    return LibraryCall(lambda error: attach_error(error, action, volume_id, host.helper))
+
+
+def make_connection(host: "Host", volume_id: str, attachment: VolumeAttachment) -> Connection:
+    """Return the connection for an attachment's kind of volume."""
+    kinds = {"nfs": NfsConnection, "rbd": RbdConnection}
+    kind = attachment.connection_info.get("driver_volume_type")
+    return kinds.get(str(kind), Connection)(host, volume_id, attachment)
+
+
+def disconnect_left_over(host: "Host", volume_id: str, attachment: VolumeAttachment) -> None:
+    """Remove the device that a dead process of this host may have connected.
+
+    :raises BackendException: os-brick could not
+    """
+    if attachment.connection_info.get("driver_volume_type") is not None:
+        make_connection(host, volume_id, attachment).disconnect()
 
 
 class Attachment:
@@ -249,7 +224,7 @@ class Attachment:
         self._volume_lock = host.locks.volume(volume.id)
         # Nobody else has a volume that is being written.
         self._exclusive = mode == "rw" or not volume.multiattach
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._disconnected = self._deletion_asked = False
 
     def attach(self, cinder: "Cinder", timeout: float) -> None:
@@ -277,19 +252,16 @@ class Attachment:
                     )
                 raise
 
-    def _connect(self, cinder: "Cinder") -> _Connection:
-        with LibraryCall(
-            lambda error: attach_error(error, "attach", self.volume_id, self._host.helper)
-        ):
+    def _connect(self, cinder: "Cinder") -> Connection:
+        with _brick_errors(self._host, "attach", self.volume_id):
             properties = self._host.properties()
         try:
             attachment = cinder.update_attachment(self._id, properties)
         except NotFound as error:
             raise self._ended_early() from error
-        writable = self._mode == "rw"
-        connection = _Connection(self._host, self._volume, attachment, writable=writable)
+        connection = make_connection(self._host, self.volume_id, attachment)
         try:
-            connection.open()
+            connection.open(self._volume, writable=self._mode == "rw")
             try:
                 cinder.complete_attachment(self._id)
             except NotFound as error:
@@ -383,7 +355,7 @@ class _Shared:
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     users: int = 0
     attachment: Attachment | None = None
-    #: The client that it was made with.
+    #: The client that attached it.
     cinder: "Cinder | None" = None
 
 
@@ -397,7 +369,7 @@ class _Table:
 
 
 class SharedAttachments:
-    """The volumes that readers have attached, each of them once in a process."""
+    """The volumes that readers have attached, once per process."""
 
     def __init__(self) -> None:
         # A child must neither use nor end what its parent has attached.

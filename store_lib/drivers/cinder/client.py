@@ -496,7 +496,7 @@ class Cinder:
     # Attachments
 
     def create_attachment(self, volume_id: str, mode: str, timeout: float) -> str:
-        """Reserve a volume and return the attachment's id; wait while another one is being made.
+        """Reserve a volume and return the attachment's id; wait while another is being made.
 
         :param mode: ``ro`` or ``rw``; with ``rw`` nobody else rightly has the volume
         :param timeout: seconds to wait
@@ -590,7 +590,7 @@ class Cinder:
     def default_type(self) -> str | None:
         """Return the name of the volume type that Cinder uses where none is named."""
         try:
-            with self._call("tell the default volume type"):
+            with self._call("show the default volume type"):
                 return text(self._client.volume_types.default().name)
         except NotFound:
             return None
@@ -602,8 +602,8 @@ _OTHERS = (
     'multiattach="<is> True" where several hosts read one volume.'
 )
 _BUSY = {
-    "reserved": "An attachment was begun and not made, perhaps as Cinder's answer was lost. Sweep "
-    "the store (store-lib sweep), which ends it once it is five minutes old.",
+    "reserved": "An attachment was begun and not made, perhaps because Cinder's response was lost. "
+    "Sweep the store (store-lib sweep), which ends it once it is five minutes old.",
     "attaching": "An attachment was begun and not completed. Sweep the store (store-lib sweep), "
     "which ends it once it is five minutes old.",
     "detaching": "Cinder is detaching it; if that does not end, look at Cinder's logs.",

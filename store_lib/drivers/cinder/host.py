@@ -1,4 +1,4 @@
-"""This host, as far as volumes are attached to it: os-brick made ready in this process."""
+"""This host: os-brick configured for this process, and the locks of the host."""
 
 import contextlib
 import logging

@@ -1,8 +1,8 @@
 """What uploads and readers leave in Cinder and on this host when they are killed or cut off.
 
-An upload shows that it is alive by a lock on its own host, and to other hosts by the time of the
-last change of its volume, which it touches now and then.  That time is Cinder's own, so that no
-clock of ours matters.
+A running upload holds a lock on its own host; other hosts recognise it by the time of the last
+change of its volume, which it touches now and then.  That time is by Cinder's clock, so that no
+host's clock matters.
 """
 
 import contextlib
@@ -112,8 +112,8 @@ def dead_attachments(cinder: "Cinder", host: "Host", volume: Volume) -> Iterator
 def _is_dead(cinder: "Cinder", host: "Host", volume: Volume, attachment: VolumeAttachment) -> bool:
     """Return whether an attachment is this library's, and its process has gone.
 
-    A complete one is marked as ours.  Nobody knows whose an incomplete one was: it is dead if it
-    is for no server and has been the same for long.
+    A complete one has our mount point.  An incomplete one may be anybody's: it is dead if it is for
+    no server and has not changed for long.
     """
     if attachment.instance is not None or host.locks.attachment(attachment.id).is_held():
         return False

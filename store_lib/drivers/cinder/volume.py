@@ -1,7 +1,7 @@
 """Cinder's volumes and attachments, and what a volume's name and metadata mean to this library.
 
-Anybody with access to a project can change metadata.  So metadata alone never prove that a volume
-may be removed: its name has to agree.
+Any user of a project can change metadata.  So metadata alone never prove that a volume may be
+removed: its name has to agree.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ MOUNTPOINT = "store_lib"
 
 #: Metadata of a volume that is being filled: the id of the object to be, and the uploading host.
 UPLOAD, HOST = "store_lib_upload", "store_lib_host"
-#: Metadata of every volume of ours: the upload that made it.
+#: Metadata of every volume that this library created: the upload that did.
 NONCE = "store_lib_nonce"
 #: Metadata of an object, with glance_store's names.
 IMAGE_ID, SIZE, OWNER = "glance_image_id", "image_size", "image_owner"

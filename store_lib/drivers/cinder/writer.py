@@ -1,4 +1,4 @@
-"""Writes a new volume: filled under a temporary name, and made the object in one last request."""
+"""Writes a new volume: filled under a temporary name, and published by one last request."""
 
 import contextlib
 import threading
@@ -41,7 +41,7 @@ _LOG = get_logger(__name__)
 
 
 class Upload:
-    """One upload: the names and metadata of its volume, and the lock that shows it is alive.
+    """One upload: its volume's names and metadata, and the lock that it holds as long as it runs.
 
     :param owner: the id of the project that the object belongs to
     """
@@ -76,16 +76,16 @@ class Upload:
 class VolumeWriter(PositionWriter):
     """A new volume.
 
-    It is created by the first :meth:`reserve`, and attached by the first byte.  Not before: clients
-    such as librados take memory for each attached volume, and all the adds that wait for memory
-    would have one.
+    It is created by the first :meth:`reserve` and attached at the first write.  Not before: clients
+    such as librados take memory for each attached volume, which all the adds that wait for memory
+    would have.
 
     :param size: bytes to come, as far as they are known
     """
 
     chunk_size = 1024 * 1024
     concurrency = 8
-    # What librados takes with 15 threads for each volume; the kind of volume shows later.
+    # What librados takes with 15 threads for each volume; the kind of volume is known later.
     client_memory = 6 * 1024 * 1024
 
     def __init__(self, cinder: "Cinder", upload: Upload, size: int, settings: Settings) -> None:
@@ -101,7 +101,7 @@ class VolumeWriter(PositionWriter):
         self._next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL
         self._heartbeats = 0
         self._heartbeat_lock = threading.Lock()
-        upload.lock.acquire()  # a sweep may be looking at it
+        upload.lock.acquire()  # a sweep may hold it for a moment
 
     def write_at(self, offset: int, data: Chunk) -> None:
         self._attached().device.write_at(offset, data)
