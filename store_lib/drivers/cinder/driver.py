@@ -34,7 +34,6 @@ from store_lib.drivers.cinder.volume import IMAGE_ID, UPLOAD, Volume
 from store_lib.drivers.cinder.writer import Upload, VolumeWriter
 from store_lib.exceptions import (
     BackendException,
-    DriverLoadFailure,
     ErrorStatus,
     Forbidden,
     HasSnapshot,
@@ -92,16 +91,10 @@ class CinderDriver(Driver[CinderLocation]):
                 "expected lock_path in [oslo_concurrency] as a directory that can be written to, "
                 f"the same for all processes of this host; got {lock_path}"
             )
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # theirs, on being imported
-                from store_lib.drivers.cinder.client import CinderClients
-                from store_lib.drivers.cinder.host import Host
-        except ImportError as error:
-            raise DriverLoadFailure(
-                driver_name="cinder",
-                reason=f"{error.name or error} is not installed: pip install store_lib[cinder]",
-            ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # theirs, on being imported
+            from store_lib.drivers.cinder.client import CinderClients
+            from store_lib.drivers.cinder.host import Host
         self._clients = CinderClients(self.store_id, self.conf, self.retry)
         self._host = Host(
             lock_path=lock_path,
@@ -114,28 +107,10 @@ class CinderDriver(Driver[CinderLocation]):
         self._attachments = SharedAttachments()
         self._check_type()
 
-    def _check_type(self) -> None:
-        name = self._settings.volume_type
-        if not name or not self._clients.has_login:
-            return
-        try:
-            known = self._clients.get(None).has_type(name)
-        except StoreError as error:
-            if error.status is ErrorStatus.PERMANENT:
-                raise
-            # Cinder may come up later; then an add reports a missing type.
-            _LOG.warning("Store %s: the volume type is not checked: %s", self.store_id, error)
-            return
-        if not known:
-            raise self.misconfigured(
-                f"cinder_volume_type: Cinder has no volume type {name!r} for this project. "
-                "Volumes can be read; name a type that there is to add some",
-                readable=True,
-            )
-
     @property
-    def _settings(self) -> Settings:
-        return Settings.of(self.store_id, self.conf)
+    def url_prefix(self) -> str:
+        """The beginning of new URIs, as with glance_store."""
+        return f"cinder://{self._settings.uri_store or ''}"
 
     def id_problem(self, object_id: str) -> str | None:
         if len(object_id) > _LONGEST_ID:
@@ -143,11 +118,6 @@ class CinderDriver(Driver[CinderLocation]):
         if any(ord(character) > 0xFFFF for character in object_id):
             return "it has characters beyond U+FFFF, which Cinder's databases may not hold."
         return None
-
-    @property
-    def url_prefix(self) -> str:
-        """The beginning of new URIs, as with glance_store."""
-        return f"cinder://{self._settings.uri_store or ''}"
 
     def holds(self, location: CinderLocation) -> bool:
         """Return whether a URI names this store, by a present or former id, or no store."""
@@ -260,22 +230,6 @@ class CinderDriver(Driver[CinderLocation]):
         remove(cinder, self._host, volume.id)
         return True
 
-    def copy(
-        self,
-        location: CinderLocation,
-        object_id: str,
-        *,
-        nonce: str,
-        context: RequestContext | None,
-    ) -> Location:
-        """Have Cinder clone the volume.
-
-        :raises NotSupported: it is of another volume type, so that its bytes have to be moved
-        """
-        upload = Upload(object_id, nonce, self._clients.project(context), self._host)
-        with VolumeWriter(self._clients.get(context), upload, 0, self._settings) as writer:
-            return writer.copy_from(location)
-
     def close(self) -> None:
         """Close this process's connections."""
         self._attachments.retry_pending()
@@ -294,6 +248,29 @@ class CinderDriver(Driver[CinderLocation]):
         except Exception as error:
             _LOG.info("Store %s: volume %s is not known: %s", self.store_id, volume_id, error)
             return False
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings.of(self.store_id, self.conf)
+
+    def _check_type(self) -> None:
+        name = self._settings.volume_type
+        if not name or not self._clients.has_login:
+            return
+        try:
+            known = self._clients.get(None).has_type(name)
+        except StoreError as error:
+            if error.status is ErrorStatus.PERMANENT:
+                raise
+            # Cinder may come up later; then an add reports a missing type.
+            _LOG.warning("Store %s: the volume type is not checked: %s", self.store_id, error)
+            return
+        if not known:
+            raise self.misconfigured(
+                f"cinder_volume_type: Cinder has no volume type {name!r} for this project. "
+                "Volumes can be read; name a type that there is to add some",
+                readable=True,
+            )
 
     def _volumes(self, cinder: "Cinder") -> Iterator[Volume]:
         """Yield the volumes of this store's type."""
