@@ -1,305 +1,54 @@
-"""The answer below urllib3, botocore and requests: a final one, with a whole head, and no more.
+"""urllib3's connections and pools, made safe; for :mod:`store_lib.clients.http` and the like.
 
-All three read answers by :mod:`http.client`, which takes any interim answer but ``100 Continue``
-for the final one, believes a head that was cut, leaves what a server sends beyond an answer to be
-read as the next one, and waits as long for each byte as for all of them.
+Connections keep to the limit for heads, connect only to addresses that are allowed, read final
+responses only, and send bodies without copying them.  Pools keep secrets out of urllib3's logs.
 """
 
+import base64
 import contextlib
-import contextvars
-import http.client
-import io
 import math
-import re
+import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator
-from email.errors import FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from urllib3.connection import HTTPConnection
-from urllib3.connectionpool import HTTPConnectionPool
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
-from urllib3.util import Timeout, wait_for_read
+from urllib3.response import BaseHTTPResponse
+from urllib3.util import Timeout
 from urllib3.util.connection import allowed_gai_family, create_connection
 
+from store_lib.clients._responses import Response, head_due
 from store_lib.clients.addresses import AddressCheck
 from store_lib.exceptions import Forbidden
 from store_lib.head_limit import HeadLimit, head_limit
+from store_lib.redaction import HIDDEN
 
-#: Interim answers that are skipped before one final answer.
-_INTERIM = 16
-#: Bytes of a line of a head.
-_LINE = 65536
-#: Header fields of an interim answer, and trailers of a body in chunks.
-_FIELDS = 100
-#: Bytes of the line before a chunk.
-_CHUNK_LINE = 4096
-#: Bytes of an answer that is read whole, such as a listing, and that are asked for at once.
-_WHOLE, _PIECE = 256 * 1024 * 1024, 1024 * 1024
+#: Servers whose connections are kept, and idle connections kept for each.
+_SERVERS, _CONNECTIONS = 32, 16
 
-_BAD_HEADS = (MissingHeaderBodySeparatorDefect, FirstHeaderLineIsContinuationDefect)
-_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}[ \t]*(?:;|\r?\n\Z)")
+#: Seconds within which a server should close after a request that was broken off.
+_FAREWELL = 3.0
 
-#: When the head that this thread reads is to be there, by the monotonic clock.
-_due: contextvars.ContextVar[float] = contextvars.ContextVar("store_lib_head_due", default=math.inf)
+#: Linux: what is written waits for a full packet.  A TLS record, which is 16 KiB at most, is then
+#: no packet of its own, and does not wake the other side each time.
+_CORK = getattr(socket, "TCP_CORK", None)
 
-
-class HeadTimeout(TimeoutError):
-    """The answer to a request did not begin within the limit for heads."""
-
-
-class BadAnswer(http.client.HTTPException):
-    """An answer that breaks the rules of HTTP; the text says how."""
-
-
-class Response(http.client.HTTPResponse):
-    """A final answer whose head is whole; its connection is used again only if nothing follows it.
-
-    The head and the interim answers before it are to come within the time limit that the socket
-    has, all together.
-    """
-
-    def __init__(
-        self, sock: Any, debuglevel: int = 0, method: str | None = None, url: str | None = None
-    ) -> None:
-        super().__init__(sock, debuglevel, method, url)
-        self._asked = method
-        self._sock: Any = sock
-        self._stream: Any = self.fp
-        #: The status line of a final answer that came instead of ``100 Continue``.
-        self._early: tuple[str, int, str] | None = None
-
-    def begin(self, *args: Any, **kwargs: Any) -> None:
-        """Read the head of the final answer."""
-        early = self._early is not None
-        with self._head() as lines:
-            super().begin(*args, **kwargs)
-        if not lines.last:
-            raise _cut()
-        if any(isinstance(defect, _BAD_HEADS) for defect in self.msg.defects):
-            # http.client leaves out all that follows such a line.
-            raise BadAnswer("its head has a line that is no header field")
-        self._strip()
-        self._measure()
-        if early:
-            self.will_close = True  # the server may wait for the body that was not sent
-
-    def continues(self, seconds: float) -> bool:
-        """Wait for the answer to ``Expect: 100-continue``, and say whether to send the body.
-
-        :param seconds: after which the body is sent although the server said nothing
-        :returns: ``False`` where the server has given its final answer, which is then kept here
-        """
-        deadline = time.monotonic() + seconds
-        for _ in range(_INTERIM):
-            if not self._comes(deadline):
-                return True
-            with self._head():
-                told = self._next_status()
-                if told[1] >= 200:
-                    self._early = told
-                    return False
-                self._skip(told)
-            if told[1] == http.client.CONTINUE:
-                return True
-        raise _too_many()
-
-    def _read_status(self) -> tuple[str, int, str]:
-        told, self._early = self._early, None
-        if told is not None:
-            return told
-        for _ in range(_INTERIM + 1):
-            told = self._next_status()
-            if told[1] >= 200:
-                return told
-            self._skip(told)
-        raise _too_many()
-
-    def _next_status(self) -> tuple[str, int, str]:
-        told: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
-        return told
-
-    def _skip(self, told: tuple[str, int, str]) -> None:
-        """Read past the rest of an interim answer."""
-        if told[1] == http.client.SWITCHING_PROTOCOLS:
-            raise BadAnswer("it switched protocols (101), which it was not asked for")
-        for _ in range(_FIELDS + 1):
-            line = self.fp.readline(_LINE + 1)
-            if not line:
-                raise _cut()
-            if len(line) > _LINE:
-                break
-            if line in (b"\r\n", b"\n"):
-                return
-        raise BadAnswer("it gave an interim answer of too many or too long header fields")
-
-    def _strip(self) -> None:
-        """Take away the blanks behind values, which are no part of them."""
-        fields = self.headers.items()
-        if any(value.endswith((" ", "\t")) for _, value in fields):
-            for name, _ in fields:
-                del self.headers[name]
-            for name, value in fields:
-                self.headers[name] = value.strip(" \t")
-
-    def _measure(self) -> None:
-        """Decide how long the body is, where http.client is too easily content."""
-        codings = ",".join(self.headers.get_all("Transfer-Encoding", ()))
-        lengths = ",".join(self.headers.get_all("Content-Length", ()))
-        values = {value.strip() for value in lengths.split(",")}
-        good = len(values) == 1 and all(re.fullmatch("[0-9]{1,19}", each) for each in values)
-        if codings:
-            self.chunked = codings.strip().lower() == "chunked"
-            self.chunk_left = None
-        if self._asked == "HEAD" or self.status in (204, 304):
-            self.length = 0
-        else:
-            self.length = int(values.pop()) if good and not codings else None
-        if (codings and (lengths or not self.chunked)) or (lengths and not good):
-            self.will_close = True  # two readers may see two ends
-
-    def read(self, amt: int | None = None) -> bytes:
-        """Return bytes of the body, all of it where ``amt`` is left out.
-
-        http.client takes memory for as many as the server says there are, before any came.
-        """
-        if amt is not None:
-            return super().read(amt)
-        parts, got = [], 0
-        while piece := super().read(_PIECE):
-            parts.append(piece)
-            got += len(piece)
-            if got > _WHOLE:
-                raise BadAnswer(f"its body has more than {_WHOLE} bytes")
-        body = b"".join(parts)
-        if self.length:
-            raise http.client.IncompleteRead(body, self.length)
-        return body
-
-    def _read_next_chunk_size(self) -> int:
-        with self._head() as lines:
-            line = lines.readline(_CHUNK_LINE + 1)
-        # int() would take a sign and underscores too.
-        if len(line) > _CHUNK_LINE or not _CHUNK_SIZE.match(line):
-            self._close_conn()
-            raise ValueError("no size of a chunk")
-        return int(re.split(rb"[;\s]", line, maxsplit=1)[0], 16)
-
-    def _read_and_discard_trailer(self) -> None:
-        with self._head() as lines:
-            for _ in range(_FIELDS + 1):
-                line = lines.readline(_LINE + 1)
-                if line in (b"\r\n", b"\n", b""):
-                    return  # some servers end without the empty line
-                if len(line) > _LINE:
-                    break
-        raise BadAnswer("it gave trailers that are too many or too long")
-
-    def close(self) -> None:
-        """Close the answer, which another thread may be reading."""
-        if self.length != 0:
-            self._sock = None  # it has not ended, so its connection goes too
-        super().close()
-
-    def _close_conn(self) -> None:
-        """Let go of the connection, where the answer ends; kill it if more is there.
-
-        The pool looks at the socket before it uses a connection again, but cannot see what was
-        read from the socket already.
-        """
-        sock, self._sock = self._sock, None
-        if sock is not None and self._look(sock):
-            with contextlib.suppress(OSError):
-                # Below TLS, and not closed: the pool finds it so, and another may be reading it.
-                socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
-        super()._close_conn()  # type: ignore[misc]
-
-    def _look(self, sock: Any) -> bool | None:
-        """Say whether bytes wait; ``None`` where TLS has read some, but none for us."""
-        patience = sock.gettimeout()
-        try:
-            sock.settimeout(0)
-            return bool(self._stream.peek(1))
-        except ssl.SSLWantReadError:
-            return None
-        except (OSError, ValueError):
-            return False  # closed, or cut
-        finally:
-            with contextlib.suppress(OSError):
-                sock.settimeout(patience)
-
-    def _comes(self, deadline: float) -> bool:
-        """Wait until something of an answer comes, its end included."""
-        while (found := self._look(self._sock)) is not True:
-            left = max(0.0, deadline - time.monotonic())
-            if not wait_for_read(self._sock, left):
-                return False
-            found = self._look(self._sock)
-            if found is not None:
-                break  # bytes, or the connection's end
-        return True
-
-    @contextlib.contextmanager
-    def _head(self) -> Iterator["_Lines"]:
-        """Read lines within the time limit of the socket, all together."""
-        stream, sock, patience = self.fp, self._sock, self._sock.gettimeout()
-        lines: Any = _Lines(self._stream, sock)
-        self.fp = lines
-        try:
-            yield lines
-        finally:
-            if self.fp is lines:
-                self.fp = stream
-            with contextlib.suppress(OSError):
-                sock.settimeout(patience)
-
-
-class _Lines:
-    """The lines of a head; the last one read is remembered."""
-
-    def __init__(self, stream: io.BufferedReader, sock: Any) -> None:
-        self.last = b""
-        self._stream = stream
-        self._sock = sock
-        patience, due = sock.gettimeout(), _due.get()
-        self._deadline = min(due, math.inf if patience is None else time.monotonic() + patience)
-        self._late = HeadTimeout if self._deadline == due else TimeoutError
-
-    def readline(self, limit: int) -> bytes:
-        line = b""
-        while len(line) < limit and not line.endswith(b"\n"):
-            waiting = self._peek()[: limit - len(line)]
-            if not waiting:
-                break
-            end = waiting.find(b"\n") + 1
-            line += self._stream.read(end or len(waiting))
-        self.last = line
-        return line
-
-    def _peek(self) -> bytes:
-        if self._deadline < math.inf:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                raise self._late("timed out")
-            self._sock.settimeout(left)
-        try:
-            return self._stream.peek(1)
-        except TimeoutError as error:
-            raise self._late("timed out") from error
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-def _cut() -> http.client.RemoteDisconnected:
-    return http.client.RemoteDisconnected("The connection ended within the head.")
-
-
-def _too_many() -> BadAnswer:
-    return BadAnswer(f"it gave more than {_INTERIM} interim answers")
-
+#: Header fields of requests whose values are secrets.
+_SECRET_FIELDS = frozenset(
+    {
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+        "x-auth-key",
+        "x-auth-token",
+        "x-subject-token",
+    }
+)
 
 if TYPE_CHECKING:
     _Base = HTTPConnection
@@ -308,70 +57,70 @@ else:
     _Base = _PoolBase = object
 
 
-class Bounded(_Base):
-    """Mixed into a connection, makes it keep to the limit for heads and read answers rightly."""
+class ConnectionMixin(_Base):
+    """Makes a connection keep to the limit for heads, check addresses and read responses."""
 
     response_class: Any = Response
-    #: Who says which addresses may be connected to; ``None`` admits all.
+    #: Called with each address before and after connecting; ``None`` allows all.
     check_address: AddressCheck | None = None
-    #: The limit of the present request, and when the head of its answer is to be there.
+    #: The limit of the present request, and when the head of its response is due.
     limit = HeadLimit()
     due = math.inf
-    _reads = True
+    _has_no_body = True
 
     def begin(self) -> None:
-        """Begin a request, connecting included."""
+        """Start the clock of a request, before the connection is made."""
         self.limit = head_limit()
         self.due = min(self.limit.until, time.monotonic() + self.limit.seconds)
 
     def putrequest(self, method: str, *args: Any, **kwargs: Any) -> None:
-        """Begin to send a request."""
-        self._reads = method in ("GET", "HEAD")
+        """Send the first line of a request."""
+        self._has_no_body = method in ("GET", "HEAD")
         super().putrequest(method, *args, **kwargs)
 
     def getresponse(self) -> Any:
-        """Return the answer, up to its head."""
+        """Return the response, read up to the end of its head."""
         due = self.due
-        if not self._reads:
-            # The body took its time, and the server may rightly be at work: as long as it may be
-            # silent.
-            patience = Timeout.resolve_default_timeout(self.timeout)
-            seconds = max(self.limit.seconds, math.inf if patience is None else patience)
+        if not self._has_no_body:
+            # Sending the body took its time, and the server may have work to do: it has as long as
+            # it may be silent.
+            timeout = Timeout.resolve_default_timeout(self.timeout)
+            seconds = max(self.limit.seconds, math.inf if timeout is None else timeout)
             due = min(self.limit.until, time.monotonic() + seconds)
-        token = _due.set(due)
+        token = head_due.set(due)
         try:
             return super().getresponse()
         finally:
-            _due.reset(token)
+            head_due.reset(token)
 
     def _new_conn(self) -> socket.socket:
-        """Look the name up once, and connect to an address that is admitted.
+        """Look the name up once, and connect to an address that is allowed.
 
-        The time for a connection is for all addresses together.
+        The time limit for a connection is for all addresses together.
         """
         host = self._dns_host.strip("[]")
         try:
-            found = socket.getaddrinfo(host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
+            infos = socket.getaddrinfo(host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except UnicodeError as error:
-            raise NewConnectionError(self, f"{self.host!r} is no host name.") from error
-        patience = Timeout.resolve_default_timeout(self.timeout)
-        end = min(self.due, math.inf if patience is None else time.monotonic() + patience)
-        trouble: Exception | None = None
-        for address in dict.fromkeys(str(info[4][0]) for info in found):
+            raise NewConnectionError(self, f"{self.host!r} is not a host name.") from error
+        timeout = Timeout.resolve_default_timeout(self.timeout)
+        end = min(self.due, math.inf if timeout is None else time.monotonic() + timeout)
+        failure: Exception | None = None
+        for address in dict.fromkeys(str(info[4][0]) for info in infos):
             try:
                 sock = self._connect_to(address, end)
             except (Forbidden, OSError) as error:
-                trouble = error
+                failure = error
                 continue
-            sock.settimeout(patience)
+            sock.settimeout(timeout)
             return sock
-        if isinstance(trouble, Forbidden):
-            raise trouble
-        if isinstance(trouble, TimeoutError):
-            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out.") from trouble
-        raise NewConnectionError(self, f"No connection to {self.host}: {trouble}") from trouble
+        if isinstance(failure, Forbidden):
+            raise failure
+        if isinstance(failure, TimeoutError):
+            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out.") from failure
+        raise NewConnectionError(self, f"No connection to {self.host}: {failure}") from failure
 
     def _connect_to(self, address: str, end: float) -> socket.socket:
         if self.check_address is not None:
@@ -387,7 +136,7 @@ class Bounded(_Base):
         )
         if self.check_address is not None:
             try:
-                # Linux takes 0.0.0.0 for itself: what counts is who is at the other end.
+                # Linux connects 0.0.0.0 to itself: what counts is who is at the other end.
                 self.check_address(self.host, str(sock.getpeername()[0]))
             except BaseException:
                 sock.close()
@@ -395,10 +144,256 @@ class Bounded(_Base):
         return sock
 
 
-class BoundedPool(_PoolBase):
-    """Mixed into a pool of such connections, begins their requests."""
+class PoolMixin(_PoolBase):
+    """Makes a pool of such connections start the clocks of their requests."""
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         connection: Any = super()._get_conn(timeout)
         connection.begin()
         return connection
+
+
+class Chunks:
+    """A body of unknown length, sent in chunks, each as it lies in memory; urllib3 copies them.
+
+    For a request with ``Transfer-Encoding: chunked``.
+    """
+
+    def __init__(self, pieces: Iterable[memoryview]) -> None:
+        self.pieces = pieces
+
+
+class _Connection(ConnectionMixin, HTTPConnection):
+    """A connection that sends :class:`Chunks` and the target that the pool keeps out of logs.
+
+    :param check_address: not to be set behind a proxy, where the peer is the proxy
+    :param send_timeout: seconds for which the server may take no byte of a request; without it
+        the connection's time limit counts for the first request, which may be a large one
+    """
+
+    #: The request target to send in place of the one in ``putrequest``, which has no query.
+    target: str | None = None
+    #: The socket, even if http.client has dropped it.
+    wire: socket.socket | None = None
+    #: What is to be sent right behind the head.
+    _chunks: Chunks | None = None
+
+    def __init__(
+        self,
+        *args: Any,
+        check_address: AddressCheck | None = None,
+        send_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.check_address = check_address
+        self._send_timeout = send_timeout
+
+    def connect(self) -> None:
+        """Connect, with a TLS handshake if the connection has TLS."""
+        super().connect()
+        self.wire = self.sock
+        if self._send_timeout is not None:
+            self.sock.settimeout(self._send_timeout)
+
+    def drop(self) -> None:
+        """Close the socket for good: the file of a response with a bad head keeps it open."""
+        if self.wire is not None:
+            with contextlib.suppress(OSError):
+                os.close(self.wire.detach())
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request; if its body raises, the server has seen the end of it on return."""
+        body = kwargs.get("body")
+        if isinstance(body, Chunks):
+            self._chunks, kwargs["body"] = body, None
+        self._cork(body is not None)
+        try:
+            super().request(*args, **kwargs)
+        except OSError:
+            raise  # of the connection, which is gone
+        except BaseException:
+            self._end_early()
+            raise
+        finally:
+            self._chunks = None
+        self._cork(False)
+
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        """Send the head, and the chunks of a body of unknown length; urllib3 sends the last one."""
+        super().endheaders(*args, **kwargs)
+        if self._chunks is not None:
+            for piece in self._chunks.pieces:
+                if len(piece):  # an empty one would end the body
+                    self.send(b"%x\r\n" % len(piece))
+                    self.send(piece)
+                    self.send(b"\r\n")
+
+    def _cork(self, corked: bool) -> None:
+        """Hold back what does not fill a packet, or release it."""
+        if _CORK is not None and self.wire is not None:
+            with contextlib.suppress(OSError):  # it was cut; the next read or write raises
+                socket.socket.setsockopt(self.wire, socket.IPPROTO_TCP, _CORK, corked)
+
+    def _end_early(self) -> None:
+        """Let the server see the request's end, and wait until it has closed too.
+
+        What the driver then does to clean up cannot be overtaken by what was sent before.
+        """
+        deadline = time.monotonic() + _FAREWELL
+        if self.wire is not None:
+            with contextlib.suppress(OSError):
+                # Below TLS, which cannot end in one direction alone.
+                socket.socket.shutdown(self.wire, socket.SHUT_WR)
+                self.wire.settimeout(_FAREWELL)
+                while time.monotonic() < deadline and socket.socket.recv(self.wire, 65536):
+                    pass
+
+    def putrequest(
+        self,
+        method: str,
+        url: str,
+        skip_host: bool = False,
+        skip_accept_encoding: bool = False,
+    ) -> None:
+        """Send the first line of a request, with the target that the pool keeps out of logs."""
+        super().putrequest(method, self.target or url, skip_host, skip_accept_encoding)
+
+    def send(self, data: Any) -> None:
+        """Send a piece of a request."""
+        try:
+            super().send(data)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            # A closed connection, which without TLS is a broken pipe.  urllib3 then reads the
+            # response: a server that refuses a large body does not wait for its end.
+            raise BrokenPipeError(str(error)) from error
+
+
+class TlsConnection(_Connection, HTTPSConnection):
+    """Such a connection with TLS."""
+
+
+class Pool(PoolMixin, HTTPConnectionPool):
+    """A pool whose debug lines and errors omit the query, which may be a credential."""
+
+    ConnectionCls = _Connection
+
+    def _make_request(
+        self, conn: Any, method: str, url: str, *args: Any, **kwargs: Any
+    ) -> BaseHTTPResponse:
+        conn.target = url
+        path, mark, _ = url.partition("?")
+        try:
+            response: Any = super()._make_request(
+                conn, method, path + (f"?{HIDDEN}" if mark else ""), *args, **kwargs
+            )
+        except BaseException:
+            conn.drop()
+            raise
+        response.sent_secrets = sent_secrets(url, kwargs.get("headers") or {})
+        return response  # type: ignore[no-any-return]
+
+
+class _TlsPool(Pool, HTTPSConnectionPool):
+    ConnectionCls = TlsConnection
+
+    def _validate_conn(self, conn: Any) -> None:
+        # As in urllib3, but for a warning at each request made without verification: the driver
+        # warns once.
+        if conn.is_closed:
+            conn.connect()
+
+
+#: The pools of every manager here, by scheme.
+POOLS: dict[str, type[HTTPConnectionPool]] = {"http": Pool, "https": _TlsPool}
+
+
+def sent_secrets(target: str, headers: Mapping[str, str | bytes]) -> list[str]:
+    """Return what no message may show of a request: logins, tokens, and the values of the query."""
+    secrets = []
+    for name, value in headers.items():
+        if name.lower() in _SECRET_FIELDS:
+            text = value.decode("latin-1") if isinstance(value, bytes) else value
+            secrets += [text, *text.split(maxsplit=1)[1:], text.partition("=")[2].strip('"')]
+            if text.startswith("Basic "):
+                with contextlib.suppress(ValueError):
+                    login = base64.b64decode(text[6:]).decode("latin-1")
+                    secrets += [login, login.partition(":")[2]]
+    query = target.partition("?")[2]
+    secrets += [query, *(field.partition("=")[2] for field in query.split("&"))]
+    return [secret for secret in secrets if secret]
+
+
+class DirectManager(urllib3.PoolManager):
+    """Connections to servers that are reached without a proxy.
+
+    :param context: returns the TLS context; called when there is a server with TLS, since loading
+        the system's authorities takes longer than many a request
+    :param check_address: called with each address before and after connecting; ``None`` allows all
+    :param send_timeout: seconds for which a server may take no byte of a request
+    """
+
+    def __init__(
+        self,
+        *,
+        context: Callable[[], ssl.SSLContext],
+        check_address: AddressCheck | None = None,
+        send_timeout: float | None = None,
+    ) -> None:
+        super().__init__(_SERVERS, maxsize=_CONNECTIONS)
+        self._context = context
+        self.pool_classes_by_scheme = POOLS
+        self._extra = {"check_address": check_address, "send_timeout": send_timeout}
+
+    def _new_pool(
+        self, scheme: str, host: str, port: int, request_context: dict[str, Any] | None = None
+    ) -> HTTPConnectionPool:
+        if scheme == "https":
+            known = self.connection_pool_kw if request_context is None else request_context
+            request_context = {**known, "ssl_context": self._context()}
+        pool = super()._new_pool(scheme, host, port, request_context)
+        pool.conn_kw.update(self._extra)
+        return pool
+
+
+def proxy_manager(
+    url: str, headers: Mapping[str, str], context: ssl.SSLContext
+) -> urllib3.ProxyManager:
+    """Return the connections to servers that are reached through a proxy.
+
+    :param url: the proxy's, without credentials
+    :param headers: sent to the proxy alone
+    :param context: for the servers, and for the proxy itself if it has TLS
+    """
+    manager = urllib3.ProxyManager(
+        url,
+        _SERVERS,
+        proxy_headers=headers,
+        proxy_ssl_context=context,
+        maxsize=_CONNECTIONS,
+        ssl_context=context,
+    )
+    manager.pool_classes_by_scheme = POOLS
+    return manager
+
+
+def close_manager(manager: urllib3.PoolManager) -> None:
+    """Close a manager's idle connections."""
+    for key in manager.pools.keys():  # noqa: SIM118 - it cannot be iterated
+        pool = manager.pools.get(key)
+        if pool is not None:
+            pool.close()
+    manager.clear()
+
+
+def abort_response(response: BaseHTTPResponse) -> None:
+    """Close a response and wake any thread that waits for its bytes.
+
+    One that was read to its end has already returned its connection to the pool.
+    """
+    wire = getattr(response.connection, "wire", None)
+    if wire is not None:
+        # Not by the TLS socket's own method: another thread may be inside it.
+        with contextlib.suppress(OSError):  # closed, or cut by the other side
+            socket.socket.shutdown(wire, socket.SHUT_RDWR)
+    response.close()

@@ -8,21 +8,13 @@ no ``.netrc``.
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
+from store_lib.clients._urllib3 import Chunks, DirectManager, close_manager, proxy_manager
 from store_lib.clients.addresses import AddressCheck
-from store_lib.clients.connections import (
-    CONNECTIONS,
-    POOLS,
-    SERVERS,
-    Chunks,
-    DirectManager,
-    close_manager,
-)
 from store_lib.clients.network_errors import BUSY, OptionNames, Server, quoted, request_errors
 from store_lib.clients.process import PerProcess
 from store_lib.clients.response_headers import retry_after
@@ -90,8 +82,9 @@ class HttpClient:
 
     def server(self, url: str) -> Server:
         """Return the server of a URL as error messages name it."""
-        parts = urlsplit(url)
-        return Server(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", self._option_names)
+        scheme, _, rest = url.partition("://")
+        authority = rest.partition("/")[0].partition("?")[0]
+        return Server(f"{scheme}://{authority.rpartition('@')[2]}", self._option_names)
 
     def is_proxied(self, scheme: str) -> bool:
         """Whether requests of ``scheme`` go through a proxy."""
@@ -111,6 +104,7 @@ class HttpClient:
 
         The caller passes the response to :meth:`read`, reads it to its end or closes it.
 
+        :param url: a ``Secret`` if its query may be a credential
         :param headers: besides those that say how long the body is, which are added here
         :param body: sent as it lies in memory; an error that it raises comes out unchanged
         :param read_timeout: seconds, in place of the client's
@@ -197,20 +191,11 @@ class HttpClient:
                 context=lambda: self._tls.context,
                 check_address=self._check_address,
                 send_timeout=self._timeouts[1],
-                full_packets=True,
             )
 
         proxied = {}
         for scheme, proxy in self._proxies.items():
-            proxied[scheme] = urllib3.ProxyManager(
-                proxy.url,
-                SERVERS,
-                proxy_headers=proxy.headers,
-                proxy_ssl_context=self._tls.context,
-                maxsize=CONNECTIONS,
-                ssl_context=self._tls.context,
-            )
-            proxied[scheme].pool_classes_by_scheme = POOLS
+            proxied[scheme] = proxy_manager(proxy.url, proxy.headers, self._tls.context)
         return _Pools(direct(), direct(), proxied)
 
 

@@ -19,7 +19,7 @@ from urllib3.exceptions import (
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.ssl_match_hostname import CertificateError
 
-from store_lib.clients._urllib3 import BadAnswer, HeadTimeout
+from store_lib.clients._responses import BadResponse, HeadTimeout
 from store_lib.clients.library_calls import LibraryCall
 from store_lib.exceptions import (
     BackendException,
@@ -194,7 +194,7 @@ def _reason(causes: list[BaseException], server: Server) -> str:
         if isinstance(cause, OSError) and not isinstance(cause, HTTPError) and cause.strerror:
             return cause.strerror
     for cause in causes:
-        if isinstance(cause, BadAnswer):
+        if isinstance(cause, BadResponse):
             return f"its answer is not good HTTP, as {cause}"
         if isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError):
             return "its answer is not good HTTP"

@@ -10,7 +10,7 @@ from typing import Protocol
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients.connections import abort_response
+from store_lib.clients._urllib3 import abort_response
 from store_lib.clients.network_errors import Server, truncated
 from store_lib.clients.response_headers import (
     check_encoding,

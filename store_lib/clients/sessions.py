@@ -7,8 +7,8 @@ from urllib.parse import urljoin, urlsplit
 from keystoneauth1.session import Session, TCPKeepAliveAdapter
 from urllib3.connectionpool import HTTPSConnectionPool
 
+from store_lib.clients._urllib3 import Pool, TlsConnection, sent_secrets
 from store_lib.clients.addresses import AddressCheck
-from store_lib.clients.connections import Pool, TlsConnection, sent_secrets
 from store_lib.exceptions import BackendException
 from store_lib.redaction import hide
 

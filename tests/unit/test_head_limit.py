@@ -10,7 +10,7 @@ import pytest
 
 from store_lib import Store, Stores
 from store_lib.clients import _urllib3
-from store_lib.clients.connections import DirectManager
+from store_lib.clients._urllib3 import DirectManager
 from store_lib.exceptions import DeadlineExceeded, StoreError
 from store_lib.head_limit import head_limit, limited_heads
 from store_lib.transfer.timeouts import Limits
@@ -92,7 +92,7 @@ def test_an_answer_begins_in_time(
         "s3": lambda: store.get(f"{server.url.replace('http', 's3+http', 1)}/box/it"),
         "swift": lambda: store.add("it", b""),  # and its login before
     }
-    with pytest.raises(StoreError, match=r"transfer_head_timeout|interim answer"):
+    with pytest.raises(StoreError, match=r"transfer_head_timeout|interim response"):
         calls[driver]()
 
 

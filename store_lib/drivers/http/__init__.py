@@ -1,4 +1,8 @@
-"""The read-only web server backend: http and https URIs, ranges, resume, bounded redirects."""
+"""The read-only web server backend: http and https URIs, ranges, resume, bounded redirects.
+
+It has no writer.  Its reader and its errors are those of :mod:`store_lib.clients`; what is its own
+about them fits into ``client``.
+"""
 
 from store_lib.drivers.http.driver import HttpDriver
 from store_lib.drivers.http.location import HttpLocation

@@ -12,7 +12,8 @@ from botocore.awsrequest import (
 from botocore.utils import parse_timestamp
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients._urllib3 import Bounded, BoundedPool, Response
+from store_lib.clients._responses import Response
+from store_lib.clients._urllib3 import ConnectionMixin, PoolMixin
 from store_lib.drivers.s3.errors import region_of
 from store_lib.exceptions import BackendException
 
@@ -25,7 +26,7 @@ _SMALL = 1024 * 1024
 _LONGEST = 32 * 1024 * 1024
 
 
-class _Connection(Bounded, AWSHTTPConnection):  # type: ignore[misc]
+class _Connection(ConnectionMixin, AWSHTTPConnection):  # type: ignore[misc]
     def _handle_expect_response(self, message_body: Any) -> None:
         # botocore's own takes any interim response but 100 for the final one, and loses what came
         # in one packet with it.
@@ -72,7 +73,7 @@ class _BoundedResponse:
         return getattr(self._response, name)
 
 
-class _Pool(BoundedPool, AWSHTTPConnectionPool):  # type: ignore[misc]
+class _Pool(PoolMixin, AWSHTTPConnectionPool):  # type: ignore[misc]
     ConnectionCls = _Connection
 
     def urlopen(self, *args: Any, **kwargs: Any) -> BaseHTTPResponse:

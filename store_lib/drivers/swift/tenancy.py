@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 import urllib3
 from urllib3.util import Timeout
 
+from store_lib.clients._urllib3 import DirectManager, close_manager
 from store_lib.clients.addresses import AddressRules
-from store_lib.clients.connections import DirectManager, close_manager
 from store_lib.clients.keystone import ConnectionSettings, ContextLogin, Credentials, KeystoneLogin
 from store_lib.clients.process import PerProcess
 from store_lib.clients.tls import Tls

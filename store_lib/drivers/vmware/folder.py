@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients.connections import Chunks
+from store_lib.clients._urllib3 import Chunks
 from store_lib.clients.response_headers import content_length, last_modified
 from store_lib.driver import Body, Stat
 from store_lib.drivers.vmware.errors import data_error, not_authenticated

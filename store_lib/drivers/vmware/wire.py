@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
-from store_lib.clients.connections import Chunks, DirectManager, close_manager
+from store_lib.clients._urllib3 import Chunks, DirectManager, close_manager
 from store_lib.clients.hosts import join_host
 from store_lib.clients.network_errors import OptionNames, Server, request_errors
 from store_lib.clients.process import PerProcess
@@ -42,9 +42,7 @@ class Wire:
         self._managers = PerProcess(lambda: [self._manager(), self._manager()])
 
     def _manager(self) -> DirectManager:
-        return DirectManager(
-            context=lambda: self._tls.context, send_timeout=self._waits[1], full_packets=True
-        )
+        return DirectManager(context=lambda: self._tls.context, send_timeout=self._waits[1])
 
     def send(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trustme
 
-from store_lib.clients.connections import Chunks, DirectManager, close_manager
+from store_lib.clients._urllib3 import Chunks, DirectManager, close_manager
 from tests.scripted_server import Reply, ScriptedServer
 
 PIECES = [bytes(range(256)) * 4096, b"", b"abc", b"x" * 70_000]
@@ -30,7 +30,7 @@ def server(authority: trustme.CA) -> Iterator[ScriptedServer]:
 def manager(authority: trustme.CA) -> Iterator[DirectManager]:
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    manager = DirectManager(context=lambda: context, send_timeout=10, full_packets=True)
+    manager = DirectManager(context=lambda: context, send_timeout=10)
     yield manager
     close_manager(manager)
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
-from store_lib.clients import _urllib3
-from store_lib.clients.connections import DirectManager, close_manager
+from store_lib.clients import _responses
+from store_lib.clients._urllib3 import DirectManager, close_manager
 from tests.scripted_server import Reply, ScriptedServer
 
 
@@ -44,7 +44,7 @@ def test_a_head_has_one_time_limit(
 ) -> None:
     """A head that comes bit by bit, each in time, is given up when all of it takes too long."""
     clock = itertools.count(step=2.0)
-    monkeypatch.setattr(_urllib3, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(_responses, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     server.reply(
         Reply(raw=f"{before}HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 1\r\n\r\nx".encode())
     )
@@ -146,7 +146,7 @@ def test_an_answer_that_is_read_whole_has_a_longest(
     manager: DirectManager, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is longer than any listing is given up, and not held in memory first."""
-    monkeypatch.setattr(_urllib3, "_WHOLE", 3)
+    monkeypatch.setattr(_responses, "_WHOLE", 3)
     server.reply(raw("Content-Length: 4", b"body"))
     with pytest.raises(ProtocolError, match="more than 3 bytes"):
         ask(manager, server)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from store_lib.clients import _urllib3, connections
+from store_lib.clients import _urllib3
 from tests.scripted_server import Reply, Request, read_request, whole_answer
 from tests.unit.fuzz.mutation import Mutator
 
@@ -37,7 +37,7 @@ _PIECES = [
 ]
 
 
-class _PlainPool(connections.Pool):
+class _PlainPool(_urllib3.Pool):
     """Stands for a pool of TLS connections; within a process nothing is encrypted."""
 
     def __init__(self, *args: Any, ssl_context: Any = None, **kwargs: Any) -> None:
@@ -70,7 +70,7 @@ class Server:
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
         """Lead every connection of the library here; see that nothing is left afterwards."""
-        getresponse = _urllib3.Bounded.getresponse
+        getresponse = _urllib3.ConnectionMixin.getresponse
 
         def connect(connection: Any) -> socket.socket:
             ours, connection.other_end = socket.socketpair()
@@ -85,9 +85,9 @@ class Server:
 
         threads, files = threading.active_count(), _open_files()
         with (
-            mock.patch.object(_urllib3.Bounded, "_new_conn", connect),
-            mock.patch.object(_urllib3.Bounded, "getresponse", answered),
-            mock.patch.dict(connections.POOLS, {"https": _PlainPool}),
+            mock.patch.object(_urllib3.ConnectionMixin, "_new_conn", connect),
+            mock.patch.object(_urllib3.ConnectionMixin, "getresponse", answered),
+            mock.patch.dict(_urllib3.POOLS, {"https": _PlainPool}),
             mock.patch("time.sleep", return_value=None),
         ):
             yield

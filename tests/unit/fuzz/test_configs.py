@@ -13,7 +13,7 @@ import pytest
 from store_lib.config import Configuration
 from store_lib.drivers.filesystem import FilesystemDriver
 from store_lib.drivers.filesystem.options import MountMetadata, data_directories, permissions
-from store_lib.drivers.http.connection import Proxy
+from store_lib.drivers.http.options import parse_proxy
 from store_lib.drivers.swift import SwiftDriver
 from store_lib.drivers.swift.references import load
 from store_lib.drivers.vmware.options import parse_datastores, parse_directory
@@ -183,7 +183,7 @@ _PROXIES = [f"http://user:{CANARY}@proxy.example:3128", "proxy:80", "https://[::
 
 def _proxy(text: str) -> bool:
     try:
-        found = Proxy(text)
+        found = parse_proxy(text)
     except ValueError as error:
         shows_no_secret(text if "://" in text else f"http://{text}", str(error))
         raise

@@ -9,7 +9,7 @@ import pytest
 from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 
-from store_lib.clients._urllib3 import Response
+from store_lib.clients._responses import Response
 from tests.unit.fuzz.fuzzing import Parser, feed
 from tests.unit.fuzz.mutation import Mutator
 
