@@ -17,10 +17,9 @@ from store_lib.driver import (
     Stat,
 )
 from store_lib.drivers.s3.client import NONCE, Bucket, Client, NewObject
-from store_lib.drivers.s3.copying import Copy
 from store_lib.drivers.s3.location import S3Location, is_object_key
 from store_lib.drivers.s3.multipart import MultipartUpload, PartSizes, abort_upload, list_uploads
-from store_lib.drivers.s3.options import ATOMIC, LARGEST_PUT, MIB, OPTIONS, Settings, settings_of
+from store_lib.drivers.s3.options import ATOMIC, MIB, OPTIONS, Settings, settings_of
 from store_lib.drivers.s3.publishing import (
     PREFIX,
     Proof,
@@ -46,9 +45,7 @@ class S3Driver(Driver[S3Location]):
     options: ClassVar[tuple[cfg.Opt, ...]] = OPTIONS
     extra = "s3"
     ranges = True
-    #: Bytes above which a copy within the server is made in parts, and of such a part.
-    copy_limit = LARGEST_PUT
-    copy_part = 512 * MIB
+    copies = True
     read_concurrency = 4
     # A server near by gives more than this by one connection.
     single_stream_rate = 256 * MIB
@@ -199,15 +196,6 @@ class S3Driver(Driver[S3Location]):
                 "Take it from a listing of this store."
             )
         return abort_upload(bucket, object_id, upload_id)
-
-    def copy(
-        self, location: S3Location, object_id: str, *, nonce: str, context: RequestContext | None
-    ) -> Location:
-        """Have the server make an object from another one of it."""
-        target = NewObject(self._bucket, object_id, nonce)
-        publication = self._publication(target)
-        Copy(target, location, publication, limit=self.copy_limit, part=self.copy_part).make()
-        return self._location(object_id)
 
     def url(self, location: S3Location, *, expires: int, context: RequestContext | None) -> str:
         """Return a presigned URL.

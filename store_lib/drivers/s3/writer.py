@@ -1,22 +1,26 @@
-"""The upload of one object: by one put, or in parts that are joined at the end."""
+"""The upload of one object: by one put, in parts that are joined at the end, or by a copy."""
 
 import contextlib
 import functools
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, TypeVar
 
 from store_lib.driver import Body, PartWriter
-from store_lib.drivers.s3.errors import NoSuchUpload
+from store_lib.drivers.s3.client import Bucket
+from store_lib.drivers.s3.errors import ConditionFailed, NoSuchUpload
 from store_lib.drivers.s3.location import S3Location
-from store_lib.drivers.s3.multipart import MultipartUpload
-from store_lib.drivers.s3.options import LARGEST_PUT, Settings
+from store_lib.drivers.s3.multipart import MultipartUpload, PartSizes
+from store_lib.drivers.s3.options import LARGEST_PUT, MIB, Settings
 from store_lib.drivers.s3.publishing import Publication
-from store_lib.exceptions import BackendException
+from store_lib.exceptions import BackendException, ObjectChanged, not_found
 
-#: What a slow server does in a second: bytes of a put, and parts that it joins.
-_SLOW_PUT = 1024 * 1024
-SLOW_JOIN = 20
+R = TypeVar("R")
+
+#: What a slow server does in a second: bytes of a put, bytes that it copies, parts that it joins.
+_SLOW_PUT = 1 * MIB
+_SLOW_COPY = 10 * MIB
+_SLOW_JOIN = 20
 #: Bytes that are handed to the socket at once: it must take them within one time limit.
 _PIECE = 256 * 1024
 
@@ -30,6 +34,10 @@ class S3Writer(PartWriter):
     :param upload: what to add, and in which parts
     :param location: where the object will lie
     """
+
+    #: Bytes of the largest object that the server copies in one request, and of a part of others.
+    copy_limit = LARGEST_PUT
+    copy_part = 512 * MIB
 
     def __init__(
         self,
@@ -70,13 +78,41 @@ class S3Writer(PartWriter):
     def commit(self, tokens: Sequence[Any]) -> S3Location:
         complete = functools.partial(self._upload.complete, tokens)
         try:
-            self._publication.publish(complete, len(tokens) / SLOW_JOIN, optional=True)
+            self._publication.publish(complete, len(tokens) / _SLOW_JOIN, optional=True)
         except NoSuchUpload:
             # As after a request that was answered too late: it may have succeeded.
             if not self._publication.succeeded():
                 raise
         self._upload.abort_unanswered(published=True)
         return self._location
+
+    def copy_from(self, location: S3Location) -> S3Location:
+        source = _CopySource(Bucket(self._target.bucket.client, location.bucket), location)
+        if source.size > self.copy_limit:
+            return self.commit(list(self._copy_parts(source)))
+        copy = functools.partial(
+            self._target.call,
+            "copy_object",
+            Metadata=self._target.metadata,
+            MetadataDirective="REPLACE",
+        )
+        self._publication.publish(
+            lambda condition: source.copy(copy, **condition),
+            source.size / _SLOW_COPY,
+            optional=True,
+        )
+        return self._location
+
+    def _copy_parts(self, source: "_CopySource") -> Iterator[dict[str, str]]:
+        """Have the server copy each part, and yield their tokens."""
+        source.require_etag()
+        size = PartSizes(source.size, self.copy_part).of(1)
+        for number, start in enumerate(range(0, source.size, size), 1):
+            span = f"bytes={start}-{min(start + size, source.size) - 1}"
+            copy = functools.partial(self._upload.copy, number, CopySourceRange=span)
+            yield source.copy(copy)
+        # Several servers ignore the condition that each part came with.
+        source.check()
 
     def state(self) -> dict[str, Any] | None:
         return self._upload.state()
@@ -93,6 +129,59 @@ class S3Writer(PartWriter):
             return None
         self._upload.abort_unanswered(published=True)
         return self._location
+
+
+class _CopySource:
+    """The object that a copy is made of: the very same one until the copy is complete.
+
+    :raises NotFound: there is no such object
+    """
+
+    def __init__(self, bucket: Bucket, location: S3Location) -> None:
+        self._bucket = bucket
+        self._location = location
+        head = bucket.head(location.key)
+        if head is None:
+            raise not_found(location)
+        self._head = head
+        self.size = head.size or 0
+
+    def require_etag(self) -> None:
+        """Check that several requests can be known to copy one object.
+
+        :raises BackendException: they cannot
+        """
+        if self._head.etag is None:
+            raise BackendException(
+                f"Expected an ETag of {self._location}, which is copied in parts, got none: "
+                "whether all parts are of one object could not be told. Copy it through this "
+                "machine."
+            )
+
+    def copy(self, request: Callable[..., R], **arguments: Any) -> R:
+        """Make a request that copies from the object.
+
+        :raises ObjectChanged: the object is another one by now
+        """
+        if self._head.etag is not None:
+            arguments["CopySourceIfMatch"] = self._head.etag
+        source = {"Bucket": self._bucket.name, "Key": self._location.key}
+        try:
+            return request(CopySource=source, **arguments)
+        except ConditionFailed:
+            self.check()
+            raise
+
+    def check(self) -> None:
+        """Check that the object is still the same one.
+
+        :raises ObjectChanged: it is not
+        """
+        now = self._bucket.head(self._location.key)
+        if now is None or (now.etag, now.size) != (self._head.etag, self._head.size):
+            raise ObjectChanged(
+                f"Object {self._location} changed while it was being copied. Copy it again."
+            ) from None
 
 
 class BodyReader:

@@ -14,6 +14,7 @@ import pytest
 from store_lib import Store, Stores
 from store_lib.drivers.s3.client import NONCE
 from store_lib.drivers.s3.options import ATOMIC, CHECKED, LARGEST_PUT, LOOK
+from store_lib.drivers.s3.writer import S3Writer
 from store_lib.exceptions import Forbidden, StoreError
 from tests.scripted_server import Reply, Request, serve
 from tests.unit.drivers.s3.server import S3Server, Started
@@ -292,7 +293,14 @@ class S3(World):
     def tuned(self, stores: Stores) -> None:
         driver: Any = stores["it"].driver
         driver._settings = dataclasses.replace(driver._settings, large=_SMALL, part=_SMALL)
-        driver.copy_part = _SMALL
+
+    @contextlib.contextmanager
+    def there(self) -> Iterator[None]:
+        """Have copies made in small parts."""
+        with pytest.MonkeyPatch.context() as self.patch:
+            self.patch.setattr(S3Writer, "copy_part", _SMALL)
+            with super().there():
+                yield
 
     def reset(self) -> None:
         self.inside.reset()
@@ -302,7 +310,7 @@ class S3(World):
         driver: Any = self.stores["it"].driver
         driver._proof.mode = (CHECKED, ATOMIC, LOOK)[self.server.seed % 3]
         driver._proof._passed.clear()
-        driver.copy_limit = (_SMALL, LARGEST_PUT)[self.server.seed % 2]
+        self.patch.setattr(S3Writer, "copy_limit", (_SMALL, LARGEST_PUT)[self.server.seed % 2])
         for name in ("id", "other"):
             self.inside.store(name, DATA)
         self.inside.uploads["upload-9"] = Started("left", parts={1: b"x"})

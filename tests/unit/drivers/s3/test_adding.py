@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from store_lib import Store
-from store_lib.drivers.s3 import S3Driver
 from store_lib.drivers.s3.publishing import PREFIX, Claim
+from store_lib.drivers.s3.writer import S3Writer
 from store_lib.exceptions import (
     BackendException,
     Duplicate,
@@ -423,26 +423,24 @@ def test_the_abort_too_is_tried_again(store: Store, s3: S3Server) -> None:
 
 
 def test_a_copy_in_parts_that_fails_is_aborted(
-    make_store: MakeStore,
-    s3: S3Server,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    make_store: MakeStore, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So it is although the server is busy; where it stays so, the copy's own error is told."""
-    monkeypatch.setattr(S3Driver, "copy_limit", 100)
+    monkeypatch.setattr(S3Writer, "copy_limit", 100)
     store = make_store(transfer_attempts=4)
     uri = store.add("id", stream(LARGE), len(LARGE)).uri
     s3.before.append(times(9, SLOW, "PUT", "partNumber="))
     s3.before.append(times(3, SLOW, "DELETE", "uploadId"))
-    with pytest.raises(RemoteServiceUnavailable, match="upload_part_copy"):
+    with pytest.raises(RemoteServiceUnavailable, match="upload_part_copy") as caught:
         store.copy(uri, "copied")
     assert_nothing_is_left(s3, "id")
-    assert "Sweep the store" not in caplog.text
+    assert not hasattr(caught.value, "__notes__")
     s3.before[:] = [times(1, lambda: refusal(403, "AccessDenied"), "PUT", "partNumber=")]
     s3.before.append(times(4, SLOW, "DELETE", "uploadId"))
-    with pytest.raises(Forbidden, match="upload_part_copy"):
+    with pytest.raises(Forbidden, match="upload_part_copy") as refused:
         store.copy(uri, "copied")
-    assert "Sweep the store" in caplog.text
+    assert "Cleaning up failed too" in refused.value.__notes__[0]
+    assert "listed and swept" in refused.value.__notes__[0]
     assert sorted(s3.objects) == ["id"]
 
 
@@ -675,7 +673,7 @@ def test_a_bucket_that_is_removed_during_a_copy_is_told(
     s3.before.append(remove)
     for limit in (len(LARGE), 100):
         s3.bucket = "box"
-        monkeypatch.setattr(S3Driver, "copy_limit", limit)
+        monkeypatch.setattr(S3Writer, "copy_limit", limit)
         with pytest.raises(BackendException, match="NoSuchBucket"):
             store.copy(uri, "copied")
 
@@ -701,7 +699,7 @@ def test_a_copys_repeats_leave_no_upload(
     store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy in parts is begun anew after each answer that was lost."""
-    monkeypatch.setattr(S3Driver, "copy_limit", 100)
+    monkeypatch.setattr(S3Writer, "copy_limit", 100)
     uri = store.add("id", stream(LARGE), len(LARGE)).uri
     s3.after.append(times(3, lambda: Reply(raw=b"", then="rst"), "POST", "uploads"))
     s3.before.append(times(2, SLOW, "GET", "uploads"))
@@ -724,8 +722,8 @@ def test_a_copy_in_parts_is_of_one_object(
     store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch, matches: bool
 ) -> None:
     """A source that is replaced meanwhile is ObjectChanged, where the condition is ignored too."""
-    monkeypatch.setattr(S3Driver, "copy_limit", 100)
-    monkeypatch.setattr(S3Driver, "copy_part", 5 * CHUNK)
+    monkeypatch.setattr(S3Writer, "copy_limit", 100)
+    monkeypatch.setattr(S3Writer, "copy_part", 5 * CHUNK)
     s3.matches = matches
     uri = store.add("id", stream(LARGE), len(LARGE)).uri
 

@@ -9,7 +9,8 @@ import pytest
 
 from store_lib import Store
 from store_lib.driver import Incomplete
-from store_lib.drivers.s3 import S3Driver, connections
+from store_lib.drivers.s3 import connections
+from store_lib.drivers.s3.writer import S3Writer
 from store_lib.exceptions import (
     BackendException,
     Invalid,
@@ -208,8 +209,8 @@ def test_a_part_that_was_copied_has_an_etag(
     once: Store, s3: S3Server, body: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without one the upload could not be completed; it is aborted."""
-    monkeypatch.setattr(S3Driver, "copy_limit", 100)
-    monkeypatch.setattr(S3Driver, "copy_part", CHUNK)
+    monkeypatch.setattr(S3Writer, "copy_limit", 100)
+    monkeypatch.setattr(S3Writer, "copy_part", CHUNK)
     s3.store("id", DATA)
     _spoil(s3, lambda each: "partNumber" in each.target, lambda _: body)
     with pytest.raises(StoreError, match=r"CopyPartResult|ETag"):
