@@ -3,14 +3,22 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
 from store_lib.clients.decoding import Unexpected, decoding, entries, parse_json, size, text
 from store_lib.display import get_logger
 from store_lib.drivers.swift.account import Account, Answer, path_of
-from store_lib.drivers.swift.names import NONCE, NUMBER, all_of, has_dots, is_segment
+from store_lib.drivers.swift.names import (
+    CLAIM,
+    NONCE,
+    NUMBER,
+    all_of,
+    has_dots,
+    is_segment,
+    prefix_of,
+)
 from store_lib.exceptions import (
     BackendException,
     Duplicate,
@@ -91,11 +99,13 @@ def put_static(
     *,
     most: int,
     prefix: str,
+    claim: Callable[[int], None],
 ) -> None:
     """Publish an object made of ``segments``, each checked by the server.
 
     :param most: entries of one manifest; of more, manifests of manifests are made
     :param prefix: what the names of those begin with
+    :param claim: called before the request that publishes, with the number of its entries
     :raises Duplicate: an object of this name is there
     """
     entries = list(segments)
@@ -107,6 +117,7 @@ def put_static(
             _put(account, container, f"{prefix}m{level}-{number:06}", group, {})
             for number, group in enumerate(groups, 1)
         ]
+    claim(len(entries))
     _put(account, container, name, entries, {"If-None-Match": "*", **headers})
 
 
@@ -143,9 +154,11 @@ def put_dynamic(
     headers: Mapping[str, str],
     *,
     prefix: str,
+    claim: Callable[[int], None],
 ) -> None:
     """Publish an object made of ``segments``, which are all that begins with ``prefix``.
 
+    :param claim: called before the request that publishes, with the number of its entries
     :raises Duplicate: an object of this name is there
     :raises RemoteServiceUnavailable: the listing does not have just these segments yet
     """
@@ -155,6 +168,7 @@ def put_dynamic(
             f"Expected {len(segments)} segments in the listing of {container}, got {len(listed)}, "
             "or others: it is not up to date yet."
         )
+    claim(0)
     manifest = quote(f"{container}/{prefix}")
     answer = account.ask(
         "PUT",
@@ -208,8 +222,10 @@ def lost_segments(account: Account, container: str, name: str, head: Answer) -> 
     if dynamic_of(headers) is not None:
         return None
     # As this library lays segments out, and as glance_store does.
-    for prefix, first in ((all_of(name), ""), (f"{name}-", "00001")):
-        if next(account.listing(container, prefix=f"{prefix}{first}", most=1), None) is not None:
+    claimed = f"{prefix_of(name, CLAIM)}\x7f"
+    for prefix, first, after in ((all_of(name), "", claimed), (f"{name}-", "00001", "")):
+        listed = account.listing(container, prefix=f"{prefix}{first}", after=after, most=1)
+        if next(listed, None) is not None:
             return f"{container}/{prefix}"
     return None
 

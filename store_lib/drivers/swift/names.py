@@ -8,6 +8,8 @@ from urllib.parse import quote, unquote
 SEGMENTS = ".segments/"
 #: The header that keeps an upload's nonce with its object.
 NONCE = "X-Object-Meta-Store-Lib-Nonce"
+#: Stands in place of a nonce in the names of an id's claim, which so is swept as uploads are.
+CLAIM = "0" * 32
 #: Bytes that Swift allows in the name of a container.  An object's may have 1024, so that of a
 #: segment has room for the longest id, percent-encoded.
 _LONGEST_CONTAINER = 256

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import io
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from urllib.parse import quote
 
 from store_lib.driver import Body, PartWriter
 from store_lib.drivers.swift.account import COPYING, Account, Answer, path_of
+from store_lib.drivers.swift.claim import Claim, Empty
 from store_lib.drivers.swift.location import SwiftLocation
 from store_lib.drivers.swift.manifests import (
     ManifestLost,
@@ -27,6 +27,8 @@ from store_lib.exceptions import BackendException, Duplicate, NotFound, NotSuppo
 
 #: Bytes of a chunk, and of the largest object that is stored by a single, short request.
 _CHUNK = 1024 * 1024
+#: Seconds that a manifest takes for each of its entries at most, which the server looks up.
+_ENTRY = 0.1
 #: Other headers of an object, and of its manifest.
 _HEADERS = {"Content-Type": "application/octet-stream"}
 
@@ -49,16 +51,6 @@ class Plan:
     def chunk(self) -> int:
         """Bytes of a chunk, and of the largest object that is stored by one request."""
         return min(_CHUNK, self.segment)
-
-
-class _Empty(io.BytesIO):
-    """A body of nothing."""
-
-    size: int | None = 0
-    rewindable = True
-
-    def views(self) -> Iterator[memoryview]:
-        return iter(())
 
 
 #: Gives an account whose login outlives the user's token, and what ends that.
@@ -95,6 +87,7 @@ class SwiftWriter(PartWriter):
         self._release: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._prefix = prefix_of(place.name, nonce)
+        self._claim = Claim(place.container, place.name, nonce)
         #: Names of segments that may be there.
         self._begun: dict[str, None] = {}
         #: Whether the object itself may be there.
@@ -109,7 +102,7 @@ class SwiftWriter(PartWriter):
 
         :raises Duplicate: an object of this id is there
         """
-        self._publishing = True
+        self._take_claim()
         headers = {"If-None-Match": "*", NONCE: self._nonce, **_HEADERS}
         answer = self._put(self._place.name, body, headers)
         if answer.status == 412:
@@ -156,7 +149,7 @@ class SwiftWriter(PartWriter):
         elif manifest is not None:
             segments = dynamic_segments(account, *manifest)
         elif not head.size:
-            return self._publish(lambda: self.write_once(_Empty()))
+            return self._publish(lambda: self.write_once(Empty()))
         else:
             etag = head.headers.get("Etag", "")
             segments = [Segment(origin.container, origin.name, head.size, etag)]
@@ -178,7 +171,6 @@ class SwiftWriter(PartWriter):
 
         :raises Duplicate: an object of this id is there
         """
-        self._publishing = True
         try:
             self._put_manifest(tokens)
         except NotFound as error:  # a segment that is not there is told otherwise
@@ -196,6 +188,7 @@ class SwiftWriter(PartWriter):
                 segments,
                 headers,
                 prefix=self._prefix,
+                claim=self._take_claim,
             )
         else:
             put_static(
@@ -206,7 +199,12 @@ class SwiftWriter(PartWriter):
                 headers,
                 most=self._plan.entries,
                 prefix=self._prefix,
+                claim=self._take_claim,
             )
+
+    def _take_claim(self, entries: int = 0) -> None:
+        self._claim.take(self._account, self._put, entries * _ENTRY)
+        self._publishing = True
 
     def resolve(self) -> SwiftLocation | None:
         """Look whether what is stored is this upload's."""
@@ -233,6 +231,7 @@ class SwiftWriter(PartWriter):
             listed = self._account.listing(container, prefix=self._prefix)
             names |= dict.fromkeys(each.name for each in listed)
         self._account.delete_all(path_of(container, name) for name in names)
+        self._claim.release(self._account)
         if self._made_container:
             self._account.retry(lambda: self._containers.drop(self._account, container))
         self._end()  # not before: after a failure this is done again
@@ -336,6 +335,7 @@ class SwiftWriter(PartWriter):
                 self._account, self._release = lasting()
 
     def _end(self) -> None:
+        self._claim.release(self._account)
         with self._lock:
             release, self._release = self._release, None
             self._lasting = None

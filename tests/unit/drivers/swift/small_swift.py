@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote
 
+from store_lib.drivers.swift.names import CLAIM
 from tests.scripted_server import Reply, Request, ScriptedServer, serve
 
 #: A fault: given the request, the reply in place of the usual one, or ``None`` for that.
@@ -38,6 +39,11 @@ class SmallSwift:
         #: Tokens that are taken; each login adds one.
         self.tokens: set[str] = set()
         self.logins = 0
+        #: Called between the check of an object's PUT and its storing: others may come between.
+        self.landing: Callable[[Request], None] = lambda request: None
+        #: The time of each object's PUT, by its path: when it came, not when it was stored.
+        self._times: dict[str, int] = {}
+        self._clock = itertools.count(1)
         self.faults: list[tuple[re.Pattern[str], Fault, list[int]]] = []
         self.server = ScriptedServer(self._answer, tls=tls, name="localhost")
 
@@ -74,6 +80,11 @@ class SmallSwift:
     def names(self) -> list[str]:
         """The paths of all objects, container first."""
         return sorted(self.objects)
+
+    @property
+    def segments(self) -> list[str]:
+        """The paths of all segments, those of claims left out."""
+        return [each for each in self.names if "/.segments/" in each and CLAIM not in each]
 
     def _answer(self, request: Request) -> Reply:
         for pattern, fault, left in self.faults:
@@ -174,6 +185,10 @@ class SmallSwift:
             left = {name: value for name, value in headers.items() if name in kept}
             self.objects[path] = data, {**left, **_metadata(request)}
             return Reply(202)
+        if request.method == "COPY":
+            data = b"".join(each or b"" for each in self._pieces(path))
+            self.objects[unquote(request.headers["destination"])] = data, {}
+            return Reply(201, headers={"ETag": hashlib.md5(data).hexdigest()})
         if query.get("multipart-manifest") == "get" and path in self.manifests:
             return Reply(200, json.dumps(self._manifest(path)).encode())
         if target is not None:
@@ -213,9 +228,14 @@ class SmallSwift:
     def _put(self, request: Request, container: str, path: str, query: dict[str, str]) -> Reply:
         if container not in self.containers:
             return Reply(404)
+        time = next(self._clock)
         manifest = "multipart-manifest" in query
         if request.headers.get("if-none-match") == "*" and path in self.objects:
             return _report("412 Precondition Failed") if manifest else Reply(412)
+        self.landing(request)
+        if time < self._times.get(path, 0):  # it is stored, and what came later hides it
+            return _report("201 Created") if manifest else Reply(201)
+        self._times[path] = time
         data = request.body
         headers = _metadata(request)
         if "x-symlink-target" in request.headers:
