@@ -198,6 +198,11 @@ class Store:
         """
         return self.driver is not None and self.driver.holds(self.driver.parse(uri))
 
+    def make_context(self, context: RequestContext | None = None) -> RequestContext | None:
+        """Return the request context for a call: the one given, or else what the factory makes."""
+        make = self._runtime.context
+        return context if context is not None or make is None else make()
+
     def __repr__(self) -> str:
         state = "" if self.error is None else ", misconfigured"
         return f"<Store {self.id}: {self.driver_name}{state}>"
@@ -271,7 +276,7 @@ class Store:
                 size = source.size if size is None else size
                 check_size(size)
                 self._check_id(driver, object_id)
-                context = self._context(options.context)
+                context = self.make_context(options.context)
                 spec = self._upload_spec("add", object_id, driver, context)
                 spec.size, spec.digests, spec.expected = size, names, options.expected
                 spec.verifier, spec.progress = options.verifier, options.progress
@@ -369,7 +374,7 @@ class Store:
             )
             layer = self._runtime.read_layer
             read = driver.read if layer is None else functools.partial(layer.read, driver.read)
-            context = self._context(context)
+            context = self.make_context(context)
             opening = functools.partial(read, location, offset, spec.first_length, context=context)
             return open_reader(opening, spec, Call(self._calls))
 
@@ -378,7 +383,7 @@ class Store:
 
         :raises NotFound: there is no such object
         """
-        context = self._context(context)
+        context = self.make_context(context)
         return self._call(
             "stat", lambda driver: driver.stat(self._parse(driver, uri), context=context)
         )
@@ -389,7 +394,7 @@ class Store:
         :raises NotFound: there is no such object
         :raises InUseByStore: another consumer of the backend uses it
         """
-        context = self._context(context)
+        context = self.make_context(context)
         tried = False
 
         def delete(driver: Driver[Any]) -> None:
@@ -409,7 +414,7 @@ class Store:
 
         :raises NotSupported: the store cannot list
         """
-        context = self._context(context)
+        context = self.make_context(context)
         return self._iterate("list", lambda driver: driver.list(context=context))
 
     def list_incomplete(self, *, context: RequestContext | None = None) -> Iterator[Incomplete]:
@@ -417,7 +422,7 @@ class Store:
 
         :raises NotSupported: the store cannot list them
         """
-        context = self._context(context)
+        context = self.make_context(context)
         return self._iterate(
             "list_incomplete", lambda driver: driver.list_incomplete(context=context)
         )
@@ -443,7 +448,7 @@ class Store:
         with _Annotating(self, "sweep"):
             check_seconds(older_than)
             self._require("sweep")
-        context = self._context(context)
+        context = self.make_context(context)
         removed = []
         problem: StoreError | None = None
         for incomplete in self.list_incomplete(context=context):
@@ -477,7 +482,7 @@ class Store:
             driver = self._require("copy")
             self._check_id(driver, object_id)
             location = self._parse(driver, uri)
-            context = self._context(context)
+            context = self.make_context(context)
             if not driver.copies:
                 return self._copy_by_driver(driver, location, object_id, context)
             spec = self._upload_spec("copy", location, driver, context)
@@ -544,7 +549,7 @@ class Store:
 
         :raises NotSupported: the backend does not report it
         """
-        context = self._context(context)
+        context = self.make_context(context)
         return self._call("space", lambda driver: driver.space(context=context))
 
     def set_acls(
@@ -563,7 +568,7 @@ class Store:
         with _Annotating(self, "set_acls"):
             check_tenants(read_tenants)
             check_tenants(write_tenants)
-        context = self._context(context)
+        context = self.make_context(context)
         self._call(
             "set_acls",
             lambda driver: driver.set_acls(
@@ -583,7 +588,7 @@ class Store:
         """
         with _Annotating(self, "url"):
             check_expiry(expires)
-        context = self._context(context)
+        context = self.make_context(context)
         return self._call(
             "url",
             lambda driver: driver.url(self._parse(driver, uri), expires=expires, context=context),
@@ -607,11 +612,6 @@ class Store:
                 operation=operation,
             )
         return driver
-
-    def _context(self, context: RequestContext | None) -> RequestContext | None:
-        """Return the request context of a call: the caller's, or else what the factory makes."""
-        make = self._runtime.context
-        return context if context is not None or make is None else make()
 
     def _check_id(self, driver: Driver[Any], object_id: str) -> None:
         check_id(object_id)

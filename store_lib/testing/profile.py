@@ -262,7 +262,9 @@ class Profile:
     def _learn_sizes(self, store: Store) -> None:
         driver = store.driver
         assert driver is not None
-        writer = driver.create(str(uuid.uuid4()), None, nonce=secrets.token_hex(16), context=None)
+        context = store.make_context()
+        nonce = secrets.token_hex(16)
+        writer = driver.create(str(uuid.uuid4()), None, nonce=nonce, context=context)
         sizes = []
         try:
             self.chunk_size = writer.chunk_size

@@ -341,7 +341,7 @@ class Target:
             driver = self.store.driver
             if "discard" in self.capabilities and driver is not None:
                 with contextlib.suppress(StoreError):
-                    driver.discard(upload, context=None)
+                    driver.discard(upload, context=self.store.make_context())
         return problems
 
 

@@ -186,7 +186,7 @@ def check_discard_is_refused_where_not_claimed(target: Target) -> None:
     assert driver is not None
     for upload in target.incomplete_uploads()[:1]:
         with raises(NotSupported, doing="a discard in a store that cannot discard"):
-            driver.discard(upload, context=None)
+            driver.discard(upload, context=target.store.make_context())
 
 
 @check(needs="add")

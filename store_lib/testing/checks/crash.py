@@ -143,7 +143,7 @@ def _sweep(target: Target, own: set[str]) -> None:
         if foreign:
             for upload in candidates:
                 if upload.object_id in own:
-                    driver.discard(upload, context=None)
+                    driver.discard(upload, context=target.store.make_context())
         else:
             removed = target.store.sweep(0)
             # More than in the dry run, if a lease of a killed process has expired meanwhile.
@@ -194,7 +194,7 @@ def check_sweeps_leave_live_and_young_uploads_alone(target: Target) -> None:
             assert driver is not None
             for upload in own:
                 if upload.live:
-                    removed = driver.discard(upload, context=None)
+                    removed = driver.discard(upload, context=store.make_context())
                     expect(
                         not removed, f"discard of {upload.key}: expected it to spare a live upload"
                     )
