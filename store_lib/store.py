@@ -297,7 +297,7 @@ class Store:
         clock = TransferClock(self._limits)
         return UploadSpec(
             clock=clock,
-            retry=self._retry.to(operation, subject, clock),
+            retry=self._retry.for_operation(operation, subject, clock),
             guard=self._guard,
             budget=self._runtime.budget,
             withdraw=functools.partial(self._withdraw, driver, context),
@@ -322,10 +322,9 @@ class Store:
     ) -> None:
         """Remove an object that was published by an add or copy that raises all the same."""
         delete = functools.partial(driver.delete, location, context=context)
+        guarded = functools.partial(self._guard.call, delete)
         try:
-            self._retry.to("cleaning up", location).call(
-                functools.partial(self._guard.call, delete)
-            )
+            self._retry.for_operation("cleaning up", location).call(guarded)
         except StoreError as trouble:
             error.add_note(
                 f"It was stored all the same, as {location.uri}, and could not be removed: "
@@ -368,7 +367,7 @@ class Store:
                 length=length,
                 expected=expected or {},
                 clock=clock,
-                retry=self._retry.to("get", location, clock),
+                retry=self._retry.for_operation("get", location, clock),
                 guard=self._guard,
                 budget=self._runtime.budget,
             )
@@ -499,11 +498,7 @@ class Store:
             raise
 
     def _copy_by_driver(
-        self,
-        driver: Driver[Any],
-        location: Location,
-        object_id: str,
-        context: RequestContext | None,
+        self, driver: Driver[Any], location: Location, object_id: str, context: Any
     ) -> AddResult:
         """Copy by Driver.copy: for drivers whose writers do not copy yet."""
         began = time.perf_counter()
@@ -525,7 +520,7 @@ class Store:
         try:
             with Call(self._calls, object_id):
                 clock = TransferClock(self._limits)
-                retry = self._retry.to("copy", location)
+                retry = self._retry.for_operation("copy", location)
                 delete = functools.partial(driver.delete, context=context)
                 call = functools.partial(
                     self._guard.call,
@@ -634,7 +629,9 @@ class Store:
         with _Annotating(self, operation):
             call = functools.partial(function, self._require(operation))
             with Call(self._calls):
-                return self._retry.to(operation).call(functools.partial(self._guard.call, call))
+                return self._retry.for_operation(operation).call(
+                    functools.partial(self._guard.call, call)
+                )
 
     def _iterate(
         self, operation: str, function: Callable[[Driver[Any]], Iterator[R]]

@@ -12,7 +12,7 @@ from store_lib.driver import Driver, Reader
 from store_lib.exceptions import BackendException, ErrorStatus, StoreError
 from store_lib.transfer.budget import Budget, Reservation
 from store_lib.transfer.report import Meter
-from store_lib.transfer.retry import Retry, Tries, is_temporary
+from store_lib.transfer.retry import Backoff, Retry, is_temporary
 from store_lib.transfer.threads import new_thread
 from store_lib.transfer.timeouts import HangGuard, TransferClock
 
@@ -90,9 +90,9 @@ class ResumingReader:
         :raises BackendException: the backend gave fewer or more bytes than there are
         """
         position = offset
-        tries, failed_at = None, -1
+        backoff, failed_at = None, -1
         # A thread that reads ahead of a slow caller is no stall: who waits for it checks that.
-        retry = self._retry if stop is None else self._retry.beyond()
+        retry = self._retry if stop is None else self._retry.without_limits()
         while True:
             try:
                 with retry.limited():
@@ -123,9 +123,11 @@ class ResumingReader:
                 if self._free_resumes and is_temporary(error):
                     self._free_resumes -= 1
                 else:
-                    if tries is None or position > failed_at:  # bytes have come since the last one
-                        tries, failed_at = Tries(retry, f"from byte {position}", stop), position
-                    if not tries.again(error):
+                    if (
+                        backoff is None or position > failed_at
+                    ):  # bytes have come since the last one
+                        backoff, failed_at = Backoff(retry, f"from byte {position}", stop), position
+                    if not backoff.wait(error):
                         raise
                 self._meter.count(retries=1)
 

@@ -58,7 +58,7 @@ class Requests:
         if self.failure.error is not None:
             raise Stopped()
         retry = self._retry if repeatable else self._retry.once()
-        return retry.call(call, name, stop=self.failure.event, on_repeat=self.count_retry)
+        return retry.call(call, name, stop=self.failure.event, on_retry=self.count_retry)
 
     def publish(self, call: Callable[[], Location], *, streamed: bool = False) -> Location:
         """Make the request that publishes the object, and return the object's location.
@@ -81,7 +81,7 @@ class Requests:
                 call,
                 "publishing",
                 stop=self.failure.event,
-                on_repeat=self.count_retry,
+                on_retry=self.count_retry,
                 rescue=functools.partial(self._resolve, retry.now()),
             )
         finally:
@@ -132,7 +132,7 @@ class Requests:
         if not self.failure.abandoned or self._writer is None:
             return
         try:
-            self._retry.beyond().call(self._writer.abort, "cleaning up")
+            self._retry.without_limits().call(self._writer.abort, "cleaning up")
         except Exception as trouble:
             LOG.warning("Cleaning up after a request that was given up failed: %s", trouble)
 
@@ -161,7 +161,7 @@ class Requests:
         """
         if self._location is None and self._publishing and not isinstance(error, StoreError):
             try:
-                self._location = self._ask_writer(self._retry.beyond())
+                self._location = self._ask_writer(self._retry.without_limits())
             except StoreError as trouble:
                 error.add_note(f"Whether it was stored all the same is not known: {trouble}")
         return self._location
@@ -170,7 +170,7 @@ class Requests:
         assert self._writer is not None
         resolve = functools.partial(self.guard.call, self._writer.resolve)
         request = "looking at what is stored"
-        return retry.call(resolve, request, stop=stop, on_repeat=self.count_retry)
+        return retry.call(resolve, request, stop=stop, on_retry=self.count_retry)
 
     def _abort(self, error: BaseException) -> None:
         assert self._writer is not None
@@ -179,7 +179,7 @@ class Requests:
             timeout = min(timeout, timeouts.GRACE)
         abort = functools.partial(self.guard.call, self._writer.abort, timeout=timeout)
         try:
-            self._retry.beyond().call(abort, "cleaning up")
+            self._retry.without_limits().call(abort, "cleaning up")
         except Exception as trouble:
             LOG.warning("Cleaning up after a failed upload failed: %s", trouble)
             error.add_note(

@@ -97,7 +97,7 @@ def copy(
     try:
         copied = spec.retry.call(
             lambda: requests.copy(requests.create(create), location),
-            on_repeat=requests.count_retry,
+            on_retry=requests.count_retry,
         )
         looking = functools.partial(spec.guard.call, functools.partial(stat, copied))
         size = spec.retry.call(looking, "looking at what is stored").size or 0

@@ -72,7 +72,7 @@ def run(driver: MemoryDriver, *, timeout: float = 0) -> UploadResult:
 
     spec = UploadSpec(
         clock=clock,
-        retry=Retry(20, 3).to("copy", OLD, clock),
+        retry=Retry(20, 3).for_operation("copy", OLD, clock),
         guard=guard,
         budget=PROCESS_BUDGET,
         withdraw=withdraw,
