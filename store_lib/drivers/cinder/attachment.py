@@ -32,7 +32,7 @@ class Connection:
     :param attachment: Cinder's, with the connection info
     """
 
-    #: Whether a process connects for itself alone, even if others on the host have the volume.
+    #: Whether a process connects for itself alone, even if others here have the volume.
     per_process = False
 
     def __init__(self, host: "Host", volume_id: str, attachment: VolumeAttachment) -> None:
@@ -143,7 +143,7 @@ class RbdConnection(Connection):
 class NfsConnection(Connection):
     """A file on an NFS share.
 
-    Nobody counts a share's users: the kernel refuses to unmount one with an open file.  A lock
+    A share's users are not counted: the kernel refuses to unmount one with an open file.  A lock
     keeps others from unmounting it between its mounting and the opening of a file there.
     """
 
@@ -219,10 +219,10 @@ class Attachment:
         self._volume = volume
         self._mode = mode
         self._process = os.getpid()
-        # One at a time on this host: Cinder lets nobody in between, and os-brick must not remove
-        # a device that another process is about to open.
+        # One at a time on this host: Cinder allows one change at a time, and os-brick must not
+        # remove a device that another process is about to open.
         self._volume_lock = host.locks.volume(volume.id)
-        # Nobody else has a volume that is being written.
+        # A volume that is being written has no other attachment.
         self._exclusive = mode == "rw" or not volume.multiattach
         self._connection: Connection | None = None
         self._disconnected = self._deletion_asked = False
@@ -277,8 +277,8 @@ class Attachment:
 
     def _ended_early(self) -> BackendException:
         return BackendException(
-            f"Somebody ended the attachment of volume {self.volume_id} while it was being made. "
-            "Try again, and look for who does so."
+            f"Another client ended the attachment of volume {self.volume_id} while it was being "
+            "made. Try again, and find out which client does so."
         )
 
     @property

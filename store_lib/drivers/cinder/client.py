@@ -498,7 +498,7 @@ class Cinder:
     def create_attachment(self, volume_id: str, mode: str, timeout: float) -> str:
         """Reserve a volume and return the attachment's id; wait while another is being made.
 
-        :param mode: ``ro`` or ``rw``; with ``rw`` nobody else rightly has the volume
+        :param mode: ``ro`` or ``rw``; with ``rw`` no other client rightly has the volume
         :param timeout: seconds to wait
         :raises BackendException: the volume cannot be attached
         :raises NotFound: it has gone, or is being deleted

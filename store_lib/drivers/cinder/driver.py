@@ -56,10 +56,10 @@ _LONGEST_ID = 255 - len("image-")
 #: How often a deletion is asked for, as a reader may end meanwhile.
 _DELETE_ATTEMPTS = 3
 
-_IN_USE = "Volume {} is attached ({}) and was not deleted. Delete it when nobody reads it any more."
+_IN_USE = "Volume {} is attached ({}) and was not deleted. Delete it when it is no longer read."
 _RESERVED = (
     "Volume {} is in state {!r} and was not deleted: an attachment was begun. Delete it when that "
-    "has ended; where it never does, a sweep ends it after five minutes."
+    "has ended; if it never does, a sweep ends it after five minutes."
 )
 
 

@@ -122,7 +122,7 @@ class VolumeWriter(PositionWriter):
     @staticmethod
     def _detached_by_others(volume: Volume) -> BackendException:
         return BackendException(
-            f"Somebody ended the attachment of volume {volume.id} during the upload, so "
+            f"Another client ended the attachment of volume {volume.id} during the upload, so "
             "that not all of it may have been written. Add the object again."
         )
 
@@ -135,11 +135,10 @@ class VolumeWriter(PositionWriter):
         try:
             self._next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL
             self._heartbeats += 1
-            self._cinder.set_description(
-                self._volume.id, f"being filled, sign of life {self._heartbeats}"
-            )
+            text = f"being filled, heartbeat {self._heartbeats}"
+            self._cinder.set_description(self._volume.id, text)
         except StoreError as error:
-            _LOG.info("No sign of life on volume %s: %s", self._volume.id, error)
+            _LOG.info("No heartbeat on volume %s: %s", self._volume.id, error)
         finally:
             self._heartbeat_lock.release()
 
