@@ -9,11 +9,12 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import os
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from store_lib.clients.process import DeferredClose, LiveObjects
 from store_lib.display import get_logger
 from store_lib.exceptions import StoreClosed
 
@@ -35,7 +36,7 @@ _UNLOCKABLE = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
-class Descriptor:
+class Descriptor(DeferredClose):
     """A file descriptor that is closed by its last user.
 
     A call that hangs on a dead mount is abandoned by the engine, which then closes the file.  If
@@ -52,18 +53,14 @@ class Descriptor:
     :param fd: a descriptor that is already open; -1 for none
     """
 
-    __slots__ = ("__weakref__", "_closing", "_open", "_users")
+    __slots__ = ("_number",)
 
     def __init__(self, fd: int = -1) -> None:
         #: The number, in a list: it is removed and closed on one line, so that an interrupt cannot
         #: lose it, nor have it closed twice.
-        self._open = [fd] if fd >= 0 else []
-        #: One entry per user.  There is no lock, since every read and write would take it twice.
-        #: Instead a user is entered before it checks whether the file is closing, and a file is
-        #: marked as closing before it is checked for users.
-        self._users: list[None] = []
-        self._closing = False
-        _ALL[id(self)] = weakref.ref(self)
+        self._number = [fd] if fd >= 0 else []
+        super().__init__(functools.partial(_close_number, self._number))
+        _ALL.add(self)
 
     def open(self, path: str, flags: int, *, directory: int | None = None) -> None:
         """Open a file, or create one with mode 0600.  Called once.
@@ -71,64 +68,49 @@ class Descriptor:
         :param directory: descriptor of the directory to which ``path`` is relative
         :raises OSError: it cannot be opened
         """
-        self._open.append(os.open(path, flags, 0o600, dir_fd=directory))
+        self._number.append(os.open(path, flags, 0o600, dir_fd=directory))
 
     def __enter__(self) -> int:
-        self._users.append(None)
-        try:
-            if not self._closing:
-                return self._open[0]
-        except IndexError:  # not opened yet
-            pass
-        self._leave()
+        if self.enter():
+            try:
+                return self._number[0]
+            except IndexError:  # not opened yet
+                self.leave()
         raise StoreClosed(
             "The file is closed: its upload or download has ended, or was begun by the "
             "parent of this process."
         )
 
     def __exit__(self, *_: object) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
-        """Remove a user, and close the file if it was the last one of a closing file."""
-        if self._users:  # empty in a child that a user has forked
-            self._users.pop()
-        if self._closing and not self._users:
-            self._close()
+        self.leave()
 
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
-        return self._closing
-
-    def close(self) -> None:
-        """Close it now, or when the last call that uses it returns.  Idempotent."""
-        self._closing = True
-        if not self._users:
-            self._close()
-
-    def _close(self) -> None:
-        try:
-            if self._open:
-                os.close(self._open.pop())
-        except IndexError:
-            pass  # closed by another thread
-        except OSError as error:
-            # Harmless: a writer provokes deferred errors before it publishes.
-            LOG.debug("Closing a file: %s", error)
+        return self.closing
 
     def __del__(self) -> None:
         # Even without close(): there can be no user any more.
-        _ALL.pop(id(self), None)
-        if getattr(self, "_open", None):
-            self._closing = True
-            self._close()
+        _close_number(self._number)
 
     def _after_fork(self) -> None:
         """Close the child's copy, even if the parent was using the file."""
-        self._users.clear()
-        self._closing = True
-        self._close()
+        self.forget()
+        _close_number(self._number)
+
+
+_ALL: LiveObjects[Descriptor] = LiveObjects(in_child=lambda file: file._after_fork())
+
+
+def _close_number(number: list[int]) -> None:
+    try:
+        if number:
+            os.close(number.pop())
+    except IndexError:
+        pass  # closed by another thread
+    except OSError as error:
+        # Harmless: a writer provokes deferred errors before it publishes.
+        LOG.debug("Closing a file: %s", error)
 
 
 def closed() -> Descriptor:
@@ -152,19 +134,6 @@ def opened(path: str, flags: int, *, directory: int | None = None) -> Iterator[i
             yield fd
     finally:
         file.close()
-
-
-#: By id.  Not a WeakSet, whose Python code would run twice per small object.
-_ALL: dict[int, weakref.ref[Descriptor]] = {}
-
-
-def _after_fork() -> None:
-    for reference in list(_ALL.values()):
-        if (file := reference()) is not None:
-            file._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def _absent(*arguments: Any) -> int:

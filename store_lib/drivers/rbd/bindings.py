@@ -14,13 +14,13 @@ every handle is registered here, and these rules hold:
 import atexit
 import contextlib
 import ctypes
-import dataclasses
 import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from store_lib.clients.process import DeferredClose
 from store_lib.exceptions import BackendException, DriverLoadFailure
 
 #: The modules ``rados`` and ``rbd``, once :func:`load` has found them.
@@ -51,24 +51,13 @@ def load(store_id: str) -> None:
         ) from error
 
 
+_CLOSED = (
+    "Expected a connection or an image that this process has open in Ceph, got one that is closed "
+    "or was opened before a fork. Open it again in this process."
+)
+
 #: Seconds to wait for running calls at interpreter exit.
 _EXIT_TIMEOUT = 5.0
-
-
-@dataclasses.dataclass(slots=True)
-class _Handle:
-    """An open handle.
-
-    :param close: closes it
-    :param parent: the handle it depends on, which stays open as long
-    """
-
-    close: Callable[[], object]
-    parent: Any
-    #: Number of running calls and of handles that depend on it.
-    users: int = 0
-    #: Whether the last user closes it.
-    released: bool = False
 
 
 class _State:
@@ -78,7 +67,7 @@ class _State:
         # Reentrant, since a garbage collection may release a handle at any point.
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        self.handles: dict[Any, _Handle] = {}
+        self.handles: dict[Any, DeferredClose] = {}
         self.calls = 0
         #: Whether interpreter exit has begun: no further call may start.
         self.exiting = False
@@ -93,13 +82,27 @@ def register(native: Any, close: Callable[[], object], parent: Any = None) -> An
     """Register a handle of librados or librbd, and return it.
 
     :param close: closes it
-    :param parent: the handle it depends on: a pool's connection, an image's pool
+    :param parent: the handle it depends on, which stays open as long: a pool's connection, an
+        image's pool
+    :raises BackendException: the parent is being closed
     """
     with _state.lock:
-        above = _state.handles.get(parent)
-        if above is not None:
-            above.users += 1
-        _state.handles[native] = _Handle(close, None if above is None else parent)
+        handles = _state.handles
+        above = handles.get(parent)
+        if above is not None and not above.enter():
+            close()
+            raise BackendException(_CLOSED)
+
+        def close_and_leave() -> None:
+            handles.pop(native, None)
+            try:
+                close()
+            finally:
+                if above is not None:
+                    with contextlib.suppress(Exception):
+                        above.leave()
+
+        handles[native] = DeferredClose(close_and_leave)
         if _state.closed:  # opened by a call that hung at exit
             _forget_handles()
     return native
@@ -108,7 +111,7 @@ def register(native: Any, close: Callable[[], object], parent: Any = None) -> An
 def is_open(native: Any) -> bool:
     """Return whether a handle is open and was opened in this process."""
     handle = _state.handles.get(native)
-    return handle is not None and not handle.released
+    return handle is not None and not handle.closing
 
 
 def release(native: Any) -> None:
@@ -116,36 +119,9 @@ def release(native: Any) -> None:
 
     Does nothing if it is closed already or was opened before a fork.
     """
-    with _state.lock:
-        handle = _state.handles.get(native)
-        if handle is None or handle.released:
-            return
-        handle.released = True
-        if handle.users:
-            return
-        del _state.handles[native]
-    _close(handle)
-
-
-def _close(handle: _Handle) -> None:
-    try:
+    handle = _state.handles.get(native)
+    if handle is not None:
         handle.close()
-    finally:
-        if handle.parent is not None:
-            _remove_user(handle.parent)
-
-
-def _remove_user(native: Any) -> None:
-    with _state.lock:
-        handle = _state.handles.get(native)
-        if handle is None:  # in a child, by a call that forked
-            return
-        handle.users -= 1
-        if handle.users or not handle.released:
-            return
-        del _state.handles[native]
-    with contextlib.suppress(Exception):  # release() has returned long ago
-        _close(handle)
 
 
 @contextlib.contextmanager
@@ -154,18 +130,14 @@ def using(native: Any) -> Iterator[None]:
 
     :raises BackendException: it is closed, or was opened before a fork
     """
-    with _state.lock:
-        handle = _state.handles.get(native)
-        if handle is None or handle.released:
-            raise BackendException(
-                "Expected a connection or an image that this process has open in Ceph, got one "
-                "that is closed or was opened before a fork. Open it again in this process."
-            )
-        handle.users += 1
+    handle = _state.handles.get(native)
+    if handle is None or not handle.enter():
+        raise BackendException(_CLOSED)
     try:
         yield
     finally:
-        _remove_user(native)
+        with contextlib.suppress(Exception):  # its release() has returned long ago
+            handle.leave()
 
 
 @contextlib.contextmanager
@@ -221,7 +193,8 @@ def open_image(
 
 def _forget_handles() -> None:
     """Drop all handles without touching them."""
-    for native in _state.handles:
+    for native, handle in _state.handles.items():
+        handle.forget()
         # A reference that is never returned: the destructor, which would close it, never runs.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(native))
     _state.handles.clear()

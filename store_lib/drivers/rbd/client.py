@@ -3,15 +3,12 @@
 import contextlib
 import errno
 import json
-import os
 import struct
-import threading
-import time
 import uuid
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
+from store_lib.clients.process import LiveObjects, SingleFlight
 from store_lib.display import get_logger
 from store_lib.driver import Space
 from store_lib.drivers.rbd import bindings
@@ -48,16 +45,15 @@ class Cluster:
     def __init__(self, store_id: str, settings: ConnectionSettings) -> None:
         self.store_id = store_id
         self._settings = settings
-        self._lock = threading.Lock()
+        self._opening = SingleFlight()
         self._pools: dict[str, Any] = {}
         self._rados: Any = None
         #: Pools and connections of a client that was shut out; calls may still be running in them.
         self._retired: list[Any] = []
-        self._failure: tuple[float, StoreError] | None = None
         fsid = self._prepare().conf_get("fsid")
         #: The cluster's id; ``None`` if not configured and not yet connected.
         self.known_fsid: str | None = None if fsid in (None, "", _NO_FSID) else fsid
-        _ALL.add(self)
+        _CLUSTERS.add(self)
 
     @property
     def fsid(self) -> str:
@@ -71,7 +67,7 @@ class Cluster:
         :raises BadStoreConfiguration: the store's own pool does not exist
         """
         connection = self._connection()
-        with self._lock:
+        with self._opening.lock:
             ioctx = self._pools.get(name)
             if ioctx is None:
                 try:
@@ -160,7 +156,7 @@ class Cluster:
 
     def close(self) -> None:
         """Shut the connection down.  The next use opens a new one."""
-        with self._lock:
+        with self._opening.lock:
             self._retire()
             retired, self._retired = self._retired, []
         for native in retired:
@@ -179,26 +175,8 @@ class Cluster:
         self._retire()
 
     def _connection(self) -> Any:
-        """Return the connection, opening it if there is none.
-
-        Threads that wait for another thread's attempt share its failure, instead of waiting as long
-        once more.
-        """
-        connection = self._rados
-        if connection is not None:
-            return connection
-        began = time.monotonic()
-        with self._lock:
-            if self._rados is None:
-                if self._failure is not None and self._failure[0] > began:
-                    error = self._failure[1]
-                    raise type(error)(error.msg, status=error.status)
-                try:
-                    self._rados = self._connect()
-                except StoreError as error:
-                    self._failure = time.monotonic(), error
-                    raise
-            return self._rados
+        """Return the connection, opening it if there is none."""
+        return self._opening.run(lambda: self._rados, self._connect)
 
     def _prepare(self) -> Any:
         """Return a connection that is configured but not open."""
@@ -234,7 +212,8 @@ class Cluster:
             finally:
                 del failure  # its traceback refers to this frame: the cycle would keep memory
         self.known_fsid = new.get_fsid()
-        return bindings.register(new, new.shutdown)
+        self._rados = bindings.register(new, new.shutdown)
+        return self._rados
 
     def _connect_error(self, new: Any, error: Exception) -> StoreError:
         number = errno_of(error)
@@ -260,16 +239,8 @@ class Cluster:
 
     def _after_fork(self) -> None:
         """Forget the parent's connection, which a child must not touch."""
-        self._lock = threading.Lock()
-        self._pools, self._retired, self._rados, self._failure = {}, [], None, None
+        self._opening = SingleFlight()
+        self._pools, self._retired, self._rados = {}, [], None
 
 
-_ALL: "weakref.WeakSet[Cluster]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for cluster in list(_ALL):
-        cluster._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+_CLUSTERS: LiveObjects[Cluster] = LiveObjects(in_child=Cluster._after_fork)

@@ -475,7 +475,7 @@ def test_who_waits_for_a_connection_shares_it(modules: types.SimpleNamespace, fa
     assert rados.waiting.acquire(timeout=60)
     while len([each for each in threads if each.is_alive()]) < 4:
         pass
-    cluster_waits = cluster._lock
+    cluster_waits = cluster._opening.lock
     while not cluster_waits.locked():
         pass
     rados.proceed.set()
