@@ -6,9 +6,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from store_lib.driver import PartWriter, PositionWriter, Stat
+from store_lib.driver import PartWriter, PositionWriter, Stat, Verifier
 from store_lib.exceptions import SizeMismatch
 from store_lib.location import Location
 from store_lib.transfer.budget import Budget
@@ -38,7 +37,7 @@ class UploadSpec:
     digests: tuple[str, ...] = ()
     #: Hexadecimal digests that the bytes must have, by name; ``digests`` has these names too.
     expected: Mapping[str, str] | None = None
-    verifier: Any = None
+    verifier: Verifier | None = None
     progress: Progress | None = None
     clock: TransferClock
     retry: Retry
@@ -222,7 +221,7 @@ class _Upload:
         for digest in self._hashes.values():
             digest.update(data)
         if self._spec.verifier is not None:
-            self._spec.verifier.update(data)
+            self._spec.verifier.update(data)  # type: ignore[arg-type]  # as hashlib's update
         self._digest_seconds = time.perf_counter() - began
         self._verify()
         return store_small(self._writer, self._requests, data)
