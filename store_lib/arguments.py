@@ -1,4 +1,4 @@
-"""What callers may hand in: numbers, ranges, ids and tenants are checked before all else."""
+"""Checks of callers' arguments: sizes, ranges, ids, tenants and callbacks."""
 
 import math
 from collections.abc import Collection
@@ -7,13 +7,13 @@ from typing import Any
 from store_lib.display import shown
 from store_lib.exceptions import Invalid, InvalidObjectId, InvalidRange
 
-#: The largest object, in bytes, and so the largest offset.
+#: Maximum size of an object in bytes, and maximum offset.
 LARGEST = 2**63 - 1
 
 
-#: Bytes of the longest object id.
+#: Maximum length of an object id in bytes.
 LONGEST_ID = 255
-#: No object id begins with these: some backend or file system uses such names itself.
+#: Prefixes that some backend or file system uses itself, so object ids must not have them.
 RESERVED = (".store_lib", ".segments", ".fuse_hidden", ".nfs", "store_lib-upload-")
 
 _PORTABLE = (
@@ -24,9 +24,9 @@ _PORTABLE = (
 
 
 def check_portable(object_id: str) -> None:
-    """Refuse an id that not every kind of store can hold, whichever store it is for.
+    """Raise unless every kind of store can hold an object with this id.
 
-    :raises InvalidObjectId: with the reason
+    :raises InvalidObjectId: some store cannot
     """
     reason = None
     if not object_id or object_id in (".", ".."):
@@ -42,7 +42,7 @@ def check_portable(object_id: str) -> None:
 
 
 def invalid_id(object_id: str, reason: str) -> InvalidObjectId:
-    """Return the error for an id that cannot be used; it quotes the beginning of a long one.
+    """Return the error for an invalid id, which quotes only the beginning of a long id.
 
     :param reason: a sentence, as :meth:`Driver.id_problem` returns it
     """
@@ -57,9 +57,9 @@ def _is_number(value: Any, *kinds: type) -> bool:
 
 
 def check_id(object_id: Any) -> None:
-    """Refuse what no store takes as an object id.
+    """Raise unless the value is a valid object id for every store.
 
-    :raises InvalidObjectId: with the reason
+    :raises InvalidObjectId: it is not
     """
     if not isinstance(object_id, str):
         raise InvalidObjectId(
@@ -70,18 +70,18 @@ def check_id(object_id: Any) -> None:
 
 
 def check_size(size: Any) -> None:
-    """Refuse what is no size.
+    """Raise unless the value is a valid size or ``None``.
 
-    :raises Invalid: it is not ``None`` or an int that a size can be
+    :raises Invalid: it is not
     """
     if size is not None and not (_is_number(size) and 0 <= size <= LARGEST):
         raise Invalid(f"Expected size as an int from 0 to {LARGEST}, or None; got {shown(size)}.")
 
 
 def check_range(offset: Any, length: Any) -> tuple[bool, int | None]:
-    """Say whether a range is the whole object, and return its length, no longer than objects are.
+    """Return whether a range is the whole object, and its length, limited to that of an object.
 
-    :raises InvalidRange: it is not made of whole numbers of 0 or more
+    :raises InvalidRange: the offset or the length is not an integer of 0 or more
     """
     for name, value in (("offset", offset), ("length", length)):
         if value is None and name == "length":
@@ -94,7 +94,7 @@ def check_range(offset: Any, length: Any) -> tuple[bool, int | None]:
 
 
 def check_seconds(older_than: Any) -> None:
-    """Refuse what is no age.
+    """Raise unless the value is a valid age in seconds.
 
     :raises Invalid: it is not a number of 0 or more
     """
@@ -103,33 +103,32 @@ def check_seconds(older_than: Any) -> None:
 
 
 def check_expiry(expires: Any) -> None:
-    """Refuse what is no time that a URL can be good for.
+    """Raise unless the value is a valid lifetime of a URL in seconds.
 
-    :raises Invalid: it is not an int of 1 or more
+    :raises Invalid: it is not an integer of 1 or more
     """
     if not (_is_number(expires) and 0 < expires <= LARGEST):
         raise Invalid(f"Expected expires as an int of 1 or more seconds, got {shown(expires)}.")
 
 
 def check_tenants(tenants: Any) -> None:
-    """Refuse what are no tenants: backends write lists of them as text, with commas.
+    """Raise unless the value is a sequence of tenants; backends write them separated by commas.
 
-    :raises Invalid: it is no sequence, or one has a comma, or another character that would let it
-        be more than one
+    :raises Invalid: it is not a sequence, or a tenant contains a comma or a similar character
     """
     if isinstance(tenants, (str, bytes)) or not isinstance(tenants, Collection):
         raise Invalid(f"Expected tenants as a sequence of str, got {shown(tenants)}.")
     for tenant in tenants:
         if not isinstance(tenant, str) or not tenant.isprintable() or set(tenant) & set(", "):
-            raise Invalid(f"Expected a tenant without commas and blanks, got {shown(tenant)}.")
+            raise Invalid(f"Expected a tenant without commas and spaces, got {shown(tenant)}.")
 
 
 def check_helpers(verifier: Any, progress: Any) -> None:
-    """Refuse what cannot be called while an object is added.
+    """Raise unless the verifier and the progress callback of an add can be called.
 
-    :raises Invalid: one cannot
+    :raises Invalid: one of them cannot
     """
     if verifier is not None and not callable(getattr(verifier, "update", None)):
         raise Invalid(f"Expected a verifier with the method update, got {shown(verifier)}.")
     if progress is not None and not callable(progress):
-        raise Invalid(f"Expected progress as something to call, got {shown(progress)}.")
+        raise Invalid(f"Expected a callable as progress, got {shown(progress)}.")

@@ -1,7 +1,7 @@
-"""Reads which stores are configured, from a service's ConfigOpts or from files, and alters none.
+"""Reads the configured stores from a service's ConfigOpts or from files, without changing them.
 
-The caller's ConfigOpts is only read.  An option that the caller registered is read there, with
-its overrides and defaults; any other is read by a private ConfigOpts over the same files.
+An option that the service has registered is read from its ConfigOpts, with overrides and defaults;
+any other from a private ConfigOpts over the same files.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ from store_lib.options import (
 )
 from store_lib.redaction import Secret
 
-#: Where the files of a store lie that Glance keeps for itself, unless the operator says otherwise.
+#: Default directory of a reserved store of Glance, by store id.
 RESERVED_DATADIR = "/var/lib/glance/{}"
 
 _DATADIRS = ("filesystem_store_datadir", "filesystem_store_datadirs")
 _LEGACY_NAME = re.compile(r"glance\.store\.(\w+)\.Store")
 _LARGEST = 2**63 - 1
 _UNREGISTERED = (cfg.NoSuchOptError, cfg.NoSuchGroupError)
-#: What a ``$`` in a value that names no option raises.
+#: Errors for a ``$`` reference to an unknown option.
 _BAD_REFERENCE = (*_UNREGISTERED, cfg.TemplateSubstitutionError)
 _LINE = re.compile(r":(\d+), ")
 _BAD_VALUE = (cfg.ConfigFileValueError, cfg.ConfigSourceValueError, ValueError)
@@ -40,7 +40,7 @@ _BAD_VALUE = (cfg.ConfigFileValueError, cfg.ConfigSourceValueError, ValueError)
 
 @dataclasses.dataclass(frozen=True)
 class StoreSection:
-    """One store to be: its id, its driver's name, and the section that holds its options."""
+    """The id of a store, the name of its driver, and the section with its options."""
 
     store_id: str
     driver: str
@@ -48,13 +48,13 @@ class StoreSection:
 
 
 class Configuration:
-    """What a configuration says of stores.
+    """The configuration of the stores.
 
-    :param caller: a service's ConfigOpts, read where it has registered an option
-    :param files: files to read when there is no ``caller``, later ones winning
+    :param caller: a service's ConfigOpts, for the options that it has registered
+    :param files: files to read without a ``caller``; later files take precedence
     :param directories: directories whose ``*.conf`` files are read after the files
-    :param values: ``{section: {option: value}}`` that win over the files
-    :raises BadStoreConfiguration: a file is missing or cannot be read or parsed
+    :param values: ``{section: {option: value}}``, which take precedence over the files
+    :raises BadStoreConfiguration: a file is missing, or cannot be read or parsed
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class Configuration:
             )
 
     def _borrow(self, caller: cfg.ConfigOpts) -> None:
-        """Let values refer to the caller's own options, as in ``$state_path/images``."""
+        """Make the caller's options available in references such as ``$state_path/images``."""
         for name in caller:
             try:
                 value = caller[name]
             except (cfg.Error, ValueError, RecursionError):
-                continue  # the caller's own trouble, and none of a store's
+                continue  # not an error of a store
             if isinstance(value, str) and name not in self._private:
                 self._private.register_opt(cfg.StrOpt(name, default=value))
 
@@ -114,14 +114,14 @@ class Configuration:
             try:
                 self._private.set_override(name, value, group=group)
             except _UNREGISTERED:
-                continue  # an option of a store, set once its driver is known
+                continue  # an option of a store; it is set when the driver is known
             except (ValueError, TypeError, AttributeError) as error:
                 raise BadStoreConfiguration(
-                    f"Option {name} in section [{section}] is not valid: {error}"
+                    f"Option {name} in section [{section}] is invalid: {error}"
                 ) from error
 
     def value(self, name: str, section: str | None) -> tuple[Any, bool]:
-        """Return an option's value and whether the operator set it (as opposed to a default).
+        """Return an option's value, and whether the operator has set it.
 
         :raises BadStoreConfiguration: the value is not of the option's type
         """
@@ -143,7 +143,7 @@ class Configuration:
                 if store_id in RESERVED_SECTIONS:
                     raise BadStoreConfiguration(
                         f"A store cannot be named {store_id!r} in enabled_backends: that section "
-                        "has a meaning of its own. Choose another id."
+                        "has another meaning. Choose another id."
                     )
             return [StoreSection(name, str(driver), name) for name, driver in enabled.items()]
         stores, _ = self.value("stores", "glance_store")
@@ -163,7 +163,7 @@ class Configuration:
     ) -> StoreOptions:
         """Return a store's resolved options.
 
-        :param library_opts: options by the sections that libraries have for themselves
+        :param library_opts: options of libraries, by the section that a library reads
         :raises BadStoreConfiguration: a value is not of its option's type
         """
         every = [*STORE_OPTIONS, *opts]
@@ -176,7 +176,7 @@ class Configuration:
                 self._private.register_opts(given, group=group)
                 self._override(group)
         except cfg.DuplicateOptError as error:
-            raise BadStoreConfiguration(f"Two drivers define one option: {error}") from error
+            raise BadStoreConfiguration(f"Two drivers define the same option: {error}") from error
         values: dict[str, Any] = {}
         explicit: set[str] = set()
         for opt in every:
@@ -192,10 +192,10 @@ class Configuration:
                 )
             if _is_no_number(value):
                 raise BadStoreConfiguration(
-                    f"Option {opt.dest} of section [{section}] is not valid: expected a number "
+                    f"Option {opt.dest} of section [{section}] is invalid: expected a number "
                     f"between -{_LARGEST} and {_LARGEST}."
                 )
-            # Masked in what shows the variables of frames.
+            # Hidden in listings of a frame's variables.
             values[opt.dest] = Secret(value) if opt.secret and isinstance(value, str) else value
             if is_set:
                 explicit.add(opt.dest)
@@ -208,13 +208,13 @@ class Configuration:
 
 
 class Selection(Configuration):
-    """A configuration of which only some stores are wanted.
+    """Some of the stores of a configuration.
 
-    :param sections: these stores
-    :param reserved: ids among them of the stores that a service keeps for itself; it reads their
-        directory from the configuration too, so ``[backend_defaults]`` does not move them
+    :param sections: the selected stores
+    :param reserved: ids of reserved stores among them; the service reads their directory from the
+        configuration too, so ``[backend_defaults]`` must not change it
 
-    The others are :class:`Configuration`'s.
+    The other parameters are those of :class:`Configuration`.
     """
 
     def __init__(
@@ -236,7 +236,7 @@ class Selection(Configuration):
 
     def value(self, name: str, section: str | None) -> tuple[Any, bool]:
         if section == "glance_store" and name in ("default_backend", "default_store"):
-            return None, False  # the default may be a store that is none of these
+            return None, False  # the default store may not be selected
         value, given = super().value(name, section)
         return value, given or (section in self._reserved and name in _DATADIRS)
 
@@ -244,7 +244,7 @@ class Selection(Configuration):
 def _sections(values: Any) -> dict[str, dict[str, Any]]:
     """Return a copy of the options by section.
 
-    :raises BadStoreConfiguration: it is no mapping of mappings
+    :raises BadStoreConfiguration: ``values`` is not a mapping of mappings
     """
     found = {} if values is None else values
     if isinstance(found, Mapping) and all(isinstance(found[each], Mapping) for each in found):
@@ -253,14 +253,14 @@ def _sections(values: Any) -> dict[str, dict[str, Any]]:
 
 
 def _is_no_number(value: Any) -> bool:
-    """Tell whether a value is of a type for numbers and cannot be reckoned with."""
+    """Return whether a value is NaN or too large an integer."""
     if isinstance(value, float):
-        return math.isnan(value)  # which lies within all bounds
+        return math.isnan(value)  # it passes all comparisons with bounds
     return isinstance(value, int) and abs(value) > _LARGEST
 
 
 def _has(conf: cfg.ConfigOpts, name: str, section: str | None) -> bool:
-    """Whether an option is registered; what its value refers to may not be."""
+    """Return whether an option is registered, even if its value refers to one that is not."""
     if section is None:
         return name in conf
     try:
@@ -271,7 +271,7 @@ def _has(conf: cfg.ConfigOpts, name: str, section: str | None) -> bool:
 
 
 def literal(value: Any) -> Any:
-    """Return what a configuration has to say for a value to come out as it is."""
+    """Return a value with ``$`` escaped, so that a configuration returns it unchanged."""
     if isinstance(value, str):
         return value.replace("$", "$$")
     if isinstance(value, list):
@@ -282,10 +282,10 @@ def literal(value: Any) -> Any:
 
 
 def _unreadable(error: Exception) -> BadStoreConfiguration | None:
-    """Return the error for files that oslo.config cannot read; ``None`` for all else."""
+    """Return the error for a file that oslo.config cannot read, else ``None``."""
     told = str(error)
     if isinstance(error, cfg.ConfigFileParseError):
-        # Not what the line says: it may be a password.
+        # The line itself may contain a password.
         where = _LINE.search(told)
         line = f", line {where[1]}" if where else ""
         told = f"{error.config_file}{line}: expected a [section], or name = value."
@@ -297,15 +297,15 @@ def _unreadable(error: Exception) -> BadStoreConfiguration | None:
 
 
 def _invalid(where: str, error: Exception) -> BadStoreConfiguration | None:
-    """Return the error for a value that oslo.config cannot read; ``None`` for all else."""
+    """Return the error for a value that oslo.config cannot read, else ``None``."""
     if isinstance(error, (*_BAD_REFERENCE, RecursionError)):
-        # Not which one: a password with a $ in it would show a part of itself.
+        # The name may be a part of a password that contains a $.
         return BadStoreConfiguration(
-            f"{where} is not valid: a $ in it refers to an option that is not there, or to "
+            f"{where} is invalid: a $ in it refers to an unknown option, or to "
             "itself. Write $$ for a $."
         )
     if isinstance(error, _BAD_VALUE):
-        return BadStoreConfiguration(f"{where} is not valid: {error}")
+        return BadStoreConfiguration(f"{where} is invalid: {error}")
     return None
 
 

@@ -1,7 +1,7 @@
-"""Makes text from outside fit to be shown: in an error, a log, a table.
+"""Makes untrusted text safe to print in errors, logs and tables.
 
-Names and URIs may hold line breaks, which forge lines of a log, escape sequences, which a terminal
-obeys, marks that turn the direction of writing, and surrogates, which no UTF-8 has.
+Names and URIs may contain line breaks, which forge log lines; terminal control sequences; marks
+that change the direction of text; and surrogates, which cannot be encoded as UTF-8.
 """
 
 import logging
@@ -9,11 +9,12 @@ from typing import Any
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Return ``text`` with each character that does not print as an escape sequence of Python.
+    r"""Return ``text`` with unprintable characters replaced by Python escape sequences.
 
-    A line break becomes ``\n``, an escape ``\x1b``.  The result has one line and can be encoded.
+    A line break becomes ``\n``, an escape character ``\x1b``.  The result is a single line and can
+    be encoded.
 
-    :param keep: characters to leave as they are
+    :param keep: characters not to replace
     """
     if text.isprintable():
         return text
@@ -25,16 +26,16 @@ def _escaped(character: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return what a message shows of a value that was handed in, which may be anything."""
+    """Return a short representation of any value for a message."""
     try:
         text = ascii(value)
-    except Exception:  # an int of very many digits; a __repr__ that fails
-        return f"a {type(value).__name__} that cannot be shown"
+    except Exception:  # an int with too many digits; a __repr__ that raises
+        return f"a {type(value).__name__} without a representation"
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of a module, which shows texts and errors among its arguments printable."""
+    """Return the logger of a module, which makes text and errors in its arguments printable."""
     logger = logging.getLogger(name)
     logger.addFilter(_show_arguments)
     return logger

@@ -1,4 +1,4 @@
-"""How long the answer to a request may take to begin: the engine says it, the clients obey."""
+"""The limit for the time until a response begins: set by the engine, applied by the clients."""
 
 import contextlib
 import contextvars
@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 
 class HeadLimit(NamedTuple):
-    """A limit for requests; times are of the monotonic clock."""
+    """A limit for requests."""
 
-    #: Seconds for connecting, redirects, interim answers and the head of one answer, together.
+    #: Seconds for connecting, redirects, interim responses and the head of the response together.
     seconds: float = 60.0
-    #: When the operation that makes the requests ends, whatever they are doing.
+    #: End of the operation that makes the requests, in seconds of the monotonic clock.
     until: float = math.inf
 
 
@@ -24,12 +24,12 @@ _present: contextvars.ContextVar[HeadLimit] = contextvars.ContextVar(
 
 
 def head_limit() -> HeadLimit:
-    """Return the limit for the requests that this thread makes now."""
+    """Return the current limit for requests of this thread."""
     return _present.get()
 
 
 class _Within:
-    """A block with another limit."""
+    """Context manager that sets the limit for a block."""
 
     __slots__ = ("_limit", "_token")
 
@@ -48,18 +48,18 @@ class _Within:
         _present.reset(self._token)
 
 
-#: A block with the same limit; there are many, as every piece that is read has one.
+#: For a block with the current limit: every chunk that is read has a block.
 _SAME = contextlib.nullcontext()
 
 
 def limited_heads(
     seconds: float | None = None, left: float | None = None
 ) -> contextlib.AbstractContextManager[None]:
-    """Return a block in which the requests that this thread makes are limited.
+    """Return a context manager that limits the requests of this thread.
 
-    :param seconds: for connecting, redirects, interim answers and the head; 0 for no limit
-    :param left: seconds from now after which no request may go on, where that is sooner than the
-        end that holds already
+    :param seconds: for connecting, redirects, interim responses and the head; 0 for no limit
+    :param left: seconds from now until all requests must end; a current limit that ends sooner
+        remains
     """
     present = _present.get()
     limit, until = present

@@ -1,7 +1,6 @@
-"""Hides credentials in URIs and in texts that hold them, before they are printed or logged.
+"""Hides credentials in URIs, and in texts that contain them, before they are printed or logged.
 
-Such texts come from servers and from anybody who names a URI, at any length, so each character
-is looked at a fixed number of times.
+The texts are untrusted and may be very long, so the run time is linear in their length.
 """
 
 import html
@@ -10,14 +9,14 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote
 
-#: What stands where a secret was.
+#: Replacement for a secret.
 HIDDEN = "***"
 
 _NO_USERS = ("file", "filesystem")
 _BLANK = re.compile(r"\s")
 _BLANKS = re.compile(r"(\s+)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
-#: What a query is made of.
+#: Separators in a query.
 _QUERY = re.compile(r"([&;=\s])")
 _SECRET_NAME = re.compile(
     r"signature|sig|token|secret|password|credential|accesskey|key", re.IGNORECASE
@@ -32,13 +31,13 @@ _SECRET_FIELD = re.compile(
     r"[^\s<>&;,]+",
     re.IGNORECASE,
 )
-#: Characters of the shortest text that is taken for a secret wherever it stands.
+#: Minimum length of a secret that is replaced anywhere in a text.
 _SHORTEST = 4
 _VALUE_END = re.compile(r"[#'\"<>]")
 
 
 class Secret(str):
-    """A password, a token or a login, which is not shown by what shows a frame's variables."""
+    """A password, token or login whose ``repr`` hides it, as in listings of local variables."""
 
     __slots__ = ()
 
@@ -47,16 +46,16 @@ class Secret(str):
 
 
 def is_scheme(text: str) -> bool:
-    """Tell whether ``text`` is made like the scheme of a URI."""
+    """Return whether ``text`` has the syntax of a URI scheme."""
     return _SCHEME.fullmatch(text) is not None
 
 
 def redact_uri(uri: str) -> str:
-    """Return what is meant as a URI with its credentials replaced by ``***``; see :func:`redact`.
+    """Return a URI with its credentials replaced by ``***``; see :func:`redact`.
 
-    Where it does not begin with a scheme and ``://``, a secret can be anywhere in it: nothing is
-    shown of what follows its first colon, if there is an ``@``, nor of a query.  The query of an
-    http URI is not shown either: a presigned URL may call its secret anything.
+    If it does not begin with a scheme and ``://``, a secret can be anywhere: the query is hidden
+    and, if there is an ``@``, everything after the first colon.  The query of an http URI is
+    hidden too, since the secret of a presigned URL can have any name.
     """
     scheme, mark, _ = uri.partition("://")
     if scheme.lower() in ("http", "https"):
@@ -70,7 +69,7 @@ def redact_uri(uri: str) -> str:
 
 
 def without_query(uri: str) -> str:
-    """Return ``uri`` with all that its query, or what may be meant as one, says replaced."""
+    """Return ``uri`` with everything after the first question mark hidden."""
     path, mark, query = uri.partition("?")
     return path + mark + (HIDDEN if query else "")
 
@@ -78,13 +77,13 @@ def without_query(uri: str) -> str:
 def redact(text: str, *, cut: bool = False) -> str:
     """Return ``text`` with the credentials of every URI in it replaced by ``***``.
 
-    Old swift and S3 URIs carry keys in which any character may stand unescaped, so everything
-    from ``://`` to the last ``@`` goes; a key is never shown for the sake of a path.  A ``file``
-    URI has no credentials and stays as it is.  Query values whose names speak of a signature,
-    token, key or password are hidden too (presigned and temporary URLs).  A word without ``://``,
-    in which an ``@`` follows a colon, is taken for a URI that was mistyped.
+    Old swift and S3 URIs contain keys with any unescaped characters, so everything from ``://`` to
+    the last ``@`` is hidden, even if that hides a path.  A ``file`` URI has no credentials and is
+    not changed.  Query values are hidden if their names suggest a signature, token, key or
+    password (presigned and temporary URLs).  A word without ``://`` that has an ``@`` after a colon
+    is treated as a mistyped URI.
 
-    :param cut: the text was cut off, so that an ``@`` may follow what stands at its end
+    :param cut: whether the text was truncated, so that an ``@`` may have followed
     """
     start = text.find("://")
     if start < 0:
@@ -97,7 +96,7 @@ def redact(text: str, *, cut: bool = False) -> str:
 
 
 def _without_users(text: str, cut: bool) -> str:
-    """Hide the logins of URIs within a text: each of them ends at a blank."""
+    """Hide the logins of URIs in a text; a URI ends at white space."""
     kept: list[str] = []
     done, end, at = 0, 0, -1
     start = text.find("://")
@@ -118,7 +117,7 @@ def _without_users(text: str, cut: bool) -> str:
 
 
 def _without_mistyped(text: str) -> str:
-    """Hide in each word what follows its first colon where an ``@`` follows before any ``://``."""
+    """Hide the part of a word after its first colon if an ``@`` follows before any ``://``."""
     if "@" not in text:
         return text
     words = _BLANKS.split(text)
@@ -131,20 +130,20 @@ def _without_mistyped(text: str) -> str:
 
 
 def _has_no_user(text: str, start: int) -> bool:
-    """Say whether the URI of the scheme before ``start`` is one without a login."""
+    """Return whether the scheme before ``start`` is one whose URIs have no login."""
     if not text.startswith("/", start + 3):
-        return False  # no path: what else it is to be is not known
+        return False  # it has no path, so it may be anything
     for scheme in _NO_USERS:
         begin = start - len(scheme)
         if begin >= 0 and text[begin:start].lower() == scheme:
-            # A scheme begins with a letter, and goes on with more than letters.
+            # A scheme begins with a letter and may contain other characters.
             before = text[max(0, begin - 32) : begin].rstrip("0123456789+.-")
             return not before[-1:].isalpha()
     return False
 
 
 def _without_values(text: str) -> str:
-    """Hide the values of a query whose names say that they are secrets."""
+    """Hide the values in a query whose names suggest secrets."""
     if "=" not in text:
         return text
     kept: list[str] = []
@@ -165,12 +164,12 @@ def _without_values(text: str) -> str:
 
 
 def hide(text: str, secrets: Iterable[str], *, cut: bool = False) -> str:
-    """Return ``text`` without what was sent, which an error page or a client's log may quote.
+    """Return ``text`` without the secrets of a request, which an error page or a log may quote.
 
-    Header fields and other named values that are secrets are hidden, whoever sent them.
+    Secret header fields and other named values are hidden even if they are not in ``secrets``.
 
-    :param secrets: what was sent, as it was sent
-    :param cut: the text was cut off, so that the beginning of a secret may stand at its end
+    :param secrets: the secrets exactly as they were sent
+    :param cut: whether the text was truncated, so that it may end with a part of a secret
     """
     forms = {
         form

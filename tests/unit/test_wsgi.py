@@ -134,7 +134,7 @@ def test_chunks_in_http_1_0(terminated: bool) -> None:
         "SERVER_PROTOCOL": "HTTP/1.0",
         "wsgi.input_terminated": terminated,
     }
-    with pytest.raises(LengthRequired, match="in chunks in HTTP"):
+    with pytest.raises(LengthRequired, match="chunks in HTTP"):
         request_body(environ(b"", **values))
 
 

@@ -65,7 +65,7 @@ def _account(store: Store, name: str = "a") -> Any:
         ({**GOOD, "swift_store_cacert": "/nowhere"}, "swift_store_cacert"),
         ({**GOOD, "swift_store_config_file": "/nowhere"}, "cannot be read"),
         ({**GOOD, "swift_store_config_file": "/a\0b"}, "/a\\x00b cannot be read"),
-        ({**GOOD, "swift_store_config_file": "/dev/zero"}, "no regular file"),
+        ({**GOOD, "swift_store_config_file": "/dev/zero"}, "not a regular file"),
         (
             {"swift_store_multi_tenant": True, "swift_store_config_file": "/nowhere"},
             "Unset one of them",
