@@ -1,7 +1,7 @@
-"""A volume attached to this host: Cinder's attachment, and its connection by os-brick.
+"""A volume attached to this host: Cinder's attachment, and the connection that os-brick makes.
 
-An :class:`Attachment` reserves the volume in Cinder and opens its connection on this host;
-:class:`SharedAttachments` lets the readers of one process use one.
+An :class:`Attachment` reserves the volume in Cinder and opens its :class:`Connection` on this host.
+:class:`SharedAttachments` lets the readers of one process share an attachment.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ class Connection:
         return self._host.connector(self._info)
 
     def _errors(self, action: str) -> LibraryCall:
-        """Return a block whose errors become the library's.
+        """Return a context manager that turns errors into the library's.
 
         It drops os-brick's frames, which hold the passwords of targets.
         """
@@ -63,7 +63,7 @@ class Connection:
         return self._device
 
     def open(self, volume: Volume, *, writable: bool) -> None:
-        """Connect the volume and open its device; :meth:`close` is due even if this fails."""
+        """Connect the volume and open its device; call :meth:`close` even if this fails."""
         with self._errors("attach"):
             self._check(volume)
             with self._opening():
@@ -83,7 +83,7 @@ class Connection:
         """
 
     def _opening(self) -> contextlib.AbstractContextManager[None]:
-        """Return the block within which the volume is connected and its device opened."""
+        """Return a context manager to hold while the volume is connected and its device opened."""
         return contextlib.nullcontext()
 
     def _chown(self, path: str, mode: int) -> None:
@@ -110,9 +110,10 @@ class Connection:
         self.device.check_size(size)
 
     def close(self, in_use: Callable[[], bool]) -> None:
-        """Close the device, and disconnect the volume as far as it was connected.
+        """Close the device, and disconnect the volume if it is connected.
 
-        :param in_use: returns whether other processes of this host have the volume too
+        :param in_use: returns whether other processes of this host use the volume too; then the
+            connection stays
         :raises BackendException: os-brick could not
         """
         if self._device is not None:
@@ -122,7 +123,7 @@ class Connection:
             self.disconnect()
 
     def disconnect(self) -> None:
-        """Remove the device from this host, also one that a dead process connected.
+        """Remove the device from this host, even one that a dead process has connected.
 
         :raises BackendException: os-brick could not
         """
@@ -205,8 +206,7 @@ def disconnect_left_over(host: "Host", volume_id: str, attachment: VolumeAttachm
 class Attachment:
     """A volume that is attached to this host, from :meth:`attach` to :meth:`detach`.
 
-    While it is in use, a lock of this host is held, so that a sweep knows what a killed process
-    has left.
+    It holds a lock of this host, so that a sweep recognises what a killed process has left.
 
     :param mode: ``ro`` or ``rw``
     """
@@ -228,10 +228,10 @@ class Attachment:
         self._disconnected = self._deletion_asked = False
 
     def attach(self, cinder: "Cinder", timeout: float) -> None:
-        """Attach the volume; what was done is undone if a step fails.
+        """Attach the volume.  If a step fails, the steps before it are undone.
 
-        :param timeout: seconds to wait while others are attaching it
-        :raises NotFound: it has gone
+        :param timeout: seconds to wait while others attach it
+        :raises NotFound: it no longer exists
         :raises BackendException: it is in use, or cannot be attached
         """
         with self._volume_lock.held():
@@ -305,8 +305,8 @@ class Attachment:
     def detach(self, cinder: "Cinder") -> None:
         """Close the device and detach the volume.  What was written must be flushed before.
 
-        May be called again after an error, and goes on where that left it.
-        :raises NotFound: the attachment was ended by something else
+        May be called again after an error; it then continues from there.
+        :raises NotFound: another client has ended the attachment
         """
         if os.getpid() != self._process:
             if self._connection is not None:
@@ -334,7 +334,7 @@ class Attachment:
         self.is_pending = False
 
     def _is_used_by_others(self, cinder: "Cinder", *, own: int) -> bool:
-        """Return whether other processes of this host have the volume.
+        """Return whether other processes of this host use the volume.
 
         :param own: how many of its complete attachments are this one
         """
@@ -379,7 +379,7 @@ class SharedAttachments:
     def acquire(
         self, volume_id: str, make: Callable[[], Attachment], cinder: "Cinder", timeout: float
     ) -> Attachment:
-        """Return a volume's attachment; where there is none yet, make and attach one."""
+        """Return a volume's attachment; the first reader makes and attaches it."""
         table = self._table.get()
         with table.lock:
             shared = table.volumes.setdefault(volume_id, _Shared())
@@ -401,9 +401,9 @@ class SharedAttachments:
             raise
 
     def release(self, attachment: Attachment, cinder: "Cinder") -> None:
-        """Count one reader less; the last one detaches the volume.
+        """Remove a reader; the last one detaches the volume.
 
-        :raises StoreError: that failed; :meth:`retry_pending` repeats what may succeed later
+        :raises StoreError: detaching failed; :meth:`retry_pending` repeats it if that can help
         """
         table = self._table.get()
         with table.lock:
@@ -438,7 +438,7 @@ class SharedAttachments:
 
     @staticmethod
     def _remove_user(table: _Table, volume_id: str, shared: _Shared) -> bool:
-        """Count one reader less, and return whether it was the last."""
+        """Remove a reader, and return whether it was the last."""
         with table.lock:
             shared.users -= 1
             if not shared.users:
@@ -446,7 +446,7 @@ class SharedAttachments:
         return not shared.users
 
     def detach_all(self) -> None:
-        """Detach all volumes, as the process ends."""
+        """Detach all volumes, at the end of the process."""
         table = self._table.get()
         for shared in list(table.volumes.values()):
             if shared.attachment is not None and shared.cinder is not None:

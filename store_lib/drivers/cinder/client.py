@@ -1,4 +1,4 @@
-"""Cinder's API: who asks, the requests, and the checks of every answer."""
+"""The client of Cinder: logins, requests, and the checks of every response."""
 
 import contextlib
 import functools
@@ -66,7 +66,7 @@ _CLIENT_ERRORS = (ClientException, keystone_errors.ClientException)
 
 
 class CinderClients:
-    """Clients of Cinder for one store: by the service's own login, or by a request's context.
+    """Makes one store's clients of Cinder, with the service's own login or a request's context.
 
     :param retry: repeats a request after a temporary error
     :raises BadStoreConfiguration: an option is malformed, or the file of authorities is unusable
@@ -216,7 +216,7 @@ def _required(context: RequestContext | None) -> RequestContext:
 
 
 class CinderAdapter(Adapter):
-    """Checks where every request goes, and reads the headers of every response; thread-safe.
+    """Checks where requests go and reads the headers of responses; thread-safe.
 
     :param session: keystoneauth's
     """
@@ -228,7 +228,7 @@ class CinderAdapter(Adapter):
         self._server_time: tuple[float, float] | None = None
 
     def request(self, url: str, method: str, **options: Any) -> Any:
-        """Make a request to Cinder, and to no other server: the token goes along.
+        """Make a request to Cinder, never to another server, as the token is sent along.
 
         :raises BackendException: the response is a redirect, or the next page of a listing is on
             another server
@@ -267,7 +267,7 @@ class CinderAdapter(Adapter):
         return date + time.monotonic() - then
 
     def call(self, action: str) -> LibraryCall:
-        """Return a block whose errors become the library's.
+        """Return a context manager that turns errors into the library's.
 
         :param action: what Cinder is asked to do, as in ``"create a volume"``
         """
@@ -345,7 +345,7 @@ class Cinder:
         metadata: Mapping[str, str],
         source: str | None = None,
     ) -> Volume:
-        """Begin to create a volume.
+        """Start to create a volume.
 
         :param source: the id of the volume to clone; ``None`` for an empty one
         :raises StorageFull: the quota is used up
@@ -381,7 +381,7 @@ class Cinder:
             raise not_found(f"in volume {volume_id}", str(error)) from error
 
     def find(self, name: str) -> Volume | None:
-        """Return the volume of this name, which one upload has to itself; ``None`` for none."""
+        """Return the volume of an upload's temporary name, ``None`` if there is none."""
         with self._call("list volumes by name"):
             volumes = self._client.volumes.list(search_opts={"name": name})
             return Volume.parse(volumes[0]) if volumes else None
@@ -423,7 +423,7 @@ class Cinder:
             ]
 
     def delete(self, volume_id: str) -> None:
-        """Begin to delete a volume.
+        """Start to delete a volume.
 
         :raises BackendException: its state does not allow it, see :func:`is_invalid_state`
         """
@@ -440,7 +440,7 @@ class Cinder:
             )
 
     def extend(self, volume_id: str, gibibytes: int) -> None:
-        """Begin to extend a volume.
+        """Start to extend a volume.
 
         :raises StorageFull: the quota is used up
         """
@@ -472,7 +472,7 @@ class Cinder:
     ) -> Volume:
         """Wait until a volume is in no state of ``unstable``, and return it.
 
-        :param changing: it is in one now, so that asking at once is of no use
+        :param changing: whether its state has just begun to change: then the first request waits
         :raises TimeoutError: not within cinder_state_transition_timeout
         """
         status = ""
@@ -496,12 +496,12 @@ class Cinder:
     # Attachments
 
     def create_attachment(self, volume_id: str, mode: str, timeout: float) -> str:
-        """Reserve a volume and return the attachment's id; wait while another is being made.
+        """Reserve a volume and return the attachment's id.  Wait while others attach the volume.
 
         :param mode: ``ro`` or ``rw``; with ``rw`` no other client rightly has the volume
         :param timeout: seconds to wait
         :raises BackendException: the volume cannot be attached
-        :raises NotFound: it has gone, or is being deleted
+        :raises NotFound: it does not exist, or is being deleted
         """
         refusal: StoreError | None = None
         status = ""
@@ -532,9 +532,9 @@ class Cinder:
         return attachment_id
 
     def _delete_reserved(self, volume_id: str) -> bool:
-        """End the reserved attachments of an upload's volume, and return whether there were any.
+        """End the reserved attachments of an upload's volume; return whether there were any.
 
-        They are the upload's own: the response to the request for them was lost.
+        They are the upload's own: a response to :meth:`create_attachment` was lost.
         """
         reserved = [
             attachment
@@ -549,7 +549,7 @@ class Cinder:
     def update_attachment(
         self, attachment_id: str, connector: Mapping[str, Any]
     ) -> VolumeAttachment:
-        """Make the volume reachable from this host, and return how.
+        """Make the volume reachable from this host; return the attachment with its connection info.
 
         :param connector: this host's properties, by os-brick
         """
@@ -588,7 +588,7 @@ class Cinder:
             return name in [text(volume_type.name) for volume_type in types]
 
     def default_type(self) -> str | None:
-        """Return the name of the volume type that Cinder uses where none is named."""
+        """Return the name of Cinder's default volume type, ``None`` if there is none."""
         try:
             with self._call("show the default volume type"):
                 return text(self._client.volume_types.default().name)

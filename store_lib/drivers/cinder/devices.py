@@ -38,7 +38,7 @@ class Device(abc.ABC):
     def read_at(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes.
 
-        :raises BackendException: the device ends before
+        :raises BackendException: the device is shorter
         """
 
     @abc.abstractmethod
@@ -53,7 +53,7 @@ class Device(abc.ABC):
     def check_size(self, size: int) -> None:
         """Wait until the device has ``size`` bytes.
 
-        :raises BackendException: it has not, after a while
+        :raises BackendException: it still has fewer after a while
         """
 
     def close(self) -> None:  # noqa: B027 - os-brick closes what it opened
@@ -138,7 +138,7 @@ class FileDevice(Device):
 class RbdDevice(Device):
     """An image in Ceph, reached without the kernel.
 
-    :param handle: os-brick's, which closes it when it disconnects
+    :param handle: os-brick's, closed when it disconnects
     """
 
     def __init__(self, volume_id: str, handle: Any) -> None:

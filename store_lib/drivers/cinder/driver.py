@@ -163,11 +163,11 @@ class CinderDriver(Driver[CinderLocation]):
         return Stat(volume.object_size, volume.updated_at, dict(volume.metadata))
 
     def delete(self, location: CinderLocation, *, context: RequestContext | None) -> None:
-        """Delete the volume, which Cinder does after its response.
+        """Delete the volume; Cinder does so after its response.
 
         :raises InUseByStore: it is attached
         :raises HasSnapshot: it has snapshots
-        :raises Forbidden: it does not look like an image's: a URI can name any volume
+        :raises Forbidden: it is not marked as an image's: a URI can name any volume
         """
         self._attachments.retry_pending()
         cinder = self._clients.get(context)
@@ -201,10 +201,7 @@ class CinderDriver(Driver[CinderLocation]):
                 yield Entry(object_id, location, volume.object_size, volume.updated_at)
 
     def list_incomplete(self, *, context: RequestContext | None) -> Iterator[Incomplete]:
-        """Yield the volumes of this store's type that are unfinished.
-
-        And the attachments of objects that no process uses any more.
-        """
+        """Yield unfinished volumes of this store's type, and left-over attachments of objects."""
         self._attachments.retry_pending()
         self._host.locks.remove_dead()
         cinder = self._clients.get(context)

@@ -1,6 +1,6 @@
-"""What Cinder, Keystone, os-brick and devices report, as the library's errors.
+"""Turns the errors of Cinder, Keystone, os-brick and devices into the library's.
 
-Imports no client library before it is needed, so that the driver can be listed without them.
+Client libraries are imported late, so that the driver can be listed without them.
 """
 
 import errno
@@ -33,7 +33,7 @@ _QUOTED = 300
 def error_for_response(
     error: "ClientException", action: str, retry_after: float | None
 ) -> StoreError:
-    """Return the error for a refusal of Cinder's.
+    """Return the error for an error response of Cinder.
 
     :param action: what Cinder was asked to do, as in ``"create a volume"``
     """
@@ -53,7 +53,7 @@ def error_for_response(
 
 
 def is_invalid_state(error: StoreError) -> bool:
-    """Return whether Cinder refuses something because of the volume's state (400)."""
+    """Return whether Cinder refused a request because of the volume's state (400)."""
     return getattr(error.__cause__, "code", None) == 400
 
 
@@ -85,7 +85,7 @@ def transport_error(error: "KeystoneException", action: str) -> StoreError:
 
 
 def device_error(error: Exception, action: str, volume_id: str) -> StoreError:
-    """Return the error for one of an attached device's.
+    """Return the error for one that an attached device raised.
 
     :param action: as in ``"write to"``
     """
@@ -101,7 +101,7 @@ def device_error(error: Exception, action: str, volume_id: str) -> StoreError:
 
 
 def attach_error(error: Exception, action: str, volume_id: str, helper: str) -> StoreError:
-    """Return the error for one of os-brick's.
+    """Return the error for one that os-brick raised.
 
     :param action: ``"attach"``, ``"extend"`` or ``"detach"``
     :param helper: the command that starts os-brick's helper; empty for none

@@ -1,4 +1,4 @@
-"""This host: os-brick configured for this process, and the locks of the host."""
+"""This host: os-brick, configured for this process, and the locks of the host."""
 
 import contextlib
 import logging
@@ -33,7 +33,7 @@ _CONTEXTS = [
 
 
 def _forked() -> None:
-    """Forget the inherited channel to the helper, as no thread here reads its replies.
+    """Forget the inherited channel to the helper, as no thread of the child reads its replies.
 
     It is closed, not shut down, which would end the parent's helper.
     """
@@ -48,7 +48,7 @@ os.register_at_fork(after_in_child=_forked)
 
 
 class Host:
-    """The host of this process.
+    """This host, with os-brick configured to attach volumes to it.
 
     :param lock_path: directory for locks, the same for all processes of the host
     :param helper_command: starts os-brick's helper as root; ``None`` for os-brick's own default
@@ -97,7 +97,7 @@ class Host:
         return self._properties.get()
 
     def forget_properties(self) -> None:
-        """Ask os-brick anew next time: attaching failed, and a service may have been started."""
+        """Read them anew next time: attaching failed, and a service may be started meanwhile."""
         self._properties.take()
 
     def _get_properties(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What uploads and readers leave in Cinder and on this host when they are killed or cut off.
+"""Finds and removes what uploads and readers leave behind when they are killed or cut off.
 
 A running upload holds a lock on its own host; other hosts recognise it by the time of the last
 change of its volume, which it touches now and then.  That time is by Cinder's clock, so that no
@@ -40,7 +40,7 @@ ATTACHED_STATES = frozenset({"in-use", "reserved", "attaching", "detaching"})
 
 
 def describe(host: "Host", volume: Volume, now: float | None) -> Incomplete:
-    """Describe a volume that is unfinished.
+    """Describe an unfinished volume.
 
     :param now: the time by Cinder's clock
     """
@@ -48,8 +48,12 @@ def describe(host: "Host", volume: Volume, now: float | None) -> Incomplete:
     if volume.metadata.get(HOST) == host.name:
         live = host.locks.upload(volume.metadata[NONCE]).is_held()
     else:
-        live = (time.time() if now is None else now) - changed < HEARTBEAT_TIMEOUT
+        live = not _is_timed_out(changed, now)
     return Incomplete(volume.id, volume.metadata[UPLOAD], volume.size, changed, live, now)
+
+
+def _is_timed_out(changed: float, now: float | None) -> bool:
+    return (time.time() if now is None else now) - changed >= HEARTBEAT_TIMEOUT
 
 
 def remove(cinder: "Cinder", host: "Host", volume_id: str) -> None:
@@ -98,7 +102,7 @@ def _delete(cinder: "Cinder", attachment: VolumeAttachment) -> None:
 
 
 def dead_attachments(cinder: "Cinder", host: "Host", volume: Volume) -> Iterator[Incomplete]:
-    """Yield the attachments of an object that no process uses any more, where that is known."""
+    """Yield the attachments of an object that are known to be left over."""
     if volume.status in ATTACHED_STATES and not host.locks.volume(volume.id).is_held():
         for attachment in cinder.retry(lambda: cinder.attachments(volume.id)):
             if _is_dead(cinder, host, volume, attachment):
@@ -119,8 +123,7 @@ def _is_dead(cinder: "Cinder", host: "Host", volume: Volume, attachment: VolumeA
         return False
     if attachment.status in ("reserved", "attaching"):
         now = cinder.now()
-        changed = volume.last_change(now, attachment.attached_at)
-        return (time.time() if now is None else now) - changed >= HEARTBEAT_TIMEOUT
+        return _is_timed_out(volume.last_change(now, attachment.attached_at), now)
     return any(
         complete.id == attachment.id
         and complete.host == host.name
@@ -135,10 +138,8 @@ def end_attachment(cinder: "Cinder", host: "Host", key: str) -> bool:
     with host.locks.volume(volume_id).held():
         try:
             volume = cinder.get(volume_id)
-            attachments = {
-                attachment.id: attachment for attachment in cinder.attachments(volume_id)
-            }
-            attachment = attachments[attachment_id]
+            attachments = cinder.attachments(volume_id)
+            attachment = {attachment.id: attachment for attachment in attachments}[attachment_id]
         except (NotFound, KeyError):
             return False
         if not _is_dead(cinder, host, volume, attachment):

@@ -76,7 +76,7 @@ class LockFile:
     """A lock among the processes of a host, which ends with the process that holds it.
 
     :param directory: the same for all processes
-    :param name: fit for a file name
+    :param name: must be a valid file name
     """
 
     def __init__(self, directory: str, name: str) -> None:
@@ -84,7 +84,7 @@ class LockFile:
         self._descriptor: int | None = None
 
     def try_acquire(self) -> bool:
-        """Acquire it if it is free, and return whether it was.
+        """Acquire it if it is free; return whether it was.
 
         :raises BackendException: its file cannot be opened
         """
@@ -128,7 +128,7 @@ class LockFile:
     def acquire(self) -> None:
         """Acquire it as soon as it is free.
 
-        :raises TimeoutError: another process has held it for very long
+        :raises TimeoutError: another process has held it too long
         """
         acquired = poll(
             lambda: self.try_acquire() or None,
@@ -167,7 +167,7 @@ class LockFile:
     def held(self) -> Iterator[None]:
         """Hold it for a block.
 
-        :raises TimeoutError: another process has held it for very long
+        :raises TimeoutError: another process has held it too long
         """
         self.acquire()
         try:

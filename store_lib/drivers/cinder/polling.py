@@ -1,6 +1,6 @@
-"""The one loop that waits here: for Cinder's state, for a lock of this host, for a device's size.
+"""Polling: the one loop that waits for a volume's state, a lock of this host, or a device's size.
 
-A module of its own, as what talks to Cinder and what works on this host both wait.
+A module of its own, as the client of Cinder and the modules about this host both need it.
 """
 
 import time
@@ -15,10 +15,10 @@ _GROWTH = 1.5
 
 
 class Clock(Protocol):
-    """As much of :mod:`time` as waiting needs."""
+    """What waiting needs of :mod:`time`."""
 
     def monotonic(self) -> float:
-        """Return seconds that only go forward."""
+        """Return the seconds of a clock that never goes back."""
 
     def sleep(self, seconds: float, /) -> None:
         """Wait."""
@@ -33,12 +33,12 @@ def poll(
     longest: float = LONGEST_PAUSE,
     clock: Clock = time,
 ) -> T | None:
-    """Call until something is returned, and return it; ``None`` after ``timeout`` seconds.
+    """Call until the result is not ``None``, and return it; ``None`` after ``timeout`` seconds.
 
     :param delay: seconds before the first call
     :param pause: seconds before the second call; later pauses grow
-    :param longest: seconds between calls at most; short where several take turns, as the one that
-        calls seldom is passed by
+    :param longest: the longest pause in seconds; short if several compete for the result, as the
+        one that calls rarely never gets it
     """
     if delay:
         clock.sleep(delay)

@@ -115,7 +115,7 @@ class Volume:
 
     @property
     def is_image(self) -> bool:
-        """Whether it is marked as every image is, stored by this library or by glance_store."""
+        """Whether its name and metadata are those of an image, this library's or glance_store's."""
         object_id = self.metadata.get(IMAGE_ID)
         # Cinder strips blanks from the end of a name, not of metadata.
         return bool(object_id) and self.name == object_name(str(object_id)).strip()
@@ -133,13 +133,13 @@ class Volume:
 
     @property
     def object_size(self) -> int:
-        """Bytes of the object: the volume's, where the metadata have no size."""
+        """Bytes of the object; the volume's size if the metadata have none."""
         value = self.metadata.get(SIZE, "")
         # Any user may write anything there, also more digits than Python converts.
         return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else self.size
 
     def check_object(self) -> Self:
-        """Return the volume.
+        """Return this volume if it holds an object.
 
         :raises NotFound: it is being deleted, or never became an object
         """

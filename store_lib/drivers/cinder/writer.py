@@ -80,7 +80,7 @@ class VolumeWriter(PositionWriter):
     such as librados take memory for each attached volume, which all the adds that wait for memory
     would have.
 
-    :param size: bytes to come, as far as they are known
+    :param size: bytes to come; 0 if unknown
     """
 
     chunk_size = 1024 * 1024
@@ -143,7 +143,7 @@ class VolumeWriter(PositionWriter):
             self._heartbeat_lock.release()
 
     def reserve(self, end: int) -> int:
-        """Create the volume; later extend it to twice its size, or at least to ``end``.
+        """Create the volume; the next times extend it to twice its size, or at least to ``end``.
 
         May be called again after a temporary error, wherever that left the volume.
         """
