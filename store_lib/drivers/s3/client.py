@@ -33,7 +33,7 @@ from store_lib.exceptions import (
 from store_lib.options import StoreOptions
 from store_lib.redaction import hide
 
-_LOG = get_logger(__name__)
+LOG = get_logger(__name__)
 
 #: Name under which an object's metadata has the nonce of the upload that made it.
 NONCE = "store-lib-nonce"
@@ -128,7 +128,7 @@ class Client:
             return client
 
         if not settings.proxy and get_environ_proxies(settings.endpoint):
-            _LOG.warning(
+            LOG.warning(
                 "%s is asked directly: the proxies of the environment are not used. Set "
                 "s3_store_proxy if there is no other way to it.",
                 settings.endpoint,
@@ -193,8 +193,8 @@ class Client:
             if not markers or (place := (*markers.values(),)) in seen:
                 raise BackendException(
                     f"{_describe(operation, arguments)}: {self.endpoint} says that there is more, "
-                    "and does not say where it goes on, or leads back to where it began. Check "
-                    "that it is an S3 server."
+                    "but not where it continues, or leads back to an earlier page. Check that it "
+                    "is an S3 server."
                 )
             seen.add(place)
 

@@ -89,12 +89,12 @@ _KEYS = "Check s3_store_access_key and s3_store_secret_key"
 _LOGIN_CODES = {
     "InvalidAccessKeyId": f"The server does not know the access key. {_KEYS}.",
     "SignatureDoesNotMatch": f"{_KEYS}, and s3_store_region_name.",
-    "ExpiredToken": "The temporary credentials have ended. See that boto3 gets new ones.",
-    "InvalidToken": "The temporary credentials are no good. See that boto3 gets others.",
+    "ExpiredToken": "The temporary credentials have expired. Make sure that boto3 gets new ones.",
+    "InvalidToken": "The temporary credentials are invalid. Make sure that boto3 gets others.",
     "RequestTimeTooSkewed": (
-        "This machine's clock and the server's differ too much. Set them right, by NTP."
+        "This machine's clock and the server's differ too much. Synchronize them, by NTP."
     ),
-    "RequestExpired": "This machine's clock may be wrong. Set it right, by NTP.",
+    "RequestExpired": "This machine's clock may be wrong. Synchronize it, by NTP.",
 }
 #: What a policy has to allow, by operation.
 _RIGHTS = {
@@ -103,8 +103,8 @@ _RIGHTS = {
     "delete_object": "s3:DeleteObject",
     "get_bucket_versioning": "s3:GetBucketVersioning",
     "head_object": "s3:GetObject",
-    "get_object": "s3:GetObject, and s3:ListBucket, without which this is also the answer for what "
-    "is not there",
+    "get_object": "s3:GetObject, and s3:ListBucket, without which this is also the answer for an "
+    "object that does not exist",
     "list_multipart_uploads": "s3:ListBucketMultipartUploads",
     "list_objects_v2": "s3:ListBucket",
     "list_parts": "s3:ListMultipartUploadParts",
@@ -143,7 +143,7 @@ def translate(error: Exception, endpoint: str, request: str) -> StoreError:
     if kinds & _CREDENTIAL_ERRORS:
         return MissingCredentialError(
             f"No credentials for {endpoint}: {error}. Set s3_store_access_key and "
-            "s3_store_secret_key, or see that boto3 finds some."
+            "s3_store_secret_key, or make sure that boto3 finds some."
         )
     # botocore's name for any error raised while a request is made.
     unknown = type(error).__name__ == "HTTPClientError" and not isinstance(
@@ -228,13 +228,15 @@ def _error_for_response(response: dict[str, Any], endpoint: str, request: str) -
         )
     if code == "InvalidPart":
         return BackendException(
-            f"{text} Where the server wants all parts of one size, set s3_store_equal_parts."
+            f"{text} If the server requires all parts to have one size, set s3_store_equal_parts."
         )
     if code in _UNKNOWN_CODES or status == 501:
         return NotImplementedThere(text)
     if status in (401, 403):
         right = _RIGHTS.get(operation, "s3:PutObject")
-        return Forbidden(f"{text} See that the policies of user and bucket allow {right}. {_KEYS}.")
+        return Forbidden(
+            f"{text} Check that the policies of user and bucket allow {right}. {_KEYS}."
+        )
     return BackendException(text)
 
 

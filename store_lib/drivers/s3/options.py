@@ -215,7 +215,7 @@ def settings_of(options: StoreOptions) -> Settings:
     if not options.s3_store_host:
         raise ValueError("set s3_store_host to the S3 server, such as https://s3.example.org")
     if not options.s3_store_bucket:
-        raise ValueError("set s3_store_bucket to the bucket that objects are to lie in")
+        raise ValueError("set s3_store_bucket to the bucket for objects")
     endpoint = _endpoint(options.s3_store_host)
     _check_bucket(options.s3_store_bucket, options.s3_store_bucket_url_format)
     if bool(options.s3_store_access_key) != bool(options.s3_store_secret_key):

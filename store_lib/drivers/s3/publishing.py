@@ -173,8 +173,8 @@ class Claim:
 
     def _held(self) -> Duplicate:
         return Duplicate(
-            f"Object {self._object_id} is being added by somebody else right now. Where that one "
-            f"was killed, its claim {self.key} ends by itself within minutes."
+            f"Object {self._object_id} is being added by another process right now. If that one "
+            f"was killed, its claim {self.key} expires within minutes."
         )
 
 
@@ -183,13 +183,13 @@ def refused_though_absent(bucket: Bucket, key: str, object_id: str) -> StoreErro
     versioning = bucket.versioning()
     if versioning == "":
         return Duplicate(
-            f"Object {object_id} is being added, or deleted, by somebody else right now."
+            f"Object {object_id} is being added or deleted by another process right now."
         )
     known = f"is {versioning} for this bucket" if versioning else "may be on or suspended"
     return BackendException(
-        f"The server refuses to make {bucket.name}/{key}, as if it were there (412), and says that "
-        f"it is not there (404). Versioning {known}: Ceph's gateway counts what was once deleted "
-        "as there where it is suspended. Use a bucket that never had versioning, or set "
+        f"The server refuses to create {bucket.name}/{key} because it exists (412), but reports "
+        f"that it does not (404). Versioning {known}: if it is suspended, Ceph's gateway takes deleted "
+        "objects for existing ones. Use a bucket that never had versioning, or set "
         "s3_store_create_only to look."
     )
 
@@ -261,8 +261,8 @@ class Proof:
         if head is not None and not head.nonce:
             raise BackendException(
                 f"{self._bucket.client.endpoint} keeps no metadata of an object (x-amz-meta-...), "
-                "by which a store knows what it has added itself. Use a server that does, or see "
-                "that what is between lets these headers pass."
+                "by which a store recognizes what it has added. Use a server that does, or check "
+                "that any proxy in between lets these headers pass."
             )
         if self.mode == LOOK:
             return versioned
@@ -273,7 +273,7 @@ class Proof:
         raise BackendException(
             f"{self._bucket.client.endpoint} ignores If-None-Match on a put into bucket "
             f"{self._bucket.name}: it has replaced an object. So nothing there keeps an id from "
-            "being used twice. Ceph's gateway does so where the bucket has versioning. Use a "
+            "being used twice. Ceph's gateway does so if the bucket has versioning. Use a "
             f"bucket without it, or {_REMEDY}."
         )
 
@@ -310,7 +310,7 @@ class Proof:
             except StoreError:
                 return
             raise BackendException(
-                f"The server takes a put, but none with If-None-Match: {refused} Without that "
+                f"The server accepts a put, but not with If-None-Match: {refused} Without that "
                 "header nothing keeps an id from being used twice. Use another server, or "
                 f"{_REMEDY}."
             ) from error
@@ -338,11 +338,11 @@ class Publication:
         self._tried = tried
 
     def check(self) -> None:
-        """Check that the id is not taken.
+        """Check that no other upload's object has the id.
 
-        :raises Duplicate: it is
+        :raises Duplicate: one has
         """
-        if self._target.holder() is not None:
+        if self._target.holder() not in (None, self._target.nonce):
             raise Duplicate(image=self._target.key)
 
     def publish(self, make: Make, seconds: float, *, optional: bool = False) -> None:
@@ -372,8 +372,8 @@ class Publication:
             holder = target.holder()
             if holder is None:
                 raise BackendException(
-                    f"Object {target.key} was gone as soon as it was stored: a delete, or another "
-                    "add of this id, has crossed it. Add it again."
+                    f"Object {target.key} disappeared as soon as it was stored: it was deleted, or "
+                    "replaced by another add of this id. Add it again."
                 )
         if holder != target.nonce:
             raise Duplicate(image=target.key)

@@ -87,6 +87,8 @@ class S3Writer(PartWriter):
         return self._location
 
     def copy_from(self, location: S3Location) -> S3Location:
+        if self._publication.succeeded():  # an attempt before this one, which was given up
+            return self._location
         source = _CopySource(Bucket(self._target.bucket.client, location.bucket), location)
         if source.size > self.copy_limit:
             return self.commit(list(self._copy_parts(source)))
@@ -154,7 +156,7 @@ class _CopySource:
         if self._head.etag is None:
             raise BackendException(
                 f"Expected an ETag of {self._location}, which is copied in parts, got none: "
-                "whether all parts are of one object could not be told. Copy it through this "
+                "nothing would show whether all parts are of one object. Copy it through this "
                 "machine."
             )
 

@@ -213,7 +213,7 @@ def test_an_id_that_is_taken_is_found_out_before_much_is_read(store: Store, s3: 
 def test_a_claim_keeps_others_away_while_it_lives(store: Store, s3: S3Server) -> None:
     """Somebody's fresh claim makes an add Duplicate, and stays; one past its life is replaced."""
     s3.store(PREFIX + "id", b"", {"store-lib-nonce": "somebody", "store-lib-life": "30"})
-    with pytest.raises(Duplicate, match="being added by somebody else"):
+    with pytest.raises(Duplicate, match="being added by another process"):
         store.add("id", stream(LARGE), len(LARGE))
     with pytest.raises(Duplicate):
         store.add("id", io.BytesIO(b"new"), 3)
@@ -715,6 +715,43 @@ def test_what_repeats_left_is_told_where_it_cannot_be_seen(
     s3.after.append(times(1, lambda: Reply(raw=b"", then="rst"), "POST", "uploads"))
     store.add("id", stream(LARGE), len(LARGE))
     assert "Sweep the store" in caplog.text
+
+
+@pytest.mark.parametrize("create_only", ["checked", "atomic", "look"])
+@pytest.mark.parametrize("limit", [len(LARGE), 100], ids=["whole", "in parts"])
+def test_a_copy_that_appears_late_is_no_duplicate(
+    make_store: MakeStore,
+    s3: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    create_only: str,
+) -> None:
+    """A server may carry out a copy once it was given up: a repeat finds it by its nonce."""
+    monkeypatch.setattr(S3Writer, "copy_limit", limit)
+    store = make_store(s3_store_create_only=create_only)
+    uri = store.add("id", stream(LARGE), len(LARGE)).uri
+    nonce, heads = "", -1
+
+    def be_late(request: Request) -> Reply | None:
+        nonlocal nonce, heads
+        path, _, query = request.target.partition("?")
+        if path != "/box/copied":
+            return None
+        nonce = request.headers.get("x-amz-meta-store-lib-nonce", nonce)
+        publishes = "uploadId" in query if request.method == "POST" else not query
+        if request.method in ("POST", "PUT") and publishes and heads < 0:
+            heads = 0
+            return Reply(raw=b"", then="rst")
+        if request.method == "HEAD" and heads >= 0:
+            heads += 1
+            if heads == 3:  # when the copy was neither found nor removed
+                s3.store("copied", LARGE, {"store-lib-nonce": nonce})
+        return None
+
+    s3.before.append(be_late)
+    store.copy(uri, "copied")
+    assert heads >= 3
+    assert_nothing_is_left(s3, "id", "copied")
 
 
 @pytest.mark.parametrize("matches", [True, False], ids=["obeyed", "ignored"])

@@ -131,7 +131,7 @@ def _fill(s3: S3Server) -> None:
         (_is_objects, "<Size>.*?<", "<Size>many<", "boto3"),
         (_is_objects, "<LastModified>.*?<", "<LastModified>once<", "boto3"),
         (_is_objects, "<IsTruncated>.*?</IsTruncated>", "", "IsTruncated"),
-        (_is_objects, "<IsTruncated>.*?<", "<IsTruncated>true<", "where it goes on"),
+        (_is_objects, "<IsTruncated>.*?<", "<IsTruncated>true<", "where it continues"),
         (_is_uploads, "<UploadId>.*?</UploadId>", "", "an object with UploadId"),
         (_is_uploads, "<Initiated>.*?</Initiated>", "", "an object with Initiated"),
         (_is_uploads, "<IsTruncated>.*?</IsTruncated>", "", "IsTruncated"),

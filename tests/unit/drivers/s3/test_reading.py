@@ -215,7 +215,7 @@ def test_the_wrong_bytes_are_not_given(store: Store, s3: S3Server, uri: str) -> 
         (403, "SignatureDoesNotMatch", AuthorizationFailure, "Check s3_store_access_key"),
         (403, "InvalidAccessKeyId", AuthorizationFailure, "does not know the access key"),
         (403, "RequestTimeTooSkewed", AuthorizationFailure, "clock"),
-        (400, "ExpiredToken", NotAuthenticated, "have ended"),
+        (400, "ExpiredToken", NotAuthenticated, "have expired"),
         (400, "AuthorizationHeaderMalformed", BackendException, "Set s3_store_region_name"),
         (404, "NoSuchKey", NotFound, "NoSuchKey"),
         (404, "NoSuchBucket", NotFound, "NoSuchBucket"),
@@ -340,7 +340,7 @@ def test_a_listing_that_does_not_end_is_told(store: Store, s3: S3Server) -> None
     for token in ("", "<NextContinuationToken>x</NextContinuationToken>"):
         page = xml_answer(f"<X><IsTruncated>true</IsTruncated>{token}</X>")
         s3.before[:] = [times(9, functools.partial(lambda reply: reply, page), "GET")]
-        with pytest.raises(BackendException, match="does not say where it goes on"):
+        with pytest.raises(BackendException, match="but not where it continues"):
             list(store.list())
 
 
