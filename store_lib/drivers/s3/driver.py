@@ -71,12 +71,8 @@ class S3Driver(Driver[S3Location]):
         self._proof = Proof(self._bucket, self._settings.create_only)
 
     def _misconfigured(self, error: Exception) -> StoreError | None:
-        if isinstance(error, ImportError):
-            return self.misconfigured(
-                f"the s3 driver needs boto3 ({error}): pip install store_lib[s3]"
-            )
         # What boto3 says of its own files, or of a region, is ValueError or BotoCoreError.
-        return self.misconfigured(str(error))
+        return None if isinstance(error, ImportError) else self.misconfigured(str(error))
 
     @property
     def url_prefix(self) -> str:

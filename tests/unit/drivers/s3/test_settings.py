@@ -16,6 +16,7 @@ from store_lib.drivers.s3.options import LARGEST_PUT, MIB, MOST_PARTS, OPTIONS, 
 from store_lib.exceptions import (
     BadStoreConfiguration,
     BadStoreUri,
+    DriverLoadFailure,
     NotFound,
     StorageFull,
 )
@@ -180,8 +181,10 @@ def test_an_option_out_of_bounds_disables_its_store(name: str, value: str) -> No
 def test_without_the_client_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without boto3 is told what to install."""
     monkeypatch.setitem(__import__("sys").modules, "botocore.config", None)
-    with pytest.raises(BadStoreConfiguration, match=r"pip install store_lib\[s3\]"):
-        driver()
+    options = {"s3_store_host": "h", "s3_store_bucket": "box"}
+    with Stores.from_mapping({"DEFAULT": {"enabled_backends": "it:s3"}, "it": options}) as stores:
+        assert isinstance(stores["it"].error, DriverLoadFailure)
+        assert "pip install store_lib[s3]" in str(stores["it"].error)
 
 
 @pytest.mark.parametrize(
