@@ -188,8 +188,8 @@ def refused_though_absent(bucket: Bucket, key: str, object_id: str) -> StoreErro
     known = f"is {versioning} for this bucket" if versioning else "may be on or suspended"
     return BackendException(
         f"The server refuses to create {bucket.name}/{key} because it exists (412), but reports "
-        f"that it does not (404). Versioning {known}: if it is suspended, Ceph's gateway takes deleted "
-        "objects for existing ones. Use a bucket that never had versioning, or set "
+        f"that it does not (404). Versioning {known}: if it is suspended, Ceph's gateway takes "
+        "deleted objects for existing ones. Use a bucket that never had versioning, or set "
         "s3_store_create_only to look."
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from store_lib import Store
+from store_lib.driver import PartWriter
 from store_lib.drivers.s3.publishing import PREFIX, Claim
 from store_lib.drivers.s3.writer import S3Writer
 from store_lib.exceptions import (
@@ -27,6 +28,7 @@ from store_lib.exceptions import (
     StoreError,
 )
 from store_lib.transfer import upload
+from store_lib.transfer.bodies import MemoryBody
 from tests.garbage import collected
 from tests.relay import CuttingRelay
 from tests.s3_faults import refusal, times
@@ -359,6 +361,28 @@ def test_a_complete_that_fails_within_a_good_answer_is_repeated(store: Store, s3
         store.add("other", stream(LARGE), len(LARGE))
     assert caught.value.status is ErrorStatus.EXHAUSTED
     assert_nothing_is_left(s3, "id")
+
+
+def test_a_completes_answer_may_have_an_empty_tag(store: Store, s3: S3Server) -> None:
+    """Ceph's gateway gives none: nothing is asked again because of that."""
+    answer = s3.server.handler
+    assert answer is not None
+
+    def leave_out(request: Request) -> Reply:
+        reply = answer(request)
+        if request.method == "POST" and "uploadId" in request.target:
+            reply.body = b"<X><Key>id</Key><ETag></ETag></X>"
+        return reply
+
+    s3.server.handler = leave_out
+    driver = store.driver
+    assert driver is not None
+    writer = driver.create("id", None, nonce="1" * 32, context=None)
+    assert isinstance(writer, PartWriter)
+    token = writer.put_part(1, MemoryBody([LARGE]))
+    writer.commit([token])
+    assert s3.objects["id"].data == LARGE
+    assert len(s3.made("POST", "uploadId")) == 1
 
 
 def test_a_copy_that_fails_within_a_good_answer_is_repeated(store: Store, s3: S3Server) -> None:
