@@ -1,4 +1,4 @@
-"""Stands in for glance_store: importing it imports store_lib's interface under its name."""
+"""Replaces glance_store: importing it imports store_lib's interface under that name."""
 
 import importlib
 import sys
