@@ -376,18 +376,19 @@ class SharedAttachments:
         self._table = PerProcess(_Table)
         _live.add(self)
 
-    def acquire(
-        self, volume_id: str, make: Callable[[], Attachment], cinder: "Cinder", timeout: float
-    ) -> Attachment:
-        """Return a volume's attachment; the first reader makes and attaches it."""
+    def acquire(self, attachment: Attachment, cinder: "Cinder", timeout: float) -> Attachment:
+        """Return the attachment of the volume that its readers share.
+
+        :param attachment: what the first reader attaches, and shares with the others
+        :param timeout: seconds to wait while others attach the volume
+        """
         table = self._table.get()
         with table.lock:
-            shared = table.volumes.setdefault(volume_id, _Shared())
+            shared = table.volumes.setdefault(attachment.volume_id, _Shared())
             shared.users += 1
         try:
             with shared.lock:
                 if shared.attachment is None:
-                    attachment = make()
                     try:
                         attachment.attach(cinder, timeout)
                     except BaseException:
@@ -397,7 +398,7 @@ class SharedAttachments:
                     shared.attachment, shared.cinder = attachment, cinder
                 return shared.attachment
         except BaseException:
-            self._remove_user(table, volume_id, shared)
+            self._remove_user(table, attachment.volume_id, shared)
             raise
 
     def release(self, attachment: Attachment, cinder: "Cinder") -> None:

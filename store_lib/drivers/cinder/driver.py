@@ -150,10 +150,7 @@ class CinderDriver(Driver[CinderLocation]):
         if offset > size:
             raise InvalidRange(size=size, offset=offset, length=length)
         attachment = self._attachments.acquire(
-            volume.id,
-            lambda: Attachment(self._host, volume, "ro"),
-            cinder,
-            self._settings.attach_timeout,
+            Attachment(self._host, volume, "ro"), cinder, self._settings.attach_timeout
         )
         release = functools.partial(self._attachments.release, attachment, cinder)
         return VolumeReader(attachment, size, offset, length, release)

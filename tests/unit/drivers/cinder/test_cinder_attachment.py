@@ -208,7 +208,7 @@ def test_what_a_reader_could_not_end_is_ended_later(
 ) -> None:
     """Cinder was away when the last reader ended; the next call ends the attachment."""
     shared: Any = SharedAttachments()
-    attachment = shared.acquire("it", lambda: Attachment(host, _VOLUME, "ro"), cinder, 0)
+    attachment = shared.acquire(Attachment(host, _VOLUME, "ro"), cinder, 0)
     cinder.errors["delete"] = RemoteServiceUnavailable("no answer")
     with pytest.raises(RemoteServiceUnavailable):
         shared.release(attachment, cinder)
@@ -230,7 +230,7 @@ def test_what_was_never_whole_is_ended_later_too(
         "delete": RemoteServiceUnavailable("still no answer"),
     }
     with pytest.raises(RemoteServiceUnavailable, match=r"^no answer"):
-        shared.acquire("it", lambda: Attachment(host, _VOLUME, "ro"), cinder, 0)
+        shared.acquire(Attachment(host, _VOLUME, "ro"), cinder, 0)
     assert _locks(host) == []
     shared.retry_pending()
     shared.retry_pending()

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pathlib
 import random
 import threading
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from store_lib.drivers.cinder.reader import VolumeReader
 from store_lib.drivers.cinder.volume import SIZE
 from store_lib.exceptions import BackendException, StoreError
 from store_lib.options import StoreOptions
-from tests.unit.drivers.cinder.small_cinder import volume_of
+from tests.unit.drivers.cinder.small_cinder import SmallHost, volume_of
 
 
 class _Attachment:
@@ -26,11 +27,12 @@ class _Attachment:
     def __init__(self, volume_id: str = "it", data: bytes = b"0123456789") -> None:
         self.volume_id = volume_id
         self.data = data
-        self.ended = 0
+        self.begun = self.ended = 0
         self.device, self.read_size = self, 4
         self.is_pending = False
 
     def attach(self, cinder: Any, timeout: float) -> None:
+        self.begun += 1
         self.is_pending = True
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -43,21 +45,18 @@ class _Attachment:
 def test_the_last_reader_ends_it() -> None:
     """One attachment for all that come before; the next one after gets its own."""
     shared: Any = SharedAttachments()
-    made: list[_Attachment] = []
-
-    def attach() -> _Attachment:
-        made.append(_Attachment())
-        return made[-1]
-
-    first, second = shared.acquire("it", attach, None, 0), shared.acquire("it", attach, None, 0)
-    other = shared.acquire("other", lambda: _Attachment("other"), None, 0)
-    assert first is second is made[0]
+    first, second = (shared.acquire(_Attachment(), None, 0) for _ in range(2))
+    other = shared.acquire(_Attachment("other"), None, 0)
+    assert first is second
+    assert first.begun == other.begun == 1
     assert other is not first
     shared.release(first, None)
     assert first.ended == 0
     shared.release(first, None)
     assert first.ended == 1
-    assert shared.acquire("it", attach, None, 0) is made[1]
+    later = shared.acquire(_Attachment(), None, 0)
+    assert later is not first
+    assert later.begun == 1
 
 
 def test_a_reader_that_the_collector_drops_harms_no_other(
@@ -65,7 +64,7 @@ def test_a_reader_that_the_collector_drops_harms_no_other(
 ) -> None:
     """It may be dropped anywhere, by a thread that just counts another one."""
     shared: Any = SharedAttachments()
-    made = shared.acquire("it", _Attachment, None, 0)
+    made = shared.acquire(_Attachment(), None, 0)
     usual = module._Shared
 
     def collected() -> Any:
@@ -76,7 +75,7 @@ def test_a_reader_that_the_collector_drops_harms_no_other(
     monkeypatch.setattr(module, "_Shared", collected)
     taken: list[_Attachment] = []
     take = threading.Thread(
-        target=lambda: taken.append(shared.acquire("it", _Attachment, None, 0)), daemon=True
+        target=lambda: taken.append(shared.acquire(_Attachment(), None, 0)), daemon=True
     )
     take.start()
     take.join(10)
@@ -89,12 +88,13 @@ def test_a_failed_attachment_is_tried_anew() -> None:
     """The error comes out, and nobody inherits it."""
     shared: Any = SharedAttachments()
 
-    def fail() -> Any:
-        raise StoreError("no way")
+    class Broken(_Attachment):
+        def attach(self, cinder: Any, timeout: float) -> None:
+            raise StoreError("no way")
 
     with pytest.raises(StoreError, match="no way"):
-        shared.acquire("it", fail, None, 0)
-    made = shared.acquire("it", _Attachment, None, 0)
+        shared.acquire(Broken(), None, 0)
+    made = shared.acquire(_Attachment(), None, 0)
     shared.release(made, None)
     assert made.ended == 1
 
@@ -102,33 +102,31 @@ def test_a_failed_attachment_is_tried_anew() -> None:
 def test_readers_that_come_meanwhile_wait_for_the_one_attachment() -> None:
     """Threads that begin together attach once."""
     shared: Any = SharedAttachments()
-    made: list[_Attachment] = []
+    offered = [_Attachment() for _ in range(4)]
+    taken: list[_Attachment] = []
     ready = threading.Barrier(4)
 
-    def attach() -> _Attachment:
-        made.append(_Attachment())
-        return made[-1]
-
-    def read() -> None:
+    def read(attachment: _Attachment) -> None:
         ready.wait()
-        shared.acquire("it", attach, None, 0)
+        taken.append(shared.acquire(attachment, None, 0))
 
-    threads = [threading.Thread(target=read) for _ in range(4)]
+    threads = [threading.Thread(target=read, args=(each,)) for each in offered]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
-    assert len(made) == 1
+    assert sum(each.begun for each in offered) == 1
+    [shared_one] = set(taken)
     for _ in range(4):
-        assert made[0].ended == 0
-        shared.release(made[0], None)
-    assert made[0].ended == 1
+        assert shared_one.ended == 0
+        shared.release(shared_one, None)
+    assert shared_one.ended == 1
 
 
 def test_what_is_open_when_the_process_ends_is_detached() -> None:
     """There is nobody left to read then; a reader that is dropped later does nothing more."""
     shared: Any = SharedAttachments()
-    made = shared.acquire("it", _Attachment, object(), 0)
+    made = shared.acquire(_Attachment(), object(), 0)
     shared.detach_all()
     assert made.ended == 1
 
@@ -136,10 +134,10 @@ def test_what_is_open_when_the_process_ends_is_detached() -> None:
 def test_a_child_counts_for_itself() -> None:
     """It neither finds nor counts what its parent has attached."""
     shared: Any = SharedAttachments()
-    inherited = shared.acquire("it", _Attachment, None, 0)
+    inherited = shared.acquire(_Attachment(), None, 0)
     child = os.fork()
     if not child:
-        own = shared.acquire("it", _Attachment, None, 0)
+        own = shared.acquire(_Attachment(), None, 0)
         shared.release(own, None)
         os._exit(0 if own is not inherited and own.ended == 1 else 1)
     _, status = os.waitpid(child, 0)
@@ -192,14 +190,15 @@ def test_a_reader_fetches_what_memory_is_there_for() -> None:
     reader.close()
 
 
-def test_a_reader_that_cannot_begin_takes_nothing_from_another() -> None:
+def test_a_reader_that_cannot_begin_takes_nothing_from_another(tmp_path: pathlib.Path) -> None:
     """It gives the shared attachment back once, so that the other one reads on."""
     location = CinderLocation("0123abcd-4567-89ef-0123-456789abcdef")
     volume = volume_of(location.volume_id, status="in-use", metadata={SIZE: "10"})
     driver: Any = CinderDriver("it", StoreOptions.of(CinderDriver.options))
     driver._clients = SimpleNamespace(get=lambda _: SimpleNamespace(get=lambda _: volume))
+    driver._host = SmallHost(tmp_path)
     driver._attachments = SharedAttachments()
-    made = driver._attachments.acquire(volume.id, lambda: _Attachment(volume.id), None, 0)
+    made = driver._attachments.acquire(_Attachment(volume.id), None, 0)
     usual = made.read_at
 
     def broken(offset: int, length: int) -> bytes:

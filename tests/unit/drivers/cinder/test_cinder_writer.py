@@ -169,21 +169,30 @@ def test_a_volume_that_ends_in_error_is_removed(upload: Upload) -> None:
     assert cinder.volumes == {}
 
 
-def test_a_volume_is_attached_with_its_first_byte(
-    upload: Upload, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once, by one of the writing threads; an empty one never is, and an error leaves nothing."""
+def test_a_volume_is_attached_with_its_first_byte(upload: Upload) -> None:
+    """Once, by one of the writing threads."""
     cinder = SmallCinder()
     writer = _writer(cinder, upload)
+    assert "attach" not in cinder.asked
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda each: writer.write_at(each, b"a"), range(8)))
     assert cinder.asked.count("attach") == 1
     writer.commit(8)
-    empty = SmallCinder()
-    writer = _new_writer(empty, upload)
-    assert empty.asked == []
+
+
+def test_an_empty_object_is_never_attached(upload: Upload) -> None:
+    """Its volume is created by the commit."""
+    cinder = SmallCinder()
+    writer = _new_writer(cinder, upload)
+    assert cinder.asked == []
     writer.commit(0)
-    assert empty.asked == ["create 1", "set_readonly", "update image-the id"]
+    assert cinder.asked == ["create 1", "set_readonly", "update image-the id"]
+
+
+def test_a_volume_that_cannot_be_attached_leaves_nothing(
+    upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write raises the error, and the abort removes the volume."""
 
     def refuse(*_: Any) -> None:
         raise StoreError("no way")
