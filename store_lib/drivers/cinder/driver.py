@@ -20,13 +20,7 @@ from store_lib.driver import (
 )
 from store_lib.drivers.cinder.attachment import Attachment, SharedAttachments
 from store_lib.drivers.cinder.errors import is_invalid_state
-from store_lib.drivers.cinder.incomplete import (
-    ATTACHED_STATES,
-    dead_attachments,
-    describe,
-    end_attachment,
-    remove,
-)
+from store_lib.drivers.cinder.incomplete import ATTACHED_STATES, Cleanup
 from store_lib.drivers.cinder.location import CinderLocation
 from store_lib.drivers.cinder.options import LIBRARY_OPTIONS, OPTIONS, Settings
 from store_lib.drivers.cinder.reader import VolumeReader
@@ -39,7 +33,6 @@ from store_lib.exceptions import (
     HasSnapshot,
     InUseByStore,
     InvalidRange,
-    NotFound,
     StoreError,
 )
 from store_lib.location import Location
@@ -202,27 +195,13 @@ class CinderDriver(Driver[CinderLocation]):
         self._attachments.retry_pending()
         self._host.locks.remove_dead()
         cinder = self._clients.get(context)
+        cleanup = Cleanup(cinder, self._host)
         for volume in self._volumes(cinder):
-            if volume.is_unfinished:
-                yield describe(self._host, volume, cinder.now())
-            elif UPLOAD not in volume.metadata and IMAGE_ID in volume.metadata:
-                yield from dead_attachments(cinder, self._host, volume)
+            yield from cleanup.find(volume)
 
     def discard(self, incomplete: Incomplete, *, context: RequestContext | None) -> bool:
         """Remove an unfinished volume with its attachments, or an attachment."""
-        cinder = self._clients.get(context)
-        if "/" in incomplete.key:
-            return end_attachment(cinder, self._host, incomplete.key)
-        try:
-            volume = cinder.get(incomplete.key)
-        except NotFound:
-            return False
-        if volume.status == "deleting" or not volume.is_unfinished:
-            return False
-        if describe(self._host, volume, cinder.now()).live:
-            return False
-        remove(cinder, self._host, volume.id)
-        return True
+        return Cleanup(self._clients.get(context), self._host).discard(incomplete.key)
 
     def close(self) -> None:
         """Close this process's connections."""

@@ -39,126 +39,157 @@ HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT = 60, 300
 ATTACHED_STATES = frozenset({"in-use", "reserved", "attaching", "detaching"})
 
 
-def describe(host: "Host", volume: Volume, now: float | None) -> Incomplete:
-    """Describe an unfinished volume.
+class Cleanup:
+    """Finds and removes what is left over, with one client of Cinder, on one host."""
 
-    :param now: the time by Cinder's clock
-    """
-    changed = volume.last_change(now)
-    if volume.metadata.get(HOST) == host.name:
-        live = host.locks.upload(volume.metadata[NONCE]).is_held()
-    else:
-        live = not _is_timed_out(changed, now)
-    return Incomplete(volume.id, volume.metadata[UPLOAD], volume.size, changed, live, now)
+    def __init__(self, cinder: "Cinder", host: "Host") -> None:
+        self._cinder = cinder
+        self._host = host
 
+    def find(self, volume: Volume) -> Iterator[Incomplete]:
+        """Yield what is incomplete about a volume: itself, or attachments that are left over."""
+        if volume.is_unfinished:
+            yield self.describe(volume)
+        elif UPLOAD not in volume.metadata and IMAGE_ID in volume.metadata:
+            yield from self._dead_attachments(volume)
 
-def _is_timed_out(changed: float, now: float | None) -> bool:
-    return (time.time() if now is None else now) - changed >= HEARTBEAT_TIMEOUT
-
-
-def remove(cinder: "Cinder", host: "Host", volume_id: str) -> None:
-    """Remove a volume that never became an object, and its attachments.
-
-    :raises StoreError: that is not possible now
-    """
-
-    def delete() -> bool:
+    def discard(self, key: str) -> bool:
+        """Remove what has this key in :meth:`find`; return whether it was removed."""
+        volume_id, _, attachment_id = key.partition("/")
+        if attachment_id:
+            return self._end_attachment(volume_id, attachment_id)
         try:
-            cinder.delete(volume_id)
+            volume = self._cinder.get(volume_id)
+        except NotFound:
+            return False
+        if volume.status == "deleting" or not volume.is_unfinished:
+            return False
+        if self.describe(volume).live:
+            return False
+        self.remove(volume_id)
+        return True
+
+    # Volumes
+
+    def describe(self, volume: Volume) -> Incomplete:
+        """Describe an unfinished volume."""
+        now = self._cinder.now()
+        changed = volume.last_change(now)
+        if volume.metadata.get(HOST) == self._host.name:
+            live = self._host.locks.upload(volume.metadata[NONCE]).is_held()
+        else:
+            live = not _is_timed_out(changed, now)
+        return Incomplete(volume.id, volume.metadata[UPLOAD], volume.size, changed, live, now)
+
+    def remove(self, volume_id: str) -> None:
+        """Remove a volume that never became an object, and its attachments.
+
+        :raises StoreError: it cannot be removed now
+        """
+        with contextlib.suppress(NotFound):
+            if self._try_delete(volume_id):
+                return
+            self._detach(volume_id)
+            volume = self._cinder.wait_until_stable(volume_id)
+            if not self._try_delete(volume_id):
+                raise BackendException(
+                    f"Volume {volume_id} is in state {volume.status!r} and was not deleted. Look "
+                    "for the reason in Cinder, and reset its state there."
+                )
+
+    def _try_delete(self, volume_id: str) -> bool:
+        """Delete a volume if its state allows it; return whether it did."""
+        try:
+            self._cinder.retry(lambda: self._cinder.delete(volume_id))
         except BackendException as error:  # Cinder is working on it, or it is attached
             if not is_invalid_state(error):
                 raise
             return False
         return True
 
-    with contextlib.suppress(NotFound):
-        if cinder.retry(delete):
-            return
-        _detach(cinder, host, volume_id)
-        volume = cinder.wait_until_stable(volume_id)
-        if not cinder.retry(delete):
-            raise BackendException(
-                f"Volume {volume_id} is in state {volume.status!r} and was not deleted. Look for "
-                "the reason in Cinder, and reset its state there."
-            )
+    def _detach(self, volume_id: str) -> None:
+        """End the attachments of a volume whose upload has ended."""
+        # It stays reserved or attaching until its attachment is ended.
+        unstable = ("creating", "extending", "detaching")
+        volume = self._cinder.wait_until_stable(volume_id, unstable)
+        with self._host.locks.volume(volume_id).held():
+            for attachment in self._attachments(volume_id):
+                try:
+                    if volume.metadata.get(HOST) == self._host.name:
+                        disconnect_left_over(self._host, volume_id, attachment)
+                finally:
+                    self._delete(attachment)
 
+    # Attachments
 
-def _detach(cinder: "Cinder", host: "Host", volume_id: str) -> None:
-    """End the attachments of a volume whose upload has ended."""
-    # It stays reserved or attaching until its attachment is ended.
-    volume = cinder.wait_until_stable(volume_id, ("creating", "extending", "detaching"))
-    with host.locks.volume(volume_id).held():
-        for attachment in cinder.retry(lambda: cinder.attachments(volume_id)):
+    def _attachments(self, volume_id: str) -> list[VolumeAttachment]:
+        return self._cinder.retry(lambda: self._cinder.attachments(volume_id))
+
+    def _delete(self, attachment: VolumeAttachment) -> None:
+        with contextlib.suppress(NotFound):
+            self._cinder.retry(lambda: self._cinder.delete_attachment(attachment.id))
+
+    def _dead_attachments(self, volume: Volume) -> Iterator[Incomplete]:
+        """Yield the attachments of an object that are known to be left over."""
+        if volume.status in ATTACHED_STATES and not self._host.locks.volume(volume.id).is_held():
+            for attachment in self._attachments(volume.id):
+                if self._is_dead(volume, attachment):
+                    now = self._cinder.now()
+                    changed = volume.last_change(now, attachment.attached_at)
+                    object_id = volume.metadata.get(IMAGE_ID)
+                    key = f"{volume.id}/{attachment.id}"
+                    yield Incomplete(key, object_id, 0, changed, False, now)
+
+    def _is_dead(self, volume: Volume, attachment: VolumeAttachment) -> bool:
+        """Return whether an attachment is this library's, and its process has gone.
+
+        A complete one has our mount point.  An incomplete one may be anybody's: it is dead if it is
+        for no server and has not changed for long.
+        """
+        if attachment.instance is not None:
+            return False
+        if self._host.locks.attachment(attachment.id).is_held():
+            return False
+        if attachment.status in ("reserved", "attaching"):
+            now = self._cinder.now()
+            return _is_timed_out(volume.last_change(now, attachment.attached_at), now)
+        return any(
+            complete.id == attachment.id
+            and complete.host == self._host.name
+            and complete.device == MOUNTPOINT
+            for complete in volume.attachments
+        )
+
+    def _end_attachment(self, volume_id: str, attachment_id: str) -> bool:
+        """End an attachment if it is left over; return whether it was."""
+        with self._host.locks.volume(volume_id).held():
             try:
-                if volume.metadata.get(HOST) == host.name:
-                    disconnect_left_over(host, volume_id, attachment)
+                volume = self._cinder.get(volume_id)
+                attachments = {each.id: each for each in self._cinder.attachments(volume_id)}
+                attachment = attachments[attachment_id]
+            except (NotFound, KeyError):
+                return False
+            if not self._is_dead(volume, attachment):
+                return False
+            try:
+                self._disconnect(volume, attachment)
             finally:
-                _delete(cinder, attachment)
+                self._delete(attachment)
+        return True
 
-
-def _delete(cinder: "Cinder", attachment: VolumeAttachment) -> None:
-    with contextlib.suppress(NotFound):
-        cinder.retry(lambda: cinder.delete_attachment(attachment.id))
-
-
-def dead_attachments(cinder: "Cinder", host: "Host", volume: Volume) -> Iterator[Incomplete]:
-    """Yield the attachments of an object that are known to be left over."""
-    if volume.status in ATTACHED_STATES and not host.locks.volume(volume.id).is_held():
-        for attachment in cinder.retry(lambda: cinder.attachments(volume.id)):
-            if _is_dead(cinder, host, volume, attachment):
-                now = cinder.now()
-                changed = volume.last_change(now, attachment.attached_at)
-                object_id = volume.metadata.get(IMAGE_ID)
-                key = f"{volume.id}/{attachment.id}"
-                yield Incomplete(key, object_id, 0, changed, False, now)
-
-
-def _is_dead(cinder: "Cinder", host: "Host", volume: Volume, attachment: VolumeAttachment) -> bool:
-    """Return whether an attachment is this library's, and its process has gone.
-
-    A complete one has our mount point.  An incomplete one may be anybody's: it is dead if it is for
-    no server and has not changed for long.
-    """
-    if attachment.instance is not None or host.locks.attachment(attachment.id).is_held():
-        return False
-    if attachment.status in ("reserved", "attaching"):
-        now = cinder.now()
-        return _is_timed_out(volume.last_change(now, attachment.attached_at), now)
-    return any(
-        complete.id == attachment.id
-        and complete.host == host.name
-        and complete.device == MOUNTPOINT
-        for complete in volume.attachments
-    )
-
-
-def end_attachment(cinder: "Cinder", host: "Host", key: str) -> bool:
-    """End an attachment of :func:`dead_attachments`, and return whether that was done."""
-    volume_id, _, attachment_id = key.partition("/")
-    with host.locks.volume(volume_id).held():
+    def _disconnect(self, volume: Volume, attachment: VolumeAttachment) -> None:
+        """Remove the device that a dead process may have connected, unless others here use it."""
+        name = self._host.name
+        if any(other.host == name and other.id != attachment.id for other in volume.attachments):
+            return
         try:
-            volume = cinder.get(volume_id)
-            attachments = cinder.attachments(volume_id)
-            attachment = {attachment.id: attachment for attachment in attachments}[attachment_id]
-        except (NotFound, KeyError):
-            return False
-        if not _is_dead(cinder, host, volume, attachment):
-            return False
-        try:
-            _disconnect(host, volume, attachment)
-        finally:
-            _delete(cinder, attachment)
-    return True
+            disconnect_left_over(self._host, volume.id, attachment)
+        except StoreError as error:
+            if attachment.status == "attached":
+                raise
+            # It may never have been connected, or by another host.
+            _LOG.info("Volume %s was not disconnected from this host: %s", volume.id, error)
 
 
-def _disconnect(host: "Host", volume: Volume, attachment: VolumeAttachment) -> None:
-    """Remove the device that a dead process may have connected, unless others here use it."""
-    if any(other.host == host.name and other.id != attachment.id for other in volume.attachments):
-        return
-    try:
-        disconnect_left_over(host, volume.id, attachment)
-    except StoreError as error:
-        if attachment.status == "attached":
-            raise
-        # It may never have been connected, or by another host.
-        _LOG.info("Volume %s was not disconnected from this host: %s", volume.id, error)
+def _is_timed_out(changed: float, now: float | None) -> bool:
+    return (time.time() if now is None else now) - changed >= HEARTBEAT_TIMEOUT

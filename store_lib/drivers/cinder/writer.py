@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from store_lib.display import get_logger
 from store_lib.driver import Chunk, PositionWriter
 from store_lib.drivers.cinder.attachment import Attachment
-from store_lib.drivers.cinder.incomplete import HEARTBEAT_INTERVAL, remove
+from store_lib.drivers.cinder.incomplete import HEARTBEAT_INTERVAL, Cleanup
 from store_lib.drivers.cinder.location import CinderLocation
 from store_lib.drivers.cinder.options import Settings
 from store_lib.drivers.cinder.volume import (
@@ -268,7 +268,7 @@ class VolumeWriter(PositionWriter):
             with contextlib.suppress(StoreError):
                 attachment.detach(self._cinder)
         if self._volume is not None:
-            remove(self._cinder, self._upload.host, self._volume.id)
+            Cleanup(self._cinder, self._upload.host).remove(self._volume.id)
 
     def resolve(self) -> CinderLocation | None:
         if self._volume is None:

@@ -9,12 +9,7 @@ import pytest
 
 from store_lib.drivers.cinder import CinderDriver, CinderLocation
 from store_lib.drivers.cinder.attachment import SharedAttachments
-from store_lib.drivers.cinder.incomplete import (
-    HEARTBEAT_TIMEOUT,
-    dead_attachments,
-    end_attachment,
-    remove,
-)
+from store_lib.drivers.cinder.incomplete import HEARTBEAT_TIMEOUT, Cleanup
 from store_lib.drivers.cinder.volume import CompleteAttachment, Volume
 from store_lib.drivers.cinder.writer import Upload
 from store_lib.exceptions import BackendException, Forbidden
@@ -87,7 +82,7 @@ def test_a_volume_that_cannot_be_deleted_is_told_with_its_state(host: Any) -> No
 
     cinder.delete = refuse
     with pytest.raises(BackendException, match="'awaiting-transfer'") as caught:
-        remove(cinder, host, "it")
+        Cleanup(cinder, host).remove("it")
     assert type(caught.value) is BackendException
 
 
@@ -134,11 +129,11 @@ def test_attachments_that_nobody_uses(
     cinder: Any = SmallCinder()
     cinder.clock = 1000.0 + HEARTBEAT_TIMEOUT
     volume = _object(cinder, attachment, *([complete] if complete else []))
-    found = list(dead_attachments(cinder, host, volume))
+    found = list(Cleanup(cinder, host).find(volume))
     assert [(each.key, each.object_id, each.live) for each in found] == (
         [("it/attachment", "object", False)] if dead else []
     )
-    assert end_attachment(cinder, host, "it/attachment") is dead
+    assert Cleanup(cinder, host).discard("it/attachment") is dead
     assert cinder.attached["it"] == ([] if dead else [attachment])
 
 
@@ -149,11 +144,11 @@ def test_an_attachment_in_use_stays(host: Any) -> None:
     volume = _object(cinder, attachment_of("attachment"), _OURS)
     for lock in (host.locks.attachment("attachment"), host.locks.volume("it")):
         with lock.held():
-            assert list(dead_attachments(cinder, host, volume)) == []
+            assert list(Cleanup(cinder, host).find(volume)) == []
     with host.locks.attachment("attachment").held():
-        assert not end_attachment(cinder, host, "it/attachment")
-    assert not end_attachment(cinder, host, "it/another")
-    assert not end_attachment(cinder, host, "gone/attachment")
+        assert not Cleanup(cinder, host).discard("it/attachment")
+    assert not Cleanup(cinder, host).discard("it/another")
+    assert not Cleanup(cinder, host).discard("gone/attachment")
 
 
 def test_what_was_only_reserved_is_not_dead_at_once(host: Any) -> None:
@@ -162,7 +157,7 @@ def test_what_was_only_reserved_is_not_dead_at_once(host: Any) -> None:
     volume = _object(cinder, attachment_of("attachment", "reserved"), status="reserved")
     for now, dead in ((1000.0 + HEARTBEAT_TIMEOUT - 1, 0), (1000.0 + HEARTBEAT_TIMEOUT, 1)):
         cinder.clock = now
-        assert len(list(dead_attachments(cinder, host, volume))) == dead
+        assert len(list(Cleanup(cinder, host).find(volume))) == dead
 
 
 def test_a_dead_readers_device_is_taken_away_unless_others_use_it(host: Any) -> None:
@@ -171,7 +166,7 @@ def test_a_dead_readers_device_is_taken_away_unless_others_use_it(host: Any) -> 
     attachment = attachment_of("attachment", connection_info={"driver_volume_type": "local"})
     for others, taken in ((1, 0), (0, 1)):
         _object(cinder, attachment, _OURS, *[dataclasses.replace(_OURS, id="other")] * others)
-        assert end_attachment(cinder, host, "it/attachment")
+        assert Cleanup(cinder, host).discard("it/attachment")
         assert len(host.disconnected) == taken
         assert cinder.attached["it"] == []
 

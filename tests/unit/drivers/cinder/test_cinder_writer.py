@@ -4,15 +4,17 @@ import dataclasses
 import pathlib
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from store_lib.driver import Incomplete
 from store_lib.drivers.cinder import writer as module
-from store_lib.drivers.cinder.incomplete import HEARTBEAT_TIMEOUT, describe, remove
+from store_lib.drivers.cinder.incomplete import HEARTBEAT_TIMEOUT, Cleanup
 from store_lib.drivers.cinder.location import CinderLocation
 from store_lib.drivers.cinder.options import Settings
-from store_lib.drivers.cinder.volume import GIB, HOST, UPLOAD
+from store_lib.drivers.cinder.volume import GIB, HOST, UPLOAD, Volume
 from store_lib.drivers.cinder.writer import Upload, VolumeWriter
 from store_lib.exceptions import (
     NotFound,
@@ -267,6 +269,12 @@ def test_an_upload_shows_life_now_and_then(upload: Upload, monkeypatch: pytest.M
     assert cinder.asked.count("set_description") == 1
 
 
+def _describe(volume: Volume, host: Any, now: float) -> Incomplete:
+    """Describe an unfinished volume, at a time by Cinder's clock."""
+    cinder: Any = SimpleNamespace(now=lambda: now)
+    return Cleanup(cinder, host).describe(volume)
+
+
 def test_who_is_alive_is_told(upload: Upload, tmp_path: pathlib.Path) -> None:
     """On this host by a lock, on another one by the last sign of life."""
     cinder = SmallCinder()
@@ -276,12 +284,12 @@ def test_who_is_alive_is_told(upload: Upload, tmp_path: pathlib.Path) -> None:
     [volume] = cinder.volumes.values()
     assert volume.metadata[HOST] == "here"
     for host in (here, there):
-        told = describe(host, volume, 1000.0)
+        told = _describe(volume, host, 1000.0)
         assert (told.key, told.object_id, told.live) == (volume.id, "the id", True)
         assert told.age == 0
     writer.abort()
-    assert not describe(here, volume, 1000.0).live
-    assert describe(there, volume, 1000.0).live
+    assert not _describe(volume, here, 1000.0).live
+    assert _describe(volume, there, 1000.0).live
 
 
 def test_signs_of_life_are_by_cinders_clock(upload: Upload, tmp_path: pathlib.Path) -> None:
@@ -291,14 +299,14 @@ def test_signs_of_life_are_by_cinders_clock(upload: Upload, tmp_path: pathlib.Pa
     there = SmallHost(tmp_path, "there")
     writer = _writer(cinder, upload)
     [volume] = cinder.volumes.values()
-    assert not describe(there, volume, 1000.0 + HEARTBEAT_TIMEOUT).live
+    assert not _describe(volume, there, 1000.0 + HEARTBEAT_TIMEOUT).live
     cinder.clock += HEARTBEAT_TIMEOUT
     writer._next_heartbeat = time.monotonic()
     writer.write_at(0, b"a")
     [volume] = cinder.volumes.values()
-    told = describe(there, volume, cinder.clock + 1)
+    told = _describe(volume, there, cinder.clock + 1)
     assert (told.live, told.age) == (True, 1)
-    assert describe(there, volume, cinder.clock - 0.5).age == 0  # Dates are in whole seconds
+    assert _describe(volume, there, cinder.clock - 0.5).age == 0  # Dates are in whole seconds
 
 
 def test_what_is_attached_is_detached_before_it_is_removed(tmp_path: pathlib.Path) -> None:
@@ -311,7 +319,7 @@ def test_what_is_attached_is_detached_before_it_is_removed(tmp_path: pathlib.Pat
             cinder.volumes[volume.id] = dataclasses.replace(volume, status="in-use")
             cinder.attached[volume.id] = [attachment_of(each) for each in attached]
         cinder.asked.clear()
-        remove(cinder, host, volume.id)  # type: ignore[arg-type]
+        Cleanup(cinder, host).remove(volume.id)  # type: ignore[arg-type]
         assert cinder.asked == [*(f"delete_attachment {each}" for each in attached), "delete"]
         assert cinder.volumes == {}
         assert list(tmp_path.iterdir()) == []
