@@ -154,7 +154,7 @@ def _claimed(directory: str, digest: str, object_id: str) -> Iterator[Callable[[
     The file stays open during the block: some FUSE file systems keep an inode number only as long.
     """
     path = f"{directory}/{claim_name(digest)}"
-    busy = f"Object {object_id} is being added by somebody else right now. Try again."
+    busy = f"Object {object_id} is being added by another process right now. Try again."
 
     def is_ours() -> bool:
         with file as fd:

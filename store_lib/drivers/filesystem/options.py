@@ -16,13 +16,13 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
         "filesystem_store_datadir",
         default="/var/lib/glance/images",
-        help="Directory in which objects are stored, each as a file named by its id. Made if it "
-        "is missing. The service's user needs permission to read and write it. For several "
+        help="Directory in which objects are stored, each as a file named by its id. It is created "
+        "if missing. The service's user needs permission to read and write it. For several "
         "directories set filesystem_store_datadirs instead.",
     ),
     cfg.MultiStrOpt(
         "filesystem_store_datadirs",
-        help="Several directories for objects, one in each line, as PATH or PATH:PRIORITY. A new "
+        help="Several directories for objects, one per line, as PATH or PATH:PRIORITY. A new "
         "object goes to the one with the highest priority that has room for it, and among "
         "those of equal priority to the one with the most free space. The priority is a whole "
         "number, 0 when left out. Naming a directory twice is an error, and so is setting "
@@ -30,9 +30,9 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     ),
     cfg.StrOpt(
         "filesystem_store_metadata_file",
-        help="JSON file that says what is returned to the caller as an object's metadata: an "
-        "object, or a list of objects, each with the strings id and mountpoint. The one whose "
-        "mountpoint is the longest that contains the object's file is returned.",
+        help="JSON file with the metadata that is returned with an object's URI: a JSON object, or "
+        "a list of them, every one with the strings id and mountpoint. Of several, the one with "
+        "the longest mountpoint that contains the object's file is returned.",
     ),
     cfg.IntOpt(
         "filesystem_store_file_perm",
@@ -44,7 +44,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.IntOpt(
         "filesystem_store_dir_perm",
         default=0,
-        help="Permissions of directories that the store makes, in octal, such as 2750. The owner "
+        help="Permissions of directories that the store creates, in octal, such as 2750. The owner "
         "must have all. 0 or less leaves them to the umask.",
     ),
     cfg.IntOpt(
@@ -53,8 +53,8 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         min=1,
         max=1 << 30,
         help="Bytes in which files are read and written, rounded up to a multiple of 64 KiB. "
-        "glance_store's default was 64 KiB; with 1 MiB the work for each chunk no longer shows "
-        "beside reading, writing and hashing it, and more brings nothing but memory use.",
+        "glance_store's default was 64 KiB; with 1 MiB the work per chunk is negligible "
+        "beside reading, writing and hashing it, and more only costs memory.",
     ),
     cfg.BoolOpt(
         "filesystem_thin_provisioning",
@@ -65,8 +65,8 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.BoolOpt(
         "filesystem_store_durable",
         default=True,
-        help="Have an object's bytes and name on the disk before an add returns, so that it "
-        "outlives a power failure. Off, the system writes them when it sees fit, and an object "
+        help="Write an object's bytes and name to the disk before an add returns, so that it "
+        "survives a power failure. Off, the system writes them when it sees fit, and an object "
         "that was added shortly before a power failure may be missing, empty or full of zeros.",
     ),
     cfg.BoolOpt(

@@ -59,8 +59,8 @@ def probe(directory: str, *, checked: bool) -> tuple[Publishing, bool]:
             return how, locks
     raise CannotPublish(
         f"The file system under {directory} has neither renameat2(RENAME_NOREPLACE) nor hard "
-        "links, so it cannot keep a name to one file by itself. Use a directory on another file "
-        "system, or let the store's processes keep each other from it: set "
+        "links, so nothing there ensures that only one file gets a name. Use a directory on "
+        "another file system, or let the store's processes exclude each other by locks: set "
         "filesystem_store_checked_publish."
     )
 

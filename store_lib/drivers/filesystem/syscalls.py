@@ -2,7 +2,7 @@
 
 Its server is the kernel, hence the name.  The functions are calls that Python does not offer, or
 not in the form needed here.  Each one does its work, raises ``OSError``, or returns a value that
-says that the file system cannot do it.  None falls back to doing something else.
+says that the file system cannot do it.  Only :func:`copy_contents` goes on in another way then.
 """
 
 import contextlib
@@ -16,7 +16,8 @@ from typing import Any
 
 from store_lib.clients.process import DeferredClose, LiveObjects
 from store_lib.display import get_logger
-from store_lib.exceptions import StoreClosed
+from store_lib.driver import do_nothing
+from store_lib.exceptions import ObjectChanged, StoreClosed
 
 LOG = get_logger(__name__)
 
@@ -34,6 +35,15 @@ _LOCAL = _MEMORY | {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010}
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 _UNLOCKABLE = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+#: Bytes that the kernel is asked to copy in one call: large, and still interruptible.
+_KERNEL_PIECE = 64 * 1024 * 1024
+#: Bytes that are copied at once otherwise.
+_PIECE = 1024 * 1024
+#: Bytes of a hole that is found by reading.
+_BLOCK = 64 * 1024
+_ZEROS = bytes(_BLOCK)
+#: Errors of copy_file_range if it cannot copy between these two files.
+_NOT_BETWEEN = UNSUPPORTED | {errno.EXDEV, errno.EBADF, errno.EPERM, errno.EACCES}
 
 
 class Descriptor(DeferredClose):
@@ -303,3 +313,105 @@ def unchanged(before: os.stat_result, now: os.stat_result) -> bool:
     The time of the last status change does not count: a link, a removal or new permissions set it.
     """
     return before.st_size == now.st_size and before.st_mtime_ns == now.st_mtime_ns
+
+
+def copy_contents(
+    source: int,
+    target: int,
+    status: os.stat_result,
+    *,
+    durable: bool,
+    step: Callable[[], None] = do_nothing,
+) -> None:
+    """Copy a file to an empty one in the cheapest way, holes as holes.
+
+    :param status: the source's status when it was opened
+    :param durable: start writeback along the way
+    :param step: called between the pieces
+    :raises ObjectChanged: the source has changed
+    :raises OSError: reading or writing failed
+    """
+    if not clone(source, target):
+        os.ftruncate(target, status.st_size)
+        _copy_data(source, target, status, durable, step)
+    elif os.fstat(target).st_size != status.st_size:
+        raise ObjectChanged
+    if not unchanged(status, os.fstat(source)):
+        raise ObjectChanged
+
+
+def _copy_data(
+    source: int, target: int, status: os.stat_result, durable: bool, step: Callable[[], None]
+) -> None:
+    find_holes = _hides_holes(source, status)
+    in_kernel = not find_holes
+    for start, end in _data(source, status.st_size):
+        while start < end:
+            if in_kernel:
+                copied = _copy_in_kernel(source, target, start, min(end - start, _KERNEL_PIECE))
+                in_kernel = copied > 0
+            if not in_kernel:
+                copied = _copy_piece(source, target, start, min(end - start, _PIECE), find_holes)
+            if durable:
+                pace_writeback(target, start, start + copied)
+            start += copied
+            step()
+
+
+def _hides_holes(fd: int, status: os.stat_result) -> bool:
+    """Return whether a file has holes that the file system does not report, as with FUSE.
+
+    They are then found by reading.  The kernel would copy them as zeros.
+    """
+    if not 0 <= status.st_blocks * 512 < status.st_size:
+        return False
+    try:
+        return os.lseek(fd, 0, os.SEEK_HOLE) >= status.st_size
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        return True
+
+
+def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each extent between the holes that the file system reports."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+            end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # only a hole is left
+            if error.errno not in UNSUPPORTED:
+                raise
+            start, end = end, size
+        if start < end:
+            yield start, end
+
+
+def _copy_in_kernel(source: int, target: int, start: int, length: int) -> int:
+    """Copy in the kernel; return the number of bytes, 0 if that is not possible."""
+    try:
+        return os.copy_file_range(source, target, length, start, start)
+    except OSError as error:
+        if error.errno not in _NOT_BETWEEN:
+            raise
+        return 0
+
+
+def _copy_piece(source: int, target: int, start: int, length: int, skip_zeros: bool) -> int:
+    """Copy by reading and writing; return the number of bytes.
+
+    :param skip_zeros: leave holes for blocks of zeros
+    """
+    data = os.pread(source, length, start)
+    if not data:
+        raise ObjectChanged
+    if not skip_zeros:
+        return os.pwrite(target, data, start)
+    for position in range(0, len(data), _BLOCK):
+        block = data[position : position + _BLOCK]
+        if block != _ZEROS[: len(block)]:
+            write_all(target, block, start + position)
+    return len(data)

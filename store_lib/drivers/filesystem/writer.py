@@ -2,11 +2,10 @@
 
 import contextlib
 import dataclasses
-import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from store_lib.display import get_logger
@@ -25,17 +24,9 @@ from store_lib.drivers.filesystem.staging import (
     reopen,
     stage,
 )
-from store_lib.exceptions import Duplicate, ErrorStatus, ObjectChanged, StoreClosed, StoreError
+from store_lib.exceptions import Duplicate, ErrorStatus, StoreClosed, StoreError
 
 LOG = get_logger(__name__)
-
-#: Bytes that the kernel is asked to copy in one call: large, and still interruptible.
-_KERNEL_PIECE = 64 * 1024 * 1024
-#: Bytes that are copied at once otherwise.
-_PIECE = 1024 * 1024
-_ZEROS = bytes(HOLE_SIZE)
-#: Errors of copy_file_range if it cannot copy between these two files.
-_NOT_BETWEEN = syscalls.UNSUPPORTED | {errno.EXDEV, errno.EBADF, errno.EPERM, errno.EACCES}
 
 _GIVEN_UP = "The upload was given up."
 
@@ -163,7 +154,8 @@ class FileWriter(PositionWriter):
     def _fill(self, source: int, status: os.stat_result) -> None:
         self._resize = True
         with translated(Action.ADD, self._staged), self._file as fd:
-            copy_contents(source, fd, status, durable=self._settings.durable, step=self._checkpoint)
+            durable = self._settings.durable
+            syscalls.copy_contents(source, fd, status, durable=durable, step=self._checkpoint)
 
     def commit(self, size: int) -> FileLocation:
         with self._file as fd:
@@ -375,105 +367,3 @@ class FileWriter(PositionWriter):
 def _remove_if_present(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def copy_contents(
-    source: int,
-    target: int,
-    status: os.stat_result,
-    *,
-    durable: bool,
-    step: Callable[[], None] = do_nothing,
-) -> None:
-    """Copy a file to an empty one in the cheapest way, holes as holes.
-
-    :param status: the source's status when it was opened
-    :param durable: start writeback along the way
-    :param step: called between the pieces
-    :raises ObjectChanged: the source has changed
-    :raises OSError: reading or writing failed
-    """
-    if not syscalls.clone(source, target):
-        os.ftruncate(target, status.st_size)
-        _copy_data(source, target, status, durable, step)
-    elif os.fstat(target).st_size != status.st_size:
-        raise ObjectChanged
-    if not syscalls.unchanged(status, os.fstat(source)):
-        raise ObjectChanged
-
-
-def _copy_data(
-    source: int, target: int, status: os.stat_result, durable: bool, step: Callable[[], None]
-) -> None:
-    find_holes = _hides_holes(source, status)
-    in_kernel = not find_holes
-    for start, end in _data(source, status.st_size):
-        while start < end:
-            if in_kernel:
-                copied = _copy_in_kernel(source, target, start, min(end - start, _KERNEL_PIECE))
-                in_kernel = copied > 0
-            if not in_kernel:
-                copied = _copy_piece(source, target, start, min(end - start, _PIECE), find_holes)
-            if durable:
-                syscalls.pace_writeback(target, start, start + copied)
-            start += copied
-            step()
-
-
-def _hides_holes(fd: int, status: os.stat_result) -> bool:
-    """Return whether a file has holes that the file system does not report, as with FUSE.
-
-    They are then found by reading.  The kernel would copy them as zeros.
-    """
-    if not 0 <= status.st_blocks * 512 < status.st_size:
-        return False
-    try:
-        return os.lseek(fd, 0, os.SEEK_HOLE) >= status.st_size
-    except OSError as error:
-        if error.errno not in syscalls.UNSUPPORTED:
-            raise
-        return True
-
-
-def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each extent between the holes that the file system reports."""
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-            end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return  # only a hole is left
-            if error.errno not in syscalls.UNSUPPORTED:
-                raise
-            start, end = end, size
-        if start < end:
-            yield start, end
-
-
-def _copy_in_kernel(source: int, target: int, start: int, length: int) -> int:
-    """Copy in the kernel; return the number of bytes, 0 if that is not possible."""
-    try:
-        return os.copy_file_range(source, target, length, start, start)
-    except OSError as error:
-        if error.errno not in _NOT_BETWEEN:
-            raise
-        return 0
-
-
-def _copy_piece(source: int, target: int, start: int, length: int, skip_zeros: bool) -> int:
-    """Copy by reading and writing; return the number of bytes.
-
-    :param skip_zeros: leave holes for blocks of zeros
-    """
-    data = os.pread(source, length, start)
-    if not data:
-        raise ObjectChanged
-    if not skip_zeros:
-        return os.pwrite(target, data, start)
-    for position in range(0, len(data), HOLE_SIZE):
-        block = data[position : position + HOLE_SIZE]
-        if block != _ZEROS[: len(block)]:
-            syscalls.write_all(target, block, start + position)
-    return len(data)
