@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Callable, Mapping
@@ -63,6 +64,8 @@ class FileWriter(PositionWriter):
         self._settings = settings
         self._object_id = object_id
         self._nonce = nonce
+        #: For the staged name; ``None`` after it was used, since no staged name is used twice.
+        self._fresh_nonce: str | None = nonce
         self._checkpoint = checkpoint
         self._aborted = False
         #: Whether the file's size may differ from the object's until commit.
@@ -93,8 +96,9 @@ class FileWriter(PositionWriter):
         self._directory, self._status, self._resize = directory, None, self._settings.thin
         with translated(Action.ADD, self._final, object_id=self._object_id):
             directory.how_to_publish()
+            nonce, self._fresh_nonce = self._fresh_nonce or secrets.token_hex(16), None
             self._file, self._staged = stage(
-                directory.path, self._object_id, self._nonce, directory.name_max
+                directory.path, self._object_id, nonce, directory.name_max
             )
             try:
                 if size and (size > SMALL or len(self._directories.paths) > 1):
@@ -360,6 +364,7 @@ class FileWriter(PositionWriter):
             file.close()
             raise
         self._directory, self._file, self._staged = directory, file, path
+        self._fresh_nonce = None
         self._resize = True
         self._written = WrittenBytes(state.written)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from store_lib.driver import Space
-from store_lib.drivers.filesystem import FilesystemDriver, datadirs, syscalls
+from store_lib.drivers.filesystem import FilesystemDriver, datadirs, staging, syscalls
 from store_lib.drivers.filesystem.location import FileLocation
 from store_lib.drivers.filesystem.syscalls import Descriptor
 from store_lib.exceptions import (
@@ -710,6 +710,35 @@ def test_copy_tries_the_next_directory(make, put, tmp_path: Path, monkeypatch) -
 
     monkeypatch.setattr(syscalls, "clone", clone)
     assert copy(driver, location, "b").path == f"{tmp_path}/y/b"
+    assert os.listdir(tmp_path / "x") == ["a"]
+
+
+def test_copy_never_uses_a_staged_name_again(make, put, tmp_path: Path, monkeypatch) -> None:
+    """A copy that comes back to a directory takes a new name there: a sweep that has seen the old
+    one may still remove it."""
+    driver = make(filesystem_store_datadirs=[f"{tmp_path}/x:1", f"{tmp_path}/y"])
+    location = put(driver, "a", DATA)
+    names: list[str] = []
+    real, clone = staging.stage, syscalls.clone
+    rooms = {f"{tmp_path}/x": Room(1, 10**9, 0), f"{tmp_path}/y": Room(1, 10**9, 10**8)}
+
+    def stage(directory: str, *arguments: Any) -> Any:
+        file, path = real(directory, *arguments)
+        names.append(path)
+        rooms[f"{tmp_path}/x"] = Room(1, 10**9, 10**8)
+        return file, path
+
+    def full(source: int, target: int) -> bool:
+        if os.readlink(f"/proc/self/fd/{target}").startswith(f"{tmp_path}/x/"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return clone(source, target)
+
+    monkeypatch.setattr(os, "statvfs", rooms.__getitem__)
+    monkeypatch.setattr(syscalls, "clone", full)
+    monkeypatch.setattr("store_lib.drivers.filesystem.writer.stage", stage)
+    assert copy(driver, location, "b").path == f"{tmp_path}/y/b"
+    assert [os.path.basename(os.path.dirname(name)) for name in names] == ["y", "x", "y"]
+    assert len(set(names)) == 3
     assert os.listdir(tmp_path / "x") == ["a"]
 
 
