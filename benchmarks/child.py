@@ -278,8 +278,8 @@ class SmallObjects:
     def check_added(self, added: list[tuple[str, str, str]]) -> None:
         """Check the digests of ``(uri, md5, sha512)`` of each object."""
         for content, (uri, md5, sha512) in zip(self.contents, added, strict=True):
-            told = (hashlib.md5(content).hexdigest(), hashlib.sha512(content).hexdigest())
-            if told != (md5, sha512):
+            digests = (hashlib.md5(content).hexdigest(), hashlib.sha512(content).hexdigest())
+            if digests != (md5, sha512):
                 raise SystemExit(f"WrongBytes: wrong digests for {uri}")
 
     def check_read(self, read: Iterable[bytes]) -> None:

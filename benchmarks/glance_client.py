@@ -93,7 +93,7 @@ def _check(api: ImageApi, image: str, request: Request) -> None:
     with open(request["source"], "rb") as file:
         sha512 = hashlib.file_digest(file, "sha512").hexdigest()
     if api.show(image)["os_hash_value"] != sha512:
-        raise SystemExit("WrongBytes: Glance tells another digest")
+        raise SystemExit("WrongBytes: Glance has another digest")
     with api.download(image) as answer:
         compare(iter(lambda: answer.read(BLOCK), b""), request["source"])
 

@@ -117,7 +117,7 @@ def as_text(outcomes: Sequence[Outcome], settings: Settings, machine: Mapping[st
     lines.extend(_aligned(rows))
     lines.append("")
     lines.append(
-        '"ours is" tells how many times as fast ours is. "peak MiB" is memory above what the '
+        '"ours is" says how many times as fast ours is. "peak MiB" is memory above what the '
         'idle process holds, its imports done and its store configured. "servers\'" are the CPU '
         "seconds of the servers' processes, where the run has started them."
     )

@@ -73,10 +73,10 @@ class Runner:
         try:
             with contextlib.ExitStack() as stack:
                 stack.callback(shutil.rmtree, stores, ignore_errors=True)
-                told = stack.enter_context(case.fixture()) if case.fixture else {}
+                fixture_items = stack.enter_context(case.fixture()) if case.fixture else {}
                 payload = self._prepare_payload(case)
                 turns = [
-                    _Turn(self, case, each, stores / str(number), payload, told)
+                    _Turn(self, case, each, stores / str(number), payload, fixture_items)
                     for number, each in enumerate(contestants)
                 ]
                 for turn in turns:
@@ -151,7 +151,7 @@ class _Turn:
         contestant: Contestant,
         datadir: Path,
         payload: Payload | None,
-        told: Mapping[str, Any],
+        fixture_items: Mapping[str, Any],
     ) -> None:
         self._runner = runner
         self._case = case
@@ -164,7 +164,7 @@ class _Turn:
             "size": case.size,
             "source": str(payload.path) if payload and payload.path else None,
             "peer_chunk_size": runner._settings.peer_chunk_size,
-            **told,
+            **fixture_items,
             **case.request,
             **contestant.request,
         }

@@ -283,17 +283,17 @@ def literal(value: Any) -> Any:
 
 def _unreadable(error: Exception) -> BadStoreConfiguration | None:
     """Return the error for a file that oslo.config cannot read, else ``None``."""
-    told = str(error)
+    reason = str(error)
     if isinstance(error, cfg.ConfigFileParseError):
         # The line itself may contain a password.
-        where = _LINE.search(told)
+        where = _LINE.search(reason)
         line = f", line {where[1]}" if where else ""
-        told = f"{error.config_file}{line}: expected a [section], or name = value."
+        reason = f"{error.config_file}{line}: expected a [section], or name = value."
     elif isinstance(error, UnicodeDecodeError):
-        told = f"it is not UTF-8 (byte {error.start} of a file)."
+        reason = f"it is not UTF-8 (byte {error.start} of a file)."
     elif not isinstance(error, cfg.Error):
         return None
-    return BadStoreConfiguration(f"The configuration cannot be read: {told}")
+    return BadStoreConfiguration(f"The configuration cannot be read: {reason}")
 
 
 def _invalid(where: str, error: Exception) -> BadStoreConfiguration | None:

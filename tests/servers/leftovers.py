@@ -124,10 +124,10 @@ def _end_all_in(namespace: int) -> None:
 
 
 def _detach(directory: str) -> None:
-    for told in Path("/sys/block").glob("loop*/loop/backing_file"):
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):
-            if told.read_text().startswith(f"{directory}/"):
-                subprocess.run(["losetup", "--detach", f"/dev/{told.parts[3]}"], check=False)
+            if backing.read_text().startswith(f"{directory}/"):
+                subprocess.run(["losetup", "--detach", f"/dev/{backing.parts[3]}"], check=False)
 
 
 if __name__ == "__main__":

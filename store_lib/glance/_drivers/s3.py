@@ -42,12 +42,12 @@ class Store(StoreAdapter):
         if not self._warned:
             self._warned = True
             LOG.warning(
-                "Store %s: the URI %s names another server than %s, which is asked all the same, "
-                "for this image and others. List the places that the store has moved from in its "
-                "option former_places.",
+                "Store %s: the URI %s names another server than %s, which is used nevertheless for "
+                "this and other images. List the former places of the store in its option "
+                "former_places.",
                 self.backend_group or self.driver_name,
                 place,
                 driver.url_prefix,
             )
-        found: str = driver.here(place).uri
-        return found
+        current: str = driver.here(place).uri
+        return current

@@ -127,10 +127,10 @@ class FileVolumes(driver.VolumeDriver):
 
     def _devices(self, volume):
         """Yield the loop devices of a volume that the kernel knows."""
-        for told in glob.glob("/sys/block/loop*/loop/backing_file"):
-            with contextlib.suppress(OSError), open(told) as file:
+        for backing in glob.glob("/sys/block/loop*/loop/backing_file"):
+            with contextlib.suppress(OSError), open(backing) as file:
                 if file.read().strip() == self._path(volume):
-                    yield f"/dev/{told.split('/')[3]}"
+                    yield f"/dev/{backing.split('/')[3]}"
 
     def _detach(self, volume):
         if self.configuration.file_volumes_loop:
