@@ -381,10 +381,13 @@ class Cinder:
             raise not_found(f"in volume {volume_id}", str(error)) from error
 
     def find(self, name: str) -> Volume | None:
-        """Return the volume of an upload's temporary name, ``None`` if there is none."""
+        """Return the volume of an upload's temporary name, ``None`` if there is none.
+
+        One that an earlier attempt of the upload has left and that is being deleted does not count.
+        """
         with self._call("list volumes by name"):
-            volumes = self._client.volumes.list(search_opts={"name": name})
-            return Volume.parse(volumes[0]) if volumes else None
+            volumes = map(Volume.parse, self._client.volumes.list(search_opts={"name": name}))
+            return next((volume for volume in volumes if volume.status != "deleting"), None)
 
     def volumes(self) -> Iterator[Volume]:
         """Yield every volume of the project once."""

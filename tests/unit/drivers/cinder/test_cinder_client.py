@@ -110,6 +110,14 @@ def test_volumes_that_are_none() -> None:
     assert told == []
 
 
+def test_a_volume_is_found_by_its_name() -> None:
+    """The one that an upload made, and not one of that name that is being deleted."""
+    going = {**_VOLUME, "id": "going", "status": "deleting"}
+    for volumes, expected in (([going, _VOLUME], "it"), ([going], None), ([], None)):
+        volume = _ask({"volumes": volumes}, lambda cinder: cinder.find("name"))
+        assert getattr(volume, "id", None) == expected
+
+
 def test_attachments_that_are_none() -> None:
     """So it is with attachments; what leads to the storage is not shown."""
     bad = _wrong(_ATTACHMENT)
