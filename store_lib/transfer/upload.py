@@ -162,7 +162,7 @@ class _Upload:
             tasks = WorkerPool("store", writer.concurrency, pool)
             consumers = self._consumers(pool)
             sink = open_sink(writer, requests, spec.size, first_part, pool, tasks)
-            with TransferWorkers(tasks, consumers, sink) as workers:
+            with TransferWorkers(tasks, consumers, on_end=sink.stop) as workers:
                 workers.start()
                 while True:
                     workers.share(buffer)

@@ -4,8 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from store_lib.display import get_logger
 from store_lib.exceptions import TimeoutError
@@ -147,13 +146,6 @@ def _join(thread: threading.Thread, timeout: float | None) -> bool:
     return not thread.is_alive()
 
 
-class Stoppable(Protocol):
-    """A sink, whose tasks may wait for more chunks."""
-
-    def stop(self) -> None:
-        """Wake up a task that waits."""
-
-
 class TransferWorkers:
     """All worker threads of one transfer, which end with its ``with`` block.
 
@@ -161,15 +153,19 @@ class TransferWorkers:
 
     :param tasks: run the sink's tasks
     :param consumers: use every chunk, in order
+    :param on_end: wakes up a task that waits for more chunks
     """
 
     def __init__(
-        self, tasks: WorkerPool, consumers: Sequence[ChunkWorker], sink: Stoppable
+        self,
+        tasks: WorkerPool,
+        consumers: Sequence[ChunkWorker],
+        on_end: Callable[[], object],
     ) -> None:
         self._pool = tasks.pool
         self._tasks = tasks
         self._consumers = consumers
-        self._sink = sink
+        self._on_end = on_end
 
     def start(self) -> None:
         """Start the threads."""
@@ -198,7 +194,7 @@ class TransferWorkers:
         self._pool.failure.check()
 
     def _finish(self) -> None:
-        self._sink.stop()
+        self._on_end()
         self._tasks.finish()
         for consumer in self._consumers:
             consumer.finish()
@@ -212,12 +208,7 @@ class TransferWorkers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """End the threads; wait for running calls, but not for ever for those that hang."""
         failure, timeout = self._pool.failure, self._pool.clock.limits.stall or None
         if isinstance(error, TimeoutError):
@@ -234,7 +225,7 @@ class TransferWorkers:
                 LOG.warning("A call to the storage still hangs after its transfer was given up.")
 
     def __del__(self) -> None:
-        if hasattr(self, "_sink"):  # an interrupt may have ended __init__
+        if hasattr(self, "_on_end"):  # an interrupt may have ended __init__
             # Where the transfer has ended before, nothing sees this.
             self._pool.failure.set(Stopped())
             self._finish()
