@@ -52,7 +52,7 @@ class TransferReport(NamedTuple):
 class Meter:
     """Adds up the numbers of a report while the transfer runs.
 
-    Worker threads add by :meth:`count`; the attributes are for the caller's thread.
+    The methods may be called by several threads at once; the attributes are for the caller's.
     """
 
     __slots__ = ("_lock", "holes", "parts", "retries", "source", "store", "wait")
@@ -66,12 +66,14 @@ class Meter:
         self.parts = 0
         self.retries = 0
 
-    def count(
-        self, *, parts: int = 0, holes: int = 0, retries: int = 0, store: float = 0.0
-    ) -> None:
-        """Add to the numbers; may be called by several threads at once."""
+    def count_part(self) -> None:
+        """Count a part, or a positioned write."""
         with self._lock:
-            self.parts += parts
+            self.parts += 1
+
+    def count(self, *, holes: int = 0, retries: int = 0, store: float = 0.0) -> None:
+        """Add to the other numbers."""
+        with self._lock:
             self.holes += holes
             self.retries += retries
             self.store += store

@@ -134,7 +134,7 @@ class PartSink(Sink):
             self._end_part()
 
     def _begin_part(self) -> None:
-        self._requests.meter.count(parts=1)
+        self._requests.meter.count_part()
         buffers = _chunks(self._writer, self._part_size)
         if self._pool.ensure(buffers, (self._writer.concurrency + 1) * buffers):
             return
@@ -213,7 +213,7 @@ class StreamSink(Sink):
 
     def put(self, buffer: Buffer) -> None:
         if self._last is None:
-            self._requests.meter.count(parts=1)
+            self._requests.meter.count_part()
             self._workers.put(self._send, self._body.close)
         else:
             self._body.feed(self._last)
@@ -300,7 +300,7 @@ def store_small(
 ) -> Location:
     """Store and publish an object that is in memory, from the caller's thread."""
     if isinstance(writer, PartWriter):
-        requests.meter.count(parts=1)
+        requests.meter.count_part()
         body = MemoryBody([data], requests.clock)
         return requests.publish(functools.partial(_send, writer.write_once, body))
     if len(data):
@@ -325,7 +325,7 @@ def _write(
     """Return a call that writes a chunk, leaving out its holes."""
     if writer.hole_size:
         return functools.partial(_write_runs, writer, requests, offset, memoryview(data))
-    requests.meter.count(parts=1)
+    requests.meter.count_part()
     write = functools.partial(writer.write_at, offset, data)
     return functools.partial(requests.send, write, f"writing at {offset}")
 
@@ -340,7 +340,7 @@ def _write_runs(writer: PositionWriter, requests: Requests, offset: int, chunk: 
         else:
             write = functools.partial(writer.write_at, position, chunk[start : start + length])
             requests.send(write, f"writing at {position}")
-            requests.meter.count(parts=1)
+            requests.meter.count_part()
 
 
 def _runs(view: memoryview, block: int) -> list[tuple[int, int, bool]]:
