@@ -46,7 +46,6 @@ class Requests:
         """Create the writer."""
         call = functools.partial(self.guard.call, create, on_late_result=_abort_late)
         writer = self._writer = self._retry.call(call, "beginning")
-        self.clock.progress()
         return writer
 
     def send(self, call: Callable[[], R], name: str, *, repeatable: bool = True) -> R:
@@ -98,18 +97,23 @@ class Requests:
         self._publishing = True
         try:
             self._location = self.guard.call(
-                functools.partial(writer.copy_from, location),
+                functools.partial(self._copy, writer, location),
                 on_late_result=functools.partial(_abort_late, writer),
                 clock=self.clock,
             )
         except StoreError as error:
-            self.clock.progress()  # the stall limit is not for the time of the copy itself
             self._location = self._resolve(self._retry.now(), error)
             if self._location is None:
                 self._abort(error)
                 self._publishing, self._writer = False, None
                 raise
         return self._location
+
+    def _copy(self, writer: Writer, location: Location) -> Location:
+        try:
+            return writer.copy_from(location)
+        finally:
+            self.clock.progress()  # the stall limit is not for the time of the copy itself
 
     def roll_back(
         self, error: BaseException, withdraw: Callable[[Location, BaseException], None]

@@ -62,9 +62,9 @@ def _wait_for_guards() -> None:
             thread.join(60)
 
 
-def run(driver: MemoryDriver, *, timeout: float = 0) -> UploadResult:
+def run(driver: MemoryDriver, *, timeout: float = 0, stall: float = 0) -> UploadResult:
     """Copy the object, as a store does."""
-    clock = TransferClock(Limits())
+    clock = TransferClock(Limits(stall=stall))
     guard = HangGuard(HangPolicy(timeout, 9, 100))
 
     def withdraw(location: Location, error: BaseException) -> None:
@@ -182,6 +182,14 @@ def test_a_copy_whose_size_cannot_be_told_is_withdrawn(driver: MemoryDriver) -> 
     with pytest.raises(BackendException, match="no"):
         run(driver)
     assert list(driver.objects) == ["old"]
+
+
+@pytest.mark.parametrize("hook", ["copied", "stat"])
+def test_the_time_of_a_copy_is_no_stall(driver: MemoryDriver, hook: str) -> None:
+    """A copy may take longer than a transfer may stall; what follows is repeated all the same."""
+    driver.faults.hooks["copy"] = lambda _: threading.Event().wait(0.2)
+    driver.faults.times(hook, 1, RemoteServiceUnavailable)
+    assert run(driver, stall=0.5).size == 3
 
 
 def test_a_writer_that_comes_too_late_is_aborted(
