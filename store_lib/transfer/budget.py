@@ -1,4 +1,4 @@
-"""The memory that all transfers of a process may hold in buffers together."""
+"""Budget: the memory that all transfers of a process may hold in buffers together."""
 
 import bisect
 import contextlib
@@ -9,7 +9,6 @@ import threading
 import time
 import weakref
 from collections import deque
-from types import TracebackType
 from typing import Protocol, Self
 
 from store_lib.exceptions import TransferStalled
@@ -17,7 +16,7 @@ from store_lib.options import MEMORY_LIMIT
 from store_lib.transfer.timeouts import TransferClock
 
 MIB = 1024 * 1024
-#: Bytes of a piece that a reader fetches when memory is short, and the fewest.
+#: Bytes that a reader fetches at a time when memory is short, and the least that it may fetch.
 SHORT_PIECE = 64 * 1024
 LEAST_PIECE = 4 * 1024
 #: Seconds that a transfer without a stall limit waits for memory.
@@ -25,14 +24,14 @@ LONGEST_WAIT = 300.0
 
 
 class Lender(Protocol):
-    """A transfer that holds more than it cannot do without."""
+    """A transfer that may hold more than its minimum."""
 
     def give_back(self) -> None:
-        """Give back what can be done without; called by a thread that waits for memory."""
+        """Give back everything beyond the minimum; called by a thread that waits for memory."""
 
 
 class _Holder:
-    """A thread, as one that holds minimums; its number may be another's once it has ended."""
+    """A thread that holds minimums.  Its identifier would not do: the system reuses it."""
 
     __slots__ = ("minimums",)
 
@@ -41,50 +40,51 @@ class _Holder:
 
 
 class _Waiter:
-    """A transfer that waits for memory; woken when it may be its turn."""
+    """A transfer that waits for memory; it is woken when its turn may have come."""
 
     __slots__ = ("__weakref__", "_woken", "amount")
 
     def __init__(self, amount: int) -> None:
         self.amount = amount
-        # Not an Event: what is collected while its lock is held may give memory back, and wake.
+        # Not an Event: garbage collected while its lock is held may give memory back, and wake.
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def wake(self) -> None:
-        """End the wait, or the next one."""
+        """End the wait, or the next one if there is none."""
         if self._woken.empty():
             self._woken.put(None)
 
     def wait(self, seconds: float) -> None:
-        """Wait to be woken, for so long at most."""
+        """Wait to be woken, for at most so many seconds."""
         with contextlib.suppress(queue.Empty):
             self._woken.get(timeout=seconds)
 
 
 class Budget:
-    """A number of bytes, handed out so that no transfer has to wait for a slow client's.
+    """A number of bytes, shared so that no transfer waits for another one's slow client.
 
-    What a transfer cannot do without (its minimum) it reserves in one piece, before it reads, and
-    waits for in the order of arrival.  Everything further (a wider window, what is read ahead) it
-    takes only when that can be had at once, and gives back as soon as somebody waits.  So nobody
-    holds some memory while waiting for more, and who waits does so for minimums only.
+    * A transfer reserves its minimum, what it cannot do without, in one step before it reads.  It
+      waits for that in the order of arrival.
+    * Anything further (a wider window, prefetched ranges) it takes only if that is free, and gives
+      it back as soon as another transfer waits.  So no transfer holds memory while it waits for
+      more, and all waits are for minimums.
+    * No wait is endless: it ends with an error after the transfer's stall limit, or
+      :data:`LONGEST_WAIT`.
+    * A thread that holds a reservation already (its source is itself a transfer) does not wait for
+      itself.
 
-    How far each may go:
+    How much may be used:
 
-    * further memory up to three quarters of the limit, so that room for minimums is left;
-    * minimums up to seven eighths; where no other minimum is held one is granted whatever its size;
-    * the last eighth is for small amounts: each takes a quarter of what is left of it at most, so
-      that there is always room for a smaller one.  They overtake whoever waits for more.
+    * further memory up to three quarters of the limit, so that there is room for minimums;
+    * minimums up to seven eighths; if no other minimum is held, one is granted whatever its size;
+    * the last eighth for small amounts, each of them up to a quarter of what is left of it, so that
+      there is always room for a smaller one.  They overtake whatever waits for more.
 
-    When memory is given back, only those are woken whose turn it can be: who came first, and who
-    waits for the least.
+    When memory is given back, only those waiters are woken whose turn it may be: the first one, and
+    the one that waits for the least.
 
-    A thread that holds a reservation already (its source is itself a transfer) is not made to
-    wait for itself.  No wait is without end: after the transfer's stall limit, or
-    :data:`LONGEST_WAIT`, it is given up.
-
-    Every change of the numbers is one assignment, and a reservation that is dropped gives back
-    what it held, so that an interrupt (an exception from a signal's handler) loses nothing.
+    Every change of the numbers is a single assignment, and a reservation that is dropped gives its
+    memory back, so an interrupt (an exception from a signal handler) loses nothing.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -100,7 +100,7 @@ class Budget:
         self._used = 0
         #: Bytes of those that were granted out of the last eighth.
         self._small = 0
-        #: Who waits for a minimum, in the order of arrival, and by the amount.
+        #: The waiters, in the order of arrival, and by the amount.
         self._queue: deque[weakref.ref[_Waiter]] = deque()
         self._by_amount: list[tuple[int, int, weakref.ref[_Waiter]]] = []
         self._arrivals = itertools.count()
@@ -124,11 +124,11 @@ class Budget:
 
     @property
     def contended(self) -> bool:
-        """Whether somebody waits."""
+        """Whether any transfer waits."""
         return bool(self._queue) and self._first() is not None
 
     def _first(self) -> _Waiter | None:
-        """Return who has waited longest."""
+        """Return the waiter that came first."""
         with self._lock:
             while self._queue:
                 first = self._queue[0]()
@@ -138,7 +138,7 @@ class Budget:
         return None
 
     def _least(self) -> _Waiter | None:
-        """Return who waits for the least; under the lock."""
+        """Return the waiter for the least; under the lock."""
         while self._by_amount:
             least = self._by_amount[0][2]()
             if least is not None:
@@ -147,9 +147,9 @@ class Budget:
         return None
 
     def _wake(self) -> None:
-        """Wake those who can be granted what they wait for; under the lock.
+        """Wake the waiters that can be granted their minimum; under the lock.
 
-        Each of them takes it by itself, leaves the queue, and wakes the next.
+        A woken one takes its memory, leaves the queue, and wakes the next.
         """
         first = self._first()
         if first is not None and (self._fits(first.amount) or not self._minimums):
@@ -159,15 +159,15 @@ class Budget:
             least.wake()
 
     def _holder(self) -> _Holder:
-        """Return this thread."""
+        """Return the holder that stands for this thread."""
         try:
-            found: _Holder = self._thread.holder
+            holder: _Holder = self._thread.holder
         except AttributeError:
-            found = self._thread.holder = _Holder()
-        return found
+            holder = self._thread.holder = _Holder()
+        return holder
 
     def set_limit(self, limit: int) -> None:
-        """Set the limit; when several ask, the largest of what they ask for holds."""
+        """Set the limit; of several calls, the largest limit holds."""
         with self._lock:
             self._limit = limit if self._asked is None else max(self._asked, limit)
             self._asked = self._limit
@@ -186,12 +186,12 @@ class Budget:
         return reservation
 
     def available(self, amount: int) -> bool:
-        """Whether a minimum of ``amount`` bytes can be had without waiting."""
+        """Return whether a minimum of ``amount`` bytes can be reserved without waiting."""
         with self._lock:
             return self._may_have(amount, not self.contended) or self._is_small(amount)
 
     def register(self, lender: "Lender") -> None:
-        """Ask a transfer to give back what it can when somebody waits; until :meth:`unregister`."""
+        """Have a transfer asked for memory when another one waits, until :meth:`unregister`."""
         self._open[id(lender)] = weakref.ref(lender)
 
     def unregister(self, lender: "Lender") -> None:
@@ -200,30 +200,30 @@ class Budget:
 
     @property
     def piece_size(self) -> int:
-        """Bytes of a piece of which the caller of every open reader may hold one at a time."""
+        """Bytes that every open reader may hold for its caller."""
         return max(SHORT_PIECE, self._limit // 4 // (len(self._open) or 1))
 
     def _fits(self, amount: int) -> bool:
-        """Whether a minimum can be granted to who came first."""
+        """Return whether a minimum can be granted to the first waiter."""
         most = self._limit - self._limit // 8
         held = self._used - self._small
         return not held or held + amount <= most
 
     def _may_have(self, amount: int, first: bool) -> bool:
-        """Whether a minimum can be granted to a transfer of this thread."""
+        """Return whether a minimum can be granted to a transfer of this thread."""
         return (first and self._fits(amount)) or bool(self._holder().minimums)
 
     def _is_small(self, amount: int) -> bool:
-        """Whether a minimum can be granted out of the last eighth."""
+        """Return whether a minimum can be granted from the last eighth."""
         return 4 * amount <= self._limit // 8 - self._small
 
     def _grant(
         self, reservation: "Reservation", amount: int, first: bool, *, called_in: bool = False
     ) -> bool:
-        """Grant a minimum if that can be; say whether.
+        """Grant a minimum if possible; return whether it was granted.
 
-        :param called_in: the others have given back what they can.  What readers still hold keeps
-            nobody waiting, only minimums do.
+        :param called_in: whether the others have given back what they can: then only minimums keep
+            a transfer waiting, and not what readers still hold
         """
         if self._may_have(amount, first) or (first and called_in and not self._minimums):
             reservation.add(amount)
@@ -268,15 +268,15 @@ class Budget:
                 self._wake()
 
     def _call_in(self, amount: int) -> None:
-        """Let others give back what they can do without, until ``amount`` bytes are free.
+        """Have others give back what they can do without, until ``amount`` bytes are free.
 
-        Not under the lock, as each has a lock of its own.
+        Not under the lock, since every lender has a lock of its own.
         """
-        for each in list(self._open.values()):
+        for reference in list(self._open.values()):
             with self._lock:
                 if self._fits(amount):
                     return
-            lender = each()
+            lender = reference()
             if lender is not None:
                 lender.give_back()
 
@@ -289,12 +289,12 @@ class Budget:
 
 
 class Reservation:
-    """Bytes that one transfer holds; a context manager that gives them back."""
+    """The memory that one transfer holds; a context manager that gives it back."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.amount = 0
-        #: Whether it is what a transfer cannot do without.
+        #: Whether it is a transfer's minimum.
         self.minimum = False
         self._small = 0
         self._holder: _Holder | None = None
@@ -302,7 +302,7 @@ class Reservation:
 
     @property
     def inherited(self) -> bool:
-        """Whether it was made before a fork, by the parent: then it neither grows nor shrinks."""
+        """Whether the parent created it before a fork: then it neither grows nor shrinks."""
         return self._generation is not self.budget._lock
 
     def take(self, amount: int, clock: TransferClock | None = None) -> None:
@@ -314,10 +314,10 @@ class Reservation:
         budget._wait(self, amount, clock)
 
     def take_piece(self, wanted: int, clock: TransferClock) -> int:
-        """Take memory for the next piece of a reader, and return how much.
+        """Take memory for the next piece of a reader, and return the number of bytes.
 
-        It is all that is wanted if that can be had at once, or else out of the last eighth, so
-        that no reader waits for a slow client either.
+        It is what is wanted if that is free, or else a part of the last eighth, so that no reader
+        waits for a slow client either.
         """
         if self.grow(wanted):
             return wanted
@@ -329,14 +329,14 @@ class Reservation:
         return amount
 
     def hold(self) -> None:
-        """Say that this thread holds a minimum; under the budget's lock."""
+        """Note that this thread holds a minimum; under the budget's lock."""
         budget = self.budget
         holder = budget._holder()
         mine, minimums = holder.minimums + 1, budget._minimums + 1
         self._holder, holder.minimums, budget._minimums = holder, mine, minimums
 
     def grow(self, amount: int) -> bool:
-        """Take ``amount`` more bytes if they are free and nobody waits; say whether."""
+        """Take ``amount`` more bytes if they are free and no transfer waits; return whether."""
         budget = self.budget
         if self._generation is not budget._lock:
             return False  # what was taken before a fork is not given back after it either
@@ -386,12 +386,7 @@ class Reservation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def __del__(self) -> None:
@@ -399,7 +394,7 @@ class Reservation:
             self.release()
 
 
-#: The one budget that every transfer of the process draws on.
+#: The budget of all transfers of the process, unless their stores were given another.
 PROCESS_BUDGET = Budget()
 
 os.register_at_fork(after_in_child=PROCESS_BUDGET._reset)

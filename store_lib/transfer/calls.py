@@ -1,26 +1,25 @@
-"""The calls at work on one store: counted, so that its driver is closed after the last of them."""
+"""The running calls of one store, counted so that its driver is closed after the last of them."""
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from store_lib.exceptions import Duplicate, StoreClosed
 
 
 class Calls:
-    """The calls at work on one store, and the ids that some of them add.
+    """The running calls of one store, and the ids that some of them add.
 
-    :param at_end: called once, after :meth:`close` and the end of the last call
+    :param on_end: called once, after :meth:`close` and the end of the last call
     """
 
-    def __init__(self, store_id: str, at_end: Callable[[], object]) -> None:
+    def __init__(self, store_id: str, on_end: Callable[[], object]) -> None:
         self.closed = False
         self._store_id = store_id
-        self._at_end = at_end
+        self._on_end = on_end
         self._ended = False
-        self._at_work: set[int] = set()
-        #: By which call each id is being added.
+        self._running: set[int] = set()
+        #: The calls that add an object, by its id.
         self._adding: dict[str, int] = {}
         self._lock = threading.RLock()
 
@@ -28,18 +27,18 @@ class Calls:
         """Refuse further calls."""
         with self._lock:
             self.closed = True
-            self._look()
+            self._end_if_idle()
 
     def forget(self) -> None:
-        """In the child after a fork: the parent's calls are not ours, and may hold the lock."""
+        """Start anew in the child after a fork: the parent's calls may hold the lock."""
         self._lock = threading.RLock()
-        self._at_work = set()
+        self._running = set()
         self._adding = {}
 
     def begin(self, call: "Call") -> None:
         """Count a call.
 
-        :raises Duplicate: its object is being added by another one
+        :raises Duplicate: another call is adding its object
         :raises StoreClosed: :meth:`close` was called
         """
         name, key = call.object_id, id(call)
@@ -50,35 +49,35 @@ class Calls:
                 )
             if self.closed:
                 raise StoreClosed(store=self._store_id)
-            self._at_work.add(key)
+            self._running.add(key)
             if name is not None:
                 self._adding[name] = key
 
     def end(self, call: "Call") -> None:
-        """Count a call no longer; idempotent."""
+        """Stop counting a call; idempotent."""
         name, key = call.object_id, id(call)
         with self._lock:
             if name is not None and self._adding.get(name) == key:
                 del self._adding[name]
-            self._at_work.discard(key)
+            self._running.discard(key)
             if self.closed:
-                self._look()
+                self._end_if_idle()
 
     def has(self, call: "Call") -> bool:
-        """Whether a call has begun and not ended."""
-        return id(call) in self._at_work
+        """Return whether a call has begun and not ended."""
+        return id(call) in self._running
 
-    def _look(self) -> None:
-        """End, where a closed store has no call at work any more."""
-        if not self._at_work and not self._ended:
+    def _end_if_idle(self) -> None:
+        """Call ``on_end`` if this is closed and no call is running; under the lock."""
+        if not self._running and not self._ended:
             self._ended = True
-            self._at_end()
+            self._on_end()
 
 
 class Call:
-    """One call at work: until its block ends, or an interrupt has lost it.
+    """One call, which runs until its block ends, or until it is dropped after an interrupt.
 
-    :param object_id: what it adds
+    :param object_id: the id that it adds; ``None`` if it adds none
     """
 
     __slots__ = ("_calls", "object_id")
@@ -90,7 +89,7 @@ class Call:
     def begin(self) -> None:
         """Begin, without a block.
 
-        :raises Duplicate: its object is being added by another call
+        :raises Duplicate: another call is adding its object
         :raises StoreClosed: the store was closed
         """
         self._calls.begin(self)
@@ -103,12 +102,7 @@ class Call:
         self._calls.begin(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._calls.end(self)
 
     def __del__(self) -> None:

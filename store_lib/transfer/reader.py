@@ -32,7 +32,7 @@ class ReadLayer(Protocol):
     """Stands between the engine and one driver when objects are read: a cache, for example.
 
     The engine treats its readers as it does a driver's.  It may be called by many threads at once,
-    and after a fork by the child.  It is closed by whoever made it, after the stores.
+    and after a fork by the child.  The stores do not close it.
     """
 
     def read(
@@ -85,7 +85,7 @@ class ObjectReader:
     # For __del__, wherever an interrupt ends __init__.
     _closed = True
     _freed = True
-    #: How many seconds it took in all.
+    #: Seconds from the beginning to the end.
     _seconds: float | None = None
 
     def __init__(self, reader: Reader, spec: ReadSpec, on_close: Callable[[], object]) -> None:
@@ -109,9 +109,9 @@ class ObjectReader:
         self._digest_seconds = 0.0
         #: Bytes that came from the store, that the digests have seen, and that the caller got.
         self._done = self._digested = self._given = 0
-        #: The last piece while some of it is left, where it begins and ends among the bytes to
-        #: be given, and whether it counts in the budget.  Reads go on in it, whoever takes it
-        #: out meanwhile: the caller at its end, or a thread that waits for memory.
+        #: The last piece while some of it is left, where it begins and ends among the bytes to be
+        #: given, and whether it counts in the budget.  Two threads may take it out: the caller's
+        #: at its end, and one that waits for memory.
         self._rest: list[tuple[bytes, int, int, bool]] = []
         self._offset = spec.offset
         self._resumable = source.resumable
@@ -179,7 +179,7 @@ class ObjectReader:
     def _fetch(self, most: int | None) -> bytes:
         """Return the next piece from the store, empty at the end.
 
-        The end is told only once what was expected is verified.
+        The end is returned only after the expected digests have been verified.
         """
         if self._memory.inherited:
             raise StoreClosed("This reader belongs to the process that this one was forked from.")
@@ -236,7 +236,7 @@ class ObjectReader:
     def _finish(self) -> None:
         if self.length is None:
             self.length = self._done
-        compare({name: each.hexdigest() for name, each in self._hashes.items()}, self._expected)
+        compare({name: digest.hexdigest() for name, digest in self._hashes.items()}, self._expected)
         self._free()
 
     def read(self, amount: int | None = -1, /) -> bytes:
@@ -358,7 +358,7 @@ def _release(reader: Reader, on_close: Callable[[], object]) -> None:
 
 
 class LocalFileReader(ObjectReader):
-    """A reader of a whole local file, which a WSGI server may send by itself."""
+    """A reader of a whole local file, which a WSGI server may send without reading it."""
 
     def fileno(self) -> int:
         """Return the descriptor of a file that holds exactly this object.

@@ -1,4 +1,4 @@
-"""How long: the two time limits of a transfer, and calls that may hang."""
+"""Timeouts: the stall limit and the deadline of a transfer, and calls that may hang."""
 
 import dataclasses
 import functools
@@ -17,25 +17,25 @@ from store_lib.transfer.threads import new_thread
 LOG = get_logger(__name__)
 R = TypeVar("R")
 
-#: Seconds of the longest wait: what the system can count to is not much more.
+#: Seconds of the longest wait; the system cannot count much further.
 LONGEST = 1e9
 
 #: Seconds that calls which hang are waited for once a time limit has given them up.
 GRACE = 5.0
 
-#: How much of a listing one guarded call fetches at most.
+#: Number of entries of a listing that one guarded call fetches at most.
 BATCH = 1000
 
 
 class Clock:
-    """The time that limits and repeats go by; a test puts one of its own into :data:`CLOCK`."""
+    """The time that limits and pauses go by; a test puts one of its own into :data:`CLOCK`."""
 
     def now(self) -> float:
-        """Return seconds that only grow."""
+        """Return a time in seconds, which never goes back."""
         return time.monotonic()
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Wait for ``seconds``, or until ``event`` is set; say whether it is."""
+        """Wait for ``seconds`` or until ``event`` is set; return whether it is set."""
         return event.wait(seconds)
 
 
@@ -66,7 +66,7 @@ class Limits:
 
 
 class TransferClock:
-    """Keeps a transfer's time: every part of it tells of progress, and who waits asks how long."""
+    """The stall and deadline clock of one transfer."""
 
     __slots__ = ("_last", "done", "limits", "started")
 
@@ -76,11 +76,11 @@ class TransferClock:
         self.done = 0
 
     def progress(self) -> None:
-        """Something moved."""
+        """Note that something moved."""
         self._last = CLOCK.now()
 
     def remaining(self, *, stall: bool = True) -> float | None:
-        """Return how many seconds a wait may last now, ``None`` for as long as it takes."""
+        """Return the seconds that a wait may last now, ``None`` for as long as it takes."""
         limits = self.limits
         end = self._last + limits.stall if stall and limits.stall else math.inf
         if limits.deadline:
@@ -88,7 +88,7 @@ class TransferClock:
         return None if end == math.inf else max(0.0, end - CLOCK.now())
 
     def check(self, *, stall: bool = True) -> None:
-        """Raise when a limit has run out.
+        """Raise if a limit has run out.
 
         :raises TransferStalled: no progress for too long
         :raises DeadlineExceeded: the whole takes too long
@@ -107,15 +107,17 @@ class TransferClock:
         return CLOCK.now() - self.started
 
 
-class _Call:
-    """One call at work in a thread of its own."""
+class _GuardedCall:
+    """One call, which runs in a thread of its own."""
 
-    __slots__ = ("begun", "done", "error", "given_up", "last", "result")
-
-    def __init__(self) -> None:
+    def __init__(
+        self, function: Callable[[], Any], on_late_result: Callable[[Any], object] | None
+    ) -> None:
+        self.function = function
+        self.on_late_result = on_late_result
         self.begun = False
         self.done = threading.Event()
-        #: Whether nobody waits for it any more; one that has not begun is then not made.
+        #: Whether it was given up; if it has not begun by then, it never does.
         self.given_up = False
         #: When it began, or was at a checkpoint.
         self.last = time.monotonic()
@@ -124,10 +126,10 @@ class _Call:
 
 
 class HangGuard:
-    """Runs calls that may hang below Python, and gives them up after a time.
+    """Makes calls that may hang below Python, and gives them up after a time.
 
-    A thread stuck in a dead network mount cannot be ended, only left behind; so the number left
-    behind is bounded, and past it calls are refused at once instead of hanging one more thread.
+    A thread that is stuck in a dead network mount cannot be ended, only left behind.  So their
+    number is bounded, and further calls are refused at once instead of hanging one more thread.
 
     Without a time-out in the policy :meth:`call` is a plain call.
     """
@@ -140,7 +142,7 @@ class HangGuard:
         self._lock = threading.Lock()
 
     def renewed(self) -> "HangGuard":
-        """Return one like this with no call at work: for the child after a fork."""
+        """Return one like this without running calls, for the child after a fork."""
         return HangGuard(self._policy)
 
     def call(
@@ -153,7 +155,7 @@ class HangGuard:
     ) -> R:
         """Call ``function`` and return what it returns, or raise what it raises.
 
-        :param on_late_result: what to do with a result that comes after it was given up
+        :param on_late_result: gets the result of a call that returns after it was given up
         :param timeout: seconds for this call, where they differ from the guard's
         :param clock: its deadline bounds the call too
         :raises TimeoutError: it did not return in time, or too many calls hang already
@@ -166,9 +168,9 @@ class HangGuard:
                     f"{self._hanging} calls to the storage hang already; not trying one more. "
                     "Check storage health and connectivity."
                 )
-        call = _Call()
+        call = _GuardedCall(function, on_late_result)
         patience = self.timeout if timeout is None else timeout
-        thread = new_thread("guard", self._run, call, function, on_late_result)
+        thread = new_thread("guard", self._run, call)
         try:
             thread.start()
             while not call.done.wait(self._left(call, patience, clock)):
@@ -178,9 +180,9 @@ class HangGuard:
             if not call.given_up and call.error is None:
                 result: R = call.result
                 return result
-        except BaseException:  # an interrupt: nobody is left to take the result
+        except BaseException:  # an interrupt: the result has no taker any more
             if not self._give_up(call):
-                _release(call, on_late_result)
+                _release(call)
             raise
         if call.error is not None and not call.given_up:
             raise call.error
@@ -188,39 +190,37 @@ class HangGuard:
             clock.check(stall=False)
         raise TimeoutError(timeout=patience)
 
-    def _run(
-        self, call: _Call, function: Callable[[], R], on_late_result: Callable[[R], object] | None
-    ) -> None:
+    def _run(self, call: _GuardedCall) -> None:
         """Make the call; the body of a thread."""
         if not self._begins(call):
             return
-        _at_work.call = call
+        _current.call = call
         try:
-            call.result = function()
+            call.result = call.function()
         except BaseException as error:
             call.error = error
         finally:
-            _at_work.call = None  # what cleans up after it is to go on
+            _current.call = None  # what cleans up after it is to go on
         with self._lock:
             call.done.set()
             if not call.given_up:
                 return
             self._hanging -= 1
-        _release(call, on_late_result)
+        _release(call)
 
-    def _begins(self, call: _Call) -> bool:
-        """Say whether to make a call: nobody may wait for it any more."""
+    def _begins(self, call: _GuardedCall) -> bool:
+        """Return whether to make a call, which may have been given up meanwhile."""
         with self._lock:
             call.begun = not call.given_up
         return call.begun
 
-    def _left(self, call: _Call, patience: float, clock: TransferClock | None) -> float:
+    def _left(self, call: _GuardedCall, patience: float, clock: TransferClock | None) -> float:
         left = call.last + patience - time.monotonic()
         due = clock.remaining(stall=False) if clock is not None else None
         return max(0.0, left if due is None else min(left, due))
 
-    def _give_up(self, call: _Call) -> bool:
-        """Leave a call to itself, unless it has just ended."""
+    def _give_up(self, call: _GuardedCall) -> bool:
+        """Leave a call behind, unless it has just ended; return whether it was left."""
         with self._lock:
             if call.done.is_set():
                 return False
@@ -234,7 +234,7 @@ class HangGuard:
             return True
 
     def iterate(self, results: Iterator[R]) -> Iterator[R]:
-        """Yield what an iterator of the storage yields, each step bounded as a call is."""
+        """Yield what a driver's iterator yields, with every step bounded as a call is."""
         if not self.timeout:
             yield from results
             return
@@ -248,41 +248,41 @@ class HangGuard:
                 return
 
 
-_at_work = threading.local()
+_current = threading.local()
 
 
-def _release(call: _Call, on_late_result: Callable[[Any], object] | None) -> None:
-    """Do what is to be done with a result that nobody waits for."""
-    if call.error is not None or on_late_result is None:
+def _release(call: _GuardedCall) -> None:
+    """Hand over the result of a call that was given up."""
+    if call.error is not None or call.on_late_result is None:
         return
     try:
-        on_late_result(call.result)
+        call.on_late_result(call.result)
     except Exception as error:
         LOG.warning("Cleaning up after a call that was given up failed: %s", error)
 
 
 def checkpoint() -> None:
-    """Mark progress of the guarded call that this thread makes, if it makes one.
+    """Mark progress of the guarded call that this thread makes, if any.
 
-    :raises TimeoutError: the call was given up meanwhile, and must do nothing more
+    :raises TimeoutError: the call was given up, and must do nothing more
     """
-    call: _Call | None = getattr(_at_work, "call", None)
+    call: _GuardedCall | None = getattr(_current, "call", None)
     if call is not None:
         if call.given_up:
             raise TimeoutError("The call was given up, and ends before its next step.")
         call.last = time.monotonic()
 
 
-def _some(found: Iterator[R], seconds: float) -> tuple[list[R], BaseException | None]:
-    """Return what an iterator yields within about so many seconds, one at least, and its error.
+def _some(items: Iterator[R], seconds: float) -> tuple[list[R], BaseException | None]:
+    """Return what an iterator yields within about ``seconds``, at least one item, and its error.
 
-    A thread for each would cost more than the listing.
+    A thread for every item would cost more than the listing.
     """
     end = time.monotonic() + seconds
     batch: list[R] = []
     try:
-        for each in found:
-            batch.append(each)
+        for item in items:
+            batch.append(item)
             if len(batch) >= BATCH or time.monotonic() >= end:
                 break
     except Exception as error:

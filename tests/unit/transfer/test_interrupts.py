@@ -166,7 +166,7 @@ class Bench:
             wrong.append(f"memory {PROCESS_BUDGET.used}")
         if object_id in self.store._calls._adding:
             wrong.append("id")
-        if self.store._calls._at_work:
+        if self.store._calls._running:
             wrong.append("call")
         return wrong
 
