@@ -29,8 +29,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from store_lib.display import get_logger
 from store_lib.driver import Body
-from store_lib.drivers.swift.account import Account, Answer, path_of
-from store_lib.drivers.swift.names import CLAIM, NONCE, prefix_of
+from store_lib.drivers.swift.client import Container, SwiftResponse
+from store_lib.drivers.swift.location import CLAIM, NONCE, prefix_of
 from store_lib.exceptions import Duplicate, ErrorStatus, StoreError
 
 _LOG = get_logger(__name__)
@@ -53,7 +53,7 @@ class Empty(io.BytesIO):
 
 
 #: Stores a body under a name of the container, with headers.
-Put = Callable[[str, Body, Mapping[str, str]], Answer]
+Put = Callable[[str, Body, Mapping[str, str]], SwiftResponse]
 
 
 class Claim:
@@ -62,8 +62,7 @@ class Claim:
     :param nonce: names the upload that claims
     """
 
-    def __init__(self, container: str, object_id: str, nonce: str) -> None:
-        self._container = container
+    def __init__(self, object_id: str, nonce: str) -> None:
         self._object_id = object_id
         self._nonce = nonce
         self._mark_name, self._door_name = (
@@ -78,7 +77,7 @@ class Claim:
         self._until = 0.0
         self._held = False
 
-    def take(self, account: Account, put: Put, seconds: float = 0) -> None:
+    def take(self, container: Container, put: Put, seconds: float = 0) -> None:
         """Claim the id.
 
         :param put: stores an object in the container, which it makes where it is missing
@@ -89,8 +88,8 @@ class Claim:
             return
         self._held = False
         life = round(LIFE + seconds)
-        if self._tries == 0 or not self._door_stands(account, life):
-            self._try(account, put, life)
+        if self._tries == 0 or not self._door_stands(container, life):
+            self._try(container, put, life)
         if not self._held:
             raise Duplicate(
                 f"Object {self._object_id} is being added by another at the same moment. Where "
@@ -98,71 +97,71 @@ class Claim:
                 status=ErrorStatus.TEMPORARY,
             )
 
-    def _door_stands(self, account: Account, life: float) -> bool:
+    def _door_stands(self, container: Container, life: float) -> bool:
         """Look whether a door is there still; if it is this one's, and has settled, it is held."""
-        door = self._read(account, self._door_name)
-        self._check_object(account)
+        door = self._read(container, self._door_name)
+        self._check_object(container)
         if door == self._mark and self._settled < time.monotonic() < self._until - life / 3:
             self._held = True
         return door is not None
 
-    def _try(self, account: Account, put: Put, life: int) -> None:
+    def _try(self, container: Container, put: Put, life: int) -> None:
         self._tries += 1
         self._mark = f"{self._nonce}-{self._tries}"
         headers = {NONCE: self._mark, "X-Delete-After": str(life)}
+        retry = container.account.retry
         began = time.monotonic()
         self._until = began + life - 1  # the server counts whole seconds
-        account.retry(lambda: put(self._mark_name, Empty(), headers))
+        retry(lambda: put(self._mark_name, Empty(), headers))
         once = {"If-None-Match": "*", **headers}
-        status = account.retry(lambda: put(self._door_name, Empty(), once)).status
+        status = retry(lambda: put(self._door_name, Empty(), once)).status
         # 412 may be about our own, put by a request without an answer; with 202 nothing was stored.
         passed = status == 201 or (
-            status == 412 and self._read(account, self._door_name) == self._mark
+            status == 412 and self._read(container, self._door_name) == self._mark
         )
-        self._held = passed and self._read(account, self._mark_name) == self._mark
+        self._held = passed and self._read(container, self._mark_name) == self._mark
         if self._held:
             return
         # Where the server is slow, it is for the others too.
         now = time.monotonic()
         self._settled = now + SETTLE + 4 * (now - began) if passed else math.inf
         try:
-            self._check_object(account)
+            self._check_object(container)
         except Duplicate:
             if passed:  # a door is of no more use: who passes meets the object
-                self._remove(account, self._door_name)
+                self._remove(container, self._door_name)
             raise
 
-    def _check_object(self, account: Account) -> None:
-        if self._head(account, self._object_id) is not None:
+    def _check_object(self, container: Container) -> None:
+        if self._head(container, self._object_id) is not None:
             raise Duplicate(image=self._object_id)
 
-    def _read(self, account: Account, name: str) -> str | None:
-        head = self._head(account, name)
+    def _read(self, container: Container, name: str) -> str | None:
+        head = self._head(container, name)
         return None if head is None else head.headers.get(NONCE, "")
 
-    def _head(self, account: Account, name: str) -> Answer | None:
-        path = path_of(self._container, name)
-        return account.retry(lambda: account.itself("HEAD", path, newest=True))
+    def _head(self, container: Container, name: str) -> SwiftResponse | None:
+        return container.account.retry(lambda: container.object(name).itself(newest=True))
 
-    def release(self, account: Account) -> None:
+    def release(self, container: Container) -> None:
         """Give the id free, where it is held; what cannot be removed the server removes."""
         if self._held:
             # The mark last: whoever marks after that finds no door, and removes both himself.
-            self._remove(account, self._door_name, self._mark_name)
+            self._remove(container, self._door_name, self._mark_name)
         self._held = False
 
-    def _remove(self, account: Account, *names: str) -> None:
+    def _remove(self, container: Container, *names: str) -> None:
         def remove(name: str) -> None:
             if time.monotonic() < self._until:  # later the door may be another's
-                account.ask("DELETE", path_of(self._container, name), 404)
+                container.account.ask("DELETE", container.object(name).path, 404)
 
         try:
             for name in names:
-                account.retry(functools.partial(remove, name))
+                container.account.retry(functools.partial(remove, name))
         except StoreError as error:
             _LOG.warning(
                 "The claim %s/%s could not be removed, and ends by itself: %s",
-                self._container,
+                container.name,
                 prefix_of(self._object_id, CLAIM),
                 error,
             )

@@ -1,43 +1,53 @@
 """The Swift driver: objects in one account, in several, or in each tenant's own."""
 
 import contextlib
-import dataclasses
 import importlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
+from urllib.parse import urlsplit
 
 from store_lib.clients.decoding import decoding, url
-from store_lib.driver import CreateOnly, Driver, Entry, Incomplete, Reader, Stat
-from store_lib.drivers.swift import names, references
-from store_lib.drivers.swift.account import Account, Answer, path_of
-from store_lib.drivers.swift.leftovers import leftovers, remove
-from store_lib.drivers.swift.listings import entries
-from store_lib.drivers.swift.location import SwiftLocation
-from store_lib.drivers.swift.manifests import (
-    delete_dynamic,
-    delete_static,
-    dynamic_of,
-    is_static,
+from store_lib.driver import (
+    CreateOnly,
+    Driver,
+    Entry,
+    Incomplete,
+    Reader,
+    RequestContext,
+    Stat,
+)
+from store_lib.drivers.swift.client import Container, ObjectRef, SwiftResponse
+from store_lib.drivers.swift.location import (
+    SwiftLocation,
+    container_problem,
+    numbered,
+    split_key,
 )
 from store_lib.drivers.swift.options import MEGABYTE, OPTIONS
-from store_lib.drivers.swift.places import Place
-from store_lib.drivers.swift.reader import SwiftReader, check_manifest, listed_size, not_there
-from store_lib.drivers.swift.temporary_urls import temporary_url
+from store_lib.drivers.swift.reader import SwiftReader, check_manifest, listed_size, missing
+from store_lib.drivers.swift.references import WatchedReferences
+from store_lib.drivers.swift.segments import (
+    Segments,
+    complete_objects,
+    delete_dynamic,
+    delete_static,
+    dynamic_manifest,
+    incomplete_uploads,
+    is_static,
+)
 from store_lib.drivers.swift.tenancy import MultiTenant, SingleTenant, Tenancy
-from store_lib.drivers.swift.writer import Plan, SwiftWriter
+from store_lib.drivers.swift.writer import SegmentLayout, SwiftWriter
 from store_lib.exceptions import (
     BackendException,
-    BadStoreUri,
-    DriverLoadFailure,
-    Duplicate,
     Forbidden,
     Invalid,
     InvalidObjectId,
     NotFound,
+    NotSupported,
     StoreError,
+    not_found,
 )
-from store_lib.location import Location
 
 R = TypeVar("R")
 
@@ -48,23 +58,23 @@ class SwiftDriver(Driver[SwiftLocation]):
     schemes = SwiftLocation.schemes
     options = OPTIONS
     location_class = SwiftLocation
+    extra = "swift"
     create_only = CreateOnly.CHECKED
     ranges = True
+    copies = True
 
     _tenancy: Tenancy
-    _plan: Plan
-    #: URLs of objects whose deletion has begun and not ended well.
-    _deleting: set[str]
+    _layout: SegmentLayout
 
     def configure(self) -> None:
         """Check the options and the file of accounts; nothing is connected to."""
-        self._deleting = set()
-        _need_clients()
+        importlib.import_module("keystoneauth1.session")
+        importlib.import_module("swiftclient.utils")
         conf = self.conf
-        self._plan = Plan(
+        self._layout = SegmentLayout(
             cut_from=conf.swift_store_large_object_size * MEGABYTE,
             segment=conf.swift_store_large_object_chunk_size * MEGABYTE,
-            at_once=conf.swift_store_segment_threads,
+            concurrency=conf.swift_store_segment_threads,
             entries=conf.swift_store_manifest_entries,
             dynamic=conf.swift_store_manifest == "dynamic",
         )
@@ -82,10 +92,10 @@ class SwiftDriver(Driver[SwiftLocation]):
                 "swift_store_config_file is for single-tenant stores, and swift_store_multi_tenant "
                 "is set. Unset one of them."
             )
-        watched = references.Watched(conf, self.store_id)
+        watched = WatchedReferences(conf, self.misconfigured)
         known = watched.first
         kind = MultiTenant if conf.swift_store_multi_tenant else SingleTenant
-        self._tenancy = kind(self.store_id, conf, self.run_concurrently, self.retry, watched)
+        self._tenancy = kind(self, watched)
         if known.problem is not None:
             raise known.problem  # from here on other accounts can be read
         if not conf.swift_store_multi_tenant:
@@ -101,92 +111,43 @@ class SwiftDriver(Driver[SwiftLocation]):
         return self._tenancy.url_prefix
 
     def id_problem(self, object_id: str) -> str | None:
-        return names.refusal(self._tenancy.container_of(object_id))
+        return container_problem(self._tenancy.container_of(object_id))
 
-    def holds(self, location: Location) -> bool:
-        return isinstance(location, SwiftLocation) and self._tenancy.holds(location)
+    def holds(self, location: SwiftLocation) -> bool:
+        return self._tenancy.holds(location)
 
-    def _find(self, location: Location, context: Any) -> list[Place]:
-        """Return where the object may be: as the URI is decoded, and as it stands."""
-        if not isinstance(location, SwiftLocation):
-            raise BadStoreUri("Expected a Swift URI, got %(uri)s", uri=location.uri)
-        place = self._tenancy.find(location, context)
-        if location.literal is None:
-            return [place]
-        container, name = location.literal
-        return [place, dataclasses.replace(place, container=container, name=name)]
+    def create(
+        self, object_id: str, size: int | None, *, nonce: str, context: RequestContext | None
+    ) -> SwiftWriter:
+        def find(location: SwiftLocation) -> tuple[ObjectRef, SwiftResponse]:
+            return self._first(location, context, self._head)
 
-    def _first(self, location: Location, context: Any, call: Callable[[Place], R]) -> R:
-        """Make a call for the first place where the object is."""
-        missing: NotFound | None = None
-        for place in self._find(location, context):
-            try:
-                return call(place)
-            except NotFound as error:
-                missing = missing or error
-        assert missing is not None
-        raise missing
+        target = self._tenancy.new(object_id, context)
+        self._check_segment(target.ref)
+        writer = SwiftWriter(target, nonce, size, self._layout, find)
+        writer.prepare()
+        return writer
 
-    def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> SwiftWriter:
-        tenancy = self._tenancy
-        place = tenancy.new(object_id, context)
-        self._check_segment(place)
-        made = False
-        # One short request tells of itself what it meets.
-        if size is None or size > self._plan.chunk or tenancy.containers.own:
-            made = tenancy.containers.need(place.account, place.container)
-            # In a container that was missing there is no object.
-            if not made and place.account.itself("HEAD", place.path, newest=True) is not None:
-                raise Duplicate(image=object_id)
-        return SwiftWriter(
-            place,
-            tenancy.containers,
-            self._plan,
-            nonce,
-            size,
-            made_container=made,
-            lasting=tenancy.lasting(place),
-        )
-
-    def _check_segment(self, place: Place) -> None:
-        """Refuse an id that would make an object a segment of another, as glance_store lays it out.
-
-        :raises InvalidObjectId: the id is of the form ``<other>-00001``, and ``<other>`` is a
-            dynamic large object of what begins with ``<other>-``
-        """
-        other = names.numbered(place.name)
-        if other is None:
-            return
-        head = place.account.itself("HEAD", path_of(place.container, other))
-        if head is not None and dynamic_of(head.headers) == (place.container, f"{other}-"):
-            raise InvalidObjectId(
-                object_id_repr=ascii(place.name)[:80],
-                reason=f"it would become a segment of the large object {ascii(other)[:80]}.",
-            )
-
-    def read(self, location: Location, offset: int, length: int | None, *, context: Any) -> Reader:
+    def read(
+        self,
+        location: SwiftLocation,
+        offset: int,
+        length: int | None,
+        *,
+        context: RequestContext | None,
+    ) -> Reader:
         resumes = self.conf.swift_store_retry_get_count
-        return self._first(
-            location, context, lambda place: SwiftReader(place, offset, length, resumes)
-        )
+        return self._first(location, context, lambda ref: SwiftReader(ref, offset, length, resumes))
 
-    def stat(self, location: Location, *, context: Any) -> Stat:
-        place, head = self._first(location, context, self._head)
-        size = head.size if head.size is not None else listed_size(place, head.headers)
+    def stat(self, location: SwiftLocation, *, context: RequestContext | None) -> Stat:
+        ref, head = self._first(location, context, self._head)
+        size = head.size if head.size is not None else listed_size(ref, head.headers)
         return Stat(size, head.modified)
 
-    def _head(self, place: Place) -> tuple[Place, Answer]:
-        head = place.account.ask("HEAD", place.path, 404)
-        if head.status == 404:
-            raise not_there(place, head.headers)
-        check_manifest(place, head)
-        return place, head
-
-    def delete(self, location: Location, *, context: Any) -> None:
-        places = self._find(location, context)
-        newest = len(places) > 1
-        heads = [(each, each.account.itself("HEAD", each.path, newest=newest)) for each in places]
-        found = [(place, head) for place, head in heads if head is not None]
+    def delete(self, location: SwiftLocation, *, context: RequestContext | None) -> None:
+        refs = self._refs(location, context)
+        heads = [(ref, ref.itself(newest=len(refs) > 1)) for ref in refs]
+        found = [(ref, head) for ref, head in heads if head is not None]
         if len(found) > 1:
             raise BackendException(
                 f"The URI may mean either of two objects, {found[0][0]} and {found[1][0]}, and "
@@ -194,119 +155,169 @@ class SwiftDriver(Driver[SwiftLocation]):
                 "written as %25 in a URI, and other characters may stand in it as they are."
             )
         if not found:
-            for place in places:
-                self._finish_delete(place, place.account.storage_url + place.path)
-            raise NotFound(image=places[0].shown)
-        [(place, head)] = found
-        account = place.account
-        url = account.storage_url + place.path
-        self._deleting.add(url)
+            for ref in refs:
+                with contextlib.suppress(StoreError):  # nobody has asked for it
+                    self._tenancy.policy.delete_old(ref.container)
+            raise not_found(refs[0])
+        [(ref, head)] = found
         try:
-            self._remove(place, head)
+            self._delete_object(ref, head)
         except NotFound:  # another one has removed it
-            self._deleting.discard(url)
+            raise
+        except StoreError:
+            # It may be gone all the same; a container with something in it stays.
+            with contextlib.suppress(StoreError):
+                self._tenancy.policy.delete(ref.container)
             raise
         with contextlib.suppress(Forbidden):  # admin tenants write in it, and it is its owner's
-            self._drop(account, place.container)
-        self._deleting.discard(url)
+            self._delete_container(ref.container)
 
-    def _drop(self, account: Account, container: str) -> None:
-        self.retry(lambda: self._tenancy.containers.drop(account, container))
-
-    def _remove(self, place: Place, head: Answer) -> None:
-        account = place.account
-        manifest = dynamic_of(head.headers)
-        # Of a symbolic link only the link goes.
-        if is_static(head.headers) and head.link is None:
-            delete_static(account, place.container, place.name)
-        elif manifest is not None and head.link is None:
-            delete_dynamic(account, place.container, place.name, *manifest)
-        elif not account.delete(place.path):
-            raise NotFound(image=place.shown)
-
-    def _finish_delete(self, place: Place, url: str) -> None:
-        """Remove the container of an object that is not there, if that was deleted.
-
-        By this process, whose request for that failed; or so long ago that no add can be about
-        to put something into it.
-        """
-        if url in self._deleting:
-            with contextlib.suppress(Forbidden):
-                self._drop(place.account, place.container)
-            self._deleting.discard(url)
-            return
-        with contextlib.suppress(StoreError):  # nobody has asked for it
-            self._tenancy.containers.drop_old(place.account, place.container)
-
-    def list(self, *, context: Any) -> Iterator[Entry]:
-        account = self._tenancy.own(context)
-        for container in self._tenancy.known_containers(account):
-            for entry, size in entries(account, container):
-                location = self._tenancy.location(account, container, entry.name)
+    def list(self, *, context: RequestContext | None) -> Iterator[Entry]:
+        for container in self._tenancy.containers(context):
+            for found, size in complete_objects(container):
+                location = self._tenancy.location(container, found.name)
                 if location is not None:
-                    yield Entry(entry.name, location, size, entry.modified)
+                    yield Entry(found.name, location, size, found.modified)
 
-    def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
-        account = self._tenancy.own(context)
-        for container in self._tenancy.known_containers(account):
-            yield from leftovers(account, container)
+    def list_incomplete(self, *, context: RequestContext | None) -> Iterator[Incomplete]:
+        for container in self._tenancy.containers(context):
+            yield from incomplete_uploads(container)
 
-    def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
-        upload = names.split_key(incomplete.key)
+    def discard(self, incomplete: Incomplete, *, context: RequestContext | None) -> bool:
+        upload = split_key(incomplete.key)
         if upload is None:
             raise Invalid(
                 f"Expected the key of a leftover of store {self.store_id}, got "
                 f"{incomplete.key!a}. Take it from a listing of this store."
             )
-        account = self._tenancy.own(context)
-        removed = remove(account, *upload, incomplete.modified)
+        name, object_id, nonce = upload
+        container = self._tenancy.own(context).container(name)
+        removed = Segments(container, object_id, nonce).remove(incomplete.modified)
         if removed:
-            self._drop(account, upload[0])
+            self._delete_container(container)
         return removed
-
-    def copy(
-        self, location: Location, object_id: str, *, nonce: str, context: Any
-    ) -> SwiftLocation:
-        origin, head = self._first(location, context, self._head)
-        with self.create(object_id, None, nonce=nonce, context=context) as writer:
-            return writer.fill_from(origin, head)
 
     def set_acls(
         self,
-        location: Location,
+        location: SwiftLocation,
         *,
         public: bool,
         read_tenants: Sequence[str],
         write_tenants: Sequence[str],
-        context: Any,
+        context: RequestContext | None,
     ) -> None:
         tenancy = self._tenancy
         if not isinstance(tenancy, MultiTenant):
             raise self._unsupported("set access lists: its objects share a container")
         # Any user with a login; ".r:*" would be everybody, logged in or not.
-        readers = ["*:*"] if public else [_granted(each) for each in read_tenants]
-        writers = [_granted(each) for each in write_tenants]
+        readers = ["*:*"] if public else [_all_users(tenant) for tenant in read_tenants]
+        writers = [_all_users(tenant) for tenant in write_tenants]
         headers = {
             "X-Container-Read": _access_list([*readers, *tenancy.admins]),
             "X-Container-Write": _access_list([*writers, *tenancy.admins]),
         }
 
-        def post(place: Place) -> None:
-            path = path_of(place.container)
-            if place.account.ask("POST", path, 404, headers=headers, body=b"").status == 404:
-                raise NotFound(image=place.shown)
+        def post(ref: ObjectRef) -> None:
+            ask, path = ref.account.ask, ref.container.path
+            if ask("POST", path, 404, headers=headers, body=b"").status == 404:
+                raise not_found(ref)
 
         self._first(location, context, post)
 
-    def url(self, location: Location, *, expires: int, context: Any) -> str:
-        place, _ = self._first(location, context, self._head)
-        return temporary_url(place, expires)
+    def url(self, location: SwiftLocation, *, expires: int, context: RequestContext | None) -> str:
+        """Return a temporary URL, signed by a key of the account or of the container.
+
+        :raises NotSupported: neither has a key, as far as this login may see
+        """
+        from swiftclient.utils import generate_temp_url
+
+        ref, _ = self._first(location, context, self._head)
+        base = ref.account.storage_url
+        path = f"{urlsplit(base).path}/{ref}"
+        signed: str = generate_temp_url(path, expires, _url_key(ref), "GET", digest="sha256")
+        return f"{base}{ref.path}?{signed[len(path) + 1 :]}"
 
     def close(self) -> None:
         self._tenancy.close()
 
+    def _refs(self, location: SwiftLocation, context: RequestContext | None) -> Sequence[ObjectRef]:
+        """Return the objects that a URI may mean: as it is decoded, and as it stands."""
+        ref = self._tenancy.find(location, context)
+        if location.literal is None:
+            return [ref]
+        container, name = location.literal
+        return [ref, ref.account.container(container).object(name)]
 
-def _granted(tenant: str) -> str:
+    def _first(
+        self,
+        location: SwiftLocation,
+        context: RequestContext | None,
+        call: Callable[[ObjectRef], R],
+    ) -> R:
+        """Make a call for the first of these objects that exists."""
+        missing_first: NotFound | None = None
+        for ref in self._refs(location, context):
+            try:
+                return call(ref)
+            except NotFound as error:
+                missing_first = missing_first or error
+        assert missing_first is not None
+        raise missing_first
+
+    def _head(self, ref: ObjectRef) -> tuple[ObjectRef, SwiftResponse]:
+        head = ref.account.ask("HEAD", ref.path, 404)
+        if head.status == 404:
+            raise missing(ref, head.headers)
+        check_manifest(ref, head)
+        return ref, head
+
+    def _check_segment(self, ref: ObjectRef) -> None:
+        """Refuse an id that would make an object a segment of another, as glance_store names them.
+
+        :raises InvalidObjectId: the id is of the form ``<other>-00001``, and ``<other>`` is a
+            dynamic large object of what begins with ``<other>-``
+        """
+        other = numbered(ref.name)
+        if other is None:
+            return
+        head = ref.container.object(other).itself()
+        manifest = ref.container.name, f"{other}-"
+        if head is not None and dynamic_manifest(head.headers) == manifest:
+            raise InvalidObjectId(
+                object_id_repr=ascii(ref.name)[:80],
+                reason=f"it would become a segment of the large object {ascii(other)[:80]}.",
+            )
+
+    def _delete_object(self, ref: ObjectRef, head: SwiftResponse) -> None:
+        manifest = dynamic_manifest(head.headers)
+        # Of a symbolic link only the link goes.
+        if is_static(head.headers) and head.link is None:
+            delete_static(ref)
+        elif manifest is not None and head.link is None:
+            container, prefix = manifest
+            delete_dynamic(ref, ref.account.container(container), prefix)
+        elif not ref.delete():
+            raise not_found(ref)
+
+    def _delete_container(self, container: Container) -> None:
+        self.retry(lambda: self._tenancy.policy.delete(container))
+
+
+def _url_key(ref: ObjectRef) -> str:
+    """Return the key that signs temporary URLs."""
+    for kind, path in (("Account", ""), ("Container", ref.container.path)):
+        head = ref.account.head(path)
+        for number in ("", "-2"):
+            key = head and head.headers.get(f"X-{kind}-Meta-Temp-Url-Key{number}")
+            if key:
+                return key
+    raise NotSupported(
+        "Temporary URLs need a key, which neither the account nor the container "
+        f"{ref.container.name} has. Set one: swift post -m 'Temp-URL-Key:SECRET'."
+    )
+
+
+def _all_users(tenant: str) -> str:
     """Return all users of a tenant, as Swift writes them in an access list.
 
     :raises Invalid: in a list it would stand for others
@@ -322,18 +333,3 @@ def _granted(tenant: str) -> str:
 def _access_list(entries: Sequence[str]) -> str:
     # As the header's bytes go out: in UTF-8.
     return ",".join(entries).encode().decode("latin-1")
-
-
-def _need_clients() -> None:
-    """Import the client libraries.
-
-    :raises DriverLoadFailure: one is not installed
-    """
-    try:
-        importlib.import_module("keystoneauth1.session")
-        importlib.import_module("swiftclient.client")
-    except ImportError as error:
-        raise DriverLoadFailure(
-            driver_name="swift",
-            reason=f"{error}. Install what it needs: pip install store_lib[swift]",
-        ) from error

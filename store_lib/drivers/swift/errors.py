@@ -1,82 +1,52 @@
-"""What Swift's refusals mean, as the library's errors."""
+"""Swift's errors as the library's."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from urllib3.response import BaseHTTPResponse
 
+from store_lib.clients import http
 from store_lib.clients.decoding import Unexpected, display, fields, parse_json
-from store_lib.clients.network_errors import BUSY, OptionNames, Server, quoted
-from store_lib.clients.response_headers import retry_after
-from store_lib.exceptions import (
-    BackendException,
-    ErrorStatus,
-    Forbidden,
-    NotAuthenticated,
-    NotFound,
-    RemoteServiceUnavailable,
-    StorageFull,
-    StoreError,
-)
+from store_lib.clients.network_errors import BUSY, quoted
+from store_lib.exceptions import ErrorStatus, StoreError
 
-#: Besides :data:`BUSY`: too many requests at once, as Swift says it, and a body that never came.
+#: Besides :data:`BUSY`: Swift's own status for too many requests, and for a body that never came.
 _BUSY = BUSY | {498, 499}
 
-
-OPTION_NAMES = OptionNames(
-    "swift_store_cacert", "swift_store_connect_timeout", "swift_store_read_timeout"
-)
-
-
-def server_of(url: str) -> Server:
-    """Return the server of a storage URL, as messages speak of it."""
-    scheme, _, rest = url.partition("://")
-    return Server(f"{scheme}://{rest.partition('/')[0]}", OPTION_NAMES)
+_ADVICE = {
+    403: "Check the user's role in the project, or the container's access lists.",
+    413: "Free space or raise the quota; if the server's limit for one object is meant, lower "
+    "swift_store_large_object_size and swift_store_large_object_chunk_size.",
+}
 
 
-def refused(status: int, what: str, said: str = "", later: float | None = None) -> StoreError:
-    """Return the error that an answer with this status means.
+def error_for_response(response: BaseHTTPResponse, doing: str, name: str) -> StoreError:
+    """Return the error that a response means, quoting its body; see :func:`error_for_status`."""
+    return error_for_status(response.status, doing, name, quoted(response), response.headers)
 
-    :param what: what was to be done, such as ``Adding c/o to http://host``
-    :param said: the beginning of the answer's body
-    :param later: seconds after which the server asks to be tried again
+
+def error_for_status(
+    status: int, doing: str, name: str, quote: str, headers: Mapping[str, str]
+) -> StoreError:
+    """Return the error that a status means.
+
+    :param doing: what was asked for, such as ``Reading``
+    :param name: of what, such as an object and its server
+    :param quote: the beginning of the response's body
+    :param headers: of the response
     """
-    if status == 401:
-        # The next attempt is made with another token.
-        return NotAuthenticated(
-            f"{what} failed: Swift refuses the token (401).", status=ErrorStatus.TEMPORARY
-        )
-    if status == 403:
-        return Forbidden(
-            f"{what} is forbidden (403). Check the user's role in the project, or the "
-            "container's access lists."
-        )
-    if status in (404, 410):
-        return NotFound(f"{what} failed: there is no such object ({status}).")
-    if status == 413:
-        return StorageFull(
-            f"{what} failed: it is too large, or over a quota (413{said}). Free space or raise the "
-            "quota; where the server's limit of one object is meant, lower "
-            "swift_store_large_object_size and swift_store_large_object_chunk_size."
-        )
-    if status == 507:
-        return StorageFull(f"{what} failed: the cluster has no room (507).")
-    if status in _BUSY:
-        return RemoteServiceUnavailable(
-            f"{what} failed: Swift cannot serve now ({status}{said}).", retry_after=later
-        )
-    return BackendException(f"{what} failed: Swift answered {status}{said}.")
+    error = http.error_for_status(
+        status, doing, name, quote=quote, headers=headers, advice=_ADVICE, busy=_BUSY
+    )
+    if status == 401:  # the next attempt has another token
+        error.status = ErrorStatus.TEMPORARY
+    return error
 
 
-def refusal(response: BaseHTTPResponse, what: str) -> StoreError:
-    """Return the error that an answer means, quoting what it says."""
-    return refused(response.status, what, quoted(response), retry_after(response.headers))
+def parse_report(body: bytes) -> Mapping[str, Any] | None:
+    """Parse the report in a response whose status was sent before the work was done.
 
-
-def report_of(body: bytes) -> Mapping[str, Any] | None:
-    """Return what an answer reports in its body, when its status came before the work.
-
-    ``None`` when it is no such report: then the status is what there is.
+    Return ``None`` if the body is no such report; then the response's status is the real one.
     """
     try:
         report = fields(parse_json(body))
@@ -85,10 +55,10 @@ def report_of(body: bytes) -> Mapping[str, Any] | None:
     return report if "Response Status" in report else None
 
 
-def reported(report: Mapping[str, Any]) -> tuple[int, str]:
+def heartbeat_result(report: Mapping[str, Any]) -> tuple[int, str]:
     """Return the real status in a report, and the first of its complaints.
 
-    Where parts of the work failed, the whole is 400: then the part's own status says more.
+    If parts of the work failed, the whole is 400; the part's own status is returned then.
     """
     status = _number(report["Response Status"])
     errors = report.get("Errors")
@@ -98,7 +68,7 @@ def reported(report: Mapping[str, Any]) -> tuple[int, str]:
     part = _number(first[1]) if len(first) == 2 else 400
     if status < 300 or (status == 400 and (part in (401, 403) or part >= 500)):
         status = part
-    return status, f": {display(' '.join(each for each in first if isinstance(each, str)))}"
+    return status, f": {display(' '.join(word for word in first if isinstance(word, str)))}"
 
 
 def _number(status: object) -> int:

@@ -1,10 +1,11 @@
-"""The URIs of objects in Swift, in every form that has been written."""
+"""The URIs of objects in Swift, in every form that has been written; names of containers."""
 
 import dataclasses
+import itertools
+import re
 from typing import ClassVar, Self
 from urllib.parse import quote, unquote, urlsplit
 
-from store_lib.drivers.swift.names import has_dots, is_segment
 from store_lib.exceptions import BadStoreUri
 from store_lib.location import Location, scheme_of
 from store_lib.redaction import HIDDEN
@@ -50,33 +51,33 @@ class SwiftLocation(Location):
 
     @classmethod
     def parse(cls, uri: str) -> Self:
-        """Take ``uri`` apart.
+        """Parse a URI.
 
         :raises BadStoreUri: it is malformed; the message has no credentials
         """
         scheme = scheme_of(uri)
         if scheme not in cls.schemes:
-            raise _bad(uri, f"one of the schemes {', '.join(cls.schemes)}")
+            raise _malformed(uri, f"one of the schemes {', '.join(cls.schemes)}")
         if uri.count("://") != 1:
-            raise _bad(uri, "exactly one '://', before the host and not in it")
+            raise _malformed(uri, "exactly one '://', before the host and not in it")
         # From the end: a key in what stands before may hold slashes.
         parts = uri.partition("://")[2].rsplit("/", 2)
         if len(parts) != 3 or not all(parts):
-            raise _bad(uri, "three parts: where, container and object")
+            raise _malformed(uri, "three parts: where, container and object")
         address, *written = parts
         try:
             uri.encode()
-            container, name = (unquote(each, errors="strict") for each in written)
+            container, name = (unquote(part, errors="strict") for part in written)
         except UnicodeError:
-            raise _bad(uri, "text in UTF-8") from None
+            raise _malformed(uri, "text in UTF-8") from None
         literal = (written[0], written[1]) if written != [container, name] else None
         if "/" in container or has_dots(container) or has_dots(name):
-            raise _bad(uri, "a container without '/', and no '.' or '..' in a path")
+            raise _malformed(uri, "a container without '/', and no '.' or '..' in a path")
         if is_segment(name):
-            raise _bad(uri, "an object, not a segment of one")
+            raise _malformed(uri, "an object, not a segment of one")
         if scheme == "swift+config":
             if "/" in address or "@" in address:
-                raise _bad(uri, "the name of a reference before the container")
+                raise _malformed(uri, "the name of a reference before the container")
             return cls(uri, container, name, reference=unquote(address), literal=literal)
         credentials, at, host = address.rpartition("@")
         url = f"{'http' if scheme == 'swift+http' else 'https'}://{host}"
@@ -85,12 +86,12 @@ class SwiftLocation(Location):
         except ValueError:
             good = False
         if not good or any(mark in host for mark in "?#\\ ") or not host.isprintable():
-            raise _bad(uri, "a host before the container")
+            raise _malformed(uri, "a host before the container")
         if not at:
             return cls(uri, container, name, url=url, literal=literal)
         user, colon, key = credentials.rpartition(":")
         if not colon or not user:
-            raise _bad(uri, "user:key before the @")
+            raise _malformed(uri, "user:key before the @")
         user, key = unquote(user), unquote(key)
         return cls(uri, container, name, url=url, user=user, key=key, literal=literal)
 
@@ -99,17 +100,107 @@ class SwiftLocation(Location):
         """The full URI, credentials included where it was given with them."""
         return self.text
 
-    @property
-    def shown(self) -> str:
-        """Container and object, for messages."""
-        return f"{self.container}/{self.name}"
-
 
 def _path(container: str, name: str) -> str:
     return f"{quote(container, safe='')}/{quote(name, safe='')}"
 
 
-def _bad(uri: str, expected: str) -> BadStoreUri:
-    # Where a URI could not be taken apart a secret can be anywhere in it.
+def _malformed(uri: str, expected: str) -> BadStoreUri:
+    # In a URI that cannot be parsed a secret can be anywhere.
     shown = f"{uri.partition('://')[0][:20]}://{HIDDEN}" if "@" in uri else ascii(uri)[:200]
     return BadStoreUri(f"Expected {expected} in a Swift URI, got {shown}.")
+
+
+# Names: where segments lie, and which ids cannot be names.
+
+#: Where segments lie, in the container of their object: so its access lists hold for them too.
+SEGMENTS = ".segments/"
+#: The header that keeps an upload's nonce with its object.
+NONCE = "X-Object-Meta-Store-Lib-Nonce"
+#: Stands in place of a nonce in the names of an id's claim, which so is swept as uploads are.
+CLAIM = "0" * 32
+#: Bytes that Swift allows in the name of a container.  An object's may have 1024, so that of a
+#: segment has room for the longest id, percent-encoded.
+_LONGEST_CONTAINER = 256
+
+_OWN = re.compile(r"\.segments/([^/]+)/([0-9a-f]{32})/(?:m[0-9]+-[0-9]{6,}|[0-9]{8,})")
+_KEY = re.compile(r"([^/]+)/\.segments/([^/]+)/([0-9a-f]{32})/")
+
+
+def prefix_of(object_id: str, nonce: str) -> str:
+    """Return what the names of an upload's segments begin with."""
+    return f"{all_of(object_id)}{nonce}/"
+
+
+def all_of(object_id: str) -> str:
+    """Return what the names of the segments of every upload of an id begin with."""
+    return f"{SEGMENTS}{quote(object_id, safe='')}/"
+
+
+def upload_of(segment: str) -> tuple[str, str] | None:
+    """Return the object id and the nonce of a segment's name, ``None`` if it is none of ours."""
+    match = _OWN.fullmatch(segment)
+    object_id = match and _unquoted(match[1])
+    return (object_id, match[2]) if match and object_id else None
+
+
+def split_key(key: str) -> tuple[str, str, str] | None:
+    """Parse the key of an incomplete upload: container, object id, nonce."""
+    match = _KEY.fullmatch(key)
+    object_id = match and _unquoted(match[2])
+    return (match[1], object_id, match[3]) if match and object_id else None
+
+
+def _unquoted(text: str) -> str | None:
+    """Return the id that :func:`prefix_of` writes so, ``None`` if there is none."""
+    try:
+        object_id = unquote(text, errors="strict")
+        same = quote(object_id, safe="") == text
+    except UnicodeError:
+        return None
+    return object_id if same and not has_dots(object_id) else None
+
+
+def is_segment(name: str) -> bool:
+    """Return whether a name is a segment's."""
+    return name == SEGMENTS.rstrip("/") or name.startswith(SEGMENTS)
+
+
+#: What glance_store writes behind ``<id>-`` in the name of a segment.
+NUMBER = "[0-9]{5,}"
+
+
+def numbered(name: str) -> str | None:
+    """Return the object whose segments glance_store names so, ``None`` if there is none."""
+    other, dash, number = name.rpartition("-")
+    return other if other and dash and re.fullmatch("[0-9]+", number) else None
+
+
+def has_dots(path: str) -> bool:
+    """Return whether a path has a part that HTTP clients and proxies resolve."""
+    return any(part in (".", "..") for part in path.split("/"))
+
+
+def container_problem(container: str) -> str | None:
+    """Return why a container cannot have this name, ``None`` if it can."""
+    if len(container.encode()) > _LONGEST_CONTAINER:
+        return f"its container's name would be longer than {_LONGEST_CONTAINER} bytes."
+    return None
+
+
+def seeded(container: str, object_id: str, seed: int) -> str:
+    """Return the container of an id where ids are spread by their first ``seed`` characters.
+
+    Dashes on the way are kept and not counted.
+    """
+    counted = itertools.accumulate(
+        object_id, lambda count, letter: count + (letter != "-"), initial=0
+    )
+    end = next((at for at, number in enumerate(counted) if number == seed), len(object_id))
+    return f"{container}_{object_id[:end]}"
+
+
+def is_seeded(container: str, name: str, seed: int) -> bool:
+    """Return whether ``name`` is a container that :func:`seeded` can return."""
+    start = f"{container}_"
+    return name.startswith(start) and 0 < len(name[len(start) :].replace("-", "")) <= seed

@@ -2,11 +2,17 @@
 
 from oslo_config import cfg
 
+from store_lib.clients.network_errors import OptionNames
 from store_lib.options import LONGEST_TIME
 
 #: Bytes of a "MB" in the options.  glance_store counts so, and a segment must not become larger
 #: than a server's limit that it was chosen for.
 MEGABYTE = 1000 * 1024
+
+#: The options that error messages name.
+OPTION_NAMES = OptionNames(
+    "swift_store_cacert", "swift_store_connect_timeout", "swift_store_read_timeout"
+)
 
 _LOGIN = " Without swift_store_config_file, and with swift_store_multi_tenant for trusts."
 

@@ -1,104 +1,95 @@
-"""Reading an object: by ranges where part of it is wanted, resumed where it was cut."""
+"""Reading an object: by ranges if only part of it is wanted, resumed if it was cut."""
 
-import dataclasses
 from collections.abc import Mapping
 
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients.network_errors import Server
 from store_lib.clients.ranges import RangedReader
-from store_lib.drivers.swift.account import Answer
-from store_lib.drivers.swift.errors import refusal
-from store_lib.drivers.swift.manifests import dynamic_of, dynamic_size, lost_segments
-from store_lib.drivers.swift.names import NONCE
-from store_lib.drivers.swift.places import Place
-from store_lib.exceptions import (
-    BackendException,
-    NotFound,
-    StoreError,
-)
+from store_lib.drivers.swift.client import ObjectRef, SwiftResponse
+from store_lib.drivers.swift.errors import error_for_response
+from store_lib.drivers.swift.location import NONCE
+from store_lib.drivers.swift.segments import dynamic_manifest, dynamic_size, lost_segments
+from store_lib.exceptions import BackendException, NotFound, StoreError, not_found
 
 
-@dataclasses.dataclass(slots=True)
 class SwiftObject:
-    """What a reader asks for bytes."""
+    """An object in Swift, see :class:`store_lib.clients.ranges.RemoteObject`."""
 
-    place: Place
-    display_name: str
-    server: Server
+    def __init__(self, ref: ObjectRef) -> None:
+        self._ref = ref
+        self.display_name = str(ref)
+        self.server = ref.account.server
 
     def get(self, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        """Send a GET with these headers; Swift knows no If-Range, so the answer's ETag counts."""
+        """Send a GET with these headers; Swift has no If-Range, so the response's ETag counts."""
         sent = {name: value for name, value in headers.items() if name != "If-Range"}
-        response = self.place.account.open("GET", self.place.path, headers=sent)
+        response = self._ref.account.open("GET", self._ref.path, headers=sent)
         tag = response.headers.get("Etag", '"')
         if not tag.startswith('"'):
-            response.headers["Etag"] = f'"{tag}"'  # as Swift leaves out what HTTP has around it
+            response.headers["Etag"] = f'"{tag}"'  # Swift leaves out the quotes that HTTP has
         # A POST of metadata alters the time and not the bytes; other segments of a dynamic large
         # object, which has no ETag when they are very many, alter the bytes and not the time.
         response.headers.pop("Last-Modified", None)
         return response
 
     def error_for_response(self, response: BaseHTTPResponse) -> StoreError:
-        """Return the error that an answer means."""
+        """Return the error that a response means."""
         if response.status in (404, 410):
-            return not_there(self.place, response.headers)
+            return missing(self._ref, response.headers)
         if response.status == 409:
             return BackendException(
-                f"{self.display_name} is a large object whose segments are missing or were altered "
-                "(409)."
+                f"{self._ref} is a large object whose segments are missing or were altered (409)."
             )
-        return refusal(response, f"Reading {self.display_name} from {self.server.base}")
+        return error_for_response(response, "Reading", f"{self._ref} from {self.server.base}")
 
 
 class SwiftReader(RangedReader):
-    """An object in Swift, opened.
+    """An open object in Swift.
 
-    :param resumes: how often in all the rest of a cut answer is asked for at once
+    :param resumes: see :attr:`store_lib.driver.Reader.resumes`
     """
 
-    def __init__(self, place: Place, offset: int, length: int | None, resumes: int) -> None:
+    def __init__(self, ref: ObjectRef, offset: int, length: int | None, resumes: int) -> None:
         self.resumes = resumes
-        source = SwiftObject(place, place.shown, place.account.server)
-        super().__init__(source, offset, length)
-        headers = {} if self._opened.response is None else self._opened.response.headers
+        super().__init__(SwiftObject(ref), offset, length)
+        headers = {} if self._response is None else self._response.headers
         try:
             if self.size is None:
-                self.size = listed_size(place, headers)
+                self.size = listed_size(ref, headers)
             elif self.size == 0 and NONCE not in headers:
-                check_manifest(place, place.account.ask("HEAD", place.path))
+                check_manifest(ref, ref.account.ask("HEAD", ref.path))
         except BaseException:
             self.close()
             raise
 
 
-def listed_size(place: Place, headers: Mapping[str, str]) -> int | None:
+def listed_size(ref: ObjectRef, headers: Mapping[str, str]) -> int | None:
     """Return the size of a dynamic large object of more segments than the server adds up."""
-    manifest = dynamic_of(headers)
+    manifest = dynamic_manifest(headers)
     if manifest is None or "Content-Location" in headers:  # by a link, perhaps into another account
         return None
-    return dynamic_size(place.account, *manifest)
+    return dynamic_size(ref.account.container(manifest[0]), manifest[1])
 
 
-def not_there(place: Place, headers: Mapping[str, str]) -> NotFound:
-    """Return the error for an object that a server does not have, by the answer that says so."""
+def missing(ref: ObjectRef, headers: Mapping[str, str]) -> NotFound:
+    """Return the error for an object that is not there, by the headers of the response."""
     if "Content-Location" not in headers:
-        return NotFound(image=place.shown)
+        return not_found(ref)
     return NotFound(
-        f"{place.shown} is a symbolic link, and what it leads to is not there. Restore "
-        "that, or delete the link."
+        f"{ref} is a symbolic link, and what it leads to is not there. Restore that, or delete the "
+        "link."
     )
 
 
-def check_manifest(place: Place, head: Answer) -> None:
+def check_manifest(ref: ObjectRef, head: SwiftResponse) -> None:
     """Refuse to take an object for empty whose segments are there.
 
     :raises BackendException: its metadata no longer name them
     """
-    lost = lost_segments(place.account, place.container, place.name, head)
+    lost = lost_segments(ref, head)
     if lost is not None:
         raise BackendException(
-            f"{place.shown} is empty, but has segments below {lost}: a POST of metadata "
-            "has removed the header X-Object-Manifest, which names them. Set it again, as in: "
-            f"swift post -H 'X-Object-Manifest: {lost}' {place.container} {place.name}"
+            f"{ref} is empty, but has segments below {lost}: a POST of metadata has removed the "
+            "header X-Object-Manifest, which names them. Set it again, as in: swift post -H "
+            f"'X-Object-Manifest: {lost}' {ref.container.name} {ref.name}"
         )

@@ -1,18 +1,38 @@
-"""The accounts of a store: from the options, or from the sections of swift_store_config_file."""
+"""The accounts of a store, and how it logs in to them.
+
+They come from the options, or from the sections of swift_store_config_file.
+"""
 
 import configparser
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from store_lib.clients.keystone import Credentials
+from store_lib.clients.decoding import decoding, url
+from store_lib.clients.http import HttpClient, HttpResponse
+from store_lib.clients.keystone import ContextLogin, Credentials, KeystoneLogin
+from store_lib.clients.network_errors import BUSY
+from store_lib.clients.process import PerProcess
 from store_lib.display import get_logger
-from store_lib.exceptions import BadStoreConfiguration
+from store_lib.drivers.swift.client import Login
+from store_lib.drivers.swift.errors import error_for_status
+from store_lib.exceptions import (
+    AuthorizationFailure,
+    BackendException,
+    BadStoreConfiguration,
+    BadStoreUri,
+    StoreError,
+)
 from store_lib.options import StoreOptions, read_file
+from store_lib.redaction import Secret
 
 _LOG = get_logger(__name__)
+
+#: Makes the error for a setting that cannot be used, see ``Driver.misconfigured``.
+Misconfigured = Callable[[str], BadStoreConfiguration]
 
 _KNOWN = (
     "auth_address",
@@ -42,7 +62,7 @@ class AccountSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class References:
-    """The accounts by name; of one that is malformed the reason."""
+    """The accounts by name; in place of a malformed one, the error."""
 
     accounts: Mapping[str, AccountSettings | BadStoreConfiguration]
     #: The one that new objects go to, if there is one.
@@ -64,30 +84,30 @@ class References:
 
     def matching(self, url: str, user: str) -> AccountSettings | None:
         """Return the account that logs in as this user at this address, if one does."""
-        for each in self.accounts.values():
-            if (
-                isinstance(each, AccountSettings)
-                and each.user == user
-                and _address(each.credentials.auth_url) == _address(url)
-            ):
-                return each
+        for account in self.well_formed():
+            if account.user == user and _address(account.credentials.auth_url) == _address(url):
+                return account
         return None
 
+    def well_formed(self) -> list[AccountSettings]:
+        """Return the accounts that can be used."""
+        return [found for found in self.accounts.values() if isinstance(found, AccountSettings)]
 
-class Watched:
+
+class WatchedReferences:
     """The accounts as the options and the file have them now.
 
-    The file is read again when it has changed.  What cannot be used then is warned of, once for
-    each change, and what was read before stays in use.
+    The file is read again when it has changed.  If it cannot be used then, a warning is logged once
+    for each change, and what was read before stays in use.
 
     :raises BadStoreConfiguration: there is no account, or the file cannot be read or parsed
     """
 
-    def __init__(self, options: StoreOptions, store_id: str) -> None:
+    def __init__(self, options: StoreOptions, misconfigured: Misconfigured) -> None:
         self._options = options
-        self._store_id = store_id
+        self._misconfigured = misconfigured
         self._seen = self._state()
-        self._known = self.first = load(options, store_id)
+        self._known = self.first = load(options, misconfigured)
 
     def _state(self) -> tuple[int, ...] | None:
         """Return what changes with the file."""
@@ -105,7 +125,7 @@ class Watched:
             return self._known
         self._seen = state  # before it is read, so that no change is missed
         try:
-            known = load(self._options, self._store_id)
+            known = load(self._options, self._misconfigured)
             problem = known.problem
         except BadStoreConfiguration as error:
             problem = error
@@ -115,7 +135,7 @@ class Watched:
             _LOG.warning(
                 "Store %s: swift_store_config_file has changed and cannot be used, so what was "
                 "read before stays in use: %s",
-                self._store_id,
+                problem.store,
                 problem,
             )
         return self._known
@@ -126,8 +146,8 @@ def _address(url: str) -> tuple[str, str]:
     return parts.netloc.lower(), parts.path.rstrip("/").removesuffix("/v3")
 
 
-def load(options: StoreOptions, store_id: str) -> References:
-    """Return the accounts that the options tell.
+def load(options: StoreOptions, misconfigured: Misconfigured) -> References:
+    """Return the accounts of the options.
 
     :raises BadStoreConfiguration: there is no account, or the file cannot be read or parsed
     """
@@ -138,16 +158,16 @@ def load(options: StoreOptions, store_id: str) -> References:
         if not (given.get("user") or given.get("application_credential_id")):
             return References({}, None)
         if not reference:
-            raise _bad(
-                store_id,
+            raise misconfigured(
                 "Expected a name in default_swift_reference, which URIs hold, got an empty one.",
             )
-        return References({reference: _account(given, store_id, "the store's options")}, reference)
-    accounts = _from_file(path, options, store_id)
+        return References(
+            {reference: _account(given, misconfigured, "the store's options")}, reference
+        )
+    accounts = _from_file(path, options, misconfigured)
     if reference not in accounts:
         if options.is_set("default_swift_reference") or len(accounts) != 1:
-            problem = _bad(
-                store_id,
+            problem = misconfigured(
                 f"Expected default_swift_reference to name a section of {path}, got {reference!r}; "
                 f"it has: {', '.join(accounts) or 'none'}.",
             )
@@ -170,7 +190,7 @@ def _from_options(options: StoreOptions) -> dict[str, str]:
 
 
 def _from_file(
-    path: str, options: StoreOptions, store_id: str
+    path: str, options: StoreOptions, misconfigured: Misconfigured
 ) -> dict[str, AccountSettings | BadStoreConfiguration]:
     # With interpolation, as glance_store reads it: a per cent sign is written twice.
     parser = configparser.ConfigParser()
@@ -178,13 +198,13 @@ def _from_file(
     try:
         parser.read_string(read_file(path))
     except OSError as error:
-        raise _bad(
-            store_id, f"swift_store_config_file {path} cannot be read: {error.strerror}."
+        raise misconfigured(
+            f"swift_store_config_file {path} cannot be read: {error.strerror}."
         ) from error
     except UnicodeDecodeError:
         malformed = "not in UTF-8"
     except ValueError as error:  # a path with NUL
-        raise _bad(store_id, f"swift_store_config_file {path} cannot be read: {error}.") from None
+        raise misconfigured(f"swift_store_config_file {path} cannot be read: {error}.") from None
     except configparser.Error as error:
         where = getattr(error, "lineno", None) or ", ".join(
             str(line) for line, _ in getattr(error, "errors", ())
@@ -192,8 +212,7 @@ def _from_file(
         malformed = f"{type(error).__name__}, line {where}"
     if malformed is not None:
         # Out here, as the error of the parser, or of the codec, quotes what may hold a key.
-        raise _bad(
-            store_id,
+        raise misconfigured(
             f"swift_store_config_file {path} cannot be parsed ({malformed}). Expected sections of "
             "name = value.",
         )
@@ -204,10 +223,10 @@ def _from_file(
             given = {name: _value(parser, section, name, what) for name in _KNOWN}
             given["auth_version"] = given["auth_version"] or options.swift_store_auth_version
             accounts[section] = _account(
-                {name: value for name, value in given.items() if value}, store_id, what
+                {name: value for name, value in given.items() if value}, misconfigured, what
             )
         except ValueError as error:
-            accounts[section] = _bad(store_id, str(error))
+            accounts[section] = misconfigured(str(error))
         except BadStoreConfiguration as error:
             accounts[section] = error
     return accounts
@@ -226,8 +245,8 @@ def _value(parser: configparser.ConfigParser, section: str, name: str, what: str
     return value
 
 
-def _account(given: Mapping[str, str], store_id: str, what: str) -> AccountSettings:
-    """Make an account's settings of what is configured.
+def _account(given: Mapping[str, str], misconfigured: Misconfigured, what: str) -> AccountSettings:
+    """Return an account's settings.
 
     :raises BadStoreConfiguration: something is missing, or the version is not spoken
     """
@@ -240,11 +259,11 @@ def _account(given: Mapping[str, str], store_id: str, what: str) -> AccountSetti
     )
     missing = [name for name in needed if not given.get(name)]
     if missing or not address:
-        raise _bad(store_id, f"{what}: expected {', '.join(needed)}; missing: {', '.join(missing)}")
+        raise misconfigured(f"{what}: expected {', '.join(needed)}; missing: {', '.join(missing)}")
     if "://" not in address:
         address = f"https://{address}"
     if urlsplit(address).scheme not in ("http", "https") or "@" in urlsplit(address).netloc:
-        raise _bad(store_id, f"{what}: expected an http or https URL in auth_address, without '@'.")
+        raise misconfigured(f"{what}: expected an http or https URL in auth_address, without '@'.")
     version = given.get("auth_version", "3").removesuffix(".0")
     user = given.get("user")
     if version == "1" and not by_credential:
@@ -252,8 +271,7 @@ def _account(given: Mapping[str, str], store_id: str, what: str) -> AccountSetti
             1, Credentials(auth_url=address, username=user, password=given["key"]), user
         )
     if version != "3" or address.rstrip("/").endswith("/v2.0"):
-        raise _bad(
-            store_id,
+        raise misconfigured(
             f"{what}: expected auth_version 3 (Keystone) or 1, and for 3 an auth_address that "
             f"does not end with /v2.0; got version {version}. Keystone's version 2 is gone: set "
             "auth_version = 3, and an auth_address that ends with /v3.",
@@ -262,7 +280,7 @@ def _account(given: Mapping[str, str], store_id: str, what: str) -> AccountSetti
     if user and ":" in user and not (project or given.get("project_id")):
         project, _, name = user.partition(":")
     if not (project or given.get("project_id") or by_credential):
-        raise _bad(store_id, f"{what}: expected user as project:user, or a project_name beside it.")
+        raise misconfigured(f"{what}: expected user as project:user, or a project_name beside it.")
     return AccountSettings(
         3,
         Credentials(
@@ -285,14 +303,160 @@ def _domain(given: Mapping[str, str], of: str) -> dict[str, str | None]:
     return known if any(known.values()) else {f"{of}_domain_id": "default"}
 
 
-def of_uri(url: str, user: str, key: str, version: str, store_id: str) -> AccountSettings:
+def account_of_uri(
+    url: str, user: str, key: str, version: str, misconfigured: Misconfigured
+) -> AccountSettings:
     """Return the account whose login an old URI holds.
 
-    :raises BadStoreConfiguration: its login is of a version that is not spoken
+    :raises BadStoreConfiguration: the login is of a version that is not supported
     """
     given = {"auth_address": url, "user": user, "key": key, "auth_version": version}
-    return _account(given, store_id, "the login of the URI")
+    return _account(given, misconfigured, "the login of the URI")
 
 
-def _bad(store_id: str, reason: str) -> BadStoreConfiguration:
-    return BadStoreConfiguration(store_name=store_id, reason=reason, store=store_id)
+# Logins
+
+
+class KeystoneAccount:
+    """An account by a login to Keystone: the configuration's, or that of a request's context."""
+
+    def __init__(self, login: KeystoneLogin | ContextLogin, options: StoreOptions) -> None:
+        self.login = login
+        self.token = login.token
+        self.renew = login.renew
+        self._options = options
+
+    def storage_url(self) -> str:
+        """Return the configured endpoint, or the catalog's."""
+        options = self._options
+        endpoint: str = options.swift_store_endpoint or self.login.endpoint(
+            options.swift_store_service_type,
+            options.swift_store_endpoint_type,
+            options.swift_store_region,
+        )
+        return endpoint.rstrip("/")
+
+
+class _V1State:
+    """The token of one process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.url = ""
+        self.token: str | None = None
+
+
+class V1Auth:
+    """The login of version 1: one request gives token and storage URL."""
+
+    def __init__(self, settings: AccountSettings, options: StoreOptions, http: HttpClient) -> None:
+        self._credentials = settings.credentials
+        self._options = options
+        self._http = http
+        self._state = PerProcess(_V1State)
+
+    def token(self) -> str:
+        """Return a token.
+
+        :raises AuthorizationFailure: the login is refused
+        """
+        state = self._state.get()
+        with state.lock:
+            if state.token is None:
+                state.url, state.token = self._log_in()
+            return state.token
+
+    def renew(self, stale: str) -> None:
+        """Forget the token."""
+        state = self._state.get()
+        with state.lock:
+            if state.token == stale:
+                state.token = None
+
+    def storage_url(self) -> str:
+        """Return the configured endpoint, or the one in the response to the login."""
+        if self._options.swift_store_endpoint:
+            return str(self._options.swift_store_endpoint).rstrip("/")
+        self.token()
+        return self._state.get().url.rstrip("/")
+
+    def _log_in(self) -> tuple[str, str]:
+        credentials = self._credentials
+        sent = {
+            "X-Auth-User": _field(credentials.username),
+            "X-Auth-Key": _field(credentials.password),
+        }
+        response = self._http.fetch("GET", credentials.auth_url, sent)
+        # No variable of its own for the headers: they hold the token.
+        token = Secret(
+            response.headers.get("X-Storage-Token") or response.headers.get("X-Auth-Token") or ""
+        )
+        complete = bool(token and response.headers.get("X-Storage-Url"))
+        if not 200 <= response.status < 300 or not complete:
+            raise _login_error(response, credentials.auth_url)
+        with decoding(
+            f"a storage URL from {credentials.auth_url}", secrets=[token, *map(str, sent.values())]
+        ):
+            return url(_storage_url(response)), token
+
+
+class BoundLogin:
+    """A login from a URI, whose account must lie on an allowed host.
+
+    :param hosts: the allowed ones
+    """
+
+    def __init__(self, login: Login, hosts: frozenset[str]) -> None:
+        self._login = login
+        self._hosts = hosts
+        self.token = login.token
+        self.renew = login.renew
+
+    def storage_url(self) -> str:
+        """Return the account's URL.
+
+        :raises BadStoreUri: its host is not allowed
+        """
+        storage_url = self._login.storage_url()
+        host = host_of(storage_url)
+        if host not in self._hosts:
+            raise BadStoreUri(
+                f"The login of the Swift URI leads to an account at {host!a}, which "
+                "swift_store_uri_login_hosts does not name."
+            )
+        return storage_url
+
+
+def host_of(url: str) -> str | None:
+    """Return the host of a URL in lower case, ``None`` if it has none."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _storage_url(response: HttpResponse) -> str:
+    value = response.headers["X-Storage-Url"]
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value  # neither ASCII nor UTF-8: as it came
+
+
+def _field(value: str | None) -> Secret:
+    """Return the value of a header field that is sent in UTF-8."""
+    return Secret((value or "").encode().decode("latin-1"))
+
+
+def _login_error(response: HttpResponse, address: str) -> StoreError:
+    status = response.status
+    if status in (401, 403):
+        return AuthorizationFailure(
+            f"{address} refuses the login ({status}). Check user and key of the store."
+        )
+    if status in BUSY:
+        return error_for_status(status, "Logging in at", address, "", response.headers)
+    return BackendException(
+        f"Expected a token and a storage URL from {address}, got status {status}. Check the "
+        "address, and that auth_version 1 is what is spoken there."
+    )

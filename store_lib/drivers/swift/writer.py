@@ -2,31 +2,36 @@
 
 import dataclasses
 import functools
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 from store_lib.driver import Body, PartWriter
-from store_lib.drivers.swift.account import COPYING, Account, Answer, path_of
 from store_lib.drivers.swift.claim import Claim, Empty
-from store_lib.drivers.swift.location import SwiftLocation
-from store_lib.drivers.swift.manifests import (
+from store_lib.drivers.swift.client import (
+    Container,
+    ContainerLost,
+    ContainerPolicy,
+    ObjectRef,
+    SwiftResponse,
+)
+from store_lib.drivers.swift.location import NONCE, SwiftLocation
+from store_lib.drivers.swift.segments import (
     ManifestLost,
     Segment,
-    dynamic_of,
+    Segments,
+    dynamic_manifest,
     dynamic_segments,
     is_static,
-    names_any,
-    put_dynamic,
-    put_static,
     static_segments,
 )
-from store_lib.drivers.swift.names import NONCE, prefix_of
-from store_lib.drivers.swift.places import ContainerLost, Containers, Place
-from store_lib.exceptions import BackendException, Duplicate, NotFound, NotSupported, StoreError
+from store_lib.drivers.swift.trusts import UploadLogin
+from store_lib.exceptions import BackendException, Duplicate, NotFound, NotSupported
 
 #: Bytes of a chunk, and of the largest object that is stored by a single, short request.
 _CHUNK = 1024 * 1024
+#: Seconds for which a server may be silent while it copies a segment.
+_COPY_TIMEOUT = 3600.0
 #: Seconds that a manifest takes for each of its entries at most, which the server looks up.
 _ENTRY = 0.1
 #: Other headers of an object, and of its manifest.
@@ -34,15 +39,15 @@ _HEADERS = {"Content-Type": "application/octet-stream"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
+class SegmentLayout:
     """How a store lays out large objects."""
 
     #: Bytes from which on an object of known size is cut.
     cut_from: int
     #: Bytes of a segment.
     segment: int
-    #: Segments sent at once.
-    at_once: int
+    #: Segments sent concurrently.
+    concurrency: int
     #: Entries of a static manifest.
     entries: int
     dynamic: bool
@@ -53,292 +58,268 @@ class Plan:
         return min(_CHUNK, self.segment)
 
 
-#: Gives an account whose login outlives the user's token, and what ends that.
-Lasting = Callable[[], tuple[Account, Callable[[], None]]]
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewObject:
+    """Where an upload is to store its object."""
+
+    ref: ObjectRef
+    location: SwiftLocation
+    policy: ContainerPolicy
+    login: UploadLogin
 
 
 class SwiftWriter(PartWriter):
     """One upload.
 
     :param size: bytes to come, ``None`` when unknown
-    :param made_container: whether the object's container was made for this upload
-    :param lasting: asked once, before the first segment
+    :param find: returns an object of the store, and its metadata, by its location
     """
 
     def __init__(
         self,
-        place: Place,
-        containers: Containers,
-        plan: Plan,
+        target: NewObject,
         nonce: str,
         size: int | None,
-        *,
-        made_container: bool = False,
-        lasting: Lasting | None = None,
+        layout: SegmentLayout,
+        find: Callable[[SwiftLocation], tuple[ObjectRef, SwiftResponse]],
     ) -> None:
-        self._place = place
-        self._account = place.account
-        self._containers = containers
-        self._plan = plan
+        self._target = target
+        self._login = target.login
+        self._object_id = target.ref.name
         self._nonce = nonce
         self._size = size
-        self._made_container = made_container
-        self._lasting = lasting
-        self._release: Callable[[], None] | None = None
-        self._lock = threading.Lock()
-        self._prefix = prefix_of(place.name, nonce)
-        self._claim = Claim(place.container, place.name, nonce)
+        self._layout = layout
+        self._find = find
+        self._claim = Claim(self._object_id, nonce)
+        #: Whether the object's container was created for this upload.
+        self._created_container = False
         #: Names of segments that may be there.
-        self._begun: dict[str, None] = {}
+        self._names: dict[str, None] = {}
         #: Whether the object itself may be there.
         self._publishing = False
         #: The ETag of an object that was stored by one request.
-        self._tag: str | None = None
-        self.chunk_size = self.once_limit = plan.chunk
-        self.concurrency = plan.at_once
+        self._etag: str | None = None
+        self.chunk_size = self.once_limit = layout.chunk
+        self.concurrency = layout.concurrency
+
+    def prepare(self) -> None:
+        """Create the container if it is missing, and look whether the id is taken.
+
+        :raises Duplicate: it is
+        """
+        policy = self._target.policy
+        # If one short request is enough, that meets the same.
+        if self._size is None or self._size > self._layout.chunk or policy.own:
+            self._created_container = policy.ensure(self._container)
+            # In a container that was missing there is no object.
+            if not self._created_container and self._ref.exists():
+                raise Duplicate(image=self._object_id)
 
     def write_once(self, body: Body) -> SwiftLocation:
-        """Store the object by one request.
-
-        :raises Duplicate: an object of this id is there
-        """
         self._take_claim()
-        headers = {"If-None-Match": "*", NONCE: self._nonce, **_HEADERS}
-        answer = self._put(self._place.name, body, headers)
-        if answer.status == 412:
-            raise Duplicate(image=self._place.name)
-        self._tag = answer.headers.get("Etag")
-        return self._confirmed()
+        headers = {"If-None-Match": "*", **self._headers}
+        response = self._put(self._object_id, body, headers)
+        if response.status == 412:
+            raise Duplicate(image=self._object_id)
+        self._etag = response.headers.get("Etag")
+        return self._confirm()
 
     def part_size(self, number: int) -> int:
         """Return the size of a segment: all of an object that is not to be cut."""
-        if self._size is not None and self._size < self._plan.cut_from:
+        if self._size is not None and self._size < self._layout.cut_from:
             return max(self._size, 1)
-        return self._plan.segment
+        return self._layout.segment
 
     def put_part(self, number: int, body: Body) -> Segment:
-        """Store a segment."""
-        self._last_long()
-        name = f"{self._prefix}{number:08}"
-        self._begun[name] = None
-        answer = self._put(name, body, {})
-        return self._segment(name, body.tell() if body.size is None else body.size, answer)
+        self._login.extend()
+        name = self._segments.name_of(number)
+        self._names[name] = None
+        response = self._put(name, body, {})
+        return self._segment(name, body.tell() if body.size is None else body.size, response)
 
-    def fill_from(self, origin: Place, head: Answer) -> SwiftLocation:
-        """Make the object of one that is there, whose head this is.
+    def copy_from(self, location: Any) -> SwiftLocation:
+        """Copy the segments of an object, or the object itself as the only segment.
 
-        By copies of its segments, or of itself as the only segment: published by a manifest, as
-        the server's own copy of an object overwrites what is there.
+        A manifest publishes them, as the server's own copy of an object overwrites what is there.
 
-        :raises NotSupported: it is in another account
+        :raises NotSupported: the object is in another account
         """
-        account = self._account
-        if origin.account.storage_url != account.storage_url:
-            raise NotSupported(
-                f"Swift does not copy between accounts: {origin.shown} is in another one."
-            )
-        if head.followed and not head.is_in(account.storage_url):
-            raise NotSupported(
-                f"Swift does not copy between accounts: {origin.shown} is a symbolic link "
-                "into another one."
-            )
-        manifest = dynamic_of(head.headers)
+        origin, head = self._find(location)
+        account = self._login.account
+        another = origin.account.storage_url != account.storage_url
+        if another or (head.followed and not head.is_in(account.storage_url)):
+            what = "is in another one" if another else "is a symbolic link into another one"
+            raise NotSupported(f"Swift does not copy between accounts: {origin} {what}.")
+        manifest = dynamic_manifest(head.headers)
         segments: Iterable[Segment]
         if is_static(head.headers):
-            segments = static_segments(account, origin.container, origin.name)
+            segments = static_segments(origin)
         elif manifest is not None:
-            segments = dynamic_segments(account, *manifest)
+            segments = dynamic_segments(origin.account.container(manifest[0]), manifest[1])
         elif not head.size:
-            return self._publish(lambda: self.write_once(Empty()))
+            return account.retry(lambda: self.write_once(Empty()))
         else:
             etag = head.headers.get("Etag", "")
-            segments = [Segment(origin.container, origin.name, head.size, etag)]
-        made = self._copied(segments)
-        return self._publish(lambda: self.commit(made))
-
-    def _publish(self, call: Callable[[], SwiftLocation]) -> SwiftLocation:
-        """Make a request that publishes; after a lost answer, find out whether it did."""
-        try:
-            return self._account.retry(call)
-        except StoreError:
-            found = self.resolve()
-            if found is None:
-                raise
-            return found
+            segments = [Segment(origin.container.name, origin.name, head.size, etag)]
+        copied = self._copy_segments(segments)
+        # All that went before is kept while another add of the id is waited for.
+        return account.retry(lambda: self.commit(copied))
 
     def commit(self, tokens: Sequence[Segment]) -> SwiftLocation:
-        """Publish the object by its manifest.
-
-        :raises Duplicate: an object of this id is there
-        """
         try:
-            self._put_manifest(tokens)
-        except NotFound as error:  # a segment that is not there is told otherwise
-            self._make_container()
-            raise ContainerLost(container=self._place.container) from error
-        return self._confirmed()
-
-    def _put_manifest(self, segments: Sequence[Segment]) -> None:
-        place, headers = self._place, {NONCE: self._nonce, **_HEADERS}
-        if self._plan.dynamic:
-            put_dynamic(
-                self._account,
-                place.container,
-                place.name,
-                segments,
-                headers,
-                prefix=self._prefix,
-                claim=self._take_claim,
-            )
-        else:
-            put_static(
-                self._account,
-                place.container,
-                place.name,
-                segments,
-                headers,
-                most=self._plan.entries,
-                prefix=self._prefix,
-                claim=self._take_claim,
-            )
-
-    def _take_claim(self, entries: int = 0) -> None:
-        self._claim.take(self._account, self._put, entries * _ENTRY)
-        self._publishing = True
+            if self._layout.dynamic:
+                self._segments.put_dynamic(tokens, self._headers, self._take_claim)
+            else:
+                most = self._layout.entries
+                self._segments.put_static(tokens, self._headers, most, self._take_claim)
+        except NotFound as error:  # of the container: a missing segment is another error
+            self._create_container()
+            raise ContainerLost(container=self._container.name) from error
+        return self._confirm()
 
     def resolve(self) -> SwiftLocation | None:
-        """Look whether what is stored is this upload's."""
-        head = self._head()
-        if head is None or not self._made(head):
+        head = self._ref.itself(newest=True)
+        if head is None or not self._is_own(head):
             return None
         self._end()
-        return self._place.location
+        return self._target.location
 
     def abort(self) -> None:
-        """Remove the segments, and the object if a lost answer has left it published."""
-        container = self._place.container
-        head = self._head() if self._publishing else None
-        made = head is not None and self._made(head)
-        if made is None:
+        """Remove the segments, and the object if a lost response has left it published."""
+        head = self._ref.itself(newest=True) if self._publishing else None
+        own = head is not None and self._is_own(head)
+        if own is None:
             raise BackendException(
-                f"It is not known whether {container}/{self._place.name} is made of this upload's "
-                "segments, so they were left. Sweep the store later."
+                f"It is not known whether {self._ref} is made of this upload's segments, so they "
+                "were left. Sweep the store later."
             )
-        if made:
-            self._account.delete(self._place.path)
-        names = dict(self._begun)
-        if len(names) > self._plan.entries:  # there may be manifests of manifests too
-            listed = self._account.listing(container, prefix=self._prefix)
-            names |= dict.fromkeys(each.name for each in listed)
-        self._account.delete_all(path_of(container, name) for name in names)
-        self._claim.release(self._account)
-        if self._made_container:
-            self._account.retry(lambda: self._containers.drop(self._account, container))
-        self._end()  # not before: after a failure this is done again
+        if own:
+            self._ref.delete()
+        container, names = self._container, dict(self._names)
+        if len(names) > self._layout.entries:  # there may be manifests of manifests too
+            listed = container.list(prefix=self._segments.prefix)
+            names |= dict.fromkeys(found.name for found in listed)
+        container.delete_objects(names)
+        self._claim.release(container)
+        if self._created_container:
+            container.account.retry(lambda: self._target.policy.delete(container))
+        self._login.end()  # not before: after a failure this is done again
 
-    def _head(self) -> Answer | None:
-        return self._account.itself("HEAD", self._place.path, newest=True)
+    @property
+    def _container(self) -> Container:
+        """The object's container, by the present login."""
+        return dataclasses.replace(self._target.ref.container, account=self._login.account)
 
-    def _made(self, head: Answer) -> bool | None:
-        """Tell whether what is stored is what this upload has made, ``None`` if that is not known.
+    @property
+    def _ref(self) -> ObjectRef:
+        return self._container.object(self._object_id)
 
-        A POST by somebody else takes the nonce away; then what the object is made of tells.
+    @property
+    def _segments(self) -> Segments:
+        return Segments(self._container, self._object_id, self._nonce)
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {NONCE: self._nonce, **_HEADERS}
+
+    def _take_claim(self, entries: int = 0) -> None:
+        self._claim.take(self._container, self._put, entries * _ENTRY)
+        self._publishing = True
+
+    def _is_own(self, head: SwiftResponse) -> bool | None:
+        """Return whether this upload has made the object, ``None`` if that is not known.
+
+        A POST by others takes the nonce away; then what the object is made of decides.
         """
         nonce = head.headers.get(NONCE)
         if nonce is not None:
             return nonce == self._nonce
-        if not self._begun:
-            return self._tag is not None and head.headers.get("Etag") == self._tag
-        place = self._place
-        return names_any(self._account, place.container, place.name, head, self._prefix)
+        if not self._names:
+            return self._etag is not None and head.headers.get("Etag") == self._etag
+        return self._segments.named_by(head)
 
-    def _confirmed(self) -> SwiftLocation:
-        """Return the location, if it is this upload that is stored there now.
+    def _confirm(self) -> SwiftLocation:
+        """Return the location, if what is stored there now is this upload's.
 
-        Swift lets several through that say "only if there is none" at the same moment, and what
-        it said it stored may already be overwritten by one of them.
+        A client that takes no claims may have overwritten it: Swift lets requests through that say
+        "only if there is none" at the same moment.
         """
-        head = self._head()
+        head = self._ref.itself(newest=True)
         if head is None:
             raise ManifestLost()
-        if not self._made(head):
+        if not self._is_own(head):
             raise Duplicate(
-                f"Object {self._place.name} was added by another at the same moment; that one is "
+                f"Object {self._object_id} was added by another at the same moment; that one is "
                 "stored."
             )
         self._end()
-        return self._place.location
-
-    def _copied(self, origin: Iterable[Segment]) -> list[Segment]:
-        """Have the server copy segments, several at once, as segments of this object."""
-        made: dict[int, Segment] = {}
-
-        def copy(number: int, each: Segment) -> None:
-            name = f"{self._prefix}{number:08}"
-            self._begun[name] = None
-            headers = {
-                "Destination": quote(f"{self._place.container}/{name}"),
-                "X-Fresh-Metadata": "true",
-            }
-            path = path_of(each.container, each.name)
-            ask = functools.partial(
-                self._account.ask, "COPY", path, headers=headers, silence=COPYING
-            )
-            try:
-                answer = self._account.retry(ask)
-            except NotFound as error:
-                if self._account.head(path) is None:
-                    raise
-                raise ContainerLost(container=self._place.container) from error
-            made[number] = copied = self._segment(name, each.size, answer)
-            if copied.etag != each.etag:
-                raise NotSupported(
-                    f"Expected Swift to copy {each.container}/{each.name} with the ETag "
-                    f"{each.etag[:40]!r} that its object tells, got {copied.etag[:40]!r}."
-                )
-
-        calls = [functools.partial(copy, *each) for each in enumerate(origin, 1)]
-        self._account.run_concurrently(calls, self._plan.at_once)
-        return [made[number] for number in sorted(made)]
-
-    def _put(self, name: str, body: Body, headers: Mapping[str, str]) -> Answer:
-        """Store bytes under a name, once more if its container has to be made first.
-
-        :raises ContainerLost: it is missing again: deletes of the same id remove it while it is
-            empty, and servers remember for some seconds that it was missing, until it is made anew
-        """
-        path = path_of(self._place.container, name)
-        answer = self._account.ask("PUT", path, 404, 412, headers=headers, body=body)
-        if answer.status == 404:
-            self._make_container()
-            if not body.rewindable:
-                raise ContainerLost(container=self._place.container)
-            body.seek(0)
-            answer = self._account.ask("PUT", path, 404, 412, headers=headers, body=body)
-        if answer.status == 404:
-            raise ContainerLost(container=self._place.container)
-        return answer
-
-    def _make_container(self) -> None:
-        self._containers.make(self._account, self._place.container)
-        self._made_container = True
-
-    def _segment(self, name: str, size: int, answer: Answer) -> Segment:
-        etag = answer.headers.get("Etag", "").strip('"')
-        return Segment(self._place.container, name, size, etag)
-
-    def _last_long(self) -> None:
-        """See to it that the login outlasts the upload."""
-        with self._lock:
-            if self._lasting is not None:
-                lasting, self._lasting = self._lasting, None
-                self._account, self._release = lasting()
+        return self._target.location
 
     def _end(self) -> None:
-        self._claim.release(self._account)
-        with self._lock:
-            release, self._release = self._release, None
-            self._lasting = None
-        if release is not None:
-            release()
-            self._account = self._place.account
+        self._claim.release(self._container)
+        self._login.end()
+
+    def _copy_segments(self, origin: Iterable[Segment]) -> list[Segment]:
+        """Have the server copy segments concurrently, as segments of this object."""
+        account, container = self._login.account, self._container
+        copies: dict[int, Segment] = {}
+
+        def copy(number: int, segment: Segment) -> None:
+            name = self._segments.name_of(number)
+            self._names[name] = None
+            headers = {
+                "Destination": quote(f"{container.name}/{name}"),
+                "X-Fresh-Metadata": "true",
+            }
+            path = account.container(segment.container).object(segment.name).path
+            ask = functools.partial(
+                account.ask, "COPY", path, headers=headers, read_timeout=_COPY_TIMEOUT
+            )
+            try:
+                response = account.retry(ask)
+            except NotFound as error:
+                if account.head(path) is None:
+                    raise
+                raise ContainerLost(container=container.name) from error
+            copies[number] = copied = self._segment(name, segment.size, response)
+            if copied.etag != segment.etag:
+                raise NotSupported(
+                    f"Expected Swift to copy {segment.container}/{segment.name} with the ETag "
+                    f"{segment.etag[:40]!r} of its manifest or metadata, got {copied.etag[:40]!r}."
+                )
+
+        calls = [functools.partial(copy, *numbered) for numbered in enumerate(origin, 1)]
+        account.run_concurrently(calls, self._layout.concurrency)
+        return [copies[number] for number in sorted(copies)]
+
+    def _put(self, name: str, body: Body, headers: Mapping[str, str]) -> SwiftResponse:
+        """Store bytes under a name, once more if its container has to be created first.
+
+        :raises ContainerLost: it is missing again: deletes of the same id remove it while it is
+            empty, and servers remember for some seconds that it was missing, until it is created
+        """
+        container = self._container
+        put = functools.partial(
+            container.account.ask,
+            *("PUT", container.object(name).path, 404, 412),
+            headers=headers,
+            body=body,
+        )
+        response = put()
+        if response.status == 404:
+            self._create_container()
+            if not body.rewindable:
+                raise ContainerLost(container=container.name)
+            body.seek(0)
+            response = put()
+        if response.status == 404:
+            raise ContainerLost(container=container.name)
+        return response
+
+    def _create_container(self) -> None:
+        self._target.policy.create(self._container)
+        self._created_container = True
+
+    def _segment(self, name: str, size: int, response: SwiftResponse) -> Segment:
+        etag = response.headers.get("Etag", "").strip('"')
+        return Segment(self._container.name, name, size, etag)

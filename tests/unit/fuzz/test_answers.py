@@ -15,10 +15,10 @@ from store_lib.clients.keystone import ContextLogin, find_endpoint
 from store_lib.drivers.s3.client import Head
 from store_lib.drivers.s3.errors import translate
 from store_lib.drivers.s3.publishing import StoredClaim
-from store_lib.drivers.swift.account import names_of, objects_of
-from store_lib.drivers.swift.errors import refused, report_of, reported
-from store_lib.drivers.swift.manifests import parts_of
-from store_lib.drivers.swift.trusts import _user_of
+from store_lib.drivers.swift.client import parse_names, parse_objects
+from store_lib.drivers.swift.errors import error_for_status, heartbeat_result, parse_report
+from store_lib.drivers.swift.segments import parse_manifest
+from store_lib.drivers.swift.trusts import _parse_user
 from store_lib.drivers.vmware.errors import fault_error, soap_error
 from store_lib.exceptions import BackendException, BadStoreConfiguration, StoreError
 from store_lib.glance.backend import _check_metadata
@@ -74,7 +74,7 @@ _OLD_CATALOG = json.dumps(
 
 
 def _objects(body: bytes) -> bool:
-    for each in objects_of(body, None):
+    for each in parse_objects(body, None):
         each.name.encode()
         assert 0 <= each.size < 2**63
         assert math.isfinite(each.modified)
@@ -82,13 +82,13 @@ def _objects(body: bytes) -> bool:
 
 
 def _containers(body: bytes) -> bool:
-    for each in names_of(body):
+    for each in parse_names(body):
         each.encode()
     return True
 
 
 def _manifest(body: bytes) -> bool:
-    for each in parts_of(body):
+    for each in parse_manifest(body):
         if each is not None:
             assert each.container
             assert each.name
@@ -98,13 +98,13 @@ def _manifest(body: bytes) -> bool:
 
 
 def _report(body: bytes) -> bool:
-    report = report_of(body)
+    report = parse_report(body)
     if report is None:
         return False
-    status, said = reported(report)
+    status, said = heartbeat_result(report)
     assert 0 <= status <= 999
     assert len(said) <= 300
-    assert isinstance(refused(status, "x", said), StoreError)
+    assert isinstance(error_for_status(status, "PUT", "x", said, {}), StoreError)
     return True
 
 
@@ -156,7 +156,7 @@ _USER = '{"token": {"user": {"id": "u"}, "project": {"id": "p"}, "roles": [{"id"
 
 def _trust(value: Any) -> bool:
     with decoding.decoding("a user from Keystone"):
-        user, project, roles = _user_of(value)
+        user, project, roles = _parse_user(value)
     assert all(isinstance(each, str) for each in (user, project, *roles))
     return True
 

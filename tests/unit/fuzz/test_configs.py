@@ -89,7 +89,7 @@ def _references(data: bytes) -> bool:
         default_swift_reference="ref1",
     )
     try:
-        found = load(options, "store")
+        found = load(options, SwiftDriver("store", options).misconfigured)
         for name in found.accounts:
             account = found.accounts[name]
             if isinstance(account, BadStoreConfiguration):

@@ -17,9 +17,9 @@ from store_lib.clients.network_errors import OptionNames, Server, quoted
 from store_lib.clients.sessions import _redirected as session_redirected
 from store_lib.drivers.http.client import _redirected as http_redirected
 from store_lib.drivers.http.location import HttpLocation
-from store_lib.drivers.swift.account import Answer
-from store_lib.drivers.swift.errors import refusal
-from store_lib.drivers.swift.manifests import dynamic_of, is_static
+from store_lib.drivers.swift.client import SwiftResponse
+from store_lib.drivers.swift.errors import error_for_response
+from store_lib.drivers.swift.segments import dynamic_manifest, is_static
 from store_lib.drivers.vmware.errors import data_error
 from store_lib.drivers.vmware.session import _cookie_of
 from store_lib.exceptions import BackendException, Forbidden, Invalid, LengthRequired, StoreError
@@ -86,13 +86,13 @@ def _judge(fields: dict[str, str]) -> bool:
     if span is not None:
         assert all(each is None or -1 <= each < 10**19 for each in span)
         found += 1
-    dynamic = dynamic_of(response.headers)
+    dynamic = dynamic_manifest(response.headers)
     assert dynamic is None or not {".", ".."} & {dynamic[0]}
     is_static(response.headers)
     _cookie_of(response)
     for read in (
         lambda: response_headers.content_length(response),
-        lambda: Answer(200, response.headers, b"", None).size,
+        lambda: SwiftResponse(200, response.headers, b"").size,
     ):
         try:
             size = read()
@@ -165,7 +165,7 @@ def _refuse(given: tuple[int, dict[str, str], bytes]) -> bool:
     assert CANARY not in said
     assert said.isprintable()
     for error in (
-        refusal(response, "GET of c/o"),
+        error_for_response(response, "GET", "c/o"),
         data_error(response, "reading x", _SERVER),
     ):
         assert isinstance(error, StoreError)

@@ -22,7 +22,7 @@ from store_lib.drivers.filesystem import location as files
 from store_lib.drivers.filesystem.location import FileLocation
 from store_lib.drivers.rbd.location import RbdLocation
 from store_lib.drivers.s3.location import S3Location
-from store_lib.drivers.swift import names as swift
+from store_lib.drivers.swift import location as swift
 from store_lib.drivers.swift.location import SwiftLocation
 from store_lib.drivers.vmware import names as vmware
 from store_lib.drivers.vmware.location import VmwareLocation
@@ -61,7 +61,7 @@ def _ids(object_id: str) -> bool:
         assert files.is_private(staged)
         assert files.is_leftover(staged)
         assert files.staged_object_id(staged) in (object_id, None)
-    if swift.refusal("glance") is None and not swift.is_segment(object_id):
+    if swift.container_problem("glance") is None and not swift.is_segment(object_id):
         of = SwiftLocation.of_reference("ref/1", "glance", object_id)
         found_there = SwiftLocation.parse(of.uri)
         assert (found_there.reference, found_there.name) == ("ref/1", object_id)

@@ -203,7 +203,7 @@ class Swift(World):
 
     def tuned(self, stores: Stores) -> None:
         driver: Any = stores["it"].driver
-        driver._plan = dataclasses.replace(driver._plan, cut_from=_SMALL, segment=_SMALL)
+        driver._layout = dataclasses.replace(driver._layout, cut_from=_SMALL, segment=_SMALL)
 
     def reset(self) -> None:
         small = self.small

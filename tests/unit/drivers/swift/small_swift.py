@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote
 
-from store_lib.drivers.swift.names import CLAIM
+from store_lib.drivers.swift.location import CLAIM
 from tests.scripted_server import Reply, Request, ScriptedServer, serve
 
 #: A fault: given the request, the reply in place of the usual one, or ``None`` for that.

@@ -1,8 +1,10 @@
 """Adds and copies of one id that race: at most one is told success, whatever comes between."""
 
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from store_lib import Store
 from store_lib.drivers.swift import claim
 from store_lib.drivers.swift.claim import Claim
-from store_lib.drivers.swift.names import NONCE
+from store_lib.drivers.swift.location import NONCE
 from store_lib.exceptions import Duplicate, ErrorStatus
 from tests.scripted_server import Reply, Request
 from tests.unit.drivers.swift.small_swift import SmallSwift
@@ -83,16 +85,23 @@ def test_one_of_two_is_told_success(
 
 
 class _Registers:
-    """Objects that are read as the newest write has left them, which one step at a time alters."""
+    """A container of objects as the newest write has left them, which one step alters at a time."""
 
     def __init__(self) -> None:
         self.stored: dict[str, tuple[int, str]] = {}
         self.clock = itertools.count(1)
         self.times: dict[str, int] = {}
 
-    def itself(self, method: str, path: str, *, newest: bool) -> "_Head | None":
+    @property
+    def account(self) -> "_Registers":
+        return self
+
+    def object(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(itself=functools.partial(self._read, name.rpartition("/")[2]))
+
+    def _read(self, name: str, *, newest: bool) -> "_Head | None":
         _step()
-        found = self.stored.get(path.rpartition("/")[2])
+        found = self.stored.get(name)
         return None if found is None else _Head({NONCE: found[1]})
 
     def retry(self, call: Callable[[], Any]) -> Any:
@@ -128,7 +137,7 @@ class _Turn:
     def __init__(self, registers: _Registers, nonce: str) -> None:
         self.won, self.over = False, False
         self._mine, self._back = threading.Semaphore(0), threading.Semaphore(0)
-        self._claim = Claim("glance", "id", nonce)
+        self._claim = Claim("id", nonce)
         self._registers: Any = registers
         self._thread = threading.Thread(target=self._run)
         self._thread.start()

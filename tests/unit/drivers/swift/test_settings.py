@@ -8,7 +8,7 @@ import pytest
 
 from store_lib import Store, Stores, capabilities
 from store_lib.drivers.swift import SwiftDriver
-from store_lib.drivers.swift.names import prefix_of
+from store_lib.drivers.swift.location import prefix_of
 from store_lib.exceptions import (
     BadStoreConfiguration,
     BadStoreUri,
@@ -183,8 +183,7 @@ def test_the_project_beside_the_user() -> None:
 def test_trusts_need_a_password(caplog: pytest.LogCaptureFixture) -> None:
     """An application credential cannot act on a trust: a warning says what to set."""
     trusting = _make(**GOOD, swift_store_multi_tenant=True)
-    place: Any = None
-    assert _driver(trusting)._tenancy.lasting(place) is not None
+    assert _driver(trusting)._tenancy.trustee is not None
     assert not caplog.records
     options = {
         "swift_store_auth_address": "http://h/v3",
@@ -192,11 +191,11 @@ def test_trusts_need_a_password(caplog: pytest.LogCaptureFixture) -> None:
         "swift_store_application_credential_secret": "key-5eCr",
         "swift_store_multi_tenant": True,
     }
-    assert _driver(_make(**options))._tenancy.lasting(place) is None
+    assert _driver(_make(**options))._tenancy.trustee is None
     assert "swift_store_user" in caplog.text
     assert "key-5eCr" not in caplog.text
     caplog.clear()
-    assert _driver(_make(**options, swift_store_use_trusts=False))._tenancy.lasting(place) is None
+    assert _driver(_make(**options, swift_store_use_trusts=False))._tenancy.trustee is None
     assert not caplog.records
 
 

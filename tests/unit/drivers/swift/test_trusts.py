@@ -9,7 +9,7 @@ import pytest
 
 from store_lib.clients.keystone import ConnectionSettings, Credentials, KeystoneLogin
 from store_lib.drivers.swift import SwiftDriver
-from store_lib.drivers.swift.trusts import Trustee
+from store_lib.drivers.swift.trusts import Trustee, UploadLogin
 from store_lib.options import StoreOptions
 from tests.scripted_server import Reply, Request, ScriptedServer
 
@@ -59,8 +59,9 @@ def test_answers_that_are_none(answer: int, asked: str, caplog: pytest.LogCaptur
         )
         account: Any = SimpleNamespace(login=SimpleNamespace(token=lambda: "c4nary"))
         with contextlib.closing(login):
-            used, end = trustee.trusted_by(account)
-            end()
-    assert used is account
+            upload = UploadLogin(account, trustee)
+            upload.extend()
+            assert upload.account is account
+            upload.end()
     assert "No trust for an upload in segments" in caplog.text
     assert "c4nary" not in caplog.text
