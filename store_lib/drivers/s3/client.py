@@ -16,6 +16,7 @@ from store_lib.clients.response_headers import content_range, parse_http_date
 from store_lib.display import get_logger
 from store_lib.driver import Repeater
 from store_lib.drivers.s3.errors import (
+    CHECK_SERVER,
     NoSuchBucket,
     NotImplementedThere,
     UnknownRegion,
@@ -193,8 +194,7 @@ class Client:
             if not markers or (place := (*markers.values(),)) in seen:
                 raise BackendException(
                     f"{_describe(operation, arguments)}: {self.endpoint} says that there is more, "
-                    "but not where it continues, or leads back to an earlier page. Check that it "
-                    "is an S3 server."
+                    f"but not where it continues, or leads back to an earlier page. {CHECK_SERVER}"
                 )
             seen.add(place)
 
@@ -370,16 +370,15 @@ def _check_response(
     :raises BackendException: a head lacks it, or a field is not what it should be
     """
     checks = _RESPONSES[operation]
-    advice = "Check that it is an S3 server, and what is between."
     for needed, check in checks.items():
         # botocore makes an object without fields of a body that is empty.
         missing: tuple[Any, ...] = (None, {}) if check is text else (None, "", {})
         if not needed.endswith("_") and response.get(needed) in missing:
             kind = BackendException if operation in _BY_HEAD else RemoteServiceUnavailable
             raise kind(
-                f"{request}: expected {needed} in the answer of {server}, got none. {advice}"
+                f"{request}: expected {needed} in the answer of {server}, got none. {CHECK_SERVER}"
             )
-    with decoding(f"S3's answer to {request} of {server}", advice=advice):
+    with decoding(f"S3's answer to {request} of {server}", advice=CHECK_SERVER):
         return dict(_object(**checks)(response))
 
 

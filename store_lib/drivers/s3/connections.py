@@ -14,7 +14,7 @@ from urllib3.response import BaseHTTPResponse
 
 from store_lib.clients._responses import Response
 from store_lib.clients._urllib3 import ConnectionMixin, PoolMixin
-from store_lib.drivers.s3.errors import region_of
+from store_lib.drivers.s3.errors import CHECK_SERVER, region_of
 from store_lib.exceptions import BackendException
 
 #: Seconds to wait for the server's consent (100 Continue) before a body is sent without it.
@@ -64,8 +64,8 @@ class _BoundedResponse:
             if left < 0:
                 self._response.close()
                 raise BackendException(
-                    f"Expected an answer of S3 of at most {_LONGEST} bytes, got more. Check that "
-                    "it is an S3 server, and what is between."
+                    f"Expected an answer of S3 of at most {_LONGEST} bytes, got more. "
+                    f"{CHECK_SERVER}"
                 )
             yield piece
 

@@ -84,6 +84,8 @@ _KEY_CODES = frozenset(
 )
 #: What servers say if an object lock's retention needs a checksum of what is sent.
 _CHECKSUM_WANTED = re.compile(r"content-?md5|x-amz-(?:sdk-)?checksum", re.IGNORECASE)
+#: What to do about a response that S3 does not give.
+CHECK_SERVER = "Check that it is an S3 server, and any proxy in between."
 _KEYS = "Check s3_store_access_key and s3_store_secret_key"
 #: What to do about a refused login, by code.
 _LOGIN_CODES = {
@@ -162,8 +164,7 @@ def translate(error: Exception, endpoint: str, request: str) -> StoreError:
         )
     if "ResponseParserError" in kinds:
         return RemoteServiceUnavailable(
-            f"{request}: the answer of {endpoint} is not one of S3, or was cut. Check that it is "
-            "an S3 server, and what is between."
+            f"{request}: the answer of {endpoint} is not one of S3, or was cut. {CHECK_SERVER}"
         )
     return BackendException(
         f"{request} at {endpoint} failed in boto3: {type(cause).__name__}: "

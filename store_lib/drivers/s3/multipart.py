@@ -185,12 +185,12 @@ class MultipartUpload:
         :raises NotFound: the server has no such upload
         :raises Invalid: it lacks a part, or has another one
         """
-        bucket, stored = self.target.bucket, {}
-        for page in bucket.client.pages(
-            "list_parts", Bucket=bucket.name, Key=self.target.key, UploadId=self._upload_id
-        ):
-            for part in page.get("Parts", ()):
-                stored[part.get("PartNumber")] = (part["Size"], part.get("ETag", "").strip('"'))
+        assert self._upload_id is not None  # since resume
+        stored = {
+            part.get("PartNumber"): (part["Size"], part.get("ETag", "").strip('"'))
+            for page in _pages_of_parts(self.target.bucket, self.target.key, self._upload_id)
+            for part in page.get("Parts", ())
+        }
         for number, part in self._parts.items():
             expected = (part.size, part.token["ETag"].strip('"'))
             if stored.get(number) != expected:
@@ -291,6 +291,10 @@ class MultipartUpload:
             )
 
 
+def _pages_of_parts(bucket: Bucket, key: str, upload_id: str) -> Iterator[dict[str, Any]]:
+    return bucket.client.pages("list_parts", Bucket=bucket.name, Key=key, UploadId=upload_id)
+
+
 def abort_upload(bucket: Bucket, key: str, upload_id: str) -> bool:
     """Abort a multipart upload, and return whether there was one."""
     try:
@@ -315,9 +319,7 @@ def _measure(bucket: Bucket, key: str, upload_id: str, begun: float) -> Incomple
     """Return an upload with the size and age of its parts; ``None`` if it has ended meanwhile."""
     size, modified, now = 0, begun, begun
     try:
-        for page in bucket.client.pages(
-            "list_parts", Bucket=bucket.name, Key=key, UploadId=upload_id
-        ):
+        for page in _pages_of_parts(bucket, key, upload_id):
             now = server_time(page)
             for part in page.get("Parts", ()):
                 size += part["Size"]
