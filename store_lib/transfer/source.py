@@ -116,7 +116,7 @@ class _ReadInto(Source):
 
     def __del__(self) -> None:
         if getattr(self, "_opened", None) is not None:  # an interrupt may have ended __init__
-            self.close()  # or have lost it between its opening and whoever would close it
+            self.close()  # or have come before anything could close it
 
 
 class _Pieces(Source):
