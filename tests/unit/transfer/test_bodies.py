@@ -39,13 +39,13 @@ def make(size: int | None) -> tuple[StreamBody, Failure]:
 
 
 def buffer(data: bytes) -> Buffer:
-    made = Buffer(0)
-    made.data = data
-    return made
+    buffer = Buffer(0)
+    buffer.data = data
+    return buffer
 
 
 def test_stream_body_waits_for_its_chunks() -> None:
-    """A streamed body gives the bytes as they are fed, and the end only when it is told."""
+    """A streamed body returns the bytes as they are fed, and ends only when it is finished."""
     body, _ = make(None)
     found: list[bytes] = []
     thread = threading.Thread(target=lambda: found.append(body.read()))

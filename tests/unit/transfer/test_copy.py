@@ -82,7 +82,7 @@ def run(driver: MemoryDriver, *, timeout: float = 0, stall: float = 0) -> Upload
 
 
 def test_a_copy_is_made(driver: MemoryDriver) -> None:
-    """The result says where it lies, how large it is and that one part was made."""
+    """The result has the location, the size and one part."""
     result = run(driver)
     assert driver.objects["new"] == (b"old", "mine")
     assert result.location.uri == NEW.uri
@@ -118,15 +118,15 @@ def test_repeats_end(driver: MemoryDriver) -> None:
 
 @pytest.mark.parametrize("error", [RemoteServiceUnavailable, Duplicate])
 def test_a_lost_reply(driver: MemoryDriver, error: Callable[[], BaseException]) -> None:
-    """A copy that was stored all the same is found, and not made again."""
+    """A copy that was stored although its request failed is not repeated."""
     driver.faults.times("copied", 1, error)
     assert run(driver).location.uri == NEW.uri
     assert len(driver.writers) == 1
     assert driver.aborted == []
 
 
-def test_a_lost_reply_that_cannot_be_looked_after(driver: MemoryDriver) -> None:
-    """Where it stays open whether the copy was stored, the error says so."""
+def test_a_lost_reply_that_cannot_be_resolved(driver: MemoryDriver) -> None:
+    """If it stays open whether the copy was stored, the error says so."""
     driver.faults.times("copied", 1, Duplicate)
     driver.faults.times("resolve", 1, lambda: BackendException("cannot look"))
     with pytest.raises(Duplicate) as caught:

@@ -32,7 +32,7 @@ from store_lib.transfer.budget import PROCESS_BUDGET
 from tests.unit.memory_driver import CHUNK, MemoryParts, memory_store
 
 LIBRARY = f"{Path(store_lib.__file__).parent}/"
-#: Makes a store, and what tells the ids of its objects.
+#: Makes a store, and a function that returns the ids of its objects.
 Maker = Callable[[Path], tuple[Store, Callable[[], set[str]]]]
 #: A line of code, and how often it had been passed when the interrupt came.
 Place = tuple[str, int, int]
@@ -132,7 +132,7 @@ def content(size: int) -> Iterator[bytes]:
 
 
 class Bench:
-    """A store to interrupt, and what is to be found in it afterwards."""
+    """A store to interrupt, with checks of what is left afterwards."""
 
     def __init__(self, make: Maker, path: Path) -> None:
         self._path = path
@@ -158,7 +158,7 @@ class Bench:
             wrong.append("published")
         deadline = time.monotonic() + 10
         while set(threading.enumerate()) - threads and time.monotonic() < deadline:
-            time.sleep(0.001)  # until writes that were at work have ended
+            time.sleep(0.001)  # until running writes have ended
             gc.collect()
         if left := set(threading.enumerate()) - threads:
             wrong.append(f"threads {left}")
@@ -230,8 +230,8 @@ STORES: dict[str, Maker] = {
 }
 
 
-def add(bench: Bench, object_id: str, size: int, told: bool) -> None:
-    bench.store.add(object_id, content(size), size if told else None, digests=("md5", "sha1"))
+def add(bench: Bench, object_id: str, size: int, known: bool) -> None:
+    bench.store.add(object_id, content(size), size if known else None, digests=("md5", "sha1"))
 
 
 def add_path(bench: Bench, object_id: str) -> None:
@@ -273,9 +273,9 @@ def sweep(bench: Bench, object_id: str) -> None:
 
 
 OPERATIONS: dict[str, Callable[[Bench, str], None]] = {
-    "add small": functools.partial(add, size=10, told=True),
-    "add": functools.partial(add, size=3 * CHUNK + 1, told=True),
-    "add of unknown size": functools.partial(add, size=3 * CHUNK + 1, told=False),
+    "add small": functools.partial(add, size=10, known=True),
+    "add": functools.partial(add, size=3 * CHUNK + 1, known=True),
+    "add of unknown size": functools.partial(add, size=3 * CHUNK + 1, known=False),
     "add a path": add_path,
     "broken add": broken_add,
     "copy": copy,

@@ -143,7 +143,7 @@ def test_whole_chunks_are_asked_for() -> None:
 
 
 def test_path_is_read_and_closed(tmp_path: Path) -> None:
-    """A path-like is opened, read whole and closed, and tells its own size."""
+    """A path-like is opened, read to its end and closed, and its size is known."""
     (tmp_path / "f").write_bytes(payload(3 * CHUNK + 1))
     store, driver = make()
     seen: list[Any] = []
@@ -343,7 +343,7 @@ def test_error_of_abort_is_a_note() -> None:
 
 @pytest.mark.parametrize("writer", ["positions", "wide", "thin", "parts", "once"])
 def test_temporary_errors_are_repeated(writer: str) -> None:
-    """A request that fails for now is made again, and counted."""
+    """A request is repeated after temporary errors, and the repeats are counted."""
     store, driver = make(writer)
     if writer == "once":
         size, hook = CHUNK, "write_once"
@@ -379,7 +379,7 @@ def test_lost_reply_after_commit(writer: str, size: int) -> None:
 
 @pytest.mark.parametrize("writer", ["positions", "parts"])
 def test_duplicate_against_oneself(writer: str) -> None:
-    """A client that repeats by itself and meets its own object ends in success."""
+    """An upload whose client repeats a request and finds its own object succeeds."""
     store, driver = make(writer)
     driver.faults.times("committed", 1, Duplicate)
     assert store.add("it", payload(5)).size == 5
@@ -405,7 +405,7 @@ def test_duplicate_against_another() -> None:
 
 
 def test_second_add_while_one_runs() -> None:
-    """In one process a second add of an id is refused while the first is at work."""
+    """In one process a second add of an id is refused while the first is running."""
     store, driver = make()
 
     def pieces() -> Iterator[bytes]:
@@ -432,7 +432,7 @@ def test_bad_ids(object_id: Any) -> None:
 
 @pytest.mark.parametrize("size", [0, 5, 9 * CHUNK])
 def test_progress(size: int) -> None:
-    """Progress only grows, ends at the exact size, and is told in the caller's thread."""
+    """Progress only grows, ends at the exact size, and is reported in the caller's thread."""
     store, _ = make()
     seen: list[tuple[int, int | None, int]] = []
     store.add(
@@ -559,7 +559,7 @@ def test_failed_growth() -> None:
 
 
 def test_parts_of_growing_size() -> None:
-    """Parts have the sizes the writer asks for, each number asked once and in order."""
+    """Parts have the sizes that the writer asks for, once for every number and in order."""
     store, driver = make("odd parts")
     data = payload(12 * CHUNK)
     store.add("it", io.BytesIO(data))
@@ -721,15 +721,15 @@ def test_a_file_whose_size_says_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 3 * CHUNK], ids=["empty", "a byte", "large"])
-def test_a_files_size_is_told(tmp_path: Path, size: int) -> None:
+def test_a_files_size_is_known(tmp_path: Path, size: int) -> None:
     """The store learns the true size of an ordinary file, a hole too."""
     (tmp_path / "file").write_bytes(b"")
     os.truncate(tmp_path / "file", size)
     store, driver = make()
-    told: list[int | None] = []
-    driver.faults.hooks["create"] = lambda _, size: told.append(size)
+    sizes: list[int | None] = []
+    driver.faults.hooks["create"] = lambda _, size: sizes.append(size)
     store.add("it", tmp_path / "file")
-    assert told == [size]
+    assert sizes == [size]
 
 
 class HalfAnAnswer(BaseHTTPRequestHandler):

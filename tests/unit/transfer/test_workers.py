@@ -1,4 +1,4 @@
-"""Calls made side by side: how many at once, and what a failure does."""
+"""Tests of calls that run concurrently: how many at a time, and what a failure does."""
 
 import threading
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def test_every_call_is_made_once(make: Together, number: int) -> None:
 
 
 def test_as_many_at_once_as_asked() -> None:
-    """So many are at work at the same time, and never more."""
+    """So many run at the same time, and never more."""
     barrier, lock = threading.Barrier(3), threading.Lock()
     at_work: list[int] = [0, 0]
 
@@ -40,7 +40,7 @@ def test_as_many_at_once_as_asked() -> None:
 
 @pytest.mark.parametrize("make", [run_concurrently, run_sequentially])
 def test_after_a_failure_none_is_begun(make: Together) -> None:
-    """The first failure is raised, once those at work have ended; threads end too."""
+    """The first failure is raised, once running calls have ended; threads end too."""
     made: list[str] = []
 
     def fail() -> None:
@@ -55,7 +55,7 @@ def test_after_a_failure_none_is_begun(make: Together) -> None:
 
 
 def test_the_failure_waits_for_what_is_at_work() -> None:
-    """A call that runs while another one fails has ended when the failure is told."""
+    """A call that runs while another one fails has ended when the failure is raised."""
     begun, done = threading.Event(), threading.Event()
     failed = threading.Event()
 
