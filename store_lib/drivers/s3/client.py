@@ -1,4 +1,4 @@
-"""Requests to an S3 server: botocore's client, one for each process, and what responses hold."""
+"""Requests to an S3 server by botocore's client, one for each process, and checks of responses."""
 
 import contextlib
 import dataclasses
@@ -68,7 +68,7 @@ _CONNECTIONS = 64
 class Client:
     """Makes the requests of one store.
 
-    botocore is what boto3 is made of: its low-level client is the one that boto3 gives.
+    It uses botocore, the base of boto3, whose low-level client is the one that boto3 returns.
 
     :param retry: repeats a short request that the engine does not
     :raises ImportError: it is not installed
@@ -255,7 +255,7 @@ def _redact_record(record: logging.LogRecord) -> bool:
     return True
 
 
-# What responses hold.
+# Checks of responses.
 
 #: Returns a value checked, or raises :class:`~store_lib.clients.decoding.Unexpected`.
 _Check: TypeAlias = Callable[[Any], Any]
@@ -362,7 +362,7 @@ _BY_HEAD = frozenset({"get_object", "upload_part"})
 def _check_response(
     operation: str, response: Mapping[str, Any], request: str, server: str
 ) -> dict[str, Any]:
-    """Return a response with each field that is used checked.
+    """Return a response whose fields are checked, as far as they are used.
 
     :param request: what was asked for, for messages
     :param server: its URL

@@ -176,7 +176,7 @@ class S3Driver(Driver[S3Location]):
                     yield Entry(key, location, entry.get("Size"), entry.get("LastModified"))
 
     def list_incomplete(self, *, context: RequestContext | None) -> Iterator[Incomplete]:
-        """Yield every multipart upload in the bucket, whoever began it, and every claim."""
+        """Yield every multipart upload in the bucket, of any software, and every claim."""
         yield from list_uploads(self._bucket)
         yield from list_claims(self._bucket)
 

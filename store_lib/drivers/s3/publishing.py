@@ -1,9 +1,9 @@
-"""Publishing an object under an id that is not taken, whatever the server decides by itself.
+"""Publishing an object under an id that is not taken.
 
-Servers decide ``If-None-Match`` on a put, but several ignore it where parts or a copy become an
-object.  So whoever is about to publish first puts a *claim*, a small object that keeps others
-away, and only then checks whether the object exists.  A *proof*, once for each process, shows that
-the server decides the put of a claim at all.
+Servers obey ``If-None-Match`` on a put, but several ignore it when parts or a copy become an
+object.  So an upload that is about to publish first puts a *claim*, a small object that keeps other
+uploads away, and only then checks whether the object exists.  A *proof*, once for each process,
+shows that the server obeys the header on the put of a claim at all.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ LOG = get_logger(__name__)
 
 #: What the keys of claims begin with.  Ids have no slash, so no object's key does.
 PREFIX = ".store_lib/claims/"
-#: Has an object made only if there is none of its key.
+#: The condition that no object of the key exists.
 IF_NONE: Mapping[str, str] = {"IfNoneMatch": "*"}
 
 _LIFE = "store-lib-life"
@@ -150,7 +150,7 @@ class Claim:
         return bool(response.get("VersionId", "null") != "null")
 
     def read(self) -> StoredClaim | None:
-        """Return the claim that the bucket has for this id, whoever owns it."""
+        """Return the claim that is stored for this id, ours or another's."""
         return StoredClaim.read(self._bucket, self.key)
 
     def release(self) -> None:
@@ -222,7 +222,7 @@ def remove_expired_claim(bucket: Bucket, key: str) -> bool:
 
 
 class Proof:
-    """Whether the server does what keeps an id from being used twice; one for each process.
+    """Tests, once for each process, whether the server keeps an id from being used twice.
 
     :param mode: a value of s3_store_create_only, but for auto
     """
@@ -278,9 +278,9 @@ class Proof:
         )
 
     def send(self, make: Make) -> None:
-        """Make the request that publishes an object, if there is none.
+        """Make the request that publishes an object, if none exists.
 
-        :raises ConditionFailed: there is one
+        :raises ConditionFailed: one exists
         :raises NotImplementedThere: the server may not know the condition on this request
         """
         try:
@@ -327,7 +327,7 @@ class Publication:
     """The publishing of one upload under its id.
 
     :param target: the object to publish
-    :param proof: of what the server does
+    :param proof: that the server keeps the id from being used twice
     :param tried: whether it may have been published before, in another process
     """
 
@@ -346,14 +346,14 @@ class Publication:
             raise Duplicate(image=self._target.key)
 
     def publish(self, make: Make, seconds: float, *, optional: bool = False) -> None:
-        """Have the object made, unless there is one.
+        """Publish the object, unless one exists.
 
         May be called again after a temporary error.
 
         :param make: makes the request that publishes it, with the condition it is given
         :param seconds: that this request may take, roughly
         :param optional: it can be made again, and without the condition if a claim is held
-        :raises Duplicate: there is one, or another upload is about to make one
+        :raises Duplicate: one exists, or another upload is about to publish one
         """
         if self._proof.mode == CHECKED:
             self._proof.ensure(self._claim.take(seconds))
@@ -409,7 +409,7 @@ class Publication:
         """Remove what a request without a reply may have published, and the claim."""
         target = self._target
         try:
-            # Only an object with our nonce: in doubt it stays.
+            # An object with another nonce, or none, stays.
             if self._tried and target.holder() == target.nonce:
                 target.bucket.delete(target.key)
             self._tried = False
