@@ -109,7 +109,8 @@ def translate(
 class translated:
     """Context manager that translates every ``OSError`` of its block.
 
-    A class, since every read and write enters one.  The parameters are those of :func:`translate`.
+    The parameters are those of :func:`translate`.  It may be used again.  It is a class, since that
+    costs less than a generator.
     """
 
     __slots__ = ("_action", "_object_id", "_path", "_status")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from store_lib.driver import Reader
 from store_lib.drivers.filesystem import syscalls
-from store_lib.drivers.filesystem.errors import Action, translated
+from store_lib.drivers.filesystem.errors import Action, translate, translated
 from store_lib.drivers.filesystem.location import Place
 from store_lib.drivers.filesystem.syscalls import Descriptor
 from store_lib.exceptions import InvalidRange, ObjectChanged, not_found
@@ -73,10 +73,13 @@ class FileReader(Reader):
 
     def _pieces(self, position: int, end: int) -> Iterator[bytes]:
         while position < end:
-            with translated(Action.READ, self._path), self._file as fd:
-                piece = os.pread(fd, min(self.piece_size, end - position), position)
-                last = position + len(piece) >= end
-                changed = last and not syscalls.unchanged(self._status, os.fstat(fd))
+            try:
+                with self._file as fd:
+                    piece = os.pread(fd, min(self.piece_size, end - position), position)
+                    last = position + len(piece) >= end
+                    changed = last and not syscalls.unchanged(self._status, os.fstat(fd))
+            except OSError as error:  # as translated does, which would cost more for each piece
+                raise translate(error, Action.READ, self._path) from error
             if not piece:
                 raise ObjectChanged(
                     f"Expected {self.size} bytes in {self._path}, got only {position}: it was "

@@ -33,7 +33,6 @@ import os
 import re
 import secrets
 import stat
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -111,20 +110,23 @@ def invalid_state(reason: str) -> Invalid:
 
 
 class WrittenBytes:
-    """How far an upload has been written without a gap; for several threads."""
+    """How far an upload has been written without a gap; for several threads.
+
+    There is no lock: only the thread that removes the entry at :attr:`end` moves that on.
+    """
+
+    __slots__ = ("_beyond", "end")
 
     def __init__(self, end: int = 0) -> None:
         self.end = end
         #: Ends of what was written beyond a gap, by start.
         self._beyond: dict[int, int] = {}
-        self._lock = threading.Lock()
 
     def add(self, offset: int, length: int) -> None:
         """Record a write."""
-        with self._lock:
-            self._beyond[offset] = offset + length
-            while (end := self._beyond.pop(self.end, self.end)) > self.end:
-                self.end = end
+        self._beyond[offset] = offset + length
+        while (end := self._beyond.pop(self.end, 0)) > self.end:
+            self.end = end
 
 
 def stage(

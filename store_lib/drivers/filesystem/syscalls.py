@@ -80,19 +80,26 @@ class Descriptor(DeferredClose):
         """
         self._number.append(os.open(path, flags, 0o600, dir_fd=directory))
 
+    # enter() and leave() are inlined, since every read and write makes these calls.
+
     def __enter__(self) -> int:
-        if self.enter():
-            try:
+        self._users.append(None)
+        try:
+            if not self._closing:
                 return self._number[0]
-            except IndexError:  # not opened yet
-                self.leave()
+        except IndexError:  # not opened yet
+            pass
+        self.leave()
         raise StoreClosed(
             "The file is closed: its upload or download has ended, or was begun by the "
             "parent of this process."
         )
 
     def __exit__(self, *_: object) -> None:
-        self.leave()
+        if self._users:
+            self._users.pop()
+        if self._closing and not self._users:
+            self._close_once()
 
     @property
     def closed(self) -> bool:
@@ -100,8 +107,8 @@ class Descriptor(DeferredClose):
         return self.closing
 
     def __del__(self) -> None:
-        # Even without close(): there can be no user any more.
-        _close_number(self._number)
+        if self._number:  # even without close(): there can be no user any more
+            _close_number(self._number)
 
     def _after_fork(self) -> None:
         """Close the child's copy, even if the parent was using the file."""

@@ -13,7 +13,7 @@ from store_lib.display import get_logger
 from store_lib.driver import Chunk, PositionWriter, do_nothing
 from store_lib.drivers.filesystem import syscalls
 from store_lib.drivers.filesystem.datadirs import SMALL, DataDir, DataDirs
-from store_lib.drivers.filesystem.errors import Action, translated
+from store_lib.drivers.filesystem.errors import Action, translate, translated
 from store_lib.drivers.filesystem.location import FileLocation
 from store_lib.drivers.filesystem.options import HOLE_SIZE, UploadSettings
 from store_lib.drivers.filesystem.publishing import Publishing, publish
@@ -48,6 +48,9 @@ class FileWriter(PositionWriter):
     #: Its path; empty if there is none.
     _staged = ""
     _directory: DataDir
+    #: The object's path.
+    _final: str
+    _translated: translated
 
     def __init__(
         self,
@@ -77,10 +80,6 @@ class FileWriter(PositionWriter):
         #: file is closed.
         self._status: os.stat_result | None = None
 
-    @property
-    def _final(self) -> str:
-        return f"{self._directory.path}/{self._object_id}"
-
     def stage(self, directory: DataDir, size: int | None = None) -> None:
         """Create the staged file, and remove the one in the directory that was tried before.
 
@@ -93,8 +92,9 @@ class FileWriter(PositionWriter):
             LOG.warning("Leaving %s to a sweep: %s", self._staged, error)
         self._check_not_aborted()
         self._staged = ""
-        self._directory, self._status, self._resize = directory, None, self._settings.thin
-        with translated(Action.ADD, self._final, object_id=self._object_id):
+        self._use(directory)
+        self._status, self._resize = None, self._settings.thin
+        with self._translated:
             directory.how_to_publish()
             nonce, self._fresh_nonce = self._fresh_nonce or secrets.token_hex(16), None
             self._file, self._staged = stage(
@@ -107,6 +107,11 @@ class FileWriter(PositionWriter):
             except BaseException:
                 self._remove()
                 raise
+
+    def _use(self, directory: DataDir) -> None:
+        self._directory = directory
+        self._final = f"{directory.path}/{self._object_id}"
+        self._translated = translated(Action.ADD, self._final, object_id=self._object_id)
 
     def _allocate(self, size: int, preallocates: bool) -> None:
         with self._file as fd:
@@ -128,11 +133,10 @@ class FileWriter(PositionWriter):
     def write_at(self, offset: int, data: Chunk) -> None:
         with self._file as fd:
             try:
-                with translated(Action.ADD, self._staged):
-                    syscalls.write_all(fd, data, offset)
-            except StoreError:
+                syscalls.write_all(fd, data, offset)
+            except OSError as error:
                 self._write_failed = True
-                raise
+                raise translate(error, Action.ADD, self._staged) from error
             self._written.add(offset, len(data))
             if self._settings.durable:
                 syscalls.pace_writeback(fd, offset, offset + len(data))
@@ -162,20 +166,16 @@ class FileWriter(PositionWriter):
             syscalls.copy_contents(source, fd, status, durable=durable, step=self._checkpoint)
 
     def commit(self, size: int) -> FileLocation:
-        with self._file as fd:
-            self._settle(fd, size)
-            self._checkpoint()
-            with self._translated():
+        with self._translated:
+            with self._file as fd:
+                self._settle(fd, size)
+                self._checkpoint()
                 self._status = os.fstat(fd)
                 self._publish()
-        self._checkpoint()
-        with self._translated():
+            self._checkpoint()
             self._finish()
         self._checkpoint()  # an abort from here on knows whether the name still is this file's
         return FileLocation(self._final)
-
-    def _translated(self) -> translated:
-        return translated(Action.ADD, self._final, object_id=self._object_id)
 
     def _settle(self, fd: int, size: int) -> None:
         """Give the staged file its size and permissions, and make sure that its bytes are safe."""
@@ -312,7 +312,7 @@ class FileWriter(PositionWriter):
         _remove_if_present(self._final)
 
     def resolve(self) -> FileLocation | None:
-        with translated(Action.ADD, self._final):
+        with self._translated:
             if not self._is_ours():
                 return None
             self._finish()
@@ -363,8 +363,8 @@ class FileWriter(PositionWriter):
         except BaseException:
             file.close()
             raise
-        self._directory, self._file, self._staged = directory, file, path
-        self._fresh_nonce = None
+        self._use(directory)
+        self._file, self._staged, self._fresh_nonce = file, path, None
         self._resize = True
         self._written = WrittenBytes(state.written)
 
