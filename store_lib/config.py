@@ -14,6 +14,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from store_lib.arguments import LARGEST
 from store_lib.clients.library_calls import LibraryCall
 from store_lib.exceptions import BadStoreConfiguration
 from store_lib.options import (
@@ -30,7 +31,6 @@ RESERVED_DATADIR = "/var/lib/glance/{}"
 
 _DATADIRS = ("filesystem_store_datadir", "filesystem_store_datadirs")
 _LEGACY_NAME = re.compile(r"glance\.store\.(\w+)\.Store")
-_LARGEST = 2**63 - 1
 _UNREGISTERED = (cfg.NoSuchOptError, cfg.NoSuchGroupError)
 #: Errors for a ``$`` reference to an unknown option.
 _BAD_REFERENCE = (*_UNREGISTERED, cfg.TemplateSubstitutionError)
@@ -193,7 +193,7 @@ class Configuration:
             if _is_no_number(value):
                 raise BadStoreConfiguration(
                     f"Option {opt.dest} of section [{section}] is invalid: expected a number "
-                    f"between -{_LARGEST} and {_LARGEST}."
+                    f"between -{LARGEST} and {LARGEST}."
                 )
             # Hidden in listings of a frame's variables.
             values[opt.dest] = Secret(value) if opt.secret and isinstance(value, str) else value
@@ -246,9 +246,9 @@ def _sections(values: Any) -> dict[str, dict[str, Any]]:
 
     :raises BadStoreConfiguration: ``values`` is not a mapping of mappings
     """
-    found = {} if values is None else values
-    if isinstance(found, Mapping) and all(isinstance(found[each], Mapping) for each in found):
-        return {str(section): dict(given) for section, given in found.items()}
+    sections = {} if values is None else values
+    if isinstance(sections, Mapping) and all(isinstance(s, Mapping) for s in sections.values()):
+        return {str(section): dict(given) for section, given in sections.items()}
     raise BadStoreConfiguration("Expected the configuration as {section: {option: value}}.")
 
 
@@ -256,7 +256,7 @@ def _is_no_number(value: Any) -> bool:
     """Return whether a value is NaN or too large an integer."""
     if isinstance(value, float):
         return math.isnan(value)  # it passes all comparisons with bounds
-    return isinstance(value, int) and abs(value) > _LARGEST
+    return isinstance(value, int) and abs(value) > LARGEST
 
 
 def _has(conf: cfg.ConfigOpts, name: str, section: str | None) -> bool:
@@ -275,9 +275,9 @@ def literal(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("$", "$$")
     if isinstance(value, list):
-        return [literal(each) for each in value]
+        return [literal(item) for item in value]
     if isinstance(value, dict):
-        return {name: literal(each) for name, each in value.items()}
+        return {name: literal(item) for name, item in value.items()}
     return value
 
 
@@ -311,14 +311,14 @@ def _invalid(where: str, error: Exception) -> BadStoreConfiguration | None:
 
 def _sources(caller: cfg.ConfigOpts) -> tuple[list[str], list[str]]:
     """Return the files and directories that a ConfigOpts was called with; none if it was not."""
-    found: list[list[str]] = []
+    sources: list[list[str]] = []
     for name in ("config_file", "config_dir"):
         try:
             value = getattr(caller, name)
         except (cfg.Error, AttributeError):
             value = None
-        found.append([str(path) for path in value or ()])
-    return found[0], [path for path in found[1] if os.path.isdir(path)]
+        sources.append([str(path) for path in value or ()])
+    return sources[0], [path for path in sources[1] if os.path.isdir(path)]
 
 
 def _read(conf: cfg.ConfigOpts, name: str, section: str | None) -> tuple[Any, bool]:

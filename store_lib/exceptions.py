@@ -1,4 +1,4 @@
-"""The errors of the library: one tree, each saying what was expected, what was got and what to do.
+"""The errors of the library: one tree; messages say what was expected, what was got, what to do.
 
 ::
 
@@ -42,7 +42,7 @@
 
 Names and form are glance_store's where it has the class: the class attribute ``message`` is a
 template, keyword arguments fill it, and the instance attribute ``msg`` is the finished text.
-Whether trying again can help is told by ``status`` alone.
+``status`` alone says whether trying again can help.
 """
 
 import contextlib
@@ -55,18 +55,18 @@ from store_lib.redaction import redact_uri
 
 
 class ErrorStatus(enum.Enum):
-    """Whether the same call may succeed when it is made again."""
+    """Whether the same call may succeed if it is repeated."""
 
-    #: Trying again gives the same answer.
+    #: Repeating the call gives the same result.
     PERMANENT = "permanent"
-    #: Trying again may succeed: a lost connection, a server that is busy.
+    #: Repeating the call may succeed: a lost connection, a busy server.
     TEMPORARY = "temporary"
-    #: It was temporary, and has been tried again as often as allowed: an outer loop should not.
+    #: A temporary error that was retried as often as allowed: outer loops should not retry it.
     EXHAUSTED = "exhausted"
 
 
 class _Blanks(dict[str, Any]):
-    """Template values in which a missing one reads as unknown instead of raising."""
+    """Template values; a missing one reads as unknown instead of raising."""
 
     def __missing__(self, key: str) -> str:
         return "(unknown)"
@@ -76,15 +76,15 @@ class StoreError(Exception):
     """The root of every error that the library raises on purpose.
 
     :param message: the text; the class's template when left out.  Keyword arguments fill either.
-    :param store: id of the store concerned, where known
-    :param operation: what was being done: ``add``, ``get``, ``stat``, ``delete``, ...
-    :param object_id: the caller's name of the object, where known
+    :param store: id of the store concerned, if known
+    :param operation: the operation that failed: ``add``, ``get``, ``stat``, ``delete``, ...
+    :param object_id: the caller's name for the object, if known
     :param status: overrides the class's :attr:`default_status`
-    :param retry_after: seconds after which the server asks to be tried again; ``None`` where it
-        did not say
+    :param retry_after: seconds after which the server wants the next try; ``None`` if it did not
+        say
 
-    A keyword named ``uri`` is redacted before it is used: no credential gets into a message.  The
-    text has one line and is printable, whatever names are in it, and so are the notes.
+    A keyword named ``uri`` is redacted, so that no credential gets into a message.  The text and
+    the notes are printable and have one line, whatever names are in them.
     """
 
     message: ClassVar[str] = "An unknown exception occurred"
@@ -105,7 +105,7 @@ class StoreError(Exception):
             kwargs["uri"] = redact_uri(str(kwargs["uri"]))
         template = self.message if message is None else str(message)
         if message is None or kwargs:
-            # A finished text may happen to hold a per cent sign, and stays as it is then.
+            # A finished text may contain a percent sign; it then stays as it is.
             with contextlib.suppress(TypeError, ValueError, KeyError):
                 template = template % _Blanks(kwargs)
         self.msg = printable(template)
@@ -120,7 +120,7 @@ class StoreError(Exception):
         return self.msg
 
     def add_note(self, note: str, /) -> None:
-        """Add to what is known of the error."""
+        """Add a note to the error."""
         super().add_note(printable(note))
 
     def annotate(
@@ -130,7 +130,7 @@ class StoreError(Exception):
         operation: str | None = None,
         object_id: str | None = None,
     ) -> Self:
-        """Fill in what the place that raised did not know; what is known already stays."""
+        """Set store, operation and object id unless they are set already."""
         self.store = self.store or store
         self.operation = self.operation or operation
         self.object_id = self.object_id or object_id
@@ -160,7 +160,7 @@ class UnsupportedBackend(BackendException):
 
 
 class Invalid(StoreError):
-    """What the caller handed in cannot be used."""
+    """An argument or the data cannot be used."""
 
     message = "Data supplied was not valid."
 
@@ -184,25 +184,25 @@ class DigestMismatch(Invalid):
 
 
 class InvalidObjectId(Invalid):
-    """An object id that this store cannot hold as it stands; refused before any byte moves."""
+    """The object id is one that this store cannot hold as it is; nothing was sent."""
 
     message = "The object id %(object_id_repr)s cannot be used: %(reason)s"
 
 
 class InvalidRange(Invalid):
-    """An offset or a length that lies outside the object."""
+    """The offset or the length lies outside the object."""
 
     message = "Expected a range within %(size)s bytes, got offset %(offset)s, length %(length)s."
 
 
 class LengthRequired(Invalid):
-    """A request for an upload whose body has an end that cannot be known; answer it with 411."""
+    """The end of an upload request's body cannot be known; answer the request with 411."""
 
     message = "Expected a request with Content-Length, got one without. Send the length."
 
 
 class UnknownHashingAlgo(Invalid):
-    """A digest name that hashlib does not offer here."""
+    """Python's hashlib has no digest of this name here."""
 
     message = "Unknown hashing algorithm identifier: %(algo)s"
 
@@ -224,25 +224,25 @@ def not_found(what: object, answer: str = "") -> NotFound:
 
 
 class Duplicate(StoreError):
-    """An object of this id is there already, or is being added right now; it was not touched."""
+    """An object of this id exists, or is being added right now; it was not touched."""
 
     message = "Object %(image)s already exists"
 
 
 class ObjectChanged(StoreError):
-    """The object was replaced or altered while it was being read; begin again."""
+    """The object was replaced or altered while it was being read; read it again."""
 
     message = "The object changed while it was being read. Read it again from the start."
 
 
 class BadStoreUri(StoreError):
-    """A location URI that is malformed, or that is none of this store's."""
+    """The location URI is malformed, or does not belong to this store."""
 
     message = "The store URI was malformed: %(uri)s"
 
 
 class UnknownScheme(StoreError):
-    """No configured store answers for the scheme of this URI."""
+    """No configured store has URIs of this scheme."""
 
     message = "Unknown scheme '%(scheme)s' found in URI"
 
@@ -273,19 +273,19 @@ class DriverLoadFailure(BadStoreConfiguration):
 
 
 class Forbidden(StoreError):
-    """The backend refuses this to the credentials in use."""
+    """The credentials in use do not permit this."""
 
     message = "You are not authorized to complete this action."
 
 
 class NotAuthenticated(Forbidden):
-    """The backend asks for a login that was not made or has ended."""
+    """The backend requires a login, or the login has expired."""
 
     message = "You are not authenticated."
 
 
 class AuthorizationFailure(Forbidden):
-    """The login was refused."""
+    """The login failed."""
 
     message = "Authorization failed."
 
@@ -324,21 +324,21 @@ class HasSnapshot(StoreError):
 
 
 class RemoteServiceUnavailable(StoreError):
-    """The server did not answer, or answered that it cannot serve now."""
+    """The server did not respond, or responded that it is unavailable for now."""
 
     message = "Remote server where the image is present is unavailable."
     default_status = ErrorStatus.TEMPORARY
 
 
 class MaxRedirectsExceeded(RemoteServiceUnavailable):
-    """The server redirected more often than is followed."""
+    """The server redirected more often than the limit allows."""
 
     message = "Maximum redirects (%(redirects)s) was exceeded."
     default_status = ErrorStatus.PERMANENT
 
 
 class TimeoutError(StoreError):
-    """A time limit ran out.  Not a subclass of the built-in of the same name, as in the peer."""
+    """A time limit ran out.  As in glance_store, this is not the built-in of the same name."""
 
     message = "Operation timed out after %(timeout)ss. Check storage health and connectivity."
     default_status = ErrorStatus.EXHAUSTED

@@ -7,12 +7,15 @@ import time
 from types import TracebackType
 from typing import NamedTuple
 
+#: The default of the option ``transfer_head_timeout``, in seconds.
+DEFAULT_SECONDS = 60
+
 
 class HeadLimit(NamedTuple):
     """A limit for requests."""
 
     #: Seconds for connecting, redirects, interim responses and the head of the response together.
-    seconds: float = 60.0
+    seconds: float = DEFAULT_SECONDS
     #: End of the operation that makes the requests, in seconds of the monotonic clock.
     until: float = math.inf
 

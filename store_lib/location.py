@@ -1,4 +1,4 @@
-"""Where an object lies: a URI taken apart and put together, and never printed with a secret."""
+"""Location: a parsed URI that says where an object lies, and that never prints a secret."""
 
 import abc
 from typing import ClassVar, Self
@@ -44,7 +44,7 @@ class Location(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def parse(cls, uri: str) -> Self:
-        """Take ``uri`` apart.
+        """Parse a URI.
 
         :raises BadStoreUri: it is malformed; the message is redacted
         """

@@ -8,6 +8,11 @@ from typing import Any
 
 from oslo_config import cfg
 
+from store_lib.head_limit import DEFAULT_SECONDS
+
+#: The entry points of the drivers.
+NAMESPACE = "store_lib.drivers"
+
 #: Maximum timeout in seconds, 23 days: systems count milliseconds with 31 bits.
 LONGEST_TIME = 2_000_000
 
@@ -98,7 +103,7 @@ STORE_OPTIONS: tuple[cfg.Opt, ...] = (
     ),
     cfg.FloatOpt(
         "transfer_head_timeout",
-        default=60,
+        default=DEFAULT_SECONDS,
         min=0,
         max=LONGEST_TIME,
         help="Seconds within which the response to an HTTP request must begin: for connecting to "
@@ -253,9 +258,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
         ("backend_defaults", list(STORE_OPTIONS)),
     ]
     seen: set[type] = set()
-    manager: ExtensionManager[Any] = ExtensionManager(
-        namespace="store_lib.drivers", invoke_on_load=False
-    )
+    manager: ExtensionManager[Any] = ExtensionManager(namespace=NAMESPACE, invoke_on_load=False)
     for extension in sorted(manager, key=lambda each: str(each.name)):
         driver: Any = extension.plugin
         if driver not in seen:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from store_lib.arguments import (
+    LONGEST_ID,
     check_expiry,
     check_helpers,
     check_id,
@@ -647,7 +648,7 @@ class Store:
 
     def _annotate(self, error: StoreError, operation: str, object_id: object = None) -> None:
         """Complete an error with what is known here."""
-        named = object_id[:255] if isinstance(object_id, str) else None
+        named = object_id[:LONGEST_ID] if isinstance(object_id, str) else None
         error.annotate(store=self.id, operation=operation, object_id=named)
 
     def _close_driver(self) -> None:

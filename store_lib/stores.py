@@ -25,7 +25,7 @@ from store_lib.exceptions import (
     UnknownStore,
 )
 from store_lib.location import scheme_of
-from store_lib.options import MEMORY_LIMIT, StoreOptions
+from store_lib.options import MEMORY_LIMIT, NAMESPACE, StoreOptions
 from store_lib.store import DEFAULT_DIGESTS, AddResult, Runtime, Store
 from store_lib.transfer.budget import MIB, PROCESS_BUDGET, Budget
 from store_lib.transfer.reader import ObjectReader, ReadLayer
@@ -35,9 +35,6 @@ from store_lib.transfer.upload import Progress
 from store_lib.transfer.workers import run_concurrently
 
 R = TypeVar("R")
-
-#: Where drivers are found.
-NAMESPACE = "store_lib.drivers"
 
 
 class Stores:
@@ -60,7 +57,7 @@ class Stores:
         """
         :param strict: raise the reason of the first store that is misconfigured
         :param budget: memory for the transfers; the process's one if left out
-        :param context: makes the request context of each call that names none
+        :param context: makes the request context of every call that names none
         :param read_layers: by store id, what objects of that store are read through
         :raises BadStoreConfiguration: the set itself is misconfigured
         :raises UnknownStore: there is a read layer for a store that is not configured
@@ -224,7 +221,7 @@ class Stores:
         return sorted(self, key=lambda store: -store.weight)
 
     def close(self) -> None:
-        """Refuse new work, and release each driver once what is under way has ended."""
+        """Refuse new calls, and close every driver once its running calls have ended."""
         with contextlib.ExitStack() as stack:
             for store in self:
                 stack.callback(store.close)
@@ -407,16 +404,16 @@ def _make(configuration: Configuration, section: StoreSection, runtime: Runtime)
     try:
         cls = _load(section)
         options = configuration.options(section.section, cls.options, cls.library_options)
-        made = cls(section.store_id, options)
-        made.run_concurrently = run_concurrently
-        made.retry = Retry.of(section.store_id, options).call
-        made.checkpoint = checkpoint
+        instance = cls(section.store_id, options)
+        instance.run_concurrently = run_concurrently
+        instance.retry = Retry.of(section.store_id, options).call
+        instance.checkpoint = checkpoint
         try:
-            _configure(made, section.driver)
-            driver = made
+            _configure(instance, section.driver)
+            driver = instance
         except BadStoreConfiguration as error:
             if error.readable:
-                driver = made
+                driver = instance
             raise
     except BadStoreConfiguration as error:
         error.annotate(store=section.store_id, operation="configure")

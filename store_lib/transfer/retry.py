@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from store_lib.display import get_logger, shown
 from store_lib.exceptions import ErrorStatus, InUseByStore, Invalid, StoreError
-from store_lib.head_limit import limited_heads
+from store_lib.head_limit import DEFAULT_SECONDS, limited_heads
 from store_lib.options import StoreOptions
 from store_lib.transfer import timeouts
 from store_lib.transfer.timeouts import TransferClock, checkpoint
@@ -77,7 +77,7 @@ class Retry:
     operation: str = ""
     subject: object = None
     #: Seconds within which the response to a request has to begin; 0 for no limit.
-    head: float = 60.0
+    head: float = DEFAULT_SECONDS
     #: When the time began; ``None``: every request has its own, from its first try.
     began: float | None = None
     #: The clock of the transfer that the requests belong to; its limits end them.

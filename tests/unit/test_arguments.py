@@ -17,8 +17,7 @@ from store_lib.exceptions import (
     InvalidRange,
     UnknownHashingAlgo,
 )
-from store_lib.options import SET_OPTIONS, STORE_OPTIONS
-from store_lib.stores import NAMESPACE
+from store_lib.options import NAMESPACE, SET_OPTIONS, STORE_OPTIONS
 from tests.unit.memory_driver import MemoryDriver, memory_store
 
 URI = "memory://mem/there"

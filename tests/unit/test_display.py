@@ -13,7 +13,7 @@ from store_lib import Store, Stores
 from store_lib.display import get_logger, printable
 from store_lib.exceptions import NotFound, StoreError, UnknownScheme
 from store_lib.glance import backend
-from store_lib.stores import NAMESPACE
+from store_lib.options import NAMESPACE
 from tests.unit.memory_driver import MemoryDriver, memory_store
 from tests.unit.test_packaging import ROOT
 

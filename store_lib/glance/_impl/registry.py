@@ -7,7 +7,7 @@ from typing import Any
 from store_lib.display import get_logger
 from store_lib.driver import Driver
 from store_lib.glance.driver import Store
-from store_lib.stores import NAMESPACE
+from store_lib.options import NAMESPACE
 
 LOG = get_logger(__name__)
 
