@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from store_lib.driver import PartWriter, PositionWriter, Stat, Verifier
 from store_lib.exceptions import SizeMismatch
@@ -19,7 +20,7 @@ from store_lib.transfer.retry import Retry
 from store_lib.transfer.sinks import first_part_of, max_buffers, min_buffers, open_sink, store_small
 from store_lib.transfer.source import Source
 from store_lib.transfer.timeouts import HangGuard, TransferClock
-from store_lib.transfer.workers import ChunkWorker, TransferWorkers, WorkerPool
+from store_lib.transfer.workers import TransferWorkers, WorkerPool
 
 #: Called with the bytes done so far and the bytes to come in all, ``None`` when unknown.
 Progress = Callable[[int, int | None], object]
@@ -159,13 +160,16 @@ class _Upload:
             ended = self._read(buffer, min(writer.chunk_size, first_part or writer.chunk_size))
             if ended:
                 return self._store_small(buffer.data)
-            tasks = WorkerPool("store", writer.concurrency, pool)
-            consumers = self._consumers(pool)
-            sink = open_sink(writer, requests, spec.size, first_part, pool, tasks)
-            with TransferWorkers(tasks, consumers, on_end=sink.stop) as workers:
+            senders = WorkerPool("store", writer.concurrency, pool)
+            sink = open_sink(writer, requests, spec.size, first_part, pool, senders)
+            consumers = [(use, WorkerPool(name, 1, pool)) for name, use in self._uses()]
+            everyone = [senders, *(consumer for _, consumer in consumers)]
+            with TransferWorkers(pool, everyone, on_end=sink.stop) as workers:
                 workers.start()
                 while True:
-                    workers.share(buffer)
+                    buffer.retain(len(consumers) + 1)
+                    for use, consumer in consumers:
+                        consumer.put(functools.partial(use, buffer.data), buffer.release)
                     sink.put(buffer)
                     self._report_progress()
                     if ended:
@@ -175,12 +179,13 @@ class _Upload:
                     if ended and not len(buffer.data):
                         break
                 sink.finish()
-                workers.finish_consumers()
+                for _, consumer in consumers:
+                    consumer.drain()
                 self._verify()
                 location = sink.commit()
-        requests.meter.store += tasks.busy
+        requests.meter.store += senders.busy
         requests.meter.wait += pool.waited
-        self._digest_seconds = max((consumer.busy for consumer in consumers), default=0.0)
+        self._digest_seconds = max((consumer.busy for _, consumer in consumers), default=0.0)
         return location
 
     def result(self, location: Location) -> UploadResult:
@@ -193,12 +198,12 @@ class _Upload:
             self._requests.meter.report(self._total, seconds, self._digest_seconds, concurrency),
         )
 
-    def _consumers(self, pool: BufferPool) -> list[ChunkWorker]:
-        """Return a worker for each digest and one for the verifier."""
-        uses = {name: digest.update for name, digest in self._hashes.items()}
+    def _uses(self) -> list[tuple[str, Callable[[Any], object]]]:
+        """Return what uses every chunk in order, by name: the digests and the verifier."""
+        uses = [(name, digest.update) for name, digest in self._hashes.items()]
         if self._spec.verifier is not None:
-            uses["verifier"] = self._spec.verifier.update
-        return [ChunkWorker(name, use, pool) for name, use in uses.items()]
+            uses.append(("verifier", self._spec.verifier.update))
+        return uses
 
     def _store_if_small(self, limit: int) -> Location | None:
         """Store the object if it has fewer than ``limit`` bytes, from memory and without a thread.

@@ -9,57 +9,10 @@ from typing import Any, Self
 from store_lib.display import get_logger
 from store_lib.exceptions import TimeoutError
 from store_lib.transfer import timeouts
-from store_lib.transfer.buffers import Buffer, BufferPool, Failure, Stopped
+from store_lib.transfer.buffers import BufferPool, Failure, Stopped
 from store_lib.transfer.threads import new_thread
 
 LOG = get_logger(__name__)
-
-
-class ChunkWorker:
-    """A thread that uses every chunk, in order: a digest's or the verifier's.
-
-    After the transfer's first failure it only releases them.
-    """
-
-    def __init__(
-        self, name: str, use: Callable[[memoryview | bytes], object], pool: BufferPool
-    ) -> None:
-        self.busy = 0.0
-        self._use = use
-        self._pool = pool
-        self._queue: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
-        self._thread = new_thread(name, self._run)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def put(self, buffer: Buffer) -> None:
-        """Take a chunk; the buffer is released once it has been used."""
-        self._queue.put(buffer)
-
-    def _run(self) -> None:
-        get, use, failure = self._queue.get, self._use, self._pool.failure
-        busy = 0.0
-        while (buffer := get()) is not None:
-            if failure.error is None:
-                began = time.perf_counter()
-                try:
-                    use(buffer.data)
-                except BaseException as error:
-                    failure.set(error)
-                    self._pool.wake()
-                busy += time.perf_counter() - began
-                self.busy = busy
-            buffer.release()
-
-    def finish(self) -> None:
-        """End the thread after the chunks that it has taken."""
-        self._queue.put(None)
-
-    def join(self, timeout: float | None) -> bool:
-        """Wait for the thread's end; return whether it has ended."""
-        return _join(self._thread, timeout)
 
 
 class WorkerPool:
@@ -151,59 +104,26 @@ class TransferWorkers:
 
     No thread refers to this object.  If an interrupt has lost it, its collection ends them.
 
-    :param tasks: run the sink's tasks
-    :param consumers: use every chunk, in order
+    :param pool: gives the chunks; it has the transfer's clock and failure
     :param on_end: wakes up a task that waits for more chunks
     """
 
     def __init__(
-        self,
-        tasks: WorkerPool,
-        consumers: Sequence[ChunkWorker],
-        on_end: Callable[[], object],
+        self, pool: BufferPool, workers: Sequence[WorkerPool], on_end: Callable[[], object]
     ) -> None:
-        self._pool = tasks.pool
-        self._tasks = tasks
-        self._consumers = consumers
+        self._pool = pool
+        self._workers = workers
         self._on_end = on_end
 
     def start(self) -> None:
         """Start the threads."""
-        self._tasks.start()
-        for consumer in self._consumers:
-            consumer.start()
-
-    def share(self, buffer: Buffer) -> None:
-        """Give a chunk to every consumer; the sink uses it too."""
-        buffer.retain(len(self._consumers) + 1)
-        for consumer in self._consumers:
-            consumer.put(buffer)
-
-    def finish_consumers(self) -> None:
-        """Wait until the consumers have used every chunk; raise the error of one that failed.
-
-        :raises TransferStalled: nothing moved for too long
-        :raises DeadlineExceeded: the transfer takes too long
-        """
-        clock = self._pool.clock
-        for consumer in self._consumers:
-            consumer.finish()
-        for consumer in self._consumers:
-            while not consumer.join(clock.remaining()):
-                clock.check()
-        self._pool.failure.check()
+        for workers in self._workers:
+            workers.start()
 
     def _finish(self) -> None:
         self._on_end()
-        self._tasks.finish()
-        for consumer in self._consumers:
-            consumer.finish()
-
-    def _join(self, timeout: float | None) -> bool:
-        ended = self._tasks.join(timeout)
-        for consumer in self._consumers:
-            ended = consumer.join(timeout) and ended
-        return ended
+        for workers in self._workers:
+            workers.finish()
 
     def __enter__(self) -> Self:
         return self
@@ -220,7 +140,8 @@ class TransferWorkers:
             if error is not None:
                 failure.set(Stopped())
             self._finish()
-            if not self._join(timeout):
+            ended = [workers.join(timeout) for workers in self._workers]
+            if not all(ended):
                 failure.abandoned = True
                 LOG.warning("A call to the storage still hangs after its transfer was given up.")
 
