@@ -96,7 +96,7 @@ class AddResult:
     report: TransferReport
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class AddOptions:
     """What a caller may ask of an add, beyond the bytes and their number."""
 

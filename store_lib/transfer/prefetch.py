@@ -33,28 +33,27 @@ class ReadSpec:
     guard: HangGuard
     budget: Budget
 
-    @property
-    def interruptible(self) -> bool:
-        """Whether a thread reads for the caller, who can then stop waiting for it."""
-        return bool(self.guard.timeout)
+    #: Whether a thread reads for the caller, who can then stop waiting for it.
+    interruptible: bool = dataclasses.field(init=False)
+    #: Number of ranges read at once, the one that the caller is at included.
+    concurrency: int = dataclasses.field(init=False)
+    #: Bytes per second from which on one stream is read instead of ranges; 0 for never.
+    single_stream_rate: float = dataclasses.field(init=False)
+    #: Bytes that :meth:`~store_lib.driver.Driver.read` is asked for; ``None`` for the rest.
+    first_length: int | None = dataclasses.field(init=False)
 
-    @property
-    def concurrency(self) -> int:
-        """Number of ranges read at once, the one that the caller is at included."""
-        return self.driver.read_concurrency if self.driver.ranges else 1
-
-    @property
-    def single_stream_rate(self) -> float:
-        """Bytes per second from which on one stream is read instead of ranges; 0 for never."""
-        return 0 if self.interruptible or self.concurrency == 1 else self.driver.single_stream_rate
-
-    @property
-    def first_length(self) -> int | None:
-        """Bytes that :meth:`~store_lib.driver.Driver.read` is asked for; ``None`` for the rest."""
-        if self.concurrency == 1 or self.single_stream_rate:
-            return self.length
-        size = self.driver.read_size
-        return size if self.length is None else min(self.length, size)
+    def __post_init__(self) -> None:
+        driver = self.driver
+        self.interruptible = bool(self.guard.timeout)
+        self.concurrency = driver.read_concurrency if driver.ranges else 1
+        several = self.concurrency > 1
+        self.single_stream_rate = (
+            driver.single_stream_rate if several and not self.interruptible else 0
+        )
+        self.first_length = self.length
+        if several and not self.single_stream_rate:
+            size = driver.read_size
+            self.first_length = size if self.length is None else min(self.length, size)
 
 
 class ResumingReader:
@@ -94,11 +93,13 @@ class ResumingReader:
         # A thread that reads ahead of a slow caller is no stall: who waits for it checks that.
         retry = self._retry if stop is None else self._retry.without_limits()
         while True:
+            stream: Iterator[bytes] | None = None
+            stream_end = end
             try:
-                with retry.limited():
-                    stream, stream_end = self._open(position, end)
                 while True:
                     with retry.limited():
+                        if stream is None:
+                            stream, stream_end = self._open(position, end)
                         piece = next(stream, None)
                     if piece is None:
                         break
