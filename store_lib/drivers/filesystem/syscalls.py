@@ -107,7 +107,8 @@ class Descriptor(DeferredClose):
         return self.closing
 
     def __del__(self) -> None:
-        if self._number:  # even without close(): there can be no user any more
+        # Even without close(): there can be no user any more.
+        if getattr(self, "_number", None):  # an interrupt may have ended __init__
             _close_number(self._number)
 
     def _after_fork(self) -> None:
