@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import operator
 import os
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from store_lib.arguments import (
     check_seconds,
     check_size,
     check_tenants,
+    invalid_id,
 )
 from store_lib.display import shown
 from store_lib.driver import (
@@ -480,11 +480,11 @@ class Store:
         result: UploadResult | None = None
         try:
             driver = self._require("copy")
+            if not driver.copies:
+                raise NotSupported(store_id=self.id, what="copy objects")
             self._check_id(driver, object_id)
             location = self._parse(driver, uri)
             context = self.make_context(context)
-            if not driver.copies:
-                return self._copy_by_driver(driver, location, object_id, context)
             spec = self._upload_spec("copy", location, driver, context)
             create = _creating(driver, object_id, None, context)
             stat = functools.partial(driver.stat, context=context)
@@ -496,48 +496,6 @@ class Store:
                 spec.withdraw(result.location, error)
             if isinstance(error, StoreError):
                 self._annotate(error, "copy", object_id)
-            raise
-
-    def _copy_by_driver(
-        self, driver: Driver[Any], location: Location, object_id: str, context: Any
-    ) -> AddResult:
-        """Copy by Driver.copy: for drivers whose writers do not copy yet."""
-        began = time.perf_counter()
-        made: builtins.list[Location] = []  # who takes it out removes it, once
-        nonce = os.urandom(16).hex()
-
-        def copy_once() -> Location:
-            # An interrupt on the way back would lose what is only returned.
-            made.append(driver.copy(location, object_id, nonce=nonce, context=context))
-            return made[-1]
-
-        def withdraw(remove: Callable[[Location], object]) -> None:
-            try:
-                place = made.pop()
-            except IndexError:
-                return
-            remove(place)
-
-        try:
-            with Call(self._calls, object_id):
-                clock = TransferClock(self._limits)
-                retry = self._retry.for_operation("copy", location)
-                delete = functools.partial(driver.delete, context=context)
-                call = functools.partial(
-                    self._guard.call,
-                    copy_once,
-                    on_late_result=lambda _: withdraw(delete),
-                    clock=clock,  # bounded by its progress: it may take as long as an upload
-                )
-                new = retry.call(call)
-                stat = functools.partial(driver.stat, new, context=context)
-                looking = functools.partial(self._guard.call, stat)
-                size = retry.call(looking, "looking at what is stored").size or 0
-            spent = time.perf_counter() - began
-            report = TransferReport(size, spent, 0.0, 0.0, spent, 0.0, 0, 1, 0)
-            return AddResult(new.uri, size, {}, self.id, driver.metadata(new), report)
-        except BaseException as error:
-            withdraw(functools.partial(self._withdraw, driver, context, error=error))
             raise
 
     def space(self, *, context: RequestContext | None = None) -> Space:
@@ -611,7 +569,9 @@ class Store:
 
     def _check_id(self, driver: Driver[Any], object_id: str) -> None:
         check_id(object_id)
-        driver.check_object_id(object_id)
+        reason = driver.id_problem(object_id)
+        if reason is not None:
+            raise invalid_id(object_id, reason)
 
     def _parse(self, driver: Driver[Any], uri: str) -> Location:
         scheme_of(uri)
