@@ -1,7 +1,7 @@
 """glance_store's functions for a service with several stores, a section for each."""
 
-from collections.abc import Iterator, KeysView, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence
+from typing import Any, TypeVar
 
 from oslo_config import cfg
 
@@ -25,6 +25,8 @@ from store_lib.glance.exceptions import BadStoreUri, NotFound, UnknownScheme
 
 CONF = cfg.CONF
 LOG = get_logger(__name__)
+
+T = TypeVar("T")
 
 #: The types of the service's reserved stores, by id.
 _RESERVED_STORES: dict[str, str] = {}
@@ -175,13 +177,8 @@ def get(
     :param backend: the store's id; ``None`` tries every store that has this scheme
     :raises NotFound: the object does not exist
     """
-    for store, loc in _candidates(uri, backend):
-        try:
-            return store.get(loc, offset=offset, chunk_size=chunk_size, context=context)
-        except (NotFound, UnknownScheme, BadStoreUri):
-            if backend:
-                raise
-    raise NotFound("Image not found in any configured backend")
+    options = {"offset": offset, "chunk_size": chunk_size, "context": context}
+    return _first_result(uri, backend, lambda store, loc: store.get(loc, **options))
 
 
 def delete(uri: str, backend: str | None, context: Any = None) -> None:
@@ -190,9 +187,16 @@ def delete(uri: str, backend: str | None, context: Any = None) -> None:
     :param backend: the store's id; ``None`` tries every store that has this scheme
     :raises NotFound: the object does not exist
     """
+    return _first_result(uri, backend, lambda store, loc: store.delete(loc, context=context))
+
+
+def _first_result(
+    uri: str, backend: str | None, call: Callable[[Store, location.Location], T]
+) -> T:
+    """Return the result of ``call`` for the store, or for the first one that has the object."""
     for store, loc in _candidates(uri, backend):
         try:
-            return store.delete(loc, context=context)
+            return call(store, loc)
         except (NotFound, UnknownScheme, BadStoreUri):
             if backend:
                 raise

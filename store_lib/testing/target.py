@@ -211,12 +211,7 @@ class Target:
             ):
                 pass
         self.eventually_none(lambda: self.listed(object_id), f"{what}: listed objects with this id")
-        self.eventually_none(
-            lambda: [
-                upload.key for upload in self.incomplete_uploads() if upload.object_id == object_id
-            ],
-            f"{what}: incomplete uploads of this id",
-        )
+        self.expect_no_upload(object_id, what)
 
     def expect_not_added(self, object_id: str, what: str) -> None:
         """Fail if anything with this id is found, or if it cannot be added again."""
@@ -242,6 +237,24 @@ class Target:
         if "list_incomplete" not in self.capabilities:
             return []
         return list(self.store.list_incomplete())
+
+    def uploads_of(self, *object_ids: str, or_unknown: bool = False) -> list[str]:
+        """Return the keys of the incomplete uploads of some object ids.
+
+        :param or_unknown: include new uploads whose object id the store does not know
+        """
+        return [
+            upload.key
+            for upload in self.incomplete_uploads()
+            if upload.object_id in object_ids
+            or (or_unknown and upload.object_id is None and self.is_new(upload))
+        ]
+
+    def expect_no_upload(self, object_id: str, what: str) -> None:
+        """Fail if an incomplete upload of this id remains."""
+        self.eventually_none(
+            lambda: self.uploads_of(object_id), f"{what}: incomplete uploads of this id"
+        )
 
     def is_new(self, incomplete: Incomplete) -> bool:
         """Return whether an upload was begun during the check, or has one of its object ids."""

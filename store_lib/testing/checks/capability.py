@@ -157,11 +157,7 @@ def check_incomplete_uploads_are_listed(target: Target) -> None:
     object_id = target.new_id()
 
     def own_uploads() -> list[str]:
-        return [
-            upload.key
-            for upload in target.incomplete_uploads()
-            if upload.object_id == object_id or (upload.object_id is None and target.is_new(upload))
-        ]
+        return target.uploads_of(object_id, or_unknown=True)
 
     with PausedAdd(target.store, object_id, content, at=size // 2) as add:
         target.eventually(own_uploads, "an add in progress among the incomplete uploads")

@@ -128,11 +128,7 @@ def _sweep(target: Target, own: set[str]) -> None:
         return
 
     def own_uploads() -> list[str]:
-        return [
-            upload.key
-            for upload in target.incomplete_uploads()
-            if upload.object_id in own or (upload.object_id is None and target.is_new(upload))
-        ]
+        return target.uploads_of(*own, or_unknown=True)
 
     def swept() -> bool:
         before = target.incomplete_uploads()
@@ -169,10 +165,7 @@ def check_sweeps_leave_live_and_young_uploads_alone(target: Target) -> None:
     object_id = target.new_id()
     with PausedAdd(target.store, object_id, content, at=size // 2) as add:
         target.eventually(
-            lambda: (
-                any(upload.object_id == object_id for upload in target.incomplete_uploads())
-                or any(target.is_new(upload) for upload in target.incomplete_uploads())
-            ),
+            lambda: any(map(target.is_new, target.incomplete_uploads())),
             "an add in progress among the incomplete uploads",
         )
         own = [upload for upload in target.incomplete_uploads() if target.is_new(upload)]

@@ -188,7 +188,7 @@ def check_a_second_add_never_alters_the_first(target: Target) -> None:
                 ):
                     others[target.store_id].add(object_id, second.chunks(), size)
             target.expect_content(uri, first, f"{what}: the first object")
-            _expect_no_incomplete_upload(target, object_id, what)
+            target.expect_no_upload(object_id, what)
 
 
 @check(needs="add")
@@ -207,13 +207,4 @@ def check_a_failed_second_add_never_alters_the_first(target: Target) -> None:
         with raises(SizeMismatch, Duplicate, doing=f"{what} (wrong size)"):
             target.add(second.chunks(), object_id, size=second.size + 1)
         target.expect_content(uri, first, f"{what}: the first object")
-        _expect_no_incomplete_upload(target, object_id, what)
-
-
-def _expect_no_incomplete_upload(target: Target, object_id: str, what: str) -> None:
-    target.eventually_none(
-        lambda: [
-            upload.key for upload in target.incomplete_uploads() if upload.object_id == object_id
-        ],
-        f"{what}: incomplete uploads",
-    )
+        target.expect_no_upload(object_id, what)

@@ -86,12 +86,7 @@ def _race(
     with raises(Duplicate, doing=f"{what}: another add afterwards"):
         target.add(Content(10, seed=99), object_id)
     target.expect_content(uri, contents[winners[0]], f"{what}: the object after another add")
-    target.eventually_none(
-        lambda: [
-            upload.key for upload in target.incomplete_uploads() if upload.object_id == object_id
-        ],
-        f"{what}: incomplete uploads",
-    )
+    target.expect_no_upload(object_id, what)
 
 
 @check(needs="add copy")
