@@ -16,7 +16,7 @@ from store_lib.cli.shell import Shell
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a command did."""
+    """The result of a command."""
 
     status: int
     out: bytes
@@ -36,7 +36,7 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
-    """Signals end a command, also where the tests run in the background with some ignored."""
+    """Restore the usual signal handlers: tests in the background ignore some signals."""
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
@@ -46,7 +46,7 @@ def signals() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home directory of the test's own; nothing of the real user's configuration is seen."""
+    """A temporary home directory, without the configuration of the real user."""
     for variable in ("STORE_LIB_CONFIG", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(variable, raising=False)
     directory = tmp_path_factory.mktemp("home")
@@ -56,7 +56,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def datadir(home: Path) -> Path:
-    """Where the store keeps its objects that there is without configuration."""
+    """The directory of the store that is used without a configuration."""
     return home / ".local/share/store_lib/objects"
 
 

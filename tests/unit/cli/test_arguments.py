@@ -1,4 +1,4 @@
-"""The kinds of arguments, and that a usage error is one line."""
+"""The types of arguments, and usage errors."""
 
 import argparse
 
@@ -37,13 +37,13 @@ def test_duration(text, seconds):
     ],
 )
 def test_refused(kind, text):
-    """What is not of the kind is refused with what was expected and got."""
+    """A wrong argument is refused; the message says what was expected and got."""
     with pytest.raises(argparse.ArgumentTypeError, match=r"expected .*, got"):
         kind(text)
 
 
 def test_digest_is_lower_case():
-    """A digest may be written in capitals."""
+    """A digest may be in upper case."""
     assert digest("sha256:ABCD") == ("sha256", "abcd")
 
 
@@ -65,7 +65,7 @@ def test_digest_is_lower_case():
     ids=" ".join,
 )
 def test_a_usage_error_is_one_line(run, argv):
-    """A command line that cannot be used is status 2 and one line that says where to look."""
+    """A wrong command line ends with status 2 and one line that refers to the help."""
     outcome = run(*argv)
     assert outcome.status == 2
     assert outcome.out == b""

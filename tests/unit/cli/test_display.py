@@ -1,4 +1,4 @@
-"""What the command prints of names and URIs that others have made, in every format."""
+"""Untrusted names and URIs in the output, in every format."""
 
 import json
 import shlex
@@ -8,7 +8,7 @@ import pytest
 from store_lib.cli.formatting import Pairs, Words, printable_cells
 from store_lib.display import printable
 
-#: A name that forges lines, speaks to terminals and shells, and turns the direction of writing.
+#: A name with line breaks, control sequences, shell code and a change of text direction.
 ODD = "a\nb\x1b[31m\x7f\u202e$(x)`y`z"
 PRINTED = printable(ODD)
 
@@ -19,14 +19,14 @@ def clean(text: str) -> bool:
 
 @pytest.mark.parametrize("form", ["table", "value", "csv", "json", "yaml"])
 def test_a_list(run, datadir, added, form):
-    """A file's odd name is one line in each format; JSON has it as it is."""
+    """An unusual file name is one line in every format; JSON has it unchanged."""
     added()
     (datadir / ODD).write_bytes(b"x")
     outcome = run("list", "-f", form, "-c", "id", "-c", "uri")
     assert outcome.status == 0
     if form == "json":
         assert ODD in [each["id"] for each in json.loads(outcome.text)]
-        assert clean(outcome.text.replace("\x7f", ""))  # JSON leaves that one as it is
+        assert clean(outcome.text.replace("\x7f", ""))  # JSON does not escape this one
         return
     assert clean(outcome.text)
     if form != "yaml":
@@ -38,7 +38,7 @@ def test_a_list(run, datadir, added, form):
 
 @pytest.mark.parametrize("form", ["table", "value", "shell"])
 def test_an_object(run, datadir, added, form):
-    """A URI that the caller has from elsewhere is shown as one line, and nothing for a shell."""
+    """An untrusted URI is printed as one line, and quoted for a shell."""
     added()
     (datadir / ODD).write_bytes(b"x")
     outcome = run("stat", f"file://{datadir}/{ODD}", "-f", form, "-c", "uri")
@@ -50,11 +50,11 @@ def test_an_object(run, datadir, added, form):
             assert value.count(mark) == value.count(f"\\{mark}") > 0
         assert shlex.split(value) == [
             f"file://{datadir}/{PRINTED}".replace("$", "\\$").replace("`", "\\`")
-        ]  # a shell takes away these backslashes, too; shlex does not
+        ]  # a shell removes these backslashes too, but shlex does not
 
 
 def test_values_of_several_texts():
-    """Texts within lists and within pairs are printable, for people and for programs."""
+    """Texts in lists and pairs are made printable, for people and for programs."""
     row = printable_cells([Words([ODD]), Pairs({ODD: ODD}), 5, None], "value")
     assert row[2:] == [5, None]
     for cell in row[:2]:
@@ -67,7 +67,7 @@ def test_values_of_several_texts():
 @pytest.mark.parametrize("options", [(), ("--debug",), ("-v", "-v")])
 @pytest.mark.parametrize("odd", [ODD, "\udcff", "\x85", "\r\n\x07"])
 def test_errors(run, options, odd, tmp_path):
-    """An error is one line whatever the caller has named; a traceback has its lines."""
+    """An error is one line for any argument; only a traceback has more lines."""
     log = tmp_path / "log"
     for command in (
         ("get", f"file:///nowhere/{odd}"),
@@ -95,12 +95,12 @@ def test_errors(run, options, odd, tmp_path):
     "uri", ["s3:/AK:s3cr3t@h/b/k", "http:/u:s3cr3t@h/x", "://u:s3cr3t@h", "s3://AK:s3 s3cr3t@h/b/k"]
 )
 def test_mistyped_uris(run, uri, tmp_path):
-    """No secret of a URI that was mistyped, or stands in the wrong place, comes back."""
+    """No secret of a mistyped or misplaced URI is printed."""
     log = tmp_path / "log"
     for command in (
         ("get", uri),
         ("stat", "file:///x", uri),
-        *([] if " " in uri else [("add", uri)]),  # which is a file's name
+        *([] if " " in uri else [("add", uri)]),  # that would be a file name
         (uri,),
         ("sweep", "--older-than", uri),
         ("add", "-", "--expect", uri),

@@ -1,4 +1,4 @@
-"""The commands for whole stores, on filesystem stores in temporary directories."""
+"""The listing commands, on filesystem stores in temporary directories."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.scripted_server import Reply, ScriptedServer
 
 @pytest.fixture
 def four(tmp_path):
-    """The options that configure two good stores, a read-only one and a broken one."""
+    """Options for a configuration with two working stores, a read-only and a broken one."""
     conf = tmp_path / "four.conf"
     conf.write_text(
         "[DEFAULT]\nenabled_backends = a:file, b:file, web:http, broken:nowhere\n"
@@ -24,7 +24,7 @@ def four(tmp_path):
 
 
 def test_stores(run, four):
-    """stores shows each configured store with what it can do and what is wrong with it."""
+    """stores lists the configured stores with their capabilities and errors."""
     outcome = run(*four, "stores", "-f", "json")
     assert outcome.status == 0
     a, b, web, broken = outcome.json
@@ -39,7 +39,7 @@ def test_stores(run, four):
 
 
 def test_stores_as_a_table(run, four):
-    """For people the free space has a unit and unknown values are blank."""
+    """In a table, the free space has a unit and unknown values are blank."""
     outcome = run(*four, "stores", "-c", "id", "-c", "free", "-c", "description")
     assert outcome.status == 0
     assert "iB" in outcome.text
@@ -47,7 +47,7 @@ def test_stores_as_a_table(run, four):
 
 
 def test_list_shows_every_store(run, four, tmp_path):
-    """list shows the objects of all stores that can list; a broken store is mentioned."""
+    """list shows the objects of all stores that can list, and warns of a broken store."""
     for store, name in (("b", "2"), ("a", "1"), ("a", "3")):
         assert run(*four, "add", "-", "--id", name, "--store", store, stdin=b"12").status == 0
     outcome = run(*four, "list", "-f", "json")
@@ -71,14 +71,14 @@ def test_list_one_store(run, four):
 
 
 def test_list_a_store_that_cannot(run, four):
-    """A store that cannot list is status 10, an unknown one 5, a broken one 5."""
+    """A store that cannot list ends with status 10, an unknown or broken one with 5."""
     assert run(*four, "list", "--store", "web").status == 10
     assert run(*four, "list", "--store", "nobody").status == 5
     assert run(*four, "list", "--store", "broken").status == 5
 
 
 def test_list_where_no_store_can(run, tmp_path):
-    """Without a store that can list, list is status 10."""
+    """Without a store that can list, list ends with status 10."""
     conf = tmp_path / "web.conf"
     conf.write_text("[DEFAULT]\nenabled_backends = web:http\n")
     assert run("--config-file", conf, "list").status == 10
@@ -87,7 +87,7 @@ def test_list_where_no_store_can(run, tmp_path):
 
 @pytest.fixture
 def leftover(added, datadir):
-    """What an add that was killed left in the local store, an hour ago."""
+    """The incomplete upload of an add that was killed an hour ago, in the local store."""
     added()
     before = set(datadir.iterdir())
     child = subprocess.Popen(
@@ -109,7 +109,7 @@ def leftover(added, datadir):
 
 
 def test_incomplete_and_sweep(run, leftover):
-    """A leftover is listed, kept while it is young, and swept when it is old; objects stay."""
+    """An incomplete upload is listed, and swept only when it is old; objects remain."""
     (row,) = run("incomplete", "-f", "json").json
     assert (row["store"], row["live"]) == ("local", False)
     assert len(run("list", "-f", "json").json) == 1
@@ -131,7 +131,7 @@ def test_sweep_asks_for_an_age(run):
 
 
 def half(directory, image="one"):
-    """Make what a killed upload has left."""
+    """Make the file of a killed upload."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f".store_lib-{'1' * 32}-{image}"
     path.write_text("half")
@@ -144,7 +144,7 @@ STAGING, TASKS = "os_glance_staging_store", "os_glance_tasks_store"
 
 @pytest.mark.parametrize("form", ["sections", "default", "single"])
 def test_leftovers_of_the_stores_that_glance_keeps_for_itself(run, tmp_path, form, monkeypatch):
-    """With Glance's configuration both commands look into its staging and task stores, too."""
+    """With Glance's configuration, both commands include its staging and task stores."""
     monkeypatch.setattr("store_lib.cli.config.RESERVED_DATADIR", f"{tmp_path}/{{}}")
     folders = {name: tmp_path / name for name in (STAGING, TASKS)}
     text = {
@@ -172,7 +172,7 @@ def test_leftovers_of_the_stores_that_glance_keeps_for_itself(run, tmp_path, for
 
 
 def test_looking_for_leftovers_creates_nothing(run, tmp_path):
-    """A staging directory that is not there yet is not made by a look."""
+    """A missing staging directory is not created by a listing."""
     conf = tmp_path / "glance-api.conf"
     conf.write_text(
         f"[DEFAULT]\nenabled_backends = a:file\n[a]\nfilesystem_store_datadir = {tmp_path}/a\n"
@@ -184,7 +184,7 @@ def test_looking_for_leftovers_creates_nothing(run, tmp_path):
 
 
 def test_a_store_that_is_away_is_not_waited_for_long(run, tmp_path, clock):
-    """stores repeats for three seconds, and shows each repeat; get goes by the configuration."""
+    """list retries for three seconds and logs each retry; get retries as configured."""
     with ScriptedServer(lambda request: Reply(503)) as server:
         conf = tmp_path / "away.conf"
         conf.write_text(

@@ -1,4 +1,4 @@
-"""The output file of get: whole or not at all."""
+"""The output file of get is complete or absent."""
 
 import os
 import stat
@@ -9,13 +9,13 @@ from store_lib.cli.local_file import LocalFile
 
 
 def write(path, data=b"data", **options):
-    """Write a file the way get does."""
+    """Write a file as get does."""
     with LocalFile(str(path), **options) as stream:
         stream.write(data)
 
 
 def test_it_appears_when_it_is_whole(tmp_path):
-    """Until the block ends there is only a hidden name."""
+    """Until the block ends, there is only a hidden file."""
     target = tmp_path / "target"
     with LocalFile(str(target)) as stream:
         stream.write(b"data")
@@ -28,7 +28,7 @@ def test_it_appears_when_it_is_whole(tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_nothing_is_left_after_an_error(tmp_path, error):
-    """However the block ends but well, nothing is left."""
+    """If the block raises, nothing is left."""
 
     def fail(stream):
         stream.write(b"data")
@@ -40,7 +40,7 @@ def test_nothing_is_left_after_an_error(tmp_path, error):
 
 
 def test_permissions_are_those_of_a_new_file(tmp_path):
-    """The file has the permissions that the user's umask gives."""
+    """The permissions of the file follow the user's umask."""
     before = os.umask(0o027)
     try:
         write(tmp_path / "target")
@@ -50,7 +50,7 @@ def test_permissions_are_those_of_a_new_file(tmp_path):
 
 
 def test_one_that_appears_meanwhile_is_kept(tmp_path):
-    """A file that another made in the meantime is not overwritten."""
+    """A file that appears meanwhile is not overwritten."""
     target = tmp_path / "target"
     with pytest.raises(FileExistsError, match="--force"), LocalFile(str(target)):
         target.write_bytes(b"theirs")
@@ -59,7 +59,7 @@ def test_one_that_appears_meanwhile_is_kept(tmp_path):
 
 
 def test_without_hard_links(tmp_path, monkeypatch):
-    """On a file system without hard links it is published all the same, and does not overwrite."""
+    """A file system without hard links works too, and nothing is overwritten."""
 
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")
@@ -81,7 +81,7 @@ def test_a_symbolic_link_is_followed(tmp_path):
 
 
 def test_only_regular_files_are_replaced(tmp_path):
-    """A device, a pipe or a directory is never replaced, whatever is forced."""
+    """A device, pipe or directory is never replaced, even with --force."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, "/dev/null"):
         with pytest.raises(OSError, match="regular file"):
@@ -90,12 +90,12 @@ def test_only_regular_files_are_replaced(tmp_path):
 
 
 def test_a_long_name(tmp_path):
-    """A name as long as names may be works: the hidden one is shortened."""
+    """A name of the maximum length works: the hidden name is shorter."""
     write(tmp_path / ("n" * 255))
     assert (tmp_path / ("n" * 255)).exists()
 
 
 def test_a_missing_directory(tmp_path):
-    """A directory that is not there is an error of the usual kind."""
+    """A missing directory raises the usual error."""
     with pytest.raises(FileNotFoundError):
         write(tmp_path / "absent" / "target")

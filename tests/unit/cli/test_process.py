@@ -1,4 +1,4 @@
-"""The command as a process of its own: exit statuses, signals, pipes and terminals."""
+"""The command as a separate process: exit statuses, signals, pipes and terminals."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for something that another process does; a minute is for ever here."""
+    """Wait up to a minute for an effect of another process."""
     for _ in range(6000):
         if condition():
             return
@@ -31,7 +31,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def test_the_module_runs(datadir):
-    """python -m store_lib.cli is the command: it adds, gets, and ends in the right status."""
+    """python -m store_lib.cli runs the command, with the right exit status."""
     add = [*COMMAND, "add", "-", "-f", "value", "-c", "uri"]
     uri = subprocess.run(add, input=b"data", capture_output=True, check=True).stdout.strip()
     got = subprocess.run([*COMMAND, "get", uri], capture_output=True, check=True)
@@ -43,7 +43,7 @@ def test_the_module_runs(datadir):
 
 
 def test_debug_shows_the_traceback(run, added):
-    """--debug puts the traceback before the line, and the status stays."""
+    """--debug prints the traceback before the line, with the same status."""
     outcome = run("--debug", "get", added() + "x")
     assert outcome.status == 3
     lines = outcome.err.splitlines()
@@ -52,7 +52,7 @@ def test_debug_shows_the_traceback(run, added):
 
 
 def test_no_secret_is_printed(run):
-    """A credential in a URI does not come back in an error, with or without the traceback."""
+    """An error does not contain a URI's credentials, with or without the traceback."""
     for options in ((), ("--debug",), ("-v", "-v")):
         outcome = run(*options, "get", "swift+https://user:s3cr3t@host/container/object")
         assert outcome.status == 5
@@ -60,7 +60,7 @@ def test_no_secret_is_printed(run):
 
 
 def test_any_error_is_one_line_without_secrets(run, monkeypatch):
-    """Whatever an unexpected error has in its text, it comes out as one line without secrets."""
+    """Any unexpected error is printed as one line without secrets."""
 
     def fail(*_: object) -> None:
         error = RuntimeError("two\nlines: https://user:s3cr3t@host/")
@@ -74,7 +74,7 @@ def test_any_error_is_one_line_without_secrets(run, monkeypatch):
 
 
 def test_no_command_shows_the_help(run):
-    """Without a command there is the help, and no interactive mode."""
+    """Without a command, the help is printed; there is no interactive mode."""
     outcome = run()
     assert outcome.status == 0
     for command in ("add", "get", "stat", "delete", "list", "stores", "incomplete", "sweep"):
@@ -82,7 +82,7 @@ def test_no_command_shows_the_help(run):
 
 
 def test_help_and_completion(run):
-    """help names a command's options, and complete prints a bash completion."""
+    """help prints the options of a command, and complete a completion for bash."""
     assert "--expect" in run("help", "get").text
     assert "--expect" in run("get", "--help").text
     assert "\n  sweep " in run("--help").text
@@ -91,7 +91,7 @@ def test_help_and_completion(run):
 
 
 def test_log_file(run, tmp_path, monkeypatch):
-    """--log-file gets the log as well, without taking it from standard error, and no secret."""
+    """The log is written to --log-file too, without secrets."""
 
     def warn(*_: object) -> None:
         logging.getLogger("somebody").warning("slow: https://user:s3cr3t@host/")
@@ -105,7 +105,7 @@ def test_log_file(run, tmp_path, monkeypatch):
 
 
 def test_without_the_extra():
-    """Where cliff or tqdm is not installed, one line says which extra to install."""
+    """If cliff or tqdm is not installed, one line says which extra to install."""
     for package in ("cliff", "tqdm"):
         code = (
             f"import sys; sys.modules[{package!r}] = None\n"
@@ -122,7 +122,7 @@ def test_without_the_extra():
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_a_signal_undoes_an_add(datadir, number, status):
-    """Ctrl-C, SIGTERM and SIGHUP end an add half-way and leave nothing in the store."""
+    """Ctrl-C, SIGTERM and SIGHUP interrupt an add and leave nothing in the store."""
     with subprocess.Popen(
         [*COMMAND, "add", "-", "--id", "x"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     ) as child:
@@ -157,7 +157,7 @@ def test_an_ignored_signal_stays_ignored(datadir):
 
 @pytest.fixture
 def stalling_server() -> Iterator[str]:
-    """The URL of a web object whose second half does not come before the test ends."""
+    """The URL of a web object whose second half is not sent before the end of the test."""
     ended = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -182,7 +182,7 @@ def stalling_server() -> Iterator[str]:
 
 
 def test_a_signal_removes_half_a_file(tmp_path, stalling_server):
-    """Ctrl-C in the middle of a get leaves no file, neither the named nor a hidden one."""
+    """Ctrl-C during a get leaves no file, not even a hidden one."""
     conf = tmp_path / "web.conf"
     conf.write_text("[DEFAULT]\nenabled_backends = web:http\n")
     target = tmp_path / "out" / "copy"
@@ -197,7 +197,7 @@ def test_a_signal_removes_half_a_file(tmp_path, stalling_server):
 
 
 def test_a_reader_that_goes_away(added):
-    """A broken pipe ends the command quietly, in the status that a shell expects."""
+    """A broken pipe ends the command quietly, with the status that a shell expects."""
     uri = added(bytes(4 * MIB))
     with subprocess.Popen(
         [*COMMAND, "get", uri], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -211,7 +211,7 @@ def test_a_reader_that_goes_away(added):
 
 
 def test_a_reader_that_is_gone_already(monkeypatch):
-    """What is only written at the end goes quietly too when nobody reads it any more."""
+    """A pipe that is closed from the start ends the command quietly too."""
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     ours, theirs = os.pipe()
     os.close(ours)
@@ -223,7 +223,7 @@ def test_a_reader_that_is_gone_already(monkeypatch):
 
 
 def on_a_terminal(*argv: str, stdout: bool = False) -> tuple[int, str]:
-    """Run the command with a terminal for standard error, and return what it drew there."""
+    """Run the command with a terminal as standard error; return its status and output there."""
     ours, theirs = os.openpty()
     with os.fdopen(ours, "rb", buffering=0) as screen:
         with subprocess.Popen(
@@ -234,13 +234,13 @@ def on_a_terminal(*argv: str, stdout: bool = False) -> tuple[int, str]:
             try:
                 while data := screen.read(65536):
                     drawn += data
-            except OSError:  # how a terminal says that nobody has it open any more
+            except OSError:  # the other end of the terminal was closed
                 pass
         return child.returncode, drawn.decode()
 
 
 def test_progress_on_a_terminal(tmp_path):
-    """A bar is drawn on a terminal; -q and --no-progress leave it out."""
+    """A progress bar is drawn on a terminal, but not with -q or --no-progress."""
     source = tmp_path / "disk"
     source.write_bytes(bytes(3 * MIB))
     status, drawn = on_a_terminal("add", str(source), "--id", "x")
@@ -252,7 +252,7 @@ def test_progress_on_a_terminal(tmp_path):
 
 
 def test_progress_of_a_get(added, tmp_path):
-    """The bar of a get counts what was read."""
+    """The progress bar of a get counts the bytes that were read."""
     status, drawn = on_a_terminal("get", added(bytes(3 * MIB)), "-o", str(tmp_path / "copy"))
     assert status == 0
     assert "get: 100%" in drawn
@@ -268,7 +268,7 @@ def test_no_bytes_to_a_terminal(added):
 
 @pytest.mark.parametrize("command", ["get", "stat"])
 def test_a_full_output(added, monkeypatch, command):
-    """An output that takes no more ends in one line and status 1."""
+    """A full output device ends with one line and status 1."""
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with open("/dev/full", "wb") as full:
         ended = subprocess.run(
@@ -279,7 +279,7 @@ def test_a_full_output(added, monkeypatch, command):
 
 
 def test_documented_examples(run, tmp_path):
-    """What the command line page shows in its first lines works as it stands."""
+    """The examples at the top of the command line page work."""
     source = Path(tmp_path / "disk.iso")
     source.write_bytes(os.urandom(64 * 1024))
     added = run("add", source, "--digest", "sha256", "-f", "value", "-c", "uri")

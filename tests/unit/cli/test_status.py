@@ -1,4 +1,4 @@
-"""The exit status of every error, and that the documentation has them all."""
+"""The exit status of every error, and their documentation."""
 
 import re
 from pathlib import Path
@@ -48,12 +48,12 @@ PAGE = Path(__file__).parents[3] / "doc/command_line.rst"
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_status(error, status):
-    """Each kind of error ends in the status that is documented for it."""
+    """Every kind of error ends with its documented status."""
     assert status_of(error) == status
 
 
 def test_every_error_has_a_status():
-    """No class of the tree makes the command fail on its own error."""
+    """Every error class has a status."""
     for name in dir(exceptions):
         kind = getattr(exceptions, name)
         if isinstance(kind, type) and issubclass(kind, StoreError):
