@@ -1,24 +1,25 @@
-"""The right to publish under an id, which at most one gets of those who ask for it at once.
+"""Claims: of several uploads that race for one id, at most one gets the right to publish.
 
-Swift decides no condition.  Between the check of ``If-None-Match: *`` and the moment at which an
-object is there other requests pass the same check, and the one that began last, by ``X-Timestamp``,
-overwrites what another has stored, and has looked at, by then.  Nothing in Swift compares and
-swaps.
+Swift has no atomic "create unless it exists".  It checks ``If-None-Match: *`` when a request begins
+and stores the object when the request ends; requests in between pass the same check, and the one
+that began last, by its ``X-Timestamp``, overwrites the others' objects, even if their uploads have
+already seen them stored.
 
-What Swift does keep is this: once a write was answered, whoever asks all replicas reads it, or
-what a later request wrote.  Two objects of that kind let at most one pass (the splitter of
-Lamport's "A Fast Mutual Exclusion Algorithm", 1987):
+But once Swift has answered a write, a read of all replicas returns that write or a later one.  With
+such reads, two objects let at most one upload pass (the splitter of Lamport's "A Fast Mutual
+Exclusion Algorithm", 1987).  An upload
 
-1. put the *mark* with a value of one's own,
-2. put the *door* unless it is there,
-3. read the mark: who finds the own value may publish.
+1. writes a value of its own to the *mark*,
+2. writes the *door* unless that exists,
+3. reads the mark, and may publish if it still has that value.
 
-Say that A and B both do.  Each found no door in step 2, so each had marked before the other's door
-was there, and so before the other read the mark.  Both then read the later one of the two marks.
+Suppose that A and B both may.  Both found no door in step 2, so each had written the mark before
+the other wrote the door, and so before the other read the mark.  But then both have read the later
+of the two values.
 
-Where all have lost, the one whose door is there goes on after a pause in which the requests of all
-others who passed have ended (Lamport's first algorithm, which relies on time; the fast way above
-does not).
+It may be that no upload passes.  Then the last one that wrote the door goes on, after a pause in
+which all others that found no door must have read the mark or published (Lamport's first algorithm,
+which relies on time; the steps above do not).
 """
 
 import functools
@@ -35,10 +36,10 @@ from store_lib.exceptions import Duplicate, ErrorStatus, StoreError
 
 _LOG = get_logger(__name__)
 
-#: Seconds after which the server removes the door of one who was killed, besides those that
-#: publishing may rightly take.  Less than ``transfer_retry_seconds``, for which others wait.
+#: Seconds after which the server removes the claim of a process that was killed, besides those that
+#: publishing may take.  Less than ``transfer_retry_seconds``, for which other uploads wait.
 LIFE = 15
-#: Seconds in which whoever passed the door has published, or read another's mark.
+#: Seconds after which any other upload that found no door has published, or read the mark.
 SETTLE = 5
 
 
@@ -57,9 +58,9 @@ Put = Callable[[str, Body, Mapping[str, str]], SwiftResponse]
 
 
 class Claim:
-    """The right to publish under one id, held for a short time.
+    """One upload's claim on its id.
 
-    :param nonce: names the upload that claims
+    :param nonce: names the upload
     """
 
     def __init__(self, object_id: str, nonce: str) -> None:
@@ -69,20 +70,21 @@ class Claim:
             f"{prefix_of(object_id, CLAIM)}{number:08}" for number in (1, 2)
         )
         self._tries = 0
-        #: What mark and door have that this try has put.
+        #: The value that this try has written to mark and door.
         self._mark = ""
-        #: When, by the monotonic clock, the door is nobody's but the one's who put it last.
+        #: Time of the monotonic clock from which on the last writer of the door holds the claim.
         self._settled = math.inf
-        #: Until when, by the same clock, the server cannot have removed the door.
+        #: Time of the same clock up to which the server has not removed the door.
         self._until = 0.0
         self._held = False
 
     def take(self, container: Container, put: Put, seconds: float = 0) -> None:
         """Claim the id.
 
-        :param put: stores an object in the container, which it makes where it is missing
-        :param seconds: that the publishing request may rightly take
-        :raises Duplicate: there is an object of this id; or, for now, somebody else is publishing
+        :param put: stores an object in the container, which it creates if it is missing
+        :param seconds: how long the publishing request may take
+        :raises Duplicate: an object of this id exists; with a temporary status, another upload may
+            be publishing one
         """
         if self._held and time.monotonic() < self._until:
             return
@@ -92,13 +94,13 @@ class Claim:
             self._try(container, put, life)
         if not self._held:
             raise Duplicate(
-                f"Object {self._object_id} is being added by another at the same moment. Where "
-                "that one was killed, the id is free again within a minute.",
+                f"Object {self._object_id} is being added by another at the same moment. If that "
+                "one was killed, the id is free again within a minute.",
                 status=ErrorStatus.TEMPORARY,
             )
 
     def _door_stands(self, container: Container, life: float) -> bool:
-        """Look whether a door is there still; if it is this one's, and has settled, it is held."""
+        """Return whether the door exists; hold the claim if it is this upload's and has settled."""
         door = self._read(container, self._door_name)
         self._check_object(container)
         if door == self._mark and self._settled < time.monotonic() < self._until - life / 3:
@@ -115,20 +117,20 @@ class Claim:
         retry(lambda: put(self._mark_name, Empty(), headers))
         once = {"If-None-Match": "*", **headers}
         status = retry(lambda: put(self._door_name, Empty(), once)).status
-        # 412 may be about our own, put by a request without an answer; with 202 nothing was stored.
+        # 412 may be about our own door, if a response was lost; with 202 nothing was stored.
         passed = status == 201 or (
             status == 412 and self._read(container, self._door_name) == self._mark
         )
         self._held = passed and self._read(container, self._mark_name) == self._mark
         if self._held:
             return
-        # Where the server is slow, it is for the others too.
+        # A slow server is slow for the others too.
         now = time.monotonic()
         self._settled = now + SETTLE + 4 * (now - began) if passed else math.inf
         try:
             self._check_object(container)
         except Duplicate:
-            if passed:  # a door is of no more use: who passes meets the object
+            if passed:  # the door is of no more use: later uploads meet the object
                 self._remove(container, self._door_name)
             raise
 
@@ -144,15 +146,15 @@ class Claim:
         return container.account.retry(lambda: container.object(name).itself(newest=True))
 
     def release(self, container: Container) -> None:
-        """Give the id free, where it is held; what cannot be removed the server removes."""
+        """Release the claim if it is held; the server removes what cannot be removed now."""
         if self._held:
-            # The mark last: whoever marks after that finds no door, and removes both himself.
+            # The mark last: an upload that writes it afterwards finds no door, and removes both.
             self._remove(container, self._door_name, self._mark_name)
         self._held = False
 
     def _remove(self, container: Container, *names: str) -> None:
         def remove(name: str) -> None:
-            if time.monotonic() < self._until:  # later the door may be another's
+            if time.monotonic() < self._until:  # afterwards the door may be another upload's
                 container.account.ask("DELETE", container.object(name).path, 404)
 
         try:
@@ -160,7 +162,7 @@ class Claim:
                 container.account.retry(functools.partial(remove, name))
         except StoreError as error:
             _LOG.warning(
-                "The claim %s/%s could not be removed, and ends by itself: %s",
+                "The claim %s/%s could not be removed, and will expire: %s",
                 container.name,
                 prefix_of(self._object_id, CLAIM),
                 error,

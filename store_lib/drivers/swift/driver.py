@@ -24,7 +24,7 @@ from store_lib.drivers.swift.location import (
     numbered,
     split_key,
 )
-from store_lib.drivers.swift.options import MEGABYTE, OPTIONS
+from store_lib.drivers.swift.options import OPTIONS, SegmentLayout
 from store_lib.drivers.swift.reader import SwiftReader, check_manifest, listed_size, missing
 from store_lib.drivers.swift.references import WatchedReferences
 from store_lib.drivers.swift.segments import (
@@ -37,7 +37,7 @@ from store_lib.drivers.swift.segments import (
     is_static,
 )
 from store_lib.drivers.swift.tenancy import MultiTenant, SingleTenant, Tenancy
-from store_lib.drivers.swift.writer import SegmentLayout, SwiftWriter
+from store_lib.drivers.swift.writer import SwiftWriter
 from store_lib.exceptions import (
     BackendException,
     Forbidden,
@@ -71,13 +71,7 @@ class SwiftDriver(Driver[SwiftLocation]):
         importlib.import_module("keystoneauth1.session")
         importlib.import_module("swiftclient.utils")
         conf = self.conf
-        self._layout = SegmentLayout(
-            cut_from=conf.swift_store_large_object_size * MEGABYTE,
-            segment=conf.swift_store_large_object_chunk_size * MEGABYTE,
-            concurrency=conf.swift_store_segment_threads,
-            entries=conf.swift_store_manifest_entries,
-            dynamic=conf.swift_store_manifest == "dynamic",
-        )
+        self._layout = SegmentLayout.of(conf)
         if not conf.swift_store_container or "/" in conf.swift_store_container:
             raise self.misconfigured("Expected a name without '/' in swift_store_container.")
         if conf.swift_store_endpoint:

@@ -1,13 +1,18 @@
 """The Swift driver's options: glance_store's, and a few of its own."""
 
+import dataclasses
+from typing import Self
+
 from oslo_config import cfg
 
 from store_lib.clients.network_errors import OptionNames
-from store_lib.options import LONGEST_TIME
+from store_lib.options import LONGEST_TIME, StoreOptions
 
 #: Bytes of a "MB" in the options.  glance_store counts so, and a segment must not become larger
 #: than a server's limit that it was chosen for.
-MEGABYTE = 1000 * 1024
+_MEGABYTE = 1000 * 1024
+#: Bytes of a chunk, and of the largest object that is stored by a single, short request.
+_CHUNK = 1024 * 1024
 
 #: The options that error messages name.
 OPTION_NAMES = OptionNames(
@@ -45,16 +50,16 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
         "swift_store_user",
         secret=True,
-        help="User to log in as, as project:user, or as user where the project is told by "
-        "swift_store_project_name or swift_store_project_id." + _LOGIN,
+        help="User to log in as: project:user, or user if swift_store_project_name or "
+        "swift_store_project_id gives the project." + _LOGIN,
     ),
     cfg.StrOpt("swift_store_key", secret=True, help="Password of swift_store_user." + _LOGIN),
     cfg.StrOpt(
         "swift_store_application_credential_id",
         secret=True,
-        help="Log in with this application credential, in place of swift_store_user, without "
-        "swift_store_config_file. Not for the trusts of swift_store_multi_tenant: Keystone lets "
-        "none act on them.",
+        help="Log in with this application credential in place of swift_store_user, if there is no "
+        "swift_store_config_file. Not for the trusts of swift_store_multi_tenant, which Keystone "
+        "does not grant to application credentials.",
     ),
     cfg.StrOpt(
         "swift_store_application_credential_secret",
@@ -66,7 +71,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
         "swift_store_endpoint",
         sample_default="https://swift.example.org/v1/AUTH_project",
-        help="Storage URL to use in place of the one that the login tells, up to and excluding "
+        help="Storage URL to use in place of the one that the login gives, up to and excluding "
         "the container.",
     ),
     cfg.StrOpt(
@@ -83,7 +88,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
         "swift_store_region",
         sample_default="RegionTwo",
-        help="Region of the service in Keystone's catalog. Left out, the first one found.",
+        help="Region of the service in Keystone's catalog. Left out, the first one.",
     ),
     cfg.StrOpt(
         "swift_store_cacert",
@@ -94,8 +99,8 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.BoolOpt(
         "swift_store_auth_insecure",
         default=False,
-        help="Do not verify certificates. Anybody on the way can then read and alter what is "
-        "transferred, passwords included.",
+        help="Do not verify certificates. Anybody on the network path can then read and alter what "
+        "is transferred, passwords included.",
     ),
     cfg.BoolOpt(
         "swift_store_ssl_compression",
@@ -111,7 +116,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     cfg.BoolOpt(
         "swift_store_create_container_on_put",
         default=False,
-        help="Make a container that is missing when an object is added. Needed with "
+        help="Create a container that is missing when an object is added. Needed with "
         "swift_store_multi_tenant, where each object has its own.",
     ),
     cfg.IntOpt(
@@ -130,25 +135,25 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         min=1,
         max=1 << 30,
         help="Size in MB (1,024,000 bytes) from which on an object is cut into segments. A "
-        "smaller one, when its size is told ahead, is a single segment. No more than what the "
-        "server takes in one object.",
+        "smaller one whose size is known before the upload is a single segment. At most what the "
+        "server accepts as one object.",
     ),
     cfg.IntOpt(
         "swift_store_large_object_chunk_size",
         default=200,
         min=1,
         max=1 << 20,
-        help="Size of a segment in MB (1,024,000 bytes). Segments that fit into "
-        "transfer_memory_limit several times over are sent several at once, and again after a "
-        "failure; a larger one is streamed, and a failure in it fails the add.",
+        help="Size of a segment in MB (1,024,000 bytes). If several segments fit into "
+        "transfer_memory_limit, they are sent concurrently and again after a failure; a larger one "
+        "is streamed, and a failure in it fails the add.",
     ),
     cfg.IntOpt(
         "swift_store_segment_threads",
         default=4,
         min=1,
         max=1000,
-        help="How many segments of one object are sent at once, as transfer_memory_limit allows, "
-        "or copied at once by the server.",
+        help="How many segments of one object are sent concurrently, as transfer_memory_limit "
+        "allows, or copied concurrently by the server.",
     ),
     cfg.StrOpt(
         "swift_store_manifest",
@@ -163,8 +168,8 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         default=1000,
         min=2,
         max=1_000_000,
-        help="How many segments one static manifest may list: no more than the server's "
-        "max_manifest_segments. Of more than so many, manifests of manifests are made.",
+        help="How many segments one static manifest may list: at most the server's "
+        "max_manifest_segments. An object of more segments has manifests of manifests.",
     ),
     cfg.BoolOpt(
         "swift_store_multi_tenant",
@@ -176,9 +181,9 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "swift_store_admin_tenants",
         default=[],
         sample_default="service:glance, *:admin",
-        help="With swift_store_multi_tenant: who may read and write every container that is "
-        "made, as Swift writes it in access lists: project:user, with an asterisk for all of "
-        "either. A word without a colon is a project with all its users.",
+        help="With swift_store_multi_tenant: who may read and write every container that the store "
+        "creates, as Swift writes it in access lists: project:user, with an asterisk for all "
+        "projects or users. A word without a colon is a project with all its users.",
     ),
     cfg.ListOpt(
         "swift_store_uri_login_hosts",
@@ -192,9 +197,8 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         "swift_store_uri_login_denied_addresses",
         default=[],
         sample_default="127.0.0.0/8, ::1, 169.254.0.0/16",
-        help="Host names, addresses and networks that no URI with a login in it reaches, even "
-        "where swift_store_uri_login_hosts has the host: what counts is the address that is "
-        "connected to.",
+        help="Host names, addresses and networks that no URI with a login in it reaches, even if "
+        "swift_store_uri_login_hosts has the host: the address of the connection counts.",
     ),
     cfg.BoolOpt(
         "swift_store_use_trusts",
@@ -207,15 +211,15 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         default=60,
         min=0,
         max=LONGEST_TIME,
-        help="Seconds before its end at which a token is no longer used and a new one is got.",
+        help="Seconds before its expiry at which a token is no longer used and is replaced.",
     ),
     cfg.IntOpt(
         "swift_store_retry_get_count",
         default=0,
         min=0,
         max=1_000_000,
-        help="How often in all the rest of a cut download is asked for at once, before it is "
-        "repeated for transfer_retry_seconds, which is enough as a rule.",
+        help="How often the rest of a cut download is requested again without a pause, in all, "
+        "before retries as transfer_retry_seconds allows, which are enough as a rule.",
     ),
     cfg.BoolOpt(
         "swift_buffer_on_upload",
@@ -232,14 +236,45 @@ OPTIONS: tuple[cfg.Opt, ...] = (
         default=10.0,
         min=0.001,
         max=LONGEST_TIME,
-        help="Seconds for a connection to Swift to be made.",
+        help="Timeout in seconds for connecting to Swift.",
     ),
     cfg.FloatOpt(
         "swift_store_read_timeout",
         default=60.0,
         min=0.001,
         max=LONGEST_TIME,
-        help="Seconds for which Swift, or Keystone, may neither take nor send a byte. A server's "
-        "own copy of a segment may take an hour.",
+        help="Seconds for which Swift, or Keystone, may neither accept nor send a byte. A copy of "
+        "a segment by the server may take an hour.",
     ),
 )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SegmentLayout:
+    """How a store lays out large objects."""
+
+    #: Bytes from which on an object of known size is cut.
+    cut_from: int
+    #: Bytes of a segment.
+    segment: int
+    #: Segments sent concurrently.
+    concurrency: int
+    #: Entries of a static manifest.
+    entries: int
+    dynamic: bool
+
+    @classmethod
+    def of(cls, options: StoreOptions) -> Self:
+        """Return the layout that the options describe."""
+        return cls(
+            cut_from=options.swift_store_large_object_size * _MEGABYTE,
+            segment=options.swift_store_large_object_chunk_size * _MEGABYTE,
+            concurrency=options.swift_store_segment_threads,
+            entries=options.swift_store_manifest_entries,
+            dynamic=options.swift_store_manifest == "dynamic",
+        )
+
+    @property
+    def chunk(self) -> int:
+        """Bytes of a chunk, and of the largest object that is stored by one request."""
+        return min(_CHUNK, self.segment)

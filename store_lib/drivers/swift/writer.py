@@ -16,6 +16,7 @@ from store_lib.drivers.swift.client import (
     SwiftResponse,
 )
 from store_lib.drivers.swift.location import NONCE, SwiftLocation
+from store_lib.drivers.swift.options import SegmentLayout
 from store_lib.drivers.swift.segments import (
     ManifestLost,
     Segment,
@@ -28,8 +29,6 @@ from store_lib.drivers.swift.segments import (
 from store_lib.drivers.swift.trusts import UploadLogin
 from store_lib.exceptions import BackendException, Duplicate, NotFound, NotSupported
 
-#: Bytes of a chunk, and of the largest object that is stored by a single, short request.
-_CHUNK = 1024 * 1024
 #: Seconds for which a server may be silent while it copies a segment.
 _COPY_TIMEOUT = 3600.0
 #: Seconds that a manifest takes for each of its entries at most, which the server looks up.
@@ -39,28 +38,8 @@ _HEADERS = {"Content-Type": "application/octet-stream"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class SegmentLayout:
-    """How a store lays out large objects."""
-
-    #: Bytes from which on an object of known size is cut.
-    cut_from: int
-    #: Bytes of a segment.
-    segment: int
-    #: Segments sent concurrently.
-    concurrency: int
-    #: Entries of a static manifest.
-    entries: int
-    dynamic: bool
-
-    @property
-    def chunk(self) -> int:
-        """Bytes of a chunk, and of the largest object that is stored by one request."""
-        return min(_CHUNK, self.segment)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class NewObject:
-    """Where an upload is to store its object."""
+    """Where an upload stores its object, and how it gets there."""
 
     ref: ObjectRef
     location: SwiftLocation
@@ -84,13 +63,11 @@ class SwiftWriter(PartWriter):
         find: Callable[[SwiftLocation], tuple[ObjectRef, SwiftResponse]],
     ) -> None:
         self._target = target
-        self._login = target.login
-        self._object_id = target.ref.name
         self._nonce = nonce
         self._size = size
         self._layout = layout
         self._find = find
-        self._claim = Claim(self._object_id, nonce)
+        self._claim = Claim(target.ref.name, nonce)
         #: Whether the object's container was created for this upload.
         self._created_container = False
         #: Names of segments that may be there.
@@ -131,7 +108,7 @@ class SwiftWriter(PartWriter):
         return self._layout.segment
 
     def put_part(self, number: int, body: Body) -> Segment:
-        self._login.extend()
+        self._target.login.extend()
         name = self._segments.name_of(number)
         self._names[name] = None
         response = self._put(name, body, {})
@@ -145,7 +122,7 @@ class SwiftWriter(PartWriter):
         :raises NotSupported: the object is in another account
         """
         origin, head = self._find(location)
-        account = self._login.account
+        account = self._target.login.account
         another = origin.account.storage_url != account.storage_url
         if another or (head.followed and not head.is_in(account.storage_url)):
             what = "is in another one" if another else "is a symbolic link into another one"
@@ -203,12 +180,16 @@ class SwiftWriter(PartWriter):
         self._claim.release(container)
         if self._created_container:
             container.account.retry(lambda: self._target.policy.delete(container))
-        self._login.end()  # not before: after a failure this is done again
+        self._target.login.end()  # not before: after a failure this is done again
+
+    @property
+    def _object_id(self) -> str:
+        return self._target.ref.name
 
     @property
     def _container(self) -> Container:
         """The object's container, by the present login."""
-        return dataclasses.replace(self._target.ref.container, account=self._login.account)
+        return dataclasses.replace(self._target.ref.container, account=self._target.login.account)
 
     @property
     def _ref(self) -> ObjectRef:
@@ -257,11 +238,11 @@ class SwiftWriter(PartWriter):
 
     def _end(self) -> None:
         self._claim.release(self._container)
-        self._login.end()
+        self._target.login.end()
 
     def _copy_segments(self, origin: Iterable[Segment]) -> list[Segment]:
         """Have the server copy segments concurrently, as segments of this object."""
-        account, container = self._login.account, self._container
+        account, container = self._target.login.account, self._container
         copies: dict[int, Segment] = {}
 
         def copy(number: int, segment: Segment) -> None:
