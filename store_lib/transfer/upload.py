@@ -163,8 +163,8 @@ class _Upload:
             senders = WorkerPool("store", writer.concurrency, pool)
             sink = open_sink(writer, requests, spec.size, first_part, pool, senders)
             consumers = [(use, WorkerPool(name, 1, pool)) for name, use in self._uses()]
-            everyone = [senders, *(consumer for _, consumer in consumers)]
-            with TransferWorkers(pool, everyone, on_end=sink.stop) as workers:
+            all_workers = [senders, *(consumer for _, consumer in consumers)]
+            with TransferWorkers(pool, all_workers, on_end=sink.stop) as workers:
                 workers.start()
                 while True:
                     buffer.retain(len(consumers) + 1)
