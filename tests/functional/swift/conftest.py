@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from store_lib import Store, Stores
+from store_lib.transfer.budget import PROCESS_BUDGET, Budget
 from tests.functional.swift.accounts import TEMP_URL_KEY, Raw, raw_v1, raw_v3
 from tests.servers.keystone import Keystone
 from tests.servers.swift import Swift
@@ -40,12 +41,14 @@ def raw_keystone(swift: Swift, keystone: Keystone) -> Callable[[str], Raw]:
 
 @pytest.fixture
 def open_store() -> Iterator[Callable[..., Store]]:
-    """Make a store with the given options; closed at the end."""
+    """Make a store with the given options, and a budget of its own; closed at the end."""
     opened: list[Stores] = []
 
-    def make(options: dict[str, Any]) -> Store:
+    def make(options: dict[str, Any], budget: Budget = PROCESS_BUDGET) -> Store:
         stores = Stores.from_mapping(
-            {"DEFAULT": {"enabled_backends": "it:swift"}, "it": options}, strict=True
+            {"DEFAULT": {"enabled_backends": "it:swift"}, "it": options},
+            strict=True,
+            budget=budget,
         )
         opened.append(stores)
         return stores["it"]

@@ -19,7 +19,7 @@ from store_lib.exceptions import (
     RemoteServiceUnavailable,
     StorageFull,
 )
-from store_lib.transfer.budget import PROCESS_BUDGET
+from store_lib.transfer.budget import Budget
 from tests.functional.swift.accounts import LAYOUT, Raw, raw_v1, v1, v3, wait_until
 from tests.relay import CuttingRelay
 from tests.servers.keystone import Keystone, password, request
@@ -27,7 +27,7 @@ from tests.servers.process import free_ports
 from tests.servers.swift import Swift
 from tests.servers.swift import swift as run_swift
 
-Open = Callable[[dict[str, Any]], Store]
+Open = Callable[..., Store]
 
 SEGMENT = 1000 * 1024
 LARGE = os.urandom(3 * SEGMENT + 5)
@@ -252,16 +252,14 @@ def test_a_connection_that_is_cut_in_a_segment(
 def test_a_source_that_stands_still_for_too_long(
     tmp_path: Path,
     open_store: Open,
-    monkeypatch: pytest.MonkeyPatch,
     size: int | None,
 ) -> None:
     """A streamed segment that Swift no longer waits for fails the add, and nothing is left.
 
     This release of the proxy says 499, which is for clients that went away, and not 408.
     """
-    monkeypatch.setattr(PROCESS_BUDGET, "_limit", 4 << 20)
     with run_swift(tmp_path, client_timeout=1) as server:
-        store = open_store(v1(server, "c", swift_store_large_object_chunk_size=5))
+        store = open_store(v1(server, "c", swift_store_large_object_chunk_size=5), Budget(4 << 20))
         account = raw_v1(server)
         account("PUT", "/c")
         log = tmp_path / "output"

@@ -9,6 +9,7 @@ import pytest
 from store_lib import Store, Stores
 from store_lib.drivers.s3 import S3Driver
 from store_lib.drivers.s3.writer import S3Writer
+from store_lib.transfer.budget import PROCESS_BUDGET, Budget
 from tests.scripted_server import ScriptedServer
 from tests.unit.drivers.s3.server import S3Server
 
@@ -26,12 +27,13 @@ class _Stores:
         self._url = url
         self._made: dict[str, Stores] = {}
 
-    def get(self, **options: Any) -> Store:
-        if (name := repr(sorted(options.items()))) not in self._made:
-            self._made[name] = self._make(options)
+    def get(self, memory: int | None = None, **options: Any) -> Store:
+        """Return a store with these options, and so many bytes of memory of its own."""
+        if (name := repr((memory, sorted(options.items())))) not in self._made:
+            self._made[name] = self._make(options, memory)
         return self._made[name]["it"]
 
-    def _make(self, options: dict[str, Any]) -> Stores:
+    def _make(self, options: dict[str, Any], memory: int | None) -> Stores:
         values = {
             "s3_store_host": self._url,
             "s3_store_access_key": "access-key-of-tests",
@@ -41,7 +43,10 @@ class _Stores:
             **options,
         }
         values = {name: value for name, value in values.items() if value is not None}
-        stores = Stores.from_mapping({"DEFAULT": {"enabled_backends": "it:s3"}, "it": values})
+        stores = Stores.from_mapping(
+            {"DEFAULT": {"enabled_backends": "it:s3"}, "it": values},
+            budget=PROCESS_BUDGET if memory is None else Budget(memory),
+        )
         driver = stores["it"].driver
         assert isinstance(driver, S3Driver), stores["it"].error
         driver._settings = dataclasses.replace(driver._settings, large=6 * CHUNK, part=5 * CHUNK)

@@ -27,7 +27,6 @@ from store_lib.exceptions import (
     StorageFull,
     StoreError,
 )
-from store_lib.transfer import upload
 from store_lib.transfer.bodies import MemoryBody
 from tests.garbage import collected
 from tests.relay import CuttingRelay
@@ -113,10 +112,12 @@ def test_the_signature_covers_the_bytes_unless_told_not_to(
         assert {len(each.headers["x-amz-content-sha256"]) for each in sent} == length
 
 
-def _streamed(store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+#: Bytes of memory that are too few for a part, and for the puts of the tests that use it.
+LITTLE = 3 * CHUNK
+
+
+def _streamed(store: Store, s3: S3Server) -> list[Request]:
     """Add in parts and in one put what memory has no room for, and return the requests."""
-    monkeypatch.setattr("store_lib.transfer.buffers.BufferPool.ensure", lambda *_: False)
-    monkeypatch.setattr(upload, "min_buffers", lambda *_: 2)
     store.add("parts", stream(LARGE), len(LARGE))
     store.add("put", stream(LARGE[: 4 * CHUNK]), 4 * CHUNK)
     assert s3.objects["parts"].data == LARGE
@@ -124,11 +125,9 @@ def _streamed(store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> li
     return [*s3.made("PUT", "partNumber="), *s3.made("PUT", "/box/put")]
 
 
-def test_what_memory_has_no_room_for_streams_unsigned(
-    store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_memory_has_no_room_for_streams_unsigned(make_store: MakeStore, s3: S3Server) -> None:
     """A part beyond the memory limit is sent as it is read, which no signature can cover."""
-    sent = _streamed(store, s3, monkeypatch)
+    sent = _streamed(make_store(LITTLE), s3)
     assert {each.headers["x-amz-content-sha256"] for each in sent} == {_UNSIGNED}
 
 
@@ -153,24 +152,22 @@ def test_checksums_are_sent_where_both_options_say_so(make_store: MakeStore, s3:
             assert each.headers["x-amz-checksum-crc32"] == crc
 
 
-def test_what_streams_has_no_checksum(
-    make_store: MakeStore, s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_streams_has_no_checksum(make_store: MakeStore, s3: S3Server) -> None:
     """It would have to be read twice, and nothing would be left to be sent."""
     store = make_store(
+        LITTLE,
         s3_store_enable_data_integrity_protection=True,
         s3_store_request_checksum_calculation="when_supported",
     )
-    sent = _streamed(store, s3, monkeypatch)
+    sent = _streamed(store, s3)
     assert not any("x-amz-checksum-crc32" in each.headers for each in sent)
 
 
 def test_a_streamed_part_of_unknown_length_waits_in_a_file(
-    store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+    make_store: MakeStore, s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     """S3 wants a part's length first, so where memory has no room a temporary file has it."""
-    monkeypatch.setattr("store_lib.transfer.buffers.BufferPool.ensure", lambda *_: False)
-    monkeypatch.setattr(upload, "min_buffers", lambda *_: 2)
+    store = make_store(LITTLE)
     store.add("id", stream(LARGE))
     assert s3.objects["id"].data == LARGE
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from store_lib import Store, Stores
+from store_lib.transfer.budget import PROCESS_BUDGET, Budget
 from tests.unit.drivers.swift.small_swift import SmallSwift
 
 
@@ -18,13 +19,15 @@ def small() -> Iterator[SmallSwift]:
 
 @pytest.fixture
 def open_store() -> Iterator[Callable[..., Store]]:
-    """Make stores with the given options; closed at the end."""
+    """Make stores with the given options, and a budget of their own; closed at the end."""
     opened: list[Stores] = []
 
-    def make(**options: Any) -> Store:
+    def make(budget: Budget = PROCESS_BUDGET, **options: Any) -> Store:
         options.setdefault("transfer_attempts", 3)
         stores = Stores.from_mapping(
-            {"DEFAULT": {"enabled_backends": "it:swift"}, "it": options}, strict=True
+            {"DEFAULT": {"enabled_backends": "it:swift"}, "it": options},
+            strict=True,
+            budget=budget,
         )
         opened.append(stores)
         return stores["it"]

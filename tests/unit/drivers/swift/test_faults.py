@@ -27,6 +27,7 @@ from store_lib.exceptions import (
     StorageFull,
     StoreError,
 )
+from store_lib.transfer.budget import Budget
 from tests.garbage import collected
 from tests.scripted_server import Reply, Request
 from tests.unit.drivers.swift.small_swift import SmallSwift
@@ -407,14 +408,12 @@ def test_a_large_object_without_its_segments_is_told(small: SmallSwift, store: S
 
 
 def test_a_segment_too_large_for_memory_is_streamed(
-    small: SmallSwift, open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+    small: SmallSwift, open_store: Callable[..., Store]
 ) -> None:
     """A single segment above the memory budget is streamed in one request with its true length."""
-    from store_lib.transfer.budget import PROCESS_BUDGET
-
-    monkeypatch.setattr(PROCESS_BUDGET, "_limit", 4 << 20)
-    size = PROCESS_BUDGET.limit + 1_000_003
-    store = open_store(**small.options(swift_store_large_object_size=5000))
+    budget = Budget(4 << 20)
+    size = budget.limit + 1_000_003
+    store = open_store(budget, **small.options(swift_store_large_object_size=5000))
     piece = bytes(1 << 20)
 
     def source() -> Iterator[bytes]:
