@@ -1,24 +1,26 @@
 """The contract that a backend fulfils: Driver, the two shapes of writer, and Reader.
 
 Everything a driver author needs is in this module, :mod:`store_lib.location`,
-:mod:`store_lib.exceptions` and :mod:`store_lib.options`.  A driver moves bytes at a place and
-says truly what happened.  It never hashes, never counts against the expected size, never starts a
-thread, never sleeps to retry and never logs a secret: the transfer engine does that for all.
+:mod:`store_lib.exceptions` and :mod:`store_lib.options`.  A driver moves bytes to and from one
+kind of backend, and reports truly what happened.  It never hashes, never compares the number of
+bytes with the expected size, never starts a thread and never sleeps to retry: the transfer engine
+does that for all drivers.  It never logs a secret.
 
 What the engine guarantees to every driver:
 
 * ``object_id`` is a ``str`` that :func:`~store_lib.arguments.check_portable` and
   :meth:`Driver.id_problem` have no objection to.
 * ``offset`` is 0 or more; ``length`` is ``None`` (to the end) or 0 or more.
-* In one process no two writers are at work for one id of one store.
-* Every writer and every reader it was given ends in exactly one ``commit`` or ``abort``, or in
-  ``close``.
-* ``configure`` has run before anything else, once, in the process that made the driver.  After a
-  fork the child may use the driver without a new ``configure``.
+* In one process, only one writer at a time is open for an id of a store.
+* Every writer ends with ``commit`` or ``abort``, every reader with ``close``.
+* ``configure`` is called once, before anything else, in the process that made the driver.  After
+  a fork, the child may use the driver without a new ``configure``.
 
-What a driver guarantees: it may be used by many threads at once, and holds no transfer's state;
-everything it raises on purpose is a :class:`~store_lib.exceptions.StoreError` whose ``status``
-says truly whether trying again can help.
+What a driver guarantees:
+
+* Many threads may use it at once, and it holds no transfer's state.
+* Everything it raises on purpose is a :class:`~store_lib.exceptions.StoreError`, whose ``status``
+  says truly whether trying again can help.
 """
 
 import abc
@@ -44,8 +46,8 @@ R = TypeVar("R")
 #: The class of a driver's locations.
 L = TypeVar("L", bound=Location)
 
-#: What chunks are handed about as: a ``memoryview`` of bytes, or ``bytes``.  Valid only during
-#: the call that it is handed to; whoever wants to keep it copies it.
+#: The type of a chunk: a ``memoryview`` of bytes, or ``bytes``.  It is valid only during the call
+#: that it is an argument of; copy it to keep it.
 Chunk: TypeAlias = memoryview | bytes
 
 
@@ -66,10 +68,9 @@ FIRST_PIECE = 64 * 1024
 
 
 class RequestContext(Protocol):
-    """On whose behalf a call is made, such as oslo.context's class of the same name.
+    """The user for whom a call is made, such as oslo.context's class of the same name.
 
-    Only drivers that act for a user read it.  They also use ``user_id`` and ``service_catalog``
-    where it has them.
+    Drivers that act for a user read it; ``user_id`` and ``service_catalog`` too, if it has them.
     """
 
     @property
@@ -158,7 +159,7 @@ class Entry:
     object_id: str
     location: Location
     size: int | None = None
-    #: Seconds since the epoch, where known.
+    #: Seconds since the epoch, if known.
     modified: float | None = None
 
 
@@ -205,44 +206,44 @@ class Space:
 
 
 class Body(Protocol):
-    """The bytes of one request, fed by the engine and pulled by a client library.
+    """The body of one request: the engine supplies the bytes, a client library reads them.
 
-    File-like as far as HTTP clients ask: ``read``, iteration, and ``seek``/``tell`` where
-    :attr:`rewindable`.  A read that raises must end the request without publishing anything.
+    It has what HTTP clients need of a file: ``read``, iteration, and ``seek`` and ``tell`` if it
+    is :attr:`rewindable`.  If a read raises, the request must end without publishing anything.
     """
 
-    #: Bytes in all; ``None`` when the source's length is unknown.
+    #: Bytes in total; ``None`` if the source's length is unknown.
     size: int | None
-    #: Whether it may be sent again from the start (``seek(0)``).
+    #: Whether it can be sent again from the start (``seek(0)``).
     rewindable: bool
 
     def read(self, amount: int = -1, /) -> bytes:
-        """Return up to ``amount`` bytes, all that is left for -1, ``b""`` at the end."""
+        """Return up to ``amount`` bytes, all remaining ones for -1, ``b""`` at the end."""
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the bytes in pieces of the engine's choosing."""
+        """Yield the bytes in pieces of any size."""
 
     def views(self) -> Iterator[memoryview]:
-        """Yield the bytes that are left as they lie in memory, uncopied; each until the next."""
+        """Yield the remaining bytes without copying; a view is valid until the next one."""
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move; raises ``io.UnsupportedOperation`` unless :attr:`rewindable`."""
+        """Set the position; raises ``io.UnsupportedOperation`` unless :attr:`rewindable`."""
 
     def tell(self) -> int:
-        """Return the number of bytes read so far, or the position."""
+        """Return the position: the number of bytes read since the start."""
 
 
 class Writer(abc.ABC):
-    """What the two shapes of writer share.
+    """The upload of one object; what both shapes of writer have.
 
-    Nothing shows in the store before :meth:`PositionWriter.commit`,
-    :meth:`PartWriter.commit` or :meth:`PartWriter.write_once` returns, and after :meth:`abort`
-    nothing is left.  Leaving a ``with`` block by an exception aborts.
+    The object is not visible in the store before :meth:`PositionWriter.commit`,
+    :meth:`PartWriter.commit`, :meth:`PartWriter.write_once` or :meth:`copy_from` publishes it.
+    After :meth:`abort` nothing is left.  An exception that leaves a ``with`` block aborts.
     """
 
-    #: Bytes of a chunk that suits the backend; what the engine reads, hashes and buffers in.
+    #: Bytes of a chunk that suits the backend; the engine reads, hashes and buffers such chunks.
     chunk_size: int = 1024 * 1024
-    #: How many writes (or parts) the engine may have in flight at once.
+    #: How many writes or parts the engine may have in flight at once.
     concurrency: int = 1
     #: Bytes that the client library takes for each upload beside the chunks, from the first write
     #: on; they count against the memory limit.
@@ -250,30 +251,31 @@ class Writer(abc.ABC):
 
     @abc.abstractmethod
     def abort(self) -> None:
-        """Remove everything that this writer made.  Called at most once (but again after a
-        temporary error), never after a commit that succeeded, with no write in flight (but for
-        one that a time limit gave up).
+        """Remove everything that this writer has stored.
 
-        A request that was given up may come back to life after this.  It must publish nothing
-        then; where it has made something all the same, this is called once more, and removes it.
+        Called at most once, or again after a temporary error; never after a commit that
+        succeeded; with no write in flight, except for one that hung and was given up.  Such a
+        request may come back to life later.  It must publish nothing then; if it has stored
+        something, this is called once more and removes it.
         """
 
     @abc.abstractmethod
     def resolve(self) -> Location | None:
-        """After a lost reply: look whether this very upload (its nonce) is what is stored.
+        """Return the object's location if this very upload (its nonce) is stored, else ``None``.
 
-        Called when a commit, ``write_once`` or ``copy_from`` failed in a way that leaves it open
-        (a temporary error) or that could be an answer to a repeated request (Duplicate).  Returns
-        the object's location, or ``None`` if this upload is not what is stored.
+        Called after a commit, ``write_once`` or ``copy_from`` whose outcome is unknown: a temporary
+        error may mean that only the reply was lost, a Duplicate that a repeated request has met
+        the object of the first one.
         """
 
     def copy_from(self, location: Any) -> Location:
-        """Fill the new object from another one of the same backend, publish it, and return where
-        it lies.
+        """Copy an object of the same backend, publish the copy, and return its location.
 
         Called only if the driver has :attr:`Driver.copies`, once, in place of all other writes.
-        The engine follows it with :meth:`resolve` and :meth:`abort` as it does a commit; to
-        repeat a copy after a temporary error it makes a new writer.
+        After an error the engine calls :meth:`resolve` and :meth:`abort`, as after a commit; to
+        repeat the copy after a temporary error, it makes a new writer.
+
+        :param location: of the object to copy
         :raises NotFound: there is no object at ``location``
         :raises Duplicate: an object of this id is there; it was not touched
         """
@@ -282,8 +284,8 @@ class Writer(abc.ABC):
     def state(self) -> Mapping[str, Any] | None:
         """Return what :meth:`Driver.resume` needs to continue this upload in another process.
 
-        The values are JSON's: which upload it is, and what of it is stored for good.  ``None`` if
-        the upload cannot be continued.
+        JSON can represent it.  It says which upload this is, and how much of it is stored and will
+        outlive this process.  ``None`` if the upload cannot be continued.
         """
         return None
 
@@ -298,59 +300,64 @@ class Writer(abc.ABC):
 class PositionWriter(Writer):
     """A writer for backends that take bytes at any position: a file, an rbd image, a volume."""
 
-    #: Bytes of the smallest hole worth making, or ``None`` when the store is not thin: then
-    #: zeros are written like anything else.  Divides :attr:`chunk_size`.
+    #: Bytes of the smallest hole worth making; a divisor of :attr:`chunk_size`.  ``None`` if the
+    #: store is not thin: zeros are then written like any other bytes.
     hole_size: int | None = None
-    #: The engine calls :meth:`reserve` with no write in flight (a detached volume to extend).
+    #: Whether :meth:`reserve` needs that no write is in flight (a volume that has to be detached).
     quiesce_to_grow: bool = False
     #: Position up to which bytes may be written without :meth:`reserve`.
     reserved: int = 0
 
     @abc.abstractmethod
     def write_at(self, offset: int, data: Chunk) -> None:
-        """Write all of ``data`` at ``offset``; from several threads at once, never overlapping.
-        Each position is written at most once, but for a repeat after a temporary error."""
+        """Write all of ``data`` at ``offset``.
+
+        Called from several threads at once, for ranges that never overlap.  Each position is
+        written once, or again after a temporary error.
+        """
 
     def zero(self, offset: int, length: int) -> None:
-        """Make a hole that reads as zeros.  Called only where :attr:`hole_size` is set, for
-        positions never written before."""
+        """Make a hole that reads as zeros.
+
+        Called only if :attr:`hole_size` is set, for positions that were never written.
+        """
         raise NotImplementedError
 
     def reserve(self, end: int) -> int:
-        """Make room up to ``end`` at least, and return up to where there is room now.
+        """Allocate space up to at least ``end``; return the position up to which there is space.
 
-        Called by the thread that reads the source, before bytes past :attr:`reserved`.
-        :raises StorageFull: there is no room
+        Called by the thread that reads the source, before bytes past :attr:`reserved` are written.
+        :raises StorageFull: there is no space
         """
         return end
 
     @abc.abstractmethod
     def commit(self, size: int) -> Location:
-        """Publish the object with its true ``size`` and return where it lies.  May be called
-        again after a temporary error, once :meth:`resolve` has said ``None``.
+        """Publish the object with its true ``size`` and return its location.
 
+        Called again after a temporary error if :meth:`resolve` has returned ``None``.
         :raises Duplicate: an object of this id is there; it was not touched
         """
 
 
 class PartWriter(Writer):
-    """A writer for backends that store parts by themselves, or take one request for the whole.
+    """A writer for backends that take an object in separate parts, or in a single request.
 
-    A backend with one upload stream only has :meth:`write_once` and leaves
+    A backend that takes only a single request has just :meth:`write_once`, and leaves
     :attr:`once_limit` at ``None``.
     """
 
-    #: The largest object in bytes that goes by :meth:`write_once`; ``None``: all do.
+    #: Bytes of the largest object for :meth:`write_once`; ``None`` if it takes all.
     once_limit: int | None = None
 
     @abc.abstractmethod
     def write_once(self, body: Body) -> Location:
-        """Store and publish the whole object in one request and return where it lies.
+        """Store and publish the whole object in one request, and return its location.
 
-        When ``body.rewindable``, it may be called again after a temporary error, once
-        :meth:`resolve` has said ``None``.
-        It is where the object fits the memory budget and has a known size, or where it turned
-        out to fit a part; else the bytes come as they are read from the source.
+        The body is rewindable if the object fits the memory budget and has a known size, or if it
+        turned out to fit in one part; otherwise its bytes come as the source is read.  With a
+        rewindable body, this is called again after a temporary error if :meth:`resolve` has
+        returned ``None``.
         :raises Duplicate: an object of this id is there; it was not touched
         """
 
@@ -363,24 +370,24 @@ class PartWriter(Writer):
         raise NotImplementedError
 
     def put_part(self, number: int, body: Body) -> Any:
-        """Store part ``number`` and return what :meth:`commit` needs to name it.
+        """Store part ``number`` and return the token that :meth:`commit` names it by.
 
-        Called from several threads at once.  When ``body.rewindable``, it is repeated after a
-        temporary error.
+        Called from several threads at once.  Repeated after a temporary error if the body is
+        rewindable.
         """
         raise NotImplementedError
 
     def commit(self, tokens: Sequence[Any]) -> Location:
-        """Publish the object made of the parts, in order, and return where it lies.
+        """Publish the object made of the parts, in their order, and return its location.
 
-        May be called again after a temporary error, once :meth:`resolve` has said ``None``.
+        Called again after a temporary error if :meth:`resolve` has returned ``None``.
         :raises Duplicate: an object of this id is there; it was not touched
         """
         raise NotImplementedError
 
 
 class Reader(abc.ABC):
-    """An open object.  Made by :meth:`Driver.read`, which has sent the first request."""
+    """An open object, made by :meth:`Driver.read`."""
 
     #: Bytes of the whole object; ``None`` if the backend does not report it.
     size: int | None
@@ -388,35 +395,37 @@ class Reader(abc.ABC):
     #: sent; the engine takes the first bytes from it, and asks :meth:`stream` for all others.
     #: ``None``: :meth:`stream` is asked for these bytes too.
     first: Iterator[bytes] | None = None
-    #: What identifies these very bytes (an ETag, a file's identity, a snapshot), so that a cut
-    #: read can be resumed on them and on no others; ``None``: no resume.
+    #: Identifies exactly these bytes (an ETag, a file's identity, a snapshot), so that a read that
+    #: was cut can be resumed on them and on no others.  ``None``: it cannot be resumed.
     validator: str | None = None
     #: Whether :meth:`stream` may be called several times at once.
     parallel: bool = False
-    #: How often in all the engine asks for the rest of a cut stream at once, before it repeats that
-    #: as any other request; where an operator can say so.
+    #: How many times in total the engine resumes a stream that was cut immediately, before it
+    #: waits and retries as for any other request; for drivers with an option for that.
     resumes: int = 0
     #: Bytes of a piece of :meth:`stream` that suits the backend.  The engine sets it on the object
-    #: to what the next piece should have at most: less when memory is short.  What a reader
-    #: fetches before it is first asked for a piece is no more than :data:`FIRST_PIECE`.
+    #: to the most that the next piece should have, which is less when memory is short.  Before the
+    #: first piece is asked for, a reader fetches at most :data:`FIRST_PIECE` bytes.
     piece_size: int = 1024 * 1024
-    #: Whether a small piece costs little more than its share of a large one (a local file).
-    #: Then :attr:`piece_size` becomes just what the caller wants, and the reader is closed with
-    #: the last byte of a known size, without a look at whether :meth:`stream` ends there.
+    #: Whether a small piece costs little more than its share of a large one (a local file).  The
+    #: engine then sets :attr:`piece_size` to just what the caller wants, and closes the reader
+    #: after the last byte of a known size without checking that :meth:`stream` ends there.
     exact: bool = False
 
     @abc.abstractmethod
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
         """Yield the bytes from ``offset`` on, ``length`` of them or to the end.
 
-        If the driver has ``ranges``, it may be asked for any range within the object.  Without
+        If the driver has ``ranges``, any range within the object may be asked for.  Without
         :attr:`first`, the first call asks for the range that :meth:`Driver.read` was asked for,
-        with the length clipped to the object's end, and has got its first bytes before there is a
+        with the length clipped to the object's end, and yields its first bytes before there is a
         second call.
-        Pieces may have any size; one that is given is not to be held any longer, since a caller
-        may take its time before it asks for the next.  A connection cut in the middle is raised
-        as a temporary error; an object that is no longer the same one as
-        :class:`~store_lib.exceptions.ObjectChanged`; never a short end without a word.
+
+        Pieces may have any size.  Do not keep a reference to a piece after yielding it: a caller
+        may take its time before it asks for the next.  A stream never ends early without an error.
+
+        :raises StoreError: temporary, if the connection was cut
+        :raises ObjectChanged: the object is no longer the one that was opened
         """
 
     def fileno(self) -> int | None:
@@ -425,7 +434,7 @@ class Reader(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Release what was opened or attached.  Idempotent, and safe however the reading ended."""
+        """Release what was opened or attached.  May be called at any time, and more than once."""
 
 
 class Driver(abc.ABC, Generic[L]):
@@ -442,33 +451,33 @@ class Driver(abc.ABC, Generic[L]):
     schemes: ClassVar[tuple[str, ...]]
     #: The driver's options, read from the store's section or ``[backend_defaults]``.
     options: ClassVar[tuple[cfg.Opt, ...]] = ()
-    #: Options that libraries in use have in sections of their own, by section.  The driver finds
-    #: them among its own by name; they are not listed as the driver's.
+    #: Options that libraries read from sections of their own, by section.  The driver finds them
+    #: among its own options, by name; they are not listed as the driver's.
     library_options: ClassVar[Mapping[str, tuple[cfg.Opt, ...]]] = {}
     #: The class that parses this driver's URIs: ``L``.
     location_class: ClassVar[type[Location]]
     #: The extra of the distribution that installs the client library (``store_lib[s3]``), for the
     #: message when :meth:`configure` raises ImportError.
     extra: ClassVar[str] = ""
-    #: What an add guarantees; irrelevant where :meth:`create` is not overridden.  A driver
-    #: whose guarantee hangs on an option may set it on the object in :meth:`configure`.
+    #: What an add guarantees, if :meth:`create` is overridden.  A driver whose guarantee depends
+    #: on an option sets it on the object in :meth:`configure`.
     create_only: CreateOnly = CreateOnly.CHECKED
     #: Whether part of an object can be read without the rest.
     ranges: bool = False
     #: Whether its writers have :meth:`Writer.copy_from`.
     copies: bool = False
-    #: Capabilities (see :func:`capabilities`) that the class has and the store, as it is
-    #: configured, has not; set on the object in :meth:`configure`.
+    #: Capabilities of the class (see :func:`capabilities`) that this store lacks because of its
+    #: configuration; set on the object in :meth:`configure`.
     disabled: frozenset[str] = frozenset()
-    #: How many ranges of one object the engine may read at once; more than one needs
-    #: :attr:`ranges`, readers that are ``parallel``, and readers that always know their size.
+    #: How many ranges of one object the engine may read at once.  More than one needs
+    #: :attr:`ranges` and readers that are ``parallel`` and always know their size.
     read_concurrency: int = 1
     #: Bytes of one range when several are read at once; :meth:`read` is then asked for the
     #: first of them only, unless there is a :attr:`single_stream_rate`.
     read_size: int = 8 * 1024 * 1024
-    #: Bytes per second from which on one stream does as well as several ranges at once, which
-    #: cost more processor time; :meth:`read` is asked for all, and only once the engine has waited
-    #: for fewer are several read.  0: several are better at any rate.
+    #: If a single stream is at least this fast, in bytes per second, the engine reads no ranges in
+    #: parallel, which would cost more processor time; :meth:`read` is then asked for everything.
+    #: 0: it always reads in parallel.
     single_stream_rate: float = 0
     #: For backends whose calls can hang.  Set on the object in ``__init__``, so that it holds for
     #: :meth:`configure` too.
@@ -480,16 +489,14 @@ class Driver(abc.ABC, Generic[L]):
         #: Makes many short requests concurrently; the engine puts its own here.
         self.run_concurrently: RunConcurrently = run_sequentially
         #: Repeats one short request after a temporary error; the engine puts its own here.  A
-        #: driver wraps in it each page of a listing, and each request that cleans up: what the
-        #: engine could only repeat together with all that went before.  What the engine repeats
-        #: itself (a writer's methods but for the requests inside ``abort``, :meth:`read`,
-        #: :meth:`stat`) needs no wrapping.
+        #: driver uses it for each page of a listing and each request that cleans up, since the
+        #: engine could only repeat the whole operation.  The engine itself repeats :meth:`read`,
+        #: :meth:`stat` and a writer's methods.
         self.retry: Repeater = once
-        #: For drivers with a :attr:`hang_policy`: called between two steps of a call, such as
-        #: the chunks of a copy; the engine puts its own here.  Each step then has the whole
-        #: time, and a call that was given up and comes back to life ends here, with a
-        #: :class:`~store_lib.exceptions.TimeoutError`, before it does anything more: call it before
-        #: a step that publishes or deletes.
+        #: Ends the call if it hung and was given up; the engine puts its own here.  A driver with a
+        #: :attr:`hang_policy` calls it between the steps of a long call, such as the chunks of a
+        #: copy, so that each step has the whole time limit, and before a step that publishes or
+        #: deletes.  It raises :class:`~store_lib.exceptions.TimeoutError`.
         self.checkpoint: Callable[[], None] = do_nothing
 
     @abc.abstractmethod
@@ -519,7 +526,7 @@ class Driver(abc.ABC, Generic[L]):
         return None
 
     def check_object_id(self, object_id: str) -> None:
-        """Refuse an id that :meth:`id_problem` has an objection to, before any byte moves.
+        """Refuse an id that :meth:`id_problem` objects to; called before any byte moves.
 
         :raises InvalidObjectId: with the reason
         """
@@ -540,20 +547,21 @@ class Driver(abc.ABC, Generic[L]):
         return f"{self.schemes[0]}://"
 
     def owns(self, location: L) -> bool:
-        """Tell from the configuration alone whether ``location`` can be on this store's server.
+        """Return whether ``location`` can be on this store's server, by the configuration alone.
 
-        Asked before every call with a URI, also where the caller names the store: a URI that says
-        no is :class:`~store_lib.exceptions.BadStoreUri`.  Another place on the same server (a
-        bucket, a pool) is owned, and so is what ``former_places`` lists (see
-        :meth:`~store_lib.options.StoreOptions.moved_from`).  A driver that knows its server only
-        once it is connected, or that has more to say, raises that error in its methods instead.
+        Asked before every call with a URI, even if the caller names the store.  A URI that is not
+        owned is :class:`~store_lib.exceptions.BadStoreUri`.  A store owns its server's other
+        buckets or pools, and what ``former_places`` lists: see
+        :meth:`~store_lib.options.StoreOptions.moved_from`.  A driver that knows its server only
+        once it is connected raises that error in its methods instead.
         """
         return True
 
     def holds(self, location: L) -> bool:
-        """Tell from the configuration alone whether new objects of this store lie there, too.
+        """Return whether ``location`` is in the place where this store puts new objects.
 
-        Decides which store is asked when several have the scheme and the caller named none.
+        Decides which store is asked if several have the scheme and the caller names none.  Only
+        the configuration is consulted.
         """
         return self.owns(location)
 
@@ -563,9 +571,9 @@ class Driver(abc.ABC, Generic[L]):
         """Begin an upload.
 
         :param size: bytes to come; ``None`` when unknown, 0 for an empty object
-        :param nonce: 32 hexadecimal digits that name this very upload, to be stored with it
+        :param nonce: 32 hexadecimal digits that identify this very upload, to be stored with it
         :param context: the caller's request context, or ``None``
-        :raises Duplicate: an object of this id is there (where that is cheap to know now)
+        :raises Duplicate: an object of this id is there (if that is cheap to find out now)
         :raises StorageFull: ``size`` does not fit
         """
         raise StoreAddDisabled(
@@ -575,10 +583,11 @@ class Driver(abc.ABC, Generic[L]):
     def resume(
         self, state: Mapping[str, Any], *, context: RequestContext | None
     ) -> PartWriter | PositionWriter:
-        """Make a writer that continues the upload of a :meth:`Writer.state`, in any process.
+        """Return a writer that continues an upload, possibly of another process.
 
+        :param state: from :meth:`Writer.state`
         :raises NotFound: the upload is gone
-        :raises Invalid: this driver has made no such state
+        :raises Invalid: ``state`` is not one of this driver
         """
         raise self._unsupported("continue an upload")
 
@@ -586,9 +595,10 @@ class Driver(abc.ABC, Generic[L]):
     def read(
         self, location: L, offset: int, length: int | None, *, context: RequestContext | None
     ) -> Reader:
-        """Open an object and send the first data request, so that its errors come from here.
+        """Open an object.
 
-        Without ``ranges`` the engine asks only for the whole object.
+        This sends the first request for data, so that its errors are raised here.  Without
+        :attr:`ranges` the engine asks only for the whole object.
         :raises NotFound: there is no such object
         :raises InvalidRange: ``offset`` is past the end (at the end is an empty read)
         """
@@ -601,7 +611,7 @@ class Driver(abc.ABC, Generic[L]):
         """
 
     def metadata(self, location: L) -> dict[str, Any]:
-        """Return what a caller should keep beside the URI of a new object: str, list and dict."""
+        """Return metadata that a caller should keep with a new object's URI (JSON's types)."""
         return {}
 
     def delete(self, location: L, *, context: RequestContext | None) -> None:
@@ -629,15 +639,6 @@ class Driver(abc.ABC, Generic[L]):
         """
         raise self._unsupported("discard incomplete uploads")
 
-    def copy(
-        self, location: L, object_id: str, *, nonce: str, context: RequestContext | None
-    ) -> Location:
-        """Make a new object from one in the same backend, without moving bytes through here.
-
-        Create-only, and nothing half-made shows, as with :meth:`create`.
-        """
-        raise self._unsupported("copy by itself")
-
     def space(self, *, context: RequestContext | None) -> Space:
         """Return the total and the free space."""
         raise self._unsupported("report its free space")
@@ -659,7 +660,7 @@ class Driver(abc.ABC, Generic[L]):
         raise self._unsupported("make temporary URLs")
 
     def close(self) -> None:
-        """Release what the driver holds.  Called once, with no transfer under way."""
+        """Release what the driver holds.  Called once, when no transfer is running."""
 
     def _unsupported(self, what: str) -> NotSupported:
         return NotSupported(store_id=self.store_id, what=what, store=self.store_id)
@@ -673,7 +674,6 @@ _OPTIONAL = {
     "list": "list",
     "list_incomplete": "list_incomplete",
     "discard": "discard",
-    "copy": "copy",
     "space": "space",
     "set_acls": "set_acls",
     "url": "url",
