@@ -6,17 +6,20 @@ from store_lib.driver import CreateOnly, Entry, Incomplete, Space, Stat, capabil
 from store_lib.exceptions import StoreError
 from store_lib.store import AddResult, Store
 from store_lib.stores import Stores
-from store_lib.transfer.reader import ObjectReader
+from store_lib.transfer.budget import Budget
+from store_lib.transfer.reader import ObjectReader, ReadLayer
 from store_lib.transfer.report import TransferReport
 from store_lib.transfer.retry import retry_at_most
 from store_lib.version import VERSION as __version__
 
 __all__ = [
     "AddResult",
+    "Budget",
     "CreateOnly",
     "Entry",
     "Incomplete",
     "ObjectReader",
+    "ReadLayer",
     "Space",
     "Stat",
     "Store",

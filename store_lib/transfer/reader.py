@@ -59,8 +59,11 @@ def open_reader(read: Callable[[], Reader], spec: ReadSpec, call: Call) -> "Obje
     reader = None
     try:
         call.begin()
-        opening = functools.partial(spec.guard.call, read, on_late_result=lambda late: late.close())
-        reader = spec.retry.call(opening)
+        if spec.interruptible:
+            read = functools.partial(
+                spec.guard.call, read, on_late_result=lambda late: late.close()
+            )
+        reader = spec.retry.call(read)
         whole = not spec.offset and spec.length is None
         if whole and not spec.expected and not spec.interruptible and reader.fileno() is not None:
             return LocalFileReader(reader, spec, call.end)
