@@ -141,19 +141,19 @@ class SwiftDriver(Driver[SwiftLocation]):
     def delete(self, location: SwiftLocation, *, context: RequestContext | None) -> None:
         refs = self._refs(location, context)
         heads = [(ref, ref.itself(newest=len(refs) > 1)) for ref in refs]
-        found = [(ref, head) for ref, head in heads if head is not None]
-        if len(found) > 1:
+        existing = [(ref, head) for ref, head in heads if head is not None]
+        if len(existing) > 1:
             raise BackendException(
-                f"The URI may mean either of two objects, {found[0][0]} and {found[1][0]}, and "
+                f"The URI may mean either of two objects, {refs[0]} and {refs[1]}, and "
                 "nothing was deleted. Name one of them: a percent sign that is meant as such is "
                 "written as %25 in a URI, and other characters may stand in it as they are."
             )
-        if not found:
+        if not existing:
             for ref in refs:
-                with contextlib.suppress(StoreError):  # nobody has asked for it
+                with contextlib.suppress(StoreError):  # the caller has not asked for it
                     self._tenancy.policy.delete_old(ref.container)
             raise not_found(refs[0])
-        [(ref, head)] = found
+        [(ref, head)] = existing
         try:
             self._delete_object(ref, head)
         except NotFound:  # another one has removed it
@@ -168,10 +168,10 @@ class SwiftDriver(Driver[SwiftLocation]):
 
     def list(self, *, context: RequestContext | None) -> Iterator[Entry]:
         for container in self._tenancy.containers(context):
-            for found, size in complete_objects(container):
-                location = self._tenancy.location(container, found.name)
+            for item, size in complete_objects(container):
+                location = self._tenancy.location(container, item.name)
                 if location is not None:
-                    yield Entry(found.name, location, size, found.modified)
+                    yield Entry(item.name, location, size, item.modified)
 
     def list_incomplete(self, *, context: RequestContext | None) -> Iterator[Incomplete]:
         for container in self._tenancy.containers(context):

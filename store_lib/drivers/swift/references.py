@@ -76,11 +76,11 @@ class References:
         :raises BadStoreConfiguration: it is malformed
         :raises KeyError: there is none of this name
         """
-        found = self.accounts[name]
-        if isinstance(found, BadStoreConfiguration):
-            # Not the very object: an error keeps the traceback and notes of each time.
-            raise BadStoreConfiguration(found.msg, store=found.store)
-        return found
+        account = self.accounts[name]
+        if isinstance(account, BadStoreConfiguration):
+            # A new object: an error keeps the traceback and notes of every time it is raised.
+            raise BadStoreConfiguration(account.msg, store=account.store)
+        return account
 
     def matching(self, url: str, user: str) -> AccountSettings | None:
         """Return the account that logs in as this user at this address, if one does."""
@@ -91,7 +91,8 @@ class References:
 
     def well_formed(self) -> list[AccountSettings]:
         """Return the accounts that can be used."""
-        return [found for found in self.accounts.values() if isinstance(found, AccountSettings)]
+        accounts = self.accounts.values()
+        return [account for account in accounts if isinstance(account, AccountSettings)]
 
 
 class WatchedReferences:
@@ -110,13 +111,13 @@ class WatchedReferences:
         self._known = self.first = load(options, misconfigured)
 
     def _state(self) -> tuple[int, ...] | None:
-        """Return what changes with the file."""
+        """Return values that change with the file, ``None`` if it cannot be looked at."""
         path = self._options.swift_store_config_file
         try:
-            found = os.stat(path) if path else None
+            stat = os.stat(path) if path else None
         except (OSError, ValueError):
             return None
-        return found and (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
+        return stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev)
 
     def now(self) -> References:
         """Return the accounts."""

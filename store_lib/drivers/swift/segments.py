@@ -171,7 +171,7 @@ class Segments:
         :raises RemoteServiceUnavailable: the listing is not up to date yet
         """
         container = self.container
-        listed = {found.name: found.size for found in container.list(prefix=self.prefix)}
+        listed = {item.name: item.size for item in container.list(prefix=self.prefix)}
         if listed != {segment.name: segment.size for segment in segments}:
             raise RemoteServiceUnavailable(
                 f"Expected {len(segments)} segments in the listing of {container.name}, got "
@@ -237,12 +237,12 @@ class Segments:
         """
         upload = self.object_id, self.nonce
         listed = self.container.list(prefix=self.prefix)
-        segments = [found for found in listed if upload_of(found.name) == upload]
-        if not segments or max(found.modified for found in segments) > seen:
+        segments = [item for item in listed if upload_of(item.name) == upload]
+        if not segments or max(item.modified for item in segments) > seen:
             return False
         if self.may_be_published():
             return False
-        self.container.delete_objects(found.name for found in segments)
+        self.container.delete_objects(item.name for item in segments)
         return True
 
     def incomplete(self, listed: Iterable[ListedObject]) -> Incomplete:
@@ -251,11 +251,11 @@ class Segments:
         :param listed: its segments, and manifests of them
         """
         total, modified, now = 0, 0.0, None
-        for found in listed:
-            if not found.name.rpartition("/")[2].startswith("m"):  # a manifest of what is counted
-                total += found.size
-            if found.modified >= modified:
-                modified, now = found.modified, found.now
+        for item in listed:
+            if not item.name.rpartition("/")[2].startswith("m"):  # a manifest of what is counted
+                total += item.size
+            if item.modified >= modified:
+                modified, now = item.modified, item.now
         key = f"{self.container.name}/{self.prefix}"
         return Incomplete(key, self.object_id, total, modified, now=now)
 
@@ -263,11 +263,11 @@ class Segments:
 def incomplete_uploads(container: Container) -> Iterator[Incomplete]:
     """Yield the uploads in a container of which there are segments and no object."""
     listed = container.list(prefix=SEGMENTS)
-    for upload, found in groupby(listed, key=lambda segment: upload_of(segment.name)):
+    for upload, item in groupby(listed, key=lambda segment: upload_of(segment.name)):
         if upload is None:
             continue
         segments = Segments(container, *upload)
-        incomplete = segments.incomplete(found)
+        incomplete = segments.incomplete(item)
         if not segments.may_be_published():
             yield incomplete
 
@@ -279,28 +279,28 @@ def complete_objects(container: Container) -> Iterator[tuple[ListedObject, int |
     left out, which glance_store puts beside it: ``id-00001`` and so on behind ``id``.
     """
     prefixes: set[str] = set()
-    for found in _outside_segments(container):
-        numbered = _NUMBERED.fullmatch(found.name)
-        if has_dots(found.name) or (numbered and numbered[1] in prefixes):
+    for item in _outside_segments(container):
+        numbered = _NUMBERED.fullmatch(item.name)
+        if has_dots(item.name) or (numbered and numbered[1] in prefixes):
             continue
-        if found.size:
-            yield found, found.size
+        if item.size:
+            yield item, item.size
             continue
-        ref = container.object(found.name)
+        ref = container.object(item.name)
         head = container.account.ask("HEAD", ref.path, 403, 404, 409)
         if head.status >= 300:
             # A symbolic link that leads to nothing, or where this login must not go; or the object
             # has been deleted meanwhile.
             if ref.itself() is not None:
-                yield found, None
+                yield item, None
             continue
         manifest = dynamic_manifest(head.headers)
         if manifest is None or head.followed:
-            yield found, head.size if lost_segments(ref, head) is None else None
+            yield item, head.size if lost_segments(ref, head) is None else None
             continue
         if manifest[0] == container.name:
             prefixes.add(manifest[1])
-        yield found, dynamic_size(container.account.container(manifest[0]), manifest[1])
+        yield item, dynamic_size(container.account.container(manifest[0]), manifest[1])
 
 
 def _outside_segments(container: Container) -> Iterator[ListedObject]:
@@ -325,9 +325,9 @@ def dynamic_segments(container: Container, prefix: str) -> Iterator[Segment]:
     ``img-copy``, so where it does not end with a slash only a number may follow, as glance_store
     writes it.
     """
-    for found in container.list(prefix=prefix):
-        if prefix.endswith("/") or _NUMBER.fullmatch(found.name[len(prefix) :]):
-            yield Segment(container.name, found.name, found.size, found.etag)
+    for item in container.list(prefix=prefix):
+        if prefix.endswith("/") or _NUMBER.fullmatch(item.name[len(prefix) :]):
+            yield Segment(container.name, item.name, item.size, item.etag)
 
 
 def dynamic_size(container: Container, prefix: str) -> int:
@@ -360,7 +360,7 @@ def delete_dynamic(ref: ObjectRef, container: Container, prefix: str) -> None:
     The object goes first: with segments missing it would read as a shorter one.
 
     :raises NotFound: it was deleted meanwhile
-    :raises BackendException: it is gone, and segments are left; repeated, it would not be found
+    :raises BackendException: it is gone, and segments are left; repeated, it would not be item
     """
     listed = list(dynamic_segments(container, prefix))
     own = [segment.name for segment in listed if _belongs(segment, ref)]

@@ -206,7 +206,7 @@ class SingleTenant(Tenancy):
         if location.reference is not None:
             return location.reference in self.known.accounts
         endpoint = self.options.swift_store_endpoint
-        # Without one the login tells which account is the store's own.
+        # Without one only the login says which account is the store's own.
         return (
             location.user is not None
             or not endpoint
@@ -250,7 +250,7 @@ class SingleTenant(Tenancy):
         assert location.url is not None
         if location.user is None or location.key is None:
             account = self.own(None)
-            # The store's token may do more elsewhere than whoever wrote the URI.
+            # The store's token may allow more elsewhere than the URI's author may do.
             if not (
                 _same(account.storage_url, location.url) or self.options.moved_from(location.url)
             ):
@@ -271,7 +271,7 @@ class SingleTenant(Tenancy):
         :raises BadStoreUri: no option allows its address
         """
         hosts = frozenset(host.lower() for host in self.options.swift_store_uri_login_hosts)
-        addresses = [found.credentials.auth_url for found in self.known.well_formed()]
+        addresses = [account.credentials.auth_url for account in self.known.well_formed()]
         own = any(_origin(address) == _origin(url) for address in addresses)
         if not own and host_of(url) not in hosts:
             raise BadStoreUri(

@@ -31,7 +31,7 @@ from store_lib.exceptions import BackendException, Duplicate, NotFound, NotSuppo
 
 #: Seconds for which a server may be silent while it copies a segment.
 _COPY_TIMEOUT = 3600.0
-#: Seconds that a manifest takes for each of its entries at most, which the server looks up.
+#: Seconds that the server takes at most for each entry of a manifest, which it looks up.
 _ENTRY = 0.1
 #: Other headers of an object, and of its manifest.
 _HEADERS = {"Content-Type": "application/octet-stream"}
@@ -175,7 +175,7 @@ class SwiftWriter(PartWriter):
         container, names = self._container, dict(self._names)
         if len(names) > self._layout.entries:  # there may be manifests of manifests too
             listed = container.list(prefix=self._segments.prefix)
-            names |= dict.fromkeys(found.name for found in listed)
+            names |= dict.fromkeys(item.name for item in listed)
         container.delete_objects(names)
         self._claim.release(container)
         if self._created_container:
@@ -210,7 +210,7 @@ class SwiftWriter(PartWriter):
     def _is_own(self, head: SwiftResponse) -> bool | None:
         """Return whether this upload has made the object, ``None`` if that is not known.
 
-        A POST by others takes the nonce away; then what the object is made of decides.
+        A POST by others removes the nonce; then the object's segments or its ETag decide.
         """
         nonce = head.headers.get(NONCE)
         if nonce is not None:
