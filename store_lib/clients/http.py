@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import urllib3
+from urllib3 import HTTPHeaderDict
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout
 
@@ -45,8 +46,7 @@ class HttpResponse:
     """A response whose body was read whole."""
 
     status: int
-    #: Names are looked up in any case.
-    headers: Mapping[str, str]
+    headers: HTTPHeaderDict
     body: bytes
 
 
@@ -125,6 +125,7 @@ class HttpClient:
         if fresh:
             sent["Connection"] = "close"
         connect, read = self._timeouts
+        timeout = Timeout(connect=connect, read=read if read_timeout is None else read_timeout)
         pools = self._pools.get()
         with request_errors(self.server(url), data):
             return pools.manager(url, fresh=fresh).urlopen(
@@ -134,7 +135,7 @@ class HttpClient:
                 headers=sent,
                 redirect=False,
                 retries=False,
-                timeout=Timeout(connect, read if read_timeout is None else read_timeout),
+                timeout=timeout,
                 preload_content=False,
                 decode_content=False,
             )
