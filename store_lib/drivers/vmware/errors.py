@@ -1,12 +1,12 @@
-"""What the vSphere API and its data server say, as the library's errors."""
+"""Faults of the vSphere API and statuses of its data server, as the library's errors."""
 
 from collections.abc import Collection
 from typing import Any
 
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients.network_errors import BUSY, Server, quoted
-from store_lib.clients.response_headers import retry_after
+from store_lib.clients.http import error_for_response
+from store_lib.clients.network_errors import Server
 from store_lib.exceptions import (
     AuthorizationFailure,
     BackendException,
@@ -23,7 +23,7 @@ from store_lib.exceptions import (
 )
 from store_lib.redaction import hide
 
-#: The faults that mean something of their own; all others are a BackendException.
+#: The errors that faults mean; all others mean a BackendException.
 _FAULTS: dict[str, type[StoreError]] = {
     "AlreadyExists": Duplicate,
     "CannotAccessFile": StorageWriteDenied,
@@ -54,58 +54,58 @@ _ADVICE = {
     "FileLocked": "Something on the datastore still uses it; try again later.",
     "InvalidDatastore": "Check vmware_datastores, or the dsName of the URI.",
     "InvalidLogin": "Check vmware_server_username and vmware_server_password.",
-    "NoDiskSpace": "Make room on the datastore, or add another one.",
+    "NoDiskSpace": "Free space on the datastore, or add another one.",
     "NoPermission": "Give the user the privileges that the driver's page lists.",
     "ResourceInUse": "Something on the datastore still uses it; try again later.",
 }
 
 
-def fault_error(fault: str, said: str, doing: str, server: Server) -> StoreError:
+#: What to do about statuses of the data server.
+_STATUS_ADVICE = {
+    403: _ADVICE["NoPermission"],
+    413: _ADVICE["NoDiskSpace"],
+    507: _ADVICE["NoDiskSpace"],
+    **dict.fromkeys(
+        (301, 302, 303, 307, 308),
+        "The login is for this server alone: name the server that serves the data in "
+        "vmware_server_host.",
+    ),
+}
+
+
+def fault_error(fault: str, quote: str, doing: str, server: Server) -> StoreError:
     """Return the error for a fault of the API.
 
     :param fault: its type
-    :param said: the server's own words
-    :param doing: what was asked for, such as ``moving [ds] a to [ds] b``
+    :param quote: the server's own words
+    :param doing: what was requested, such as ``moving [ds] a to [ds] b``
     """
     name = fault.rpartition(":")[2]
     kind = _FAULTS.get(name, BackendException)
-    said = " ".join(said.split())[:200]
-    text = f"{server.base} refused {doing}: {name}{f' ({said})' if said else ''}."
+    quote = " ".join(quote.split())[:200]
+    text = f"{server.base} refused {doing}: {name}{f' ({quote})' if quote else ''}."
     advice = _ADVICE.get(name)
     # A session may have ended between two calls, twice in a row: that is worth another attempt.
     status = ErrorStatus.TEMPORARY if kind is NotAuthenticated else None
     return kind(f"{text} {advice}" if advice else text, status=status)
 
 
-def data_error(response: BaseHTTPResponse, doing: str, server: Server) -> StoreError:
-    """Return the error that an answer of the data server means."""
-    status = response.status
-    text = f"{server.base} refused {doing}: it answered {status}"
-    if status == 401:
+def data_error(response: BaseHTTPResponse, doing: str, path: str, server: Server) -> StoreError:
+    """Return the error that a response of the data server means.
+
+    :param doing: what was requested, such as ``Reading``
+    :param path: of the file
+    """
+    if response.status == 401:
         return not_authenticated(server)
-    if status == 403:
-        return Forbidden(f"{text}. {_ADVICE['NoPermission']}")
-    if status in (404, 410):
-        return NotFound(f"{text}. There is no such file.")
-    if status in (413, 507):
-        return StorageFull(f"{text}. {_ADVICE['NoDiskSpace']}")
-    if 300 <= status < 400:
-        return BackendException(
-            f"{text}, a redirect, which is not followed: the login is good for this server alone. "
-            "Name the server that serves the data in vmware_server_host."
-        )
-    if status in BUSY:
-        return RemoteServiceUnavailable(
-            f"{text}{quoted(response)}.", retry_after=retry_after(response.headers)
-        )
-    return BackendException(f"{text}{quoted(response)}.")
+    return error_for_response(response, doing, f"{path} at {server.base}", advice=_STATUS_ADVICE)
 
 
 def not_authenticated(server: Server) -> NotAuthenticated:
     """Return the error for a session that ended, which another attempt may begin anew."""
     return NotAuthenticated(
         f"{server.base} does not accept the session that was just begun. Check the user's "
-        "privileges, and that the server's clock and the sessions' time limit are sane.",
+        "privileges, the server's clock and the time limit of its sessions.",
         status=ErrorStatus.TEMPORARY,
     )
 
@@ -113,8 +113,8 @@ def not_authenticated(server: Server) -> NotAuthenticated:
 def soap_error(error: Any, doing: str, server: Server, secrets: Collection[str] = ()) -> StoreError:
     """Return the error for an exception of oslo.vmware.
 
-    :param error: it, which may wrap an error of ours that a transport raised within the library
-    :param secrets: what was sent that no message may show
+    :param error: may wrap an error of ours, raised by a transport within the library
+    :param secrets: what was sent and no message may show
     """
     cause = getattr(error, "cause", None)
     while cause is not None:
@@ -124,11 +124,11 @@ def soap_error(error: Any, doing: str, server: Server, secrets: Collection[str] 
     faults = getattr(error, "fault_list", None)
     if faults:
         details = getattr(error, "details", None) or {}
-        said = str(details.get("privilegeId") or getattr(error, "msg", ""))
-        return fault_error(str(faults[0]), hide(said, secrets), doing, server)
-    said = hide(str(error), secrets)[:300]
+        quote = str(details.get("privilegeId") or getattr(error, "msg", ""))
+        return fault_error(str(faults[0]), hide(quote, secrets), doing, server)
+    quote = hide(str(error), secrets)[:300]
     return BackendException(
         f"{server.base} did not understand {doing}, or was not understood "
-        f"({type(error).__name__}: {said}). Check that it is a vCenter Server or ESXi "
+        f"({type(error).__name__}: {quote}). Check that it is a vCenter Server or ESXi "
         "host, and the description in vmware_wsdl_location if it is set."
     )

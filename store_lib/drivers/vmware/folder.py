@@ -1,39 +1,40 @@
-"""The data server beside the API: files are sent to it and fetched from it by plain HTTP."""
+"""The data server beside the API: it sends and receives files by plain HTTP."""
 
 from collections.abc import Mapping
 
 from urllib3.response import BaseHTTPResponse
 
-from store_lib.clients._urllib3 import Chunks
+from store_lib.clients.http import HttpClient
 from store_lib.clients.response_headers import content_length, last_modified
 from store_lib.driver import Body, Stat
+from store_lib.drivers.vmware.client import Session
 from store_lib.drivers.vmware.errors import data_error, not_authenticated
-from store_lib.drivers.vmware.session import Session
-from store_lib.drivers.vmware.wire import Wire
+from store_lib.drivers.vmware.location import VmwareLocation
 from store_lib.exceptions import NotFound, StoreError
 
 
 class Folder:
-    """Makes the requests for data of one store, with what the server takes for a login.
+    """Sends the requests for data of one store, with a login that the data server accepts.
 
-    A vCenter Server takes the session's cookie.  Where it is refused although the session is
-    alive, a service ticket is taken for each request, from then on at once.
+    A vCenter Server accepts the session's cookie.  If it refuses the cookie although the session is
+    alive, each request has a service ticket from then on.
     """
 
-    def __init__(self, wire: Wire, session: Session) -> None:
-        self._wire = wire
+    def __init__(self, client: HttpClient, session: Session) -> None:
+        self._client = client
         self._session = session
-        self._tickets = False
+        self.server = session.server
+        self._needs_tickets = False
 
     def stat(self, target: str) -> Stat | None:
-        """Return size and time of a file, or ``None`` where there is none."""
+        """Return size and time of a file, ``None`` if there is none."""
         response = self.send("HEAD", target)
         try:
             if response.status == 200:
-                found = Stat(content_length(response), last_modified(response))
-                self._wire.read(response)  # nothing: gives the connection back
-                return found
-            error = self.error(response, "the size of", target)
+                stat = Stat(content_length(response), last_modified(response))
+                self._client.read(response, self.server.base)  # nothing: releases the connection
+                return stat
+            error = self.error_for_response(response, "Reading the size of", target)
         finally:
             response.close()
         if isinstance(error, NotFound):
@@ -41,20 +42,15 @@ class Folder:
         raise error
 
     def put(self, target: str, body: Body) -> None:
-        """Store a file from ``body``, over one that is there.
+        """Store a file from ``body``; an existing one is overwritten.
 
-        :raises StorageFull: the datastore has no room for it
+        :raises StorageFull: the datastore has no space for it
         """
-        headers = {"Content-Type": "application/octet-stream"}
-        if body.size is not None:
-            headers["Content-Length"] = str(body.size)
-        else:
-            headers["Transfer-Encoding"] = "chunked"
-        response = self.send("PUT", target, headers, body)
+        response = self.send("PUT", target, {"Content-Type": "application/octet-stream"}, body)
         try:
             if response.status not in (200, 201, 204):
-                raise self.error(response, "to store", target)
-            self._wire.read(response)
+                raise self.error_for_response(response, "Storing", target)
+            self._client.read(response, self.server.base)
         finally:
             response.close()
 
@@ -65,52 +61,82 @@ class Folder:
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
     ) -> BaseHTTPResponse:
-        """Send a request with a login that is good; the answer may have any other status.
+        """Send a request with an accepted login; return a response of any other status than 401.
 
-        :raises NotAuthenticated: none is; temporary where only another attempt can tell
+        :raises NotAuthenticated: no login is accepted; temporary if another attempt may be better
         """
-        given = dict(headers or {})
-        response = self._try(method, target, given, body, self._tickets)
+        request = _Request(method, target, headers or {}, body)
+        response = self._send(request, self._login(request))
         if response.status != 401:
             return response
         response.close()
-        if body is not None and not _rewound(body):
-            raise not_authenticated(self._wire.server)
-        # A session that has ended is begun anew by this very call.
+        if not request.rewind():
+            raise not_authenticated(self.server)
+        # This call begins a new session if the present one has ended.
         before = self._session.cookie
         ticket = self._session.ticket(method, target)
         if self._session.cookie != before:
-            response = self._try(method, target, given, body, False)
-            if response.status != 401 or (body is not None and not _rewound(body)):
+            response = self._send(request, self._session.cookie)
+            if response.status != 401 or not request.rewind():
                 return response
             response.close()
-        response = self._send(method, target, given, body, ticket)
-        self._tickets = self._tickets or response.status != 401
+        response = self._send(request, ticket)
+        self._needs_tickets = self._needs_tickets or response.status != 401
         return response
 
-    def error(self, response: BaseHTTPResponse, doing: str, target: str) -> StoreError:
-        """Return the error that an answer means."""
+    def error_for_response(self, response: BaseHTTPResponse, doing: str, target: str) -> StoreError:
+        """Return the error that a response means."""
         path = target.partition("?")[0].removeprefix("/folder/")
-        return data_error(response, f"{doing} {path}", self._wire.server)
+        return data_error(response, doing, path, self.server)
 
-    def _try(
-        self, method: str, target: str, headers: dict[str, str], body: Body | None, ticket: bool
-    ) -> BaseHTTPResponse:
-        login = self._session.ticket(method, target) if ticket else self._session.cookie
-        return self._send(method, target, headers, body, login)
+    def _login(self, request: "_Request") -> str:
+        if self._needs_tickets:
+            return self._session.ticket(request.method, request.target)
+        return self._session.cookie
 
-    def _send(
-        self, method: str, target: str, headers: dict[str, str], body: Body | None, login: str
-    ) -> BaseHTTPResponse:
-        sent = {**headers, "Cookie": login}
-        if body is None:
-            return self._wire.send(method, target, sent)
-        views = body.views()
-        sized = views if body.size is not None else Chunks(views)
-        return self._wire.send(method, target, sent, sized, fresh=not body.rewindable)
+    def _send(self, request: "_Request", login: str) -> BaseHTTPResponse:
+        return self._client.open(
+            request.method,
+            self.server.base + request.target,
+            {**request.headers, "Cookie": login},
+            request.body,
+            fresh=request.body is not None and not request.body.rewindable,
+        )
 
 
-def _rewound(body: Body) -> bool:
-    if body.rewindable:
-        body.seek(0)
-    return body.rewindable
+class _Request:
+    """A request that may be sent again with another login."""
+
+    def __init__(
+        self, method: str, target: str, headers: Mapping[str, str], body: Body | None
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+
+    def rewind(self) -> bool:
+        """Prepare for another attempt; return whether there can be one."""
+        if self.body is None:
+            return True
+        if self.body.rewindable:
+            self.body.seek(0)
+        return self.body.rewindable
+
+
+class FolderFile:
+    """A file on the data server, see :class:`store_lib.clients.ranges.RemoteObject`."""
+
+    def __init__(self, folder: Folder, location: VmwareLocation) -> None:
+        self._folder = folder
+        self._target = location.target
+        self.display_name = location.uri
+        self.server = folder.server
+
+    def get(self, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Send a GET with an accepted login."""
+        return self._folder.send("GET", self._target, headers)
+
+    def error_for_response(self, response: BaseHTTPResponse) -> StoreError:
+        """Return the error that a response means which does not have the object."""
+        return self._folder.error_for_response(response, "Reading", self._target)

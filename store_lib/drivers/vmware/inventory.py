@@ -1,12 +1,12 @@
-"""The configured datacenters and datastores as the server knows them, and the room they have."""
+"""The configured datacenters and datastores as the server knows them, and their space."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from store_lib.driver import Space
-from store_lib.drivers.vmware.options import Place
-from store_lib.drivers.vmware.session import Session
+from store_lib.drivers.vmware.client import Session
+from store_lib.drivers.vmware.options import Datastore
 from store_lib.exceptions import (
     BadStoreConfiguration,
     NotFound,
@@ -22,154 +22,149 @@ if TYPE_CHECKING:
 class _Known:
     """A datastore's references."""
 
-    datastore: Any
+    reference: Any
     browser: Any
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Room:
-    """What a datastore tells of its room, in bytes."""
-
-    place: Place
-    total: int
-    free: int
-    accessible: bool
-
-
 class Inventory:
-    """Finds what names mean; the server's references are kept, and found again when they change.
+    """Looks up the server's references by name, and keeps them until they change.
 
-    :param places: the configured datastores
+    :param datastores: the configured datastores
     """
 
-    def __init__(self, store_id: str, session: Session, places: Sequence[Place]) -> None:
+    def __init__(self, store_id: str, session: Session, datastores: Sequence[Datastore]) -> None:
         self._store_id = store_id
         self._session = session
-        self.places = places
+        self.datastores = datastores
         self._datacenters: dict[str, Any] = {}
-        self._known: dict[Place, _Known] = {}
+        self._known: dict[Datastore, _Known] = {}
 
     def check(self) -> None:
-        """Look every configured datastore up.
+        """Look up every configured datastore.
 
-        :raises BadStoreConfiguration: one is not there; objects on others can be read
+        :raises BadStoreConfiguration: one does not exist; objects on others can be read
         """
-        for place in self.places:
+        for datastore in self.datastores:
             try:
-                self._find(place)
+                self._find(datastore)
             except NotFound as error:
                 raise BadStoreConfiguration(
                     store_name=self._store_id, reason=f"vmware_datastores: {error}", readable=True
                 ) from None
 
-    def datacenter(self, place: Place) -> Any:
+    def datacenter(self, datastore: Datastore) -> Any:
         """Return the reference of a datastore's datacenter.
 
-        :raises NotFound: there is none of this path
+        :raises NotFound: there is none with this path
         """
-        path = place.datacenter
-        found = self._datacenters.get(path)
-        if found is None:
-            found = self._session.call(
+        path = datastore.datacenter
+        reference = self._datacenters.get(path)
+        if reference is None:
+            reference = self._session.call(
                 f"the datacenter {path}",
                 lambda api: api.FindByInventoryPath(
                     api.service_content.searchIndex, inventoryPath=path
                 ),
             )
-            if found is None:
+            if reference is None:
                 raise NotFound(
                     f"There is no datacenter {path!r} in the server's inventory, or the user may "
                     "not see it."
                 )
-            self._datacenters[path] = found
-        return found
+            self._datacenters[path] = reference
+        return reference
 
-    def browser(self, place: Place) -> Any:
-        """Return the reference of what lists a datastore's files."""
-        return self._find(place).browser
+    def browser(self, datastore: Datastore) -> Any:
+        """Return the reference of a datastore's browser, which lists its files."""
+        return self._find(datastore).browser
 
-    def choose(self, size: int | None) -> Place:
+    def choose(self, size: int | None) -> Datastore:
         """Return where an object of ``size`` bytes goes: by weight, then by free space.
 
         :raises StorageFull: it fits nowhere
-        :raises RemoteServiceUnavailable: no datastore is accessible, whatever room it has
+        :raises RemoteServiceUnavailable: no datastore is accessible, whatever space it has
         """
-        rooms = self.rooms()
-        if not any(each.accessible for each in rooms):
+        spaces = self.spaces()
+        free = {datastore: space.free for datastore, space in spaces.items() if space is not None}
+        if not free:
             raise RemoteServiceUnavailable(
                 "Expected a datastore that the server can reach, got none of "
-                f"{', '.join(each.place.shown for each in rooms)}. Check the hosts and their "
-                "storage."
+                f"{', '.join(datastore.display_name for datastore in spaces)}. Check the hosts and "
+                "their storage."
             )
-        fitting = [
-            each for each in rooms if each.accessible and each.free >= (1 if size is None else size)
-        ]
+        needed = 1 if size is None else size
+        fitting = [datastore for datastore in free if (free[datastore] or 0) >= needed]
         if not fitting:
             wanted = "any" if size is None else f"{size} bytes"
             raise StorageFull(
-                f"Expected a datastore with room for {wanted}, got "
+                f"Expected a datastore with space for {wanted}, got "
                 + ", ".join(
-                    f"{each.place.shown} ({each.free} free)"
-                    if each.accessible
-                    else f"{each.place.shown} (not accessible)"
-                    for each in rooms
+                    f"{datastore.display_name} (not accessible)"
+                    if space is None
+                    else f"{datastore.display_name} ({space.free} free)"
+                    for datastore, space in spaces.items()
                 )
-                + ". Make room, or add a datastore."
+                + ". Free space, or add a datastore."
             )
-        return max(fitting, key=lambda each: (each.place.weight, each.free)).place
+        return max(fitting, key=lambda datastore: (datastore.weight, free[datastore]))
 
     def space(self) -> Space:
-        """Return the room of all datastores that can be used now."""
-        rooms = [each for each in self.rooms() if each.accessible]
-        return Space(sum(each.total for each in rooms), sum(each.free for each in rooms))
+        """Return the space of all datastores that can be used now."""
+        spaces = [space for space in self.spaces().values() if space is not None]
+        return Space(
+            sum(space.total or 0 for space in spaces), sum(space.free or 0 for space in spaces)
+        )
 
-    def rooms(self) -> list[Room]:
-        """Return what every configured datastore tells of its room, asked for in one call."""
-        known = {place: self._find(place).datastore for place in self.places}
+    def spaces(self) -> dict[Datastore, Space | None]:
+        """Return the space of each configured datastore, ``None`` for one that is not accessible.
+
+        One call asks for all of them.
+        """
+        references = {datastore: self._find(datastore).reference for datastore in self.datastores}
         names = ["summary.capacity", "summary.freeSpace", "summary.accessible"]
 
-        def ask(api: "Api") -> list[Room]:
-            found = api.properties("Datastore", list(known.values()), names)
-            rooms = []
-            for place, reference in known.items():
-                told = found.get(api.key(reference), {})
-                total, free, accessible = (told.get(name) for name in names)
-                rooms.append(Room(place, int(total or 0), int(free or 0), bool(accessible)))
-            return rooms
+        def ask(api: "Api") -> dict[Datastore, Space | None]:
+            summaries = api.properties("Datastore", list(references.values()), names)
+            spaces: dict[Datastore, Space | None] = {}
+            for datastore, reference in references.items():
+                summary = summaries.get(api.key(reference), {})
+                total, free, accessible = (summary.get(name) for name in names)
+                spaces[datastore] = Space(int(total or 0), int(free or 0)) if accessible else None
+            return spaces
 
         try:
             return self._session.call("the free space of the datastores", ask)
         except RemoteServiceUnavailable:
-            # Perhaps one was removed and made anew: its name then means another reference.
+            # Perhaps one was removed and created again: its name then means another reference.
             self._known.clear()
             self._datacenters.clear()
             raise
 
-    def _find(self, place: Place) -> _Known:
-        known = self._known.get(place)
+    def _find(self, datastore: Datastore) -> _Known:
+        known = self._known.get(datastore)
         if known is None:
-            datacenter = self.datacenter(place)
+            datacenter = self.datacenter(datastore)
             known = self._session.call(
-                f"the datastores of {place.datacenter}",
-                lambda api: _named(api, datacenter, place.datastore),
+                f"the datastores of {datastore.datacenter}",
+                lambda api: _named(api, datacenter, datastore.name),
             )
             if known is None:
                 raise NotFound(
-                    f"There is no datastore {place.datastore!r} in the datacenter "
-                    f"{place.datacenter!r}, or the user may not see it."
+                    f"There is no datastore {datastore.name!r} in the datacenter "
+                    f"{datastore.datacenter!r}, or the user may not see it."
                 )
-            self._known[place] = known
+            self._known[datastore] = known
         return known
 
 
 def _named(api: "Api", datacenter: Any, name: str) -> _Known | None:
-    (found,) = api.properties("Datacenter", [datacenter], ["datastore"]).values()
-    references = list(getattr(found.get("datastore"), "ManagedObjectReference", ()))
+    (properties,) = api.properties("Datacenter", [datacenter], ["datastore"]).values()
+    references = list(getattr(properties.get("datastore"), "ManagedObjectReference", ()))
     if not references:
         return None
-    told = api.properties("Datastore", references, ["name", "browser"])
-    for each in references:
-        properties = told.get(api.key(each), {})
+    named = api.properties("Datastore", references, ["name", "browser"])
+    for reference in references:
+        properties = named.get(api.key(reference), {})
         if properties.get("name") == name:
-            return _Known(each, properties["browser"])
+            return _Known(reference, properties["browser"])
     return None

@@ -1,4 +1,4 @@
-"""Where an object of the vmware driver lies: a file on a datastore, as a vsphere URI."""
+"""The vsphere URI of an object, which is a file on a datastore, and the names of files."""
 
 import dataclasses
 import re
@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 from urllib.parse import quote, unquote_to_bytes
 
 from store_lib.clients.hosts import join_host, split_host
-from store_lib.drivers.vmware.options import Place, is_path
+from store_lib.drivers.vmware.options import Datastore, is_path
 from store_lib.exceptions import BadStoreUri
 from store_lib.location import Location, scheme_of
 
@@ -14,6 +14,18 @@ HTTPS = 443
 
 _FORM = "vsphere://host/folder/<directory>/<file>?dcPath=<datacenter>&dsName=<datastore>"
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+#: The beginning of the names of unfinished uploads, and of no object's.
+UPLOAD_PREFIX = "store_lib-upload-"
+
+# On VMFS, NFS and vSAN alike, and for every tool that shows a datastore, these need no escaping.
+_OBJECT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+@~,-]{0,199}")
+_UPLOAD = re.compile(rf"{UPLOAD_PREFIX}[0-9a-f]{{32}}-(?P<id>.+)")
+
+_ALLOWED = (
+    "Expected 1 to 200 ASCII letters, digits and ._=+@~,- that begin with a letter, a digit or "
+    f"an underscore, but not with {UPLOAD_PREFIX}: it becomes the name of a file."
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -28,11 +40,11 @@ class VmwareLocation(Location):
     #: Without slashes around it.
     directory: str
     name: str
-    place: Place
+    datastore: Datastore
 
     @classmethod
     def parse(cls, uri: str) -> Self:
-        """Take ``vsphere://host[:port]/folder/<directory>/<file>?dcPath=..&dsName=..`` apart.
+        """Parse ``vsphere://host[:port]/folder/<directory>/<file>?dcPath=..&dsName=..``.
 
         :raises BadStoreUri: it is malformed
         """
@@ -52,28 +64,46 @@ class VmwareLocation(Location):
         directory, _, name = path.rpartition("/")
         if root != "folder" or not is_path(path) or not directory:
             raise _bad(uri, "its path is /folder/, a directory and a file")
-        return cls(host, port, directory, name, _place(query, uri))
+        return cls(host, port, directory, name, _datastore(query, uri))
 
     @property
     def target(self) -> str:
-        """Path and query: what the server is asked for."""
-        return target(self.directory, self.name, self.place)
+        """Path and query, for requests."""
+        path = quote(f"/folder/{self.directory}/{self.name}", safe="/~")
+        datacenter = quote(self.datastore.datacenter, safe="")
+        return f"{path}?dcPath={datacenter}&dsName={quote(self.datastore.name, safe='')}"
 
     @property
     def uri(self) -> str:
-        """The full URI."""
         return f"vsphere://{join_host(self.host, self.port, HTTPS)}{self.target}"
 
 
-def target(directory: str, name: str, place: Place) -> str:
-    """Return the path and query of a file on the server that gives and takes data."""
-    path = quote(f"/folder/{directory}/{name}", safe="/~")
-    return (
-        f"{path}?dcPath={quote(place.datacenter, safe='')}&dsName={quote(place.datastore, safe='')}"
-    )
+def id_problem(object_id: str) -> str | None:
+    """Return why ``object_id`` cannot be the name of an object's file, ``None`` if it can."""
+    if object_id.startswith(UPLOAD_PREFIX):
+        return f"names with this beginning belong to unfinished uploads. {_ALLOWED}"
+    if not _OBJECT.fullmatch(object_id) or object_id.endswith("."):
+        return _ALLOWED
+    return None
 
 
-def _place(query: str, uri: str) -> Place:
+def upload_name(object_id: str, nonce: str) -> str:
+    """Return the name of the file that an upload writes to."""
+    return f"{UPLOAD_PREFIX}{nonce}-{object_id}"
+
+
+def uploaded_object_id(name: str) -> str | None:
+    """Return the id of the object that an upload's file was to become; ``None`` for others."""
+    match = _UPLOAD.fullmatch(name)
+    return match["id"] if match else None
+
+
+def datastore_path(datastore: str, *segments: str) -> str:
+    """Return a path in the form that the API takes: ``[datastore] directory/file``."""
+    return f"[{datastore}] {'/'.join(segments)}"
+
+
+def _datastore(query: str, uri: str) -> Datastore:
     given: dict[str, str] = {}
     for field in query.split("&"):
         key, _, value = field.partition("=")
@@ -84,7 +114,7 @@ def _place(query: str, uri: str) -> Place:
         given[key] = value
     if len(given) != 2:
         raise _bad(uri, "its query has dcPath and dsName")
-    return Place(given["dcPath"], given["dsName"])
+    return Datastore(given["dcPath"], given["dsName"])
 
 
 def _decoded(text: str, uri: str) -> str:

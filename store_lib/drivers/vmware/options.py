@@ -101,38 +101,38 @@ _FORM = "<datacenter path>:<datastore name>[:<weight>]"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Place:
+class Datastore:
     """A datastore as it is configured, or as a URI names it."""
 
     #: The datacenter's inventory path, as it was written.
     datacenter: str
-    datastore: str
+    name: str
     weight: int = dataclasses.field(default=0, compare=False)
 
     @property
-    def shown(self) -> str:
-        """What messages call it."""
-        return f"{self.datacenter}:{self.datastore}"
+    def display_name(self) -> str:
+        """The datastore's name in messages."""
+        return f"{self.datacenter}:{self.name}"
 
 
-def parse_datastores(entries: Iterable[str]) -> list[Place]:
+def parse_datastores(entries: Iterable[str]) -> list[Datastore]:
     """Return the configured datastores.
 
     :raises ValueError: an entry is malformed, names a datastore again, or there is none
     """
-    places: dict[tuple[str, str], Place] = {}
+    datastores: dict[tuple[str, str], Datastore] = {}
     for entry in entries:
-        place = _parse(entry.strip())
-        key = place.datacenter.strip("/"), place.datastore
-        if key in places:
-            raise ValueError(f"vmware_datastores: {place.shown} is listed twice")
-        places[key] = place
-    if not places:
+        datastore = _parse(entry.strip())
+        key = datastore.datacenter.strip("/"), datastore.name
+        if key in datastores:
+            raise ValueError(f"vmware_datastores: {datastore.display_name} is listed twice")
+        datastores[key] = datastore
+    if not datastores:
         raise ValueError(f"vmware_datastores: expected at least one {_FORM}, got none")
-    return list(places.values())
+    return list(datastores.values())
 
 
-def _parse(entry: str) -> Place:
+def _parse(entry: str) -> Datastore:
     wrong = f"vmware_datastores: expected {_FORM}, got {entry!r}"
     fields = [""]
     for piece in re.findall(r"\\?.", entry, re.DOTALL):
@@ -146,18 +146,18 @@ def _parse(entry: str) -> Place:
             raise ValueError(f"{wrong}: a backslash stands before : or \\ alone")
     if len(fields) not in (2, 3):
         raise ValueError(f"{wrong}: a colon within a path or a name is to be written as \\:")
-    datacenter, datastore = fields[0].strip(), fields[1].strip()
-    if not datacenter.strip("/") or not datastore:
+    datacenter, name = fields[0].strip(), fields[1].strip()
+    if not datacenter.strip("/") or not name:
         raise ValueError(f"{wrong}: the path or the name is empty")
     if not re.fullmatch(r"[+-]?[0-9]{1,9}", weight := fields[2].strip() if fields[2:] else "0"):
         raise ValueError(f"{wrong}: the weight {weight!r} is not an integer")
-    return Place(datacenter, datastore, int(weight))
+    return Datastore(datacenter, name, int(weight))
 
 
 def parse_directory(text: str) -> str:
     """Return the directory of the objects, without slashes around it.
 
-    :raises ValueError: it is none
+    :raises ValueError: it is not a path
     """
     directory = text.strip().strip("/")
     if not is_path(directory):
@@ -169,7 +169,7 @@ def parse_directory(text: str) -> str:
 
 
 def is_path(text: str) -> bool:
-    """Tell whether ``text`` is a relative path that means what it says."""
+    """Return whether ``text`` is a relative path without empty, ``.`` or ``..`` segments."""
     return text.isprintable() and all(
-        each not in ("", ".", "..") and "\\" not in each for each in text.split("/")
+        segment not in ("", ".", "..") and "\\" not in segment for segment in text.split("/")
     )

@@ -1,42 +1,40 @@
-"""oslo.vmware's client of the vSphere API, on connections of ours; imported at configure time.
+"""oslo.vmware's client of the vSphere API, on our own connections; imported at configure time.
 
-Its own transport waits for ever for the API's description, takes proxies and authorities from the
-environment, and raises the errors of a library of its own.  Its session (``oslo_vmware.api``) logs
+Its own transport waits without a limit for the API's description, takes proxies and authorities
+from the environment, and raises errors of another library.  Its session (``oslo_vmware.api``) logs
 in without a limit when the server cannot be verified, sleeps ten seconds when a session has ended,
-and brings eventlet along; so only the layer below is used: calls, faults and objects.
+and brings eventlet along.  So only the layer below is used: calls, faults and objects.
 """
 
 import contextlib
+import functools
+import http.cookies
 import io
 import logging
-from collections.abc import Callable
+import threading
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from oslo_vmware import exceptions, service, vim, vim_util
+from oslo_vmware import service, vim, vim_util
 from suds.cache import NoCache
 from suds.client import Client
-from suds.transport import Reply, Request, Transport, TransportError
+from suds.transport import Request, Transport
 from urllib3.response import BaseHTTPResponse
 
+from store_lib.clients.http import HttpClient, HttpResponse
 from store_lib.clients.network_errors import BUSY
-from store_lib.clients.response_headers import retry_after
-from store_lib.drivers.vmware.wire import Wire
+from store_lib.clients.process import PerProcess
+from store_lib.clients.response_headers import parse_http_date, retry_after
 from store_lib.exceptions import BackendException, RemoteServiceUnavailable, StoreError
+from store_lib.redaction import Secret
 
-#: Where the API is on the server.
-_PATH = "/sdk"
-
-#: What calls of oslo.vmware raise: these two have no class in common above the library's own.
-CallFailed: type[Exception] = exceptions.VMwareDriverException
-
-#: Sends a call, given its body and headers, and returns the answer and its body.
-Post = Callable[[bytes, dict[str, str]], tuple[BaseHTTPResponse, bytes]]
+_COOKIE = "vmware_soap_session"
 
 
 def _no_messages(record: logging.LogRecord) -> bool:
-    """Keep out what shows whole messages: they hold the password and the session's key."""
+    """Drop records that show whole messages, which hold the password and the session's key."""
     return record.levelno > logging.DEBUG
 
 
@@ -44,108 +42,198 @@ for _name in ("suds.client", "suds.metrics", "suds.mx.core", "suds.mx.literal"):
     logging.getLogger(_name).addFilter(_no_messages)
 
 
-class _Transport(Transport):  # type: ignore[misc]
-    """Gives the library what it reads and sends, within our time limits."""
+class _State:
+    """What a process knows of its session."""
 
-    def __init__(self, wire: Wire, post: Post) -> None:
+    def __init__(self) -> None:
+        #: As the server sent it; ``None`` without a session.
+        self.cookie: str | None = None
+        #: By how much the server's clock, at its last response with a Date, was ahead of the
+        #: monotonic one.
+        self.clock: float | None = None
+
+
+class SoapTransport(Transport):  # type: ignore[misc]
+    """Sends calls with the cookie of this process's session, and keeps the one that comes back.
+
+    :param base: scheme, host and port of the server
+    """
+
+    def __init__(self, client: HttpClient, base: str) -> None:
         super().__init__()
-        self._wire = wire
-        self._post = post
+        self._client = client
+        self.base = base
+        #: Where the API is.
+        self.url = f"{base}/sdk"
+        self._state = PerProcess(_State)
 
     def open(self, request: Request) -> io.BytesIO:
         """Read a file of the API's description."""
         url = urlsplit(request.url)
         if url.scheme == "file":
             return io.BytesIO(Path(unquote(url.path)).read_bytes())
-        if not request.url.startswith(f"{self._wire.server.base}/"):
+        if not request.url.startswith(f"{self.base}/"):
             raise BackendException(
-                f"The API's description refers to {url.scheme}://{url.netloc}, which is not asked: "
-                "only the configured server is. Give a whole one in vmware_wsdl_location."
+                f"The API's description refers to {url.scheme}://{url.netloc}, which is not "
+                "requested: only the configured server is. Give a whole one in "
+                "vmware_wsdl_location."
             )
-        response, text = self._wire.fetch("GET", url.path, {})
+        response = self._client.fetch("GET", f"{self.base}{url.path}")
         if response.status != 200:
             raise _refused(
                 response,
                 f"Expected the API's description at {request.url}, got status {response.status}. "
                 "Check vmware_server_host, or give the description in vmware_wsdl_location.",
             )
-        return io.BytesIO(text)
+        return io.BytesIO(response.body)
 
-    def send(self, request: Request) -> Reply:
-        """Send a call."""
-        headers = {_text(name): _text(value) for name, value in request.headers.items()}
-        response, text = self._post(request.message, headers)
-        status = response.status
-        if status == 500:  # a fault, which stands in the body
-            raise TransportError("fault", status, io.BytesIO(text))
-        if status != 200:
+    def post(self, envelope: bytes, action: str) -> HttpResponse:
+        """Send a call; the status of the response is 200, or 500 with a fault in the body."""
+        state = self._state.get()
+        headers = {"Content-Type": "text/xml; charset=utf-8", "SOAPAction": action}
+        if state.cookie is not None:
+            headers["Cookie"] = self.cookie
+        response = self._client.fetch("POST", self.url, headers, envelope)
+        state.cookie = _session_cookie(response) or state.cookie
+        date = parse_http_date(response.headers.get("Date"))
+        if date is not None:
+            state.clock = date - time.monotonic()
+        if response.status not in (200, 500):
             raise _refused(
-                response, f"{self._wire.server.base} answered {status} to a call of the API."
+                response, f"{self.base} answered {response.status} to a call of the API."
             )
-        return Reply(status, {}, text)
+        return response
+
+    @property
+    def cookie(self) -> Secret:
+        """The Cookie header of this process's session, empty without one."""
+        cookie = self._state.get().cookie
+        return Secret("" if cookie is None else f"{_COOKIE}={cookie}")
+
+    @property
+    def session_key(self) -> str:
+        """The value of the session's cookie, which no message may show."""
+        return self._state.get().cookie or ""
+
+    @property
+    def now(self) -> float:
+        """The time by the server's clock, by this machine's before its first response."""
+        clock = self._state.get().clock
+        return time.time() if clock is None else time.monotonic() + clock
+
+    def forget_session(self) -> None:
+        """Send no cookie with the next call."""
+        self._state.get().cookie = None
 
 
 class Api(vim.Vim):  # type: ignore[misc]
-    """The API: each of its operations is a method that takes the object it is called on.
+    """The API: each of its operations is a method whose first argument is the managed object.
 
-    Holds no connection and no session, so that a child may use the one that it inherits.
+    Holds no connection and no session, so that a child may use an inherited one.
 
-    :param wsdl: a file with its description; ``None``: it is fetched from the server
+    :param wsdl: a file with the API's description; ``None``: it is fetched from the server
     """
 
-    def __init__(self, wire: Wire, post: Post, wsdl: str | None) -> None:
-        # Not the base's, which makes the transport and the client itself.
-        self.soap_url = wire.server.base + _PATH
+    def __init__(self, transport: SoapTransport, wsdl: str | None) -> None:
+        # Not the base's, which makes its own transport and client.
+        self.soap_url = transport.url
         self.wsdl_url = wsdl or f"{self.soap_url}/vimService.wsdl"
         self.op_id_prefix = "store_lib"
         self._service_content = None
         self._vc_session_cookie = None
-        self.client = Client(
-            self.wsdl_url,
-            transport=_Transport(wire, post),
-            location=self.soap_url,
-            plugins=[service.ServiceMessagePlugin()],
-            cache=NoCache(),
+        self.client = _SudsClient(
+            transport,
+            Client(
+                self.wsdl_url,
+                transport=transport,
+                location=self.soap_url,
+                plugins=[service.ServiceMessagePlugin()],
+                cache=NoCache(),
+                nosend=True,
+            ),
         )
 
     def make(self, kind: str, **values: Any) -> Any:
-        """Return a data object of the API, with these fields set."""
-        made = self.client.factory.create(f"ns0:{kind}")
+        """Return a data object of the API with these fields."""
+        data_object = self.client.factory.create(f"ns0:{kind}")
         for name, value in values.items():
-            setattr(made, name, value)
-        return made
+            setattr(data_object, name, value)
+        return data_object
 
     def properties(self, kind: str, objects: list[Any], names: list[str]) -> dict[str, Any]:
-        """Return properties of several objects of one kind, in one call.
-
-        A server that answers no more than so many objects at a time is asked on.
+        """Return properties of several objects of one kind.
 
         :returns: by the objects' :meth:`key`, a dict of those properties that are set
         """
-        told: dict[str, Any] = {}
-        found = vim_util.get_properties_for_a_collection_of_objects(self, kind, objects, names)
-        while found is not None:
-            for each in getattr(found, "objects", ()):
-                told[self.key(each.obj)] = {
-                    one.name: one.val for one in getattr(each, "propSet", ())
+        properties: dict[str, Any] = {}
+        page = vim_util.get_properties_for_a_collection_of_objects(self, kind, objects, names)
+        while page is not None:  # a server may send only so many objects at a time
+            for content in getattr(page, "objects", ()):
+                properties[self.key(content.obj)] = {
+                    item.name: item.val for item in getattr(content, "propSet", ())
                 }
-            found = vim_util.continue_retrieval(self, found)
-        return told
+            page = vim_util.continue_retrieval(self, page)
+        return properties
 
     @staticmethod
     def key(reference: Any) -> str:
-        """Return what tells an object of the API from others of its kind."""
+        """Return what identifies an object of the API among others of its kind."""
         return str(vim_util.get_moref_value(reference))
 
 
-def _refused(response: BaseHTTPResponse, text: str) -> StoreError:
+class _SudsClient:
+    """What oslo.vmware uses of a suds client, for many threads.
+
+    suds is not thread-safe: it builds requests and parses replies in objects that all threads
+    share.  So one thread at a time does that, and none while it waits for the server.
+    """
+
+    def __init__(self, transport: SoapTransport, suds: Client) -> None:
+        self._transport = transport
+        self._suds = suds
+        self._suds_lock = PerProcess(threading.Lock)
+        self._options = threading.local()
+        # oslo.vmware reads attributes of these two.
+        self.service = self
+        self.factory = self
+
+    def set_options(self, **options: Any) -> None:
+        """Set options for this thread's next call, such as its header with an operation id."""
+        self._options.next = options
+
+    def create(self, name: str) -> Any:
+        """Return an empty data object."""
+        with self._suds_lock.get():
+            return self._suds.factory.create(name)
+
+    def __getattr__(self, name: str) -> Any:
+        return functools.partial(self._call, name)
+
+    def _call(self, operation: str, *args: Any, **kwargs: Any) -> Any:
+        with self._suds_lock.get():
+            self._suds.set_options(**getattr(self._options, "next", {}))
+            method = getattr(self._suds.service, operation)
+            request = method(*args, **kwargs)
+        response = self._transport.post(request.envelope, method.method.soap.action)
+        with self._suds_lock.get():
+            return request.process_reply(response.body, response.status, "fault")
+
+
+def _session_cookie(response: HttpResponse | BaseHTTPResponse) -> Secret | None:
+    for line in response.headers.getlist("Set-Cookie"):
+        try:
+            cookies = http.cookies.SimpleCookie(line)
+        except http.cookies.CookieError:
+            continue
+        if _COOKIE in cookies and cookies[_COOKIE].value:
+            return Secret(cookies[_COOKIE].coded_value)
+    return None
+
+
+def _refused(response: HttpResponse, text: str) -> StoreError:
     if response.status in BUSY:
         return RemoteServiceUnavailable(text, retry_after=retry_after(response.headers))
     return BackendException(text)
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def wsdl_url(location: str) -> str:

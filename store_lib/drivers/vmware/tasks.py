@@ -1,4 +1,4 @@
-"""Files on datastores, by the API: moved, deleted, listed, each by a task that is waited for."""
+"""Files on datastores: moved, deleted and listed by tasks of the API, which are waited for."""
 
 import contextlib
 import dataclasses
@@ -8,63 +8,68 @@ from typing import TYPE_CHECKING, Any
 
 from store_lib.clients.decoding import decoding, text
 from store_lib.clients.decoding import size as checked_size
-from store_lib.drivers.vmware import names
+from store_lib.drivers.vmware.client import Session
 from store_lib.drivers.vmware.inventory import Inventory
-from store_lib.drivers.vmware.options import Place
-from store_lib.drivers.vmware.session import Session
+from store_lib.drivers.vmware.location import datastore_path
+from store_lib.drivers.vmware.options import Datastore
 from store_lib.exceptions import Duplicate, ErrorStatus, NotFound, StoreError, TimeoutError
 
 if TYPE_CHECKING:
     from store_lib.drivers.vmware.soap import Api
 
-#: Seconds before a task is asked about the second time; the pauses double from here on.
+#: Seconds before a task is polled the second time; the pauses double from then on.
 _FIRST_PAUSE = 0.01
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class File:
-    """A file that was found on a datastore."""
+    """A file in a listing of a datastore."""
 
     name: str
-    #: Bytes, where told.
+    #: Bytes; ``None`` if the server does not say.
     size: int | None
-    #: Seconds since the epoch, where told.
+    #: Seconds since the epoch; ``None`` if the server does not say.
     modified: float | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Patience:
-    """How tasks are waited for."""
+class TaskTimeouts:
+    """How long a task is waited for."""
 
-    #: Longest pause between two questions, in seconds.
+    #: Longest pause between two polls, in seconds.
     interval: float
     #: Seconds that a task may take.
     timeout: float
-    #: How often in a row a question may get no answer.
+    #: How often in a row a poll may fail.
     failures: int
 
 
-class Files:
+class DatastoreFiles:
     """The files of one directory, on any datastore."""
 
     def __init__(
-        self, session: Session, inventory: Inventory, directory: str, patience: Patience
+        self, session: Session, inventory: Inventory, directory: str, timeouts: TaskTimeouts
     ) -> None:
         self._session = session
         self._inventory = inventory
         self._directory = directory
-        self._patience = patience
-        self._made: set[Place] = set()
+        self._timeouts = timeouts
+        self._existing: set[Datastore] = set()
 
-    def make_directory(self, place: Place) -> None:
-        """Make the directory, unless it was seen before."""
-        if place in self._made:
+    @property
+    def now(self) -> float:
+        """The time in seconds since the epoch, by the server's clock once it has responded."""
+        return self._session.now
+
+    def create_directory(self, datastore: Datastore) -> None:
+        """Create the directory, unless it is known to exist."""
+        if datastore in self._existing:
             return
-        datacenter = self._inventory.datacenter(place)
-        path = names.datastore_path(place.datastore, self._directory)
+        datacenter = self._inventory.datacenter(datastore)
+        path = datastore_path(datastore.name, self._directory)
         with contextlib.suppress(Duplicate):
             self._session.call(
-                f"making {path}",
+                f"creating {path}",
                 lambda api: api.MakeDirectory(
                     api.service_content.fileManager,
                     name=path,
@@ -72,22 +77,22 @@ class Files:
                     createParentDirectories=True,
                 ),
             )
-        self._made.add(place)
+        self._existing.add(datastore)
 
-    def forget_directory(self, place: Place) -> None:
-        """Let the directory be made again: it is not there."""
-        self._made.discard(place)
+    def forget_directory(self, datastore: Datastore) -> None:
+        """Have the directory created again: it does not exist."""
+        self._existing.discard(datastore)
 
-    def move(self, place: Place, name: str, new_name: str) -> None:
-        """Rename a file; never onto another one.
+    def move(self, datastore: Datastore, name: str, new_name: str) -> None:
+        """Rename a file; an existing one is never overwritten.
 
-        :raises Duplicate: there is a file of the new name; it was not touched
-        :raises NotFound: there is no file of the old name
+        :raises Duplicate: there is a file with the new name; it was not touched
+        :raises NotFound: there is no file with the old name
         """
-        datacenter = self._inventory.datacenter(place)
+        datacenter = self._inventory.datacenter(datastore)
         path, new_path = (
-            names.datastore_path(place.datastore, self._directory, each)
-            for each in (name, new_name)
+            datastore_path(datastore.name, self._directory, file_name)
+            for file_name in (name, new_name)
         )
         self._run(
             f"moving {path} to {new_path}",
@@ -101,14 +106,14 @@ class Files:
             ),
         )
 
-    def delete(self, place: Place, name: str) -> None:
+    def delete(self, datastore: Datastore, name: str) -> None:
         """Delete a file.
 
         :raises NotFound: there is none, or no such datacenter or datastore
         :raises InUseByStore: something still uses it
         """
-        datacenter = self._inventory.datacenter(place)
-        path = names.datastore_path(place.datastore, self._directory, name)
+        datacenter = self._inventory.datacenter(datastore)
+        path = datastore_path(datastore.name, self._directory, name)
         self._run(
             f"deleting {path}",
             lambda api: api.DeleteDatastoreFile_Task(
@@ -116,12 +121,12 @@ class Files:
             ),
         )
 
-    def search(self, place: Place, pattern: str) -> list[File]:
+    def search(self, datastore: Datastore, pattern: str) -> list[File]:
         """Return the files whose names match ``pattern``, in which ``*`` stands for any text."""
-        browser = self._inventory.browser(place)
-        path = names.datastore_path(place.datastore, self._directory)
+        browser = self._inventory.browser(datastore)
+        path = datastore_path(datastore.name, self._directory)
 
-        def begin(api: "Api") -> Any:
+        def start(api: "Api") -> Any:
             details = api.make("FileQueryFlags", fileType=False, fileSize=True, modification=True)
             spec = api.make(
                 "HostDatastoreBrowserSearchSpec", details=details, matchPattern=[pattern]
@@ -129,22 +134,22 @@ class Files:
             return api.SearchDatastore_Task(browser, datastorePath=path, searchSpec=spec)
 
         try:
-            found = self._run(f"listing {path}", begin)
+            result = self._run(f"listing {path}", start)
         except NotFound:
-            return []  # there is no such directory yet
+            return []  # the directory does not exist yet
         with decoding(f"the files of {path} from the vSphere server"):
             return [
-                _file(each)
-                for each in getattr(found, "file", ())
-                if type(each).__name__ != "FolderFileInfo"
+                _file(info)
+                for info in getattr(result, "file", ())
+                if type(info).__name__ != "FolderFileInfo"
             ]
 
-    def _run(self, doing: str, begin: Callable[["Api"], Any]) -> Any:
-        """Begin a task, wait for its end, and return its result."""
-        return self._wait(doing, self._session.call(doing, begin))
+    def _run(self, doing: str, start: Callable[["Api"], Any]) -> Any:
+        """Start a task, wait for its end, and return its result."""
+        return self._wait(doing, self._session.call(doing, start))
 
     def _wait(self, doing: str, task: Any) -> Any:
-        deadline = time.monotonic() + self._patience.timeout
+        deadline = time.monotonic() + self._timeouts.timeout
         pause, failures = _FIRST_PAUSE, 0
         while True:
             try:
@@ -153,21 +158,21 @@ class Files:
             except StoreError as error:
                 failures += 1
                 temporary = error.status is ErrorStatus.TEMPORARY
-                if not temporary or failures > self._patience.failures:
+                if not temporary or failures > self._timeouts.failures:
                     raise
                 info = None
             if info is not None and info.state == "success":
                 return info.result
             if info is not None and info.state == "error":
-                raise self._session.fault(info.fault, doing)
+                raise self._session.task_error(info.fault, doing)
             if time.monotonic() + pause > deadline:
                 raise TimeoutError(
-                    f"Expected {doing} to end within {self._patience.timeout:g} s "
-                    "(vmware_task_timeout), and it did not. It may end later; look at the "
-                    "server's recent tasks."
+                    f"Expected {doing} to end within {self._timeouts.timeout:g} s "
+                    "(vmware_task_timeout), but it did not. It may end later: see the server's "
+                    "recent tasks."
                 )
-            time.sleep(pause)  # the API tells of a task's end only when it is asked
-            pause = min(2 * pause, self._patience.interval)
+            time.sleep(pause)  # the API has no call that waits for a task's end
+            pause = min(2 * pause, self._timeouts.interval)
 
     def _info(self, task: Any) -> "_Info":
         def ask(api: "Api") -> _Info:
@@ -182,17 +187,17 @@ class Files:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Info:
-    """What a task is at."""
+    """A task's state, its result, and the fault that it ended with."""
 
     state: str
     result: Any
     fault: Any
 
 
-def _file(told: Any) -> File:
-    size, modified = (getattr(told, name, None) for name in ("fileSize", "modification"))
+def _file(info: Any) -> File:
+    size, modified = (getattr(info, name, None) for name in ("fileSize", "modification"))
     return File(
-        text(str(told.path)),
+        text(str(info.path)),
         None if size is None else checked_size(int(size)),
         None if modified is None else modified.timestamp(),
     )

@@ -1,4 +1,4 @@
-"""An upload: into a file of its own, which is renamed once all of it is there."""
+"""Writes an object into a file of its own, which is renamed once it is complete."""
 
 import contextlib
 import dataclasses
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from store_lib.driver import Body, PartWriter, Stat
 from store_lib.drivers.vmware.folder import Folder
 from store_lib.drivers.vmware.location import VmwareLocation
-from store_lib.drivers.vmware.options import Place
-from store_lib.drivers.vmware.tasks import Files
+from store_lib.drivers.vmware.options import Datastore
+from store_lib.drivers.vmware.tasks import DatastoreFiles
 from store_lib.exceptions import (
     BackendException,
     Duplicate,
@@ -21,59 +21,59 @@ from store_lib.exceptions import (
 )
 
 
-class Upload(PartWriter):
-    """One object on its way to a datastore.
+class VmwareWriter(PartWriter):
+    """The upload of one object.
 
-    :param location: where it is to lie
-    :param name: the file that collects its bytes, in the same directory
-    :param others: further datastores on which an object of this id may lie
+    :param location: of the object
+    :param name: of the upload's file, in the same directory
+    :param others: further datastores on which an object of this id may be
     """
 
     def __init__(
         self,
         folder: Folder,
-        files: Files,
+        files: DatastoreFiles,
         location: VmwareLocation,
         name: str,
-        others: Sequence[Place],
+        others: Sequence[Datastore],
     ) -> None:
         self._folder = folder
         self._files = files
         self._location = location
         self._upload = dataclasses.replace(location, name=name)
         self._others = others
-        #: Whether bytes may lie in the file.
-        self._begun = False
-        #: Bytes that were sent, once the server has said that it has them.
+        #: Whether the upload's file may exist.
+        self._file_may_exist = False
+        #: Bytes that were sent, once the server has confirmed them.
         self._sent: int | None = None
-        #: What the server tells of the file once it is known to be complete.
+        #: Size and time of the file, once it is known to be complete.
         self._complete: Stat | None = None
-        #: Whether a rename was asked for of which no answer came.
+        #: Whether a rename was requested whose outcome is unknown.
         self._in_doubt = False
         self._moved = False
         self._refused = False
 
     def write_once(self, body: Body) -> VmwareLocation:
-        """Send everything, look that all of it arrived, and rename the file."""
-        place = self._location.place
-        self._files.make_directory(place)  # asked for once, unless it went away again
-        self._begun = True
+        """Send everything, check that all of it arrived, and rename the file."""
+        datastore = self._location.datastore
+        self._files.create_directory(datastore)  # sent once, unless it was removed
+        self._file_may_exist = True
         self._sent = self._complete = None
         try:
             self._folder.put(self._upload.target, body)
         except NotFound as error:
-            self._files.forget_directory(place)
+            self._files.forget_directory(datastore)
             raise RemoteServiceUnavailable(
-                f"{error} Expected the directory {self._location.directory!r} on {place.shown}; "
-                "it is made anew when the object is added again."
+                f"{error}. Expected the directory {self._location.directory!r} on "
+                f"{datastore.display_name}; it is created when the object is added again."
             ) from None
         self._sent = body.tell()
         return self._publish()
 
     def resolve(self) -> VmwareLocation | None:
-        """Bring the renaming to its end, where only the last small requests were in trouble.
+        """Complete the rename, if only the last small requests failed.
 
-        All bytes are there and judged then; the engine repeats this, as it cannot a long upload.
+        All bytes are stored and checked then; the engine repeats this, unlike a long upload.
         """
         if self._sent is None or self._refused:
             return None
@@ -83,22 +83,22 @@ class Upload(PartWriter):
             return None
 
     def abort(self) -> None:
-        """Delete whatever of this upload is there, under either name."""
+        """Delete the file, whichever of its two names it has."""
         published = self._moved or (self._in_doubt and self._is_ours())
-        if not published and not self._begun:
+        if not published and not self._file_may_exist:
             return
         name = self._location.name if published else self._upload.name
         try:
-            with contextlib.suppress(NotFound):  # the server kept nothing of it
-                self._files.delete(self._location.place, name)
+            with contextlib.suppress(NotFound):  # the server kept nothing
+                self._files.delete(self._location.datastore, name)
         except InUseByStore as error:
-            error.status = ErrorStatus.TEMPORARY  # the server is not done with the upload yet
+            error.status = ErrorStatus.TEMPORARY  # the server still processes the upload
             raise
 
     def _publish(self) -> VmwareLocation:
         """Rename the file; may be called again after a temporary error."""
         if self._complete is None:
-            self._complete = self._look()
+            self._complete = self._check_complete()
         if not self._moved:
             self._check_others()
             self._move()
@@ -109,69 +109,70 @@ class Upload(PartWriter):
             raise
         return self._location
 
-    def _look(self) -> Stat:
-        """Return what the server tells of the file, when all bytes are in it as far as it tells."""
+    def _check_complete(self) -> Stat:
+        """Return size and time of the file, after comparing its size with what was sent."""
         stored = self._folder.stat(self._upload.target)
         if stored is None or stored.size not in (None, self._sent):
             got = "nothing" if stored is None else f"{stored.size} bytes"
             raise BackendException(
-                f"Expected {self._sent} bytes on {self._location.place.shown}, where the server "
-                f"said it had stored them, got {got}. Check the datastore's free space and health."
+                f"Expected {self._sent} bytes on {self._location.datastore.display_name}, as the "
+                f"server confirmed, got {got}. Check the datastore's free space and health."
             )
         return stored
 
     def _move(self) -> None:
-        place, name = self._location.place, self._location.name
+        datastore, name = self._location.datastore, self._location.name
         try:
-            self._files.move(place, self._upload.name, name)
+            self._files.move(datastore, self._upload.name, name)
         except (Duplicate, NotFound) as error:
             if not (self._in_doubt and self._is_ours()):
                 self._refused = True
-                raise self._refusal(error) from None
+                raise self._publish_error(error) from None
         except InUseByStore as error:
-            # The server is not done with the upload yet.
+            # The server still processes the upload.
             error.status = ErrorStatus.TEMPORARY
             raise
         except BaseException as error:
-            if not isinstance(error, StoreError) or _leaves_open(error):
-                self._in_doubt = True  # an interrupt too may come before the answer
+            if not isinstance(error, StoreError) or _is_ambiguous(error):
+                self._in_doubt = True  # an interrupt may come before the response too
             raise
         self._moved = True
 
-    def _refusal(self, error: StoreError) -> StoreError:
+    def _publish_error(self, error: StoreError) -> StoreError:
         if isinstance(error, Duplicate):
             return duplicate(self._location)
         return BackendException(
-            f"The upload to {self._location.place.shown} was gone before it could be published: "
-            "expected nobody to remove it. Sweep only what is older than the longest upload."
+            f"The upload to {self._location.datastore.display_name} was removed before it could be "
+            "published. Sweep only what is older than the longest upload."
         )
 
     def _is_ours(self) -> bool:
-        """Whether what has the object's name is this upload: its own file is then gone."""
+        """Return whether the file with the object's name is this upload's, which is then gone."""
         return (
             self._folder.stat(self._upload.target) is None
             and self._folder.stat(self._location.target) == self._complete
         )
 
     def _check_others(self) -> None:
-        for place in self._others:
-            other = dataclasses.replace(self._location, place=place)
+        for datastore in self._others:
+            other = dataclasses.replace(self._location, datastore=datastore)
             if self._folder.stat(other.target) is not None:
                 self._refused = True
                 raise duplicate(other)
 
     def _withdraw(self) -> None:
-        """Take back what another add, of the same id on another datastore, was as fast as."""
-        self._files.delete(self._location.place, self._location.name)
-        self._moved = self._begun = self._in_doubt = False
+        """Undo our publish: a concurrent add of the same id on another datastore won."""
+        self._files.delete(self._location.datastore, self._location.name)
+        self._moved = self._file_may_exist = self._in_doubt = False
 
 
-def _leaves_open(error: StoreError) -> bool:
+def _is_ambiguous(error: StoreError) -> bool:
     return error.status is ErrorStatus.TEMPORARY or isinstance(error, TimeoutError)
 
 
 def duplicate(location: VmwareLocation) -> Duplicate:
-    """Return the error for an object that is there already."""
+    """Return the error for an object that exists already."""
     return Duplicate(
-        f"Object {location.name} already exists on {location.place.shown}; it was not touched."
+        f"Object {location.name} already exists on {location.datastore.display_name}; it was not "
+        "touched."
     )

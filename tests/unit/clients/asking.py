@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+from store_lib.clients.http import HttpClient
 from store_lib.clients.keystone import ConnectionSettings, Credentials, KeystoneLogin
+from store_lib.clients.network_errors import OptionNames
 from store_lib.clients.tls import Tls
 from store_lib.driver import once
 from store_lib.drivers.cinder import CinderDriver
@@ -15,10 +17,9 @@ from store_lib.drivers.s3 import S3Driver
 from store_lib.drivers.s3.client import Client
 from store_lib.drivers.s3.options import settings_of
 from store_lib.drivers.swift import SwiftDriver
+from store_lib.drivers.vmware.client import Session
 from store_lib.drivers.vmware.options import OPTIONS as VMWARE
-from store_lib.drivers.vmware.session import Session
-from store_lib.drivers.vmware.soap import Api
-from store_lib.drivers.vmware.wire import Wire
+from store_lib.drivers.vmware.soap import Api, SoapTransport
 from store_lib.options import StoreOptions
 from store_lib.redaction import Secret
 
@@ -109,10 +110,11 @@ def vmware(url: str, authorities: str, wsdl: Path) -> None:
     """Log in to vSphere."""
     options = StoreOptions.of(VMWARE, vmware_ca_file=authorities)
     tls = Tls("it", options, authorities="vmware_ca_file", insecure="vmware_insecure", peers="it")
-    port = int(url.rpartition(":")[2])
-    wire = Wire("127.0.0.1", port, tls, connect_timeout=5, read_timeout=5)
-    with contextlib.closing(wire):
-        session = Session(wire, "user", CANARY, lambda post: Api(wire, post, wsdl.as_uri()))
+    with contextlib.closing(
+        HttpClient(tls, OptionNames("a", "b", "c"), connect_timeout=5, read_timeout=5)
+    ) as client:
+        transport = SoapTransport(client, url)
+        session = Session(client, transport, lambda: Api(transport, wsdl.as_uri()), "user", CANARY)
         session.begin()
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import trustme
 
+from store_lib.clients.http import HttpClient
+from store_lib.clients.network_errors import OptionNames
 from store_lib.clients.tls import Tls
 from store_lib.drivers.cinder import CinderDriver
 from store_lib.drivers.cinder.client import CinderClients
@@ -19,7 +21,6 @@ from store_lib.drivers.http import HttpDriver
 from store_lib.drivers.swift import SwiftDriver
 from store_lib.drivers.vmware.folder import Folder
 from store_lib.drivers.vmware.options import OPTIONS as VMWARE
-from store_lib.drivers.vmware.wire import Wire
 from store_lib.exceptions import StoreError
 from store_lib.options import StoreOptions
 from store_lib.redaction import hide
@@ -60,12 +61,13 @@ def vmware(url: str, authorities: str) -> None:
     """Ask vSphere's data server with a session's cookie."""
     options = StoreOptions.of(VMWARE, vmware_ca_file=authorities)
     tls = Tls("it", options, authorities="vmware_ca_file", insecure="vmware_insecure", peers="it")
-    port = int(url.rpartition(":")[2])
-    wire = Wire("127.0.0.1", port, tls, connect_timeout=5, read_timeout=5)
-    session: Any = SimpleNamespace(cookie=f'vmware_soap_session="{CANARY}"')
-    folder = Folder(wire, session)
-    with contextlib.closing(wire):
-        raise folder.error(folder.send("GET", "/folder/it"), "to give", "/folder/it")
+    client = HttpClient(tls, OptionNames("a", "b", "c"), connect_timeout=5, read_timeout=5)
+    cookie = f'vmware_soap_session="{CANARY}"'
+    session: Any = SimpleNamespace(cookie=cookie, server=client.server(url))
+    folder = Folder(client, session)
+    with contextlib.closing(client):
+        response = folder.send("GET", "/folder/it")
+        raise folder.error_for_response(response, "Reading", "/folder/it")
 
 
 def _plain(request: Request) -> str:

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import trustme
 
+from store_lib.clients.http import HttpClient
 from store_lib.clients.keystone import ConnectionSettings, Credentials, KeystoneLogin
+from store_lib.clients.network_errors import OptionNames
 from store_lib.clients.sessions import open_session
 from store_lib.clients.tls import Tls
 from store_lib.driver import once
@@ -24,7 +26,6 @@ from store_lib.drivers.http import HttpDriver
 from store_lib.drivers.s3 import S3Driver
 from store_lib.drivers.swift import SwiftDriver
 from store_lib.drivers.vmware.options import OPTIONS as VMWARE
-from store_lib.drivers.vmware.wire import Wire
 from store_lib.exceptions import RemoteServiceUnavailable, StoreError
 from store_lib.options import StoreOptions
 from tests.scripted_server import Reply, Request, ScriptedServer
@@ -135,17 +136,16 @@ def vmware(url: str, authorities: str) -> Iterator[Ask]:
     """Requests to a vSphere server, to which there are only those by TLS."""
     options = StoreOptions.of(VMWARE, vmware_ca_file=authorities)
     tls = Tls("it", options, authorities="vmware_ca_file", insecure="vmware_insecure", peers="it")
-    port = int(url.rpartition(":")[2])
-    wire = Wire("127.0.0.1", port, tls, connect_timeout=5, read_timeout=5)
+    client = HttpClient(tls, OptionNames("a", "b", "c"), connect_timeout=5, read_timeout=5)
 
     def ask(name: str, method: str = "GET") -> str:
-        response, body = wire.fetch(method, f"/{name}", {})
+        response = client.fetch(method, f"{url}/{name}")
         if response.status != 200:
             raise StoreError(f"status {response.status}")
-        return response.headers["Content-Length"] if method == "HEAD" else _name(body)
+        return response.headers["Content-Length"] if method == "HEAD" else _name(response.body)
 
     yield ask
-    wire.close()
+    client.close()
 
 
 CLIENTS = [

@@ -21,7 +21,7 @@ from store_lib.drivers.swift.client import SwiftResponse
 from store_lib.drivers.swift.errors import error_for_response
 from store_lib.drivers.swift.segments import dynamic_manifest, is_static
 from store_lib.drivers.vmware.errors import data_error
-from store_lib.drivers.vmware.session import _cookie_of
+from store_lib.drivers.vmware.soap import _session_cookie
 from store_lib.exceptions import BackendException, Forbidden, Invalid, LengthRequired, StoreError
 from store_lib.wsgi import request_body
 from tests.unit.fuzz.fuzzing import Parser, feed
@@ -89,7 +89,7 @@ def _judge(fields: dict[str, str]) -> bool:
     dynamic = dynamic_manifest(response.headers)
     assert dynamic is None or not {".", ".."} & {dynamic[0]}
     is_static(response.headers)
-    _cookie_of(response)
+    _session_cookie(response)
     for read in (
         lambda: response_headers.content_length(response),
         lambda: SwiftResponse(200, response.headers, b"").size,
@@ -166,7 +166,7 @@ def _refuse(given: tuple[int, dict[str, str], bytes]) -> bool:
     assert said.isprintable()
     for error in (
         error_for_response(response, "GET", "c/o"),
-        data_error(response, "reading x", _SERVER),
+        data_error(response, "Reading", "x", _SERVER),
     ):
         assert isinstance(error, StoreError)
         assert CANARY not in str(error)

@@ -24,9 +24,9 @@ from store_lib.drivers.rbd.location import RbdLocation
 from store_lib.drivers.s3.location import S3Location
 from store_lib.drivers.swift import location as swift
 from store_lib.drivers.swift.location import SwiftLocation
-from store_lib.drivers.vmware import names as vmware
+from store_lib.drivers.vmware import location as vmware
 from store_lib.drivers.vmware.location import VmwareLocation
-from store_lib.drivers.vmware.options import Place
+from store_lib.drivers.vmware.options import Datastore
 from store_lib.exceptions import Invalid, InvalidObjectId, InvalidRange
 from store_lib.transfer.digest import check_names, new_digest
 from tests.unit.drivers.cinder.small_cinder import volume_of
@@ -73,9 +73,9 @@ def _ids(object_id: str) -> bool:
         assert swift.split_key(f"glance/{prefix}") == ("glance", object_id, _NONCE)
     container = swift.seeded("glance", object_id, 2)
     assert object_id.startswith(container.removeprefix("glance_"))
-    if vmware.refusal(object_id) is None:
+    if vmware.id_problem(object_id) is None:
         assert vmware.uploaded_object_id(vmware.upload_name(object_id, _NONCE)) == object_id
-        place = Place("ha/dc", "data store")
+        place = Datastore("ha/dc", "data store")
         there = VmwareLocation("host", 443, "dir", object_id, place)
         assert VmwareLocation.parse(there.uri) == there
     if "@" not in object_id:

@@ -4,20 +4,21 @@ from typing import Any
 
 import pytest
 
-from store_lib.drivers.vmware.inventory import Inventory, Room
-from store_lib.drivers.vmware.options import Place
+from store_lib.driver import Space
+from store_lib.drivers.vmware.inventory import Inventory
+from store_lib.drivers.vmware.options import Datastore
 from store_lib.exceptions import ErrorStatus, RemoteServiceUnavailable, StorageFull
 
-LIGHT, HEAVY = Place("dc", "light", 1), Place("dc", "heavy", 2)
+LIGHT, HEAVY = Datastore("dc", "light", 1), Datastore("dc", "heavy", 2)
 
 
 @pytest.fixture
 def inventory(monkeypatch: pytest.MonkeyPatch) -> Inventory:
-    """Two datastores, of which the heavier one is full of room and not accessible."""
+    """Two datastores, of which the heavier one is the largest and not accessible."""
     session: Any = None
     made = Inventory("vm", session, [LIGHT, HEAVY])
-    rooms = [Room(LIGHT, 10, 5, True), Room(HEAVY, 100, 100, False)]
-    monkeypatch.setattr(made, "rooms", lambda: rooms)
+    spaces = {LIGHT: Space(10, 5), HEAVY: None}
+    monkeypatch.setattr(made, "spaces", lambda: spaces)
     return made
 
 
@@ -32,7 +33,7 @@ def test_what_is_not_accessible_is_passed_over(inventory: Inventory) -> None:
 
 def test_no_accessible_datastore_is_no_full_one(inventory: Inventory) -> None:
     """Where none can be reached, another attempt may succeed: that is not StorageFull."""
-    inventory.rooms().pop(0)
+    del inventory.spaces()[LIGHT]
     with pytest.raises(RemoteServiceUnavailable, match="none of dc:heavy") as caught:
         inventory.choose(1)
     assert caught.value.status is ErrorStatus.TEMPORARY

@@ -2,14 +2,14 @@
 
 import pytest
 
-from store_lib.drivers.vmware.location import VmwareLocation
-from store_lib.drivers.vmware.names import (
+from store_lib.drivers.vmware.location import (
+    VmwareLocation,
     datastore_path,
-    refusal,
+    id_problem,
     upload_name,
     uploaded_object_id,
 )
-from store_lib.drivers.vmware.options import Place
+from store_lib.drivers.vmware.options import Datastore
 from store_lib.exceptions import BadStoreUri
 
 GOOD = "vsphere://vcenter/folder/openstack_glance/an-id?dcPath=dc&dsName=ds"
@@ -33,14 +33,14 @@ GOOD = "vsphere://vcenter/folder/openstack_glance/an-id?dcPath=dc&dsName=ds"
 def test_uris_are_taken_apart(uri: str, expected: tuple[object, ...]) -> None:
     """A URI names server, directory, file, datacenter and datastore, in either order."""
     found = VmwareLocation.parse(uri)
-    place = (found.place.datacenter, found.place.datastore)
+    place = (found.datastore.datacenter, found.datastore.name)
     assert (found.host, found.port, found.directory, found.name, *place) == expected
     assert VmwareLocation.parse(found.uri) == found
 
 
 def test_uris_are_put_together() -> None:
     """What would not stand for itself in a URI is percent-encoded."""
-    place = Place("/folder/my dc", "a&b=c+d")
+    place = Datastore("/folder/my dc", "a&b=c+d")
     found = VmwareLocation("2001:db8::1", 8443, "a b", "c?d#e", place)
     assert found.uri == (
         "vsphere://[2001:db8::1]:8443/folder/a%20b/c%3Fd%23e"
@@ -96,7 +96,7 @@ def test_anything_else_is_refused(uri: str) -> None:
 @pytest.mark.parametrize("object_id", ["a", "0" * 200, "A-b_c.d=e+f@g~h,i", "_", "store_lib-up"])
 def test_ids_that_are_file_names_are_taken(object_id: str) -> None:
     """What needs no escaping anywhere is a name."""
-    assert refusal(object_id) is None
+    assert id_problem(object_id) is None
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_ids_that_are_file_names_are_taken(object_id: str) -> None:
 )
 def test_other_ids_are_refused(object_id: str) -> None:
     """What a datastore, or a tool that shows it, could take for something else is no name."""
-    assert "Expected" in str(refusal(object_id))
+    assert "Expected" in str(id_problem(object_id))
 
 
 def test_uploads_are_known_by_their_names() -> None:

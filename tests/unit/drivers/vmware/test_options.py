@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from store_lib import Stores
 from store_lib.driver import Incomplete
 from store_lib.drivers.vmware import VmwareDriver
-from store_lib.drivers.vmware.options import Place, parse_datastores, parse_directory
+from store_lib.drivers.vmware.options import Datastore, parse_datastores, parse_directory
 from store_lib.exceptions import (
     BadStoreConfiguration,
     BadStoreUri,
@@ -45,7 +46,7 @@ def driver_for(**options: Any) -> VmwareDriver:
 def test_datastores_are_read(entry: str, datacenter: str, datastore: str, weight: int) -> None:
     """A datastore has a path, a name and a weight, and colons in them where they are escaped."""
     (place,) = parse_datastores([entry])
-    assert (place.datacenter, place.datastore, place.weight) == (datacenter, datastore, weight)
+    assert (place.datacenter, place.name, place.weight) == (datacenter, datastore, weight)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_wrong_datastores_are_told(entries: list[str], reason: str) -> None:
 
 def test_a_place_is_the_same_whatever_its_weight() -> None:
     """The place that a URI names is the configured one."""
-    assert Place("dc", "ds", 7) == Place("dc", "ds")
+    assert Datastore("dc", "ds", 7) == Datastore("dc", "ds")
 
 
 @pytest.mark.parametrize("given", ["/openstack_glance", "openstack_glance/", " openstack_glance"])
@@ -109,7 +110,7 @@ def test_what_is_no_directory_is_refused(given: str) -> None:
 def test_servers_may_be_given_with_a_port(given: str, host: str) -> None:
     """An address, a name, either with a port, and IPv6 with and without brackets are a server."""
     driver = driver_for(vmware_server_host=given)
-    driver._configure_offline()
+    driver._parse_options()
     assert driver.url_prefix == f"vsphere://{host}/folder/openstack_glance/"
     driver.close()
 
@@ -146,14 +147,15 @@ def test_a_description_is_a_local_file(given: str) -> None:
 
 
 def test_without_its_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver can be told of without oslo.vmware, and says how to get it."""
+    """The driver can be listed without oslo.vmware, and the error says how to install it."""
     for name in [name for name in sys.modules if name.startswith(("oslo_vmware", "suds"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "store_lib.drivers.vmware.soap", raising=False)
     monkeypatch.delattr("store_lib.drivers.vmware.soap", raising=False)
     monkeypatch.setitem(sys.modules, "oslo_vmware", None)
+    sections = {"DEFAULT": {"enabled_backends": "vm:vmware"}, "vm": GOOD}
     with pytest.raises(DriverLoadFailure, match=r"pip install store_lib\[vmware\]"):
-        driver_for().configure()
+        Stores.from_mapping(sections, strict=True)
 
 
 def test_eventlet_is_not_brought_along() -> None:
@@ -182,7 +184,7 @@ def test_uris_of_its_own_server_and_of_former_ones_are_the_stores(
 ) -> None:
     """On whichever datastore, and in its own directory alone."""
     driver = driver_for(former_places=["https://Old.example.org:8443/"])
-    driver._configure_offline()
+    driver._parse_options()
     uri = f"vsphere://{host}/folder/{directory}/id?dcPath=other&dsName=other"
     assert driver.owns(driver.parse(uri)) is owned
     if not owned:
@@ -204,7 +206,7 @@ UPLOAD = f"store_lib-upload-{'a' * 32}-id"
 def test_only_an_uploads_file_is_discarded(file: str) -> None:
     """Not an object, and nothing of another place."""
     driver = driver_for()
-    driver._configure_offline()
+    driver._parse_options()
     key = f"vsphere://{file}?dcPath=dc&dsName=ds"
     with pytest.raises(Invalid, match="Expected the key of an upload of store vm"):
         driver.discard(Incomplete(key, "id", 1, 0.0), context=None)

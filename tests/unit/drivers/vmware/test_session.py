@@ -21,9 +21,10 @@ import pytest
 import trustme
 from oslo_vmware import vim_util
 
-from store_lib.drivers.vmware import VmwareDriver, names, session
-from store_lib.drivers.vmware.options import Place
-from store_lib.drivers.vmware.tasks import File, Patience
+from store_lib.drivers.vmware import VmwareDriver, client
+from store_lib.drivers.vmware.location import upload_name
+from store_lib.drivers.vmware.options import Datastore
+from store_lib.drivers.vmware.tasks import File, TaskTimeouts
 from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
@@ -284,8 +285,8 @@ def test_ages_go_by_the_servers_clock(
     vcenter.further = further
     driver.configure()
     files = [
-        File(names.upload_name("an-id", "0" * 32), 1, ahead - 10),
-        File(names.upload_name("other", "1" * 32), 1, None),
+        File(upload_name("an-id", "0" * 32), 1, ahead - 10),
+        File(upload_name("other", "1" * 32), 1, None),
     ]
     monkeypatch.setattr(driver._files, "search", lambda *_: files)
     known, unknown = driver.list_incomplete(context=None)
@@ -303,7 +304,7 @@ def test_a_listing_is_asked_for_again(
     def search(*_: object) -> list[File]:
         if failing:
             raise failing.pop()
-        return [File("an-id", 1, 1.0), File(names.upload_name("an-id", "0" * 32), 1, 1.0)]
+        return [File("an-id", 1, 1.0), File(upload_name("an-id", "0" * 32), 1, 1.0)]
 
     def retry(call: Any) -> Any:
         while True:
@@ -349,9 +350,9 @@ def test_a_task_that_is_none(driver: VmwareDriver, vcenter: VCenter, properties:
         return None
 
     vcenter.further = further
-    driver._files._patience = Patience(interval=0.01, timeout=1.0, failures=1)
+    driver._files._timeouts = TaskTimeouts(interval=0.01, timeout=1.0, failures=1)
     with pytest.raises(StoreError):
-        driver._files.delete(Place("dc", "ds"), "it")
+        driver._files.delete(Datastore("dc", "ds"), "it")
 
 
 def test_no_secret_is_logged(
@@ -432,7 +433,7 @@ def test_the_end_of_a_process_does_not_wait_for_a_dead_server(
 ) -> None:
     """Whatever vmware_read_timeout says, logging out at the end takes no longer than a moment."""
     driver.configure()
-    monkeypatch.setattr(session, "_LAST", 0.2)
+    monkeypatch.setattr(client, "_EXIT_TIMEOUT", 0.2)
     answered = threading.Event()
 
     def further(operation: str, request: Request) -> None:
@@ -441,7 +442,7 @@ def test_the_end_of_a_process_does_not_wait_for_a_dead_server(
 
     vcenter.further = further
     begun = time.monotonic()
-    session._end()
+    client._SESSIONS._call(client._end_at_exit)
     took = time.monotonic() - begun
     answered.set()
     assert took < 2
@@ -471,7 +472,7 @@ def test_those_who_wait_for_a_login_share_its_failure(
     driver.configure()
     driver._session.end()
     login: Any = driver._session._logins.get()
-    login.lock = counted = Counted(login.lock, 6)
+    login.attempts.lock = counted = Counted(login.attempts.lock, 6)
     first = threading.Event()
 
     def further(operation: str, request: Request) -> Reply | None:
@@ -538,13 +539,13 @@ def test_a_redirect_is_not_followed(
         elsewhere = {"Location": f"http://127.0.0.1:{other.port}/folder/x"}
         vcenter.further = lambda operation, request: Reply(302, headers=dict(elsewhere))
         location = driver.parse(place)
-        with pytest.raises(BackendException, match="302, a redirect"):
+        with pytest.raises(BackendException, match=r"redirects it \(302\)"):
             driver.stat(location, context=None)
-        with pytest.raises(BackendException, match="302, a redirect"):
+        with pytest.raises(BackendException, match=r"redirects it \(302\)"):
             driver.read(location, 0, None, context=None)
         body: Any = mock.Mock(size=3, rewindable=True)
         body.views.return_value = [memoryview(b"abc")]
-        with pytest.raises(BackendException, match="302, a redirect"):
+        with pytest.raises(BackendException, match=r"redirects it \(302\)"):
             driver._folder.put(location.target, body)
         assert other.connections == 0
     assert "vmware_soap_session" in server.requests[-1].headers["cookie"]

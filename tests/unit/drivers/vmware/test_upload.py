@@ -7,8 +7,8 @@ import pytest
 
 from store_lib.driver import Stat
 from store_lib.drivers.vmware.location import VmwareLocation
-from store_lib.drivers.vmware.options import Place
-from store_lib.drivers.vmware.writer import Upload
+from store_lib.drivers.vmware.options import Datastore
+from store_lib.drivers.vmware.writer import VmwareWriter
 from store_lib.exceptions import (
     BackendException,
     Duplicate,
@@ -19,16 +19,16 @@ from store_lib.exceptions import (
     TimeoutError,
 )
 
-HERE, THERE = Place("dc", "here"), Place("dc", "there")
+HERE, THERE = Datastore("dc", "here"), Datastore("dc", "there")
 UPLOAD = "store_lib-upload-nonce-an-id"
 DATA = b"some bytes"
 
 
 class Datastores:
-    """Files by place and name, with what goes wrong next: both sides of the server at once."""
+    """Files by datastore and name, with what goes wrong next: both sides of the server at once."""
 
     def __init__(self) -> None:
-        self.files: dict[tuple[Place, str], Stat] = {}
+        self.files: dict[tuple[Datastore, str], Stat] = {}
         #: Errors of the next moves, and whether the file is moved all the same.
         self.moves: list[tuple[BaseException | None, bool]] = []
         self.clock = 100.0
@@ -40,27 +40,27 @@ class Datastores:
     def stat(self, target: str) -> Stat | None:
         return self.files.get(self._key(target))
 
-    def make_directory(self, place: Place) -> None:
+    def create_directory(self, datastore: Datastore) -> None:
         pass
 
-    def move(self, place: Place, name: str, new_name: str) -> None:
+    def move(self, datastore: Datastore, name: str, new_name: str) -> None:
         error, done = self.moves.pop(0) if self.moves else (None, True)
-        if error is None and (place, new_name) in self.files:
+        if error is None and (datastore, new_name) in self.files:
             raise Duplicate("there is one")
-        if error is None and (place, name) not in self.files:
+        if error is None and (datastore, name) not in self.files:
             raise NotFound("there is none")
         if done:
-            self.files[place, new_name] = self.files.pop((place, name))
+            self.files[datastore, new_name] = self.files.pop((datastore, name))
         if error is not None:
             raise error
 
-    def delete(self, place: Place, name: str) -> None:
-        if self.files.pop((place, name), None) is None:
+    def delete(self, datastore: Datastore, name: str) -> None:
+        if self.files.pop((datastore, name), None) is None:
             raise NotFound("there is none")
 
-    def _key(self, target: str) -> tuple[Place, str]:
+    def _key(self, target: str) -> tuple[Datastore, str]:
         location = VmwareLocation.parse(f"vsphere://h{target}")
-        return location.place, location.name
+        return location.datastore, location.name
 
 
 class Body(io.BytesIO):
@@ -74,17 +74,17 @@ def server() -> Datastores:
 
 
 @pytest.fixture
-def upload(server: Datastores) -> Upload:
+def upload(server: Datastores) -> VmwareWriter:
     fake: Any = server
     location = VmwareLocation("h", 443, "dir", "an-id", HERE)
-    return Upload(fake, fake, location, UPLOAD, [THERE])
+    return VmwareWriter(fake, fake, location, UPLOAD, [THERE])
 
 
 def lost(done: bool) -> tuple[StoreError, bool]:
     return RemoteServiceUnavailable("the answer was lost"), done
 
 
-def test_a_lost_answer_is_found_to_be_a_success(server: Datastores, upload: Upload) -> None:
+def test_a_lost_answer_is_found_to_be_a_success(server: Datastores, upload: VmwareWriter) -> None:
     """A file that went from one name to the other, with size and time, is this upload."""
     server.moves = [lost(done=True)]
     with pytest.raises(RemoteServiceUnavailable):
@@ -95,7 +95,7 @@ def test_a_lost_answer_is_found_to_be_a_success(server: Datastores, upload: Uplo
     assert list(server.files) == [(HERE, "an-id")]
 
 
-def test_a_lost_request_is_made_again(server: Datastores, upload: Upload) -> None:
+def test_a_lost_request_is_made_again(server: Datastores, upload: VmwareWriter) -> None:
     """A move that did not happen is brought to its end, without the bytes being sent again."""
     server.moves = [lost(done=False), lost(done=False)]
     with pytest.raises(RemoteServiceUnavailable):
@@ -108,7 +108,7 @@ def test_a_lost_request_is_made_again(server: Datastores, upload: Upload) -> Non
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_somebody_elses_object_is_not_taken_for_ours(
-    server: Datastores, upload: Upload, gone: bool
+    server: Datastores, upload: VmwareWriter, gone: bool
 ) -> None:
     """After a lost answer, an object of the same id by another add stays another's."""
     server.moves = [lost(done=False)]
@@ -123,7 +123,7 @@ def test_somebody_elses_object_is_not_taken_for_ours(
     assert server.files == {(HERE, "an-id"): theirs}
 
 
-def test_a_duplicate_is_final(server: Datastores, upload: Upload) -> None:
+def test_a_duplicate_is_final(server: Datastores, upload: VmwareWriter) -> None:
     """An object that was there first is Duplicate, and resolving does not change that."""
     theirs = server.files[HERE, "an-id"] = Stat(len(DATA), 101.0)
     with pytest.raises(Duplicate, match="dc:here"):
@@ -137,7 +137,7 @@ def test_a_duplicate_is_final(server: Datastores, upload: Upload) -> None:
     "error", [RemoteServiceUnavailable("lost"), TimeoutError("too long"), KeyboardInterrupt()]
 )
 def test_an_abort_in_doubt_removes_what_was_published(
-    server: Datastores, upload: Upload, error: BaseException
+    server: Datastores, upload: VmwareWriter, error: BaseException
 ) -> None:
     """When the engine gives up after a move that did happen, the object goes."""
     server.moves = [(error, True)]
@@ -147,7 +147,7 @@ def test_an_abort_in_doubt_removes_what_was_published(
     assert server.files == {}
 
 
-def test_the_bytes_can_be_sent_again(server: Datastores, upload: Upload) -> None:
+def test_the_bytes_can_be_sent_again(server: Datastores, upload: VmwareWriter) -> None:
     """After a failed request an upload begins anew, over what the failed one left."""
 
     def put(target: str, body: Any) -> None:
@@ -163,14 +163,14 @@ def test_the_bytes_can_be_sent_again(server: Datastores, upload: Upload) -> None
     assert server.files[HERE, "an-id"].size == len(DATA)
 
 
-def test_an_upload_that_vanished_is_told(server: Datastores, upload: Upload) -> None:
+def test_an_upload_that_vanished_is_told(server: Datastores, upload: VmwareWriter) -> None:
     """A file that somebody removed before it was published is an error of its own."""
     server.moves = []
     original = server.move
 
-    def move(place: Place, name: str, new_name: str) -> None:
+    def move(datastore: Datastore, name: str, new_name: str) -> None:
         server.files.clear()
-        original(place, name, new_name)
+        original(datastore, name, new_name)
 
     server.move = move  # type: ignore[method-assign]
     with pytest.raises(BackendException, match="Sweep only what is older") as caught:
@@ -178,7 +178,9 @@ def test_an_upload_that_vanished_is_told(server: Datastores, upload: Upload) -> 
     assert caught.value.status is ErrorStatus.PERMANENT
 
 
-def test_an_object_elsewhere_is_found_before_and_after(server: Datastores, upload: Upload) -> None:
+def test_an_object_elsewhere_is_found_before_and_after(
+    server: Datastores, upload: VmwareWriter
+) -> None:
     """An id on another datastore is Duplicate, also where it shows up during the move."""
     server.files[THERE, "an-id"] = Stat(1, 1.0)
     with pytest.raises(Duplicate, match="dc:there"):
@@ -189,16 +191,16 @@ def test_an_object_elsewhere_is_found_before_and_after(server: Datastores, uploa
 
 
 def test_what_cannot_be_withdrawn_is_removed_by_the_abort(
-    server: Datastores, upload: Upload
+    server: Datastores, upload: VmwareWriter
 ) -> None:
     """Where taking the own object back fails, the abort does it."""
     original, failing = server.move, server.delete
 
-    def move(place: Place, name: str, new_name: str) -> None:
-        original(place, name, new_name)
+    def move(datastore: Datastore, name: str, new_name: str) -> None:
+        original(datastore, name, new_name)
         server.files[THERE, "an-id"] = Stat(1, 1.0)
 
-    def delete(place: Place, name: str) -> None:
+    def delete(datastore: Datastore, name: str) -> None:
         server.delete = failing  # type: ignore[method-assign]
         raise RemoteServiceUnavailable("lost")
 
