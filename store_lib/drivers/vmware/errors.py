@@ -54,7 +54,7 @@ _ADVICE = {
     "FileLocked": "Something on the datastore still uses it; try again later.",
     "InvalidDatastore": "Check vmware_datastores, or the dsName of the URI.",
     "InvalidLogin": "Check vmware_server_username and vmware_server_password.",
-    "NoDiskSpace": "Free space on the datastore, or add another one.",
+    "NoDiskSpace": "Make room on the datastore, or add another one.",
     "NoPermission": "Give the user the privileges that the driver's page lists.",
     "ResourceInUse": "Something on the datastore still uses it; try again later.",
 }

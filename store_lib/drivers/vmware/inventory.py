@@ -104,7 +104,7 @@ class Inventory:
                     else f"{datastore.display_name} ({space.free} free)"
                     for datastore, space in spaces.items()
                 )
-                + ". Free space, or add a datastore."
+                + ". Make room, or add a datastore."
             )
         return max(fitting, key=lambda datastore: (datastore.weight, free[datastore]))
 

@@ -53,39 +53,41 @@ class _State:
         self.clock: float | None = None
 
 
-class SoapTransport(Transport):  # type: ignore[misc]
+class SoapTransport:
     """Sends calls with the cookie of this process's session, and keeps the one that comes back.
 
     :param base: scheme, host and port of the server
     """
 
     def __init__(self, client: HttpClient, base: str) -> None:
-        super().__init__()
         self._client = client
         self.base = base
         #: Where the API is.
         self.url = f"{base}/sdk"
         self._state = PerProcess(_State)
 
-    def open(self, request: Request) -> io.BytesIO:
-        """Read a file of the API's description."""
-        url = urlsplit(request.url)
-        if url.scheme == "file":
-            return io.BytesIO(Path(unquote(url.path)).read_bytes())
-        if not request.url.startswith(f"{self.base}/"):
+    def fetch_description(self, url: str) -> bytes:
+        """Return a file of the API's description.
+
+        :param url: of a local file or on the server
+        """
+        parts = urlsplit(url)
+        if parts.scheme == "file":
+            return Path(unquote(parts.path)).read_bytes()
+        if not url.startswith(f"{self.base}/"):
             raise BackendException(
-                f"The API's description refers to {url.scheme}://{url.netloc}, which is not "
+                f"The API's description refers to {parts.scheme}://{parts.netloc}, which is not "
                 "requested: only the configured server is. Give a whole one in "
                 "vmware_wsdl_location."
             )
-        response = self._client.fetch("GET", f"{self.base}{url.path}")
+        response = self._client.fetch("GET", f"{self.base}{parts.path}")
         if response.status != 200:
             raise _refused(
                 response,
-                f"Expected the API's description at {request.url}, got status {response.status}. "
+                f"Expected the API's description at {url}, got status {response.status}. "
                 "Check vmware_server_host, or give the description in vmware_wsdl_location.",
             )
-        return io.BytesIO(response.body)
+        return response.body
 
     def post(self, envelope: bytes, action: str) -> HttpResponse:
         """Send a call; the status of the response is 200, or 500 with a fault in the body."""
@@ -126,6 +128,18 @@ class SoapTransport(Transport):  # type: ignore[misc]
         self._state.get().cookie = None
 
 
+class _Descriptions(Transport):  # type: ignore[misc]
+    """What suds reads the API's description through; it sends no calls."""
+
+    def __init__(self, transport: SoapTransport) -> None:
+        super().__init__()
+        self._transport = transport
+
+    def open(self, request: Request) -> io.BytesIO:
+        """Return a file of the description."""
+        return io.BytesIO(self._transport.fetch_description(request.url))
+
+
 class Api(vim.Vim):  # type: ignore[misc]
     """The API: each of its operations is a method whose first argument is the managed object.
 
@@ -145,7 +159,7 @@ class Api(vim.Vim):  # type: ignore[misc]
             transport,
             Client(
                 self.wsdl_url,
-                transport=transport,
+                transport=_Descriptions(transport),
                 location=self.soap_url,
                 plugins=[service.ServiceMessagePlugin()],
                 cache=NoCache(),

@@ -65,8 +65,10 @@ def vmware(url: str, authorities: str) -> None:
     cookie = f'vmware_soap_session="{CANARY}"'
     session: Any = SimpleNamespace(cookie=cookie, server=client.server(url))
     folder = Folder(client, session)
-    with contextlib.closing(client):
-        response = folder.send("GET", "/folder/it")
+    with (
+        contextlib.closing(client),
+        contextlib.closing(folder.send("GET", "/folder/it")) as response,
+    ):
         raise folder.error_for_response(response, "Reading", "/folder/it")
 
 
