@@ -43,11 +43,11 @@ class Proxy(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A response whose body was read whole."""
+    """A response that was read whole; ``repr`` omits what may be secret."""
 
     status: int
-    headers: HTTPHeaderDict
-    body: bytes
+    headers: HTTPHeaderDict = dataclasses.field(repr=False)
+    body: bytes = dataclasses.field(repr=False)
 
 
 class HttpClient:
