@@ -43,7 +43,7 @@ def get_logger(name: str) -> logging.Logger:
 
 def _show_arguments(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
-        record.args = tuple(_shown(each) for each in record.args)
+        record.args = tuple(_shown(argument) for argument in record.args)
     return True
 
 

@@ -210,8 +210,8 @@ class StoreOptions(Mapping[str, Any]):
         :param places: a server, or a part of it, as in :attr:`~store_lib.location.Location.uri`,
             with or without the scheme
         """
-        listed = {_place_of(each) for each in self["former_places"]}
-        return any(_place_of(each) in listed for each in places)
+        listed = {_place_of(place) for place in self["former_places"]}
+        return any(_place_of(place) in listed for place in places)
 
     def is_set(self, name: str) -> bool:
         """Return whether the operator has set the option in any section."""
@@ -259,7 +259,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     ]
     seen: set[type] = set()
     manager: ExtensionManager[Any] = ExtensionManager(namespace=NAMESPACE, invoke_on_load=False)
-    for extension in sorted(manager, key=lambda each: str(each.name)):
+    for extension in sorted(manager, key=lambda extension: str(extension.name)):
         driver: Any = extension.plugin
         if driver not in seen:
             seen.add(driver)

@@ -1,4 +1,4 @@
-"""Retry: whether a failed request is made again, after which pause, and for how long."""
+"""Retry: whether, when and for how long a failed request is repeated."""
 
 import contextlib
 import contextvars
@@ -19,13 +19,13 @@ from store_lib.transfer.timeouts import TransferClock, checkpoint
 LOG = get_logger(__name__)
 R = TypeVar("R")
 
-#: Pauses between tries, in seconds: they double from the first to the longest.  Up to half of
-#: each is taken off at random, so that clients that failed together do not come back together.
+#: Pauses between tries, in seconds: they double from the first to the longest.  Up to half of a
+#: pause is taken off at random, so that clients that failed together do not come back together.
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 
-#: Seconds for which an object that is in use is retried: whoever is about to release it does so at
-#: once, and anyone else may use it for hours.
+#: Seconds for which an object that is in use is retried: a short use ends within them, and any
+#: other may last for hours.
 IN_USE = 2.0
 
 
@@ -164,7 +164,7 @@ class Retry:
         :param request: what the call does, for the log
         :param stop: ends the pauses when set; the last error is then raised
         :param on_retry: called before every further try
-        :param rescue: is given each error first; returns the result if the call succeeded after all
+        :param rescue: gets every error first; returns the result if the call succeeded after all
         """
         backoff, began = None, timeouts.CLOCK.now()
         while True:
