@@ -21,7 +21,7 @@ from store_lib.drivers.swift.errors import (
     parse_report,
 )
 from store_lib.drivers.swift.location import has_dots
-from store_lib.exceptions import BackendException, ErrorStatus, StoreError
+from store_lib.exceptions import BackendException, ErrorStatus, NotSupported, StoreError
 
 #: How many objects are deleted concurrently.
 _DELETES = 10
@@ -370,6 +370,22 @@ class Container:
     def delete_objects(self, names: Iterable[str]) -> None:
         """Delete many objects, see :meth:`Account.delete_all`."""
         self.account.delete_all(path_of(self.name, name) for name in names)
+
+    def url_key(self) -> str:
+        """Return the key that signs temporary URLs: the account's, or else the container's.
+
+        :raises NotSupported: neither has one, as far as this login may see
+        """
+        for kind, path in (("Account", ""), ("Container", self.path)):
+            head = self.account.head(path)
+            for number in ("", "-2"):
+                key = head and head.headers.get(f"X-{kind}-Meta-Temp-Url-Key{number}")
+                if key:
+                    return key
+        raise NotSupported(
+            f"Temporary URLs need a key, which neither the account nor the container {self.name} "
+            "has. Set one: swift post -m 'Temp-URL-Key:SECRET'."
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

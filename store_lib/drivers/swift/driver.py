@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -44,7 +43,6 @@ from store_lib.exceptions import (
     Invalid,
     InvalidObjectId,
     NotFound,
-    NotSupported,
     StoreError,
     not_found,
 )
@@ -203,13 +201,7 @@ class SwiftDriver(Driver[SwiftLocation]):
         tenancy = self._tenancy
         if not isinstance(tenancy, MultiTenant):
             raise self._unsupported("set access lists: its objects share a container")
-        # Any user with a login; ".r:*" would be everybody, logged in or not.
-        readers = ["*:*"] if public else [_all_users(tenant) for tenant in read_tenants]
-        writers = [_all_users(tenant) for tenant in write_tenants]
-        headers = {
-            "X-Container-Read": _access_list([*readers, *tenancy.admins]),
-            "X-Container-Write": _access_list([*writers, *tenancy.admins]),
-        }
+        headers = tenancy.access_lists(public, read_tenants, write_tenants)
 
         def post(ref: ObjectRef) -> None:
             ask, path = ref.account.ask, ref.container.path
@@ -228,7 +220,9 @@ class SwiftDriver(Driver[SwiftLocation]):
         ref, _ = self._first(location, context, self._head)
         base = ref.account.storage_url
         path = f"{urlsplit(base).path}/{ref}"
-        signed: str = generate_temp_url(path, expires, _url_key(ref), "GET", digest="sha256")
+        signed: str = generate_temp_url(
+            path, expires, ref.container.url_key(), "GET", digest="sha256"
+        )
         return f"{base}{ref.path}?{signed[len(path) + 1 :]}"
 
     def close(self) -> None:
@@ -295,35 +289,3 @@ class SwiftDriver(Driver[SwiftLocation]):
 
     def _delete_container(self, container: Container) -> None:
         self.retry(lambda: self._tenancy.policy.delete(container))
-
-
-def _url_key(ref: ObjectRef) -> str:
-    """Return the key that signs temporary URLs."""
-    for kind, path in (("Account", ""), ("Container", ref.container.path)):
-        head = ref.account.head(path)
-        for number in ("", "-2"):
-            key = head and head.headers.get(f"X-{kind}-Meta-Temp-Url-Key{number}")
-            if key:
-                return key
-    raise NotSupported(
-        "Temporary URLs need a key, which neither the account nor the container "
-        f"{ref.container.name} has. Set one: swift post -m 'Temp-URL-Key:SECRET'."
-    )
-
-
-def _all_users(tenant: str) -> str:
-    """Return all users of a tenant, as Swift writes them in an access list.
-
-    :raises Invalid: in a list it would stand for others
-    """
-    if not re.fullmatch(r"[^\s\x00-\x1f,:.*][^\s\x00-\x1f,:*]*", tenant):
-        raise Invalid(
-            f"Expected the id or the name of a tenant, without blanks, commas, colons, asterisks "
-            f"or a full stop at its start, got {ascii(tenant)[:80]}."
-        )
-    return f"{tenant}:*"
-
-
-def _access_list(entries: Sequence[str]) -> str:
-    # As the header's bytes go out: in UTF-8.
-    return ",".join(entries).encode().decode("latin-1")

@@ -3,7 +3,8 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import unquote, urlsplit
 
 from store_lib.clients.addresses import AddressRules
@@ -27,7 +28,7 @@ from store_lib.drivers.swift.references import (
 )
 from store_lib.drivers.swift.trusts import Trustee, UploadLogin
 from store_lib.drivers.swift.writer import NewObject
-from store_lib.exceptions import BadStoreConfiguration, BadStoreUri, MissingCredentialError
+from store_lib.exceptions import BadStoreConfiguration, BadStoreUri, Invalid, MissingCredentialError
 
 _LOG = get_logger(__name__)
 
@@ -335,6 +336,21 @@ class MultiTenant(Tenancy):
                     self.store_id,
                 )
 
+    def access_lists(
+        self, public: bool, read_tenants: Sequence[str], write_tenants: Sequence[str]
+    ) -> dict[str, str]:
+        """Return the headers with a container's access lists.
+
+        :raises Invalid: a tenant's name would stand for others in a list
+        """
+        # Any user with a login; ".r:*" would be everybody, logged in or not.
+        readers = ["*:*"] if public else [_all_users(tenant) for tenant in read_tenants]
+        writers = [_all_users(tenant) for tenant in write_tenants]
+        return {
+            "X-Container-Read": _access_list([*readers, *self.admins]),
+            "X-Container-Write": _access_list([*writers, *self.admins]),
+        }
+
     @property
     def url_prefix(self) -> str:
         return "swift+http"  # and https: what follows is the tenant's
@@ -409,3 +425,21 @@ def _same(url: str, other: str | None) -> bool:
 def _display(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _all_users(tenant: str) -> str:
+    """Return all users of a tenant, as Swift writes them in an access list.
+
+    :raises Invalid: in a list it would stand for others
+    """
+    if not re.fullmatch(r"[^\s\x00-\x1f,:.*][^\s\x00-\x1f,:*]*", tenant):
+        raise Invalid(
+            f"Expected the id or the name of a tenant, without blanks, commas, colons, asterisks "
+            f"or a full stop at its start, got {ascii(tenant)[:80]}."
+        )
+    return f"{tenant}:*"
+
+
+def _access_list(entries: Sequence[str]) -> str:
+    # As the header's bytes go out: in UTF-8.
+    return ",".join(entries).encode().decode("latin-1")
