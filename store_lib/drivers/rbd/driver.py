@@ -4,7 +4,6 @@ import functools
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import quote
 
 from store_lib.display import get_logger
@@ -103,14 +102,13 @@ class RbdDriver(Driver[RbdLocation]):
         if size is not None and size > settings.object_size and not settings.thin:
             self._check_space(size)
 
-        def create(ioctx: Any) -> None:
-            bindings.rbd.RBD().create(ioctx, object_id, 0, settings.order, old_format=False)
-
         location = RbdLocation(object_id, self._cluster.fsid, self._pool, SNAPSHOT)
-        claim = self._images.claim(object_id, nonce, create)
-        with RbdWriter(self._images, claim, location, settings, self._images_of) as writer:
-            if size:
-                writer.resize(size)
+        writer = RbdWriter(self._images, location, nonce, settings, self._images_of)
+        if not size:
+            self._images.check_free(object_id)
+            return writer
+        with writer:
+            writer.resize(size)
             return writer
 
     def read(

@@ -307,14 +307,12 @@ class Images:
             bindings.release(image)
         raise Duplicate(f"Object {name} is being added by others right now.")
 
-    def replace(self, claim: Claim, source: CloneSource) -> Claim:
-        """Replace a claimed image, which is empty, by a clone of the same name.
+    def check_free(self, name: str) -> None:
+        """Check that no object, live upload or foreign image has this name.
 
-        :raises Duplicate: another upload has claimed the name meanwhile
+        :raises Duplicate: one has it
         """
-        name = claim.name
-        self.withdraw(claim)
-        return self.claim(name, claim.nonce, lambda to: source.clone(to, name), reuse=False)
+        self._is_leftover(name, remove=False)
 
     def _is_leftover(self, name: str, *, remove: bool) -> bool:
         """Return whether the image of this name is a leftover that can be taken over.
@@ -332,7 +330,9 @@ class Images:
                 f"Object {name} is being added right now; or its process died, and the cluster "
                 "has yet to notice, which takes it half a minute."
             )
-        return not (remove and self.discard(name, info.image_id))
+        if remove:
+            self.discard(name, info.image_id)
+        return not remove
 
     def _take_over(self, image: Any, name: str, fresh: bool) -> bool:
         """Lock and empty an image; return ``False`` if another client got it first.

@@ -21,7 +21,9 @@ FIRST_STEP, LAST_STEP = 64 * MIB, 8192 * MIB
 
 
 class RbdWriter(PositionWriter):
-    """Fills a claimed image and publishes it.
+    """Fills an image and publishes it.
+
+    The name is claimed by the first method that needs the image, since a copy claims it by a clone.
 
     :param location: the location of the new object
     :param images_of: returns the images of a location's pool
@@ -32,29 +34,43 @@ class RbdWriter(PositionWriter):
     def __init__(
         self,
         images: Images,
-        claim: Claim,
         location: RbdLocation,
+        nonce: str,
         settings: UploadSettings,
         images_of: Callable[[RbdLocation], Images],
     ) -> None:
         self.chunk_size = min(settings.object_size, LARGEST_CHUNK)
         self.hole_size = HOLE_SIZE if settings.thin else None
         self._images = images
-        self._claim = claim
+        self._nonce = nonce
+        self._settings = settings
+        self._claim: Claim | None = None
         self._location = location
         self._images_of = images_of
 
     @property
     def _image(self) -> Any:
-        return self._claim.image
+        return self._claimed().image
+
+    def _claimed(self) -> Claim:
+        """Return the claim on the name, made with an empty image if there is none yet."""
+        if self._claim is None:
+            name, order = self._location.image, self._settings.order
+
+            def create(ioctx: Any) -> None:
+                bindings.rbd.RBD().create(ioctx, name, 0, order, old_format=False)
+
+            self._claim = self._images.claim(name, self._nonce, create)
+        return self._claim
 
     def reserve(self, end: int) -> int:
         return self.resize(grown(self.reserved, end))
 
     def resize(self, size: int) -> int:
         """Set the image's size, and return it."""
+        image = self._image
         with self._writing("resize"):
-            self._image.resize(size)
+            image.resize(size)
         self.reserved = size
         return size
 
@@ -71,13 +87,17 @@ class RbdWriter(PositionWriter):
         source = self._images_of(location).clone_source(location.image, location.snapshot)
         if not source.size:  # Ceph does not clone an empty image
             return self.commit(0)
-        self._claim = self._images.replace(self._claim, source)
+        name = self._location.image
+        self._claim = self._images.claim(
+            name, self._nonce, lambda ioctx: source.clone(ioctx, name), reuse=False
+        )
         with self._writing("copy to"):
             self._image.flatten()
             self.reserved = self._image.size()
         return self.commit(self.reserved)
 
     def commit(self, size: int) -> RbdLocation:
+        self._claimed()
         if self.reserved != size:
             self.resize(size)
         with self._writing("publish"):
@@ -87,31 +107,34 @@ class RbdWriter(PositionWriter):
     def _publish(self) -> RbdLocation:
         with self._writing("publish"):
             publish(self._image)
-            Mark(State.STORED, self._claim.nonce).put(self._image)
-            self._claim.restore_features()
+            Mark(State.STORED, self._nonce).put(self._image)
+            self._claimed().restore_features()
         self._close()
         return self._location
 
     def abort(self) -> None:
-        self._images.withdraw(self._claim)
+        if self._claim is not None:
+            self._images.withdraw(self._claim)
 
     def resolve(self) -> RbdLocation | None:
+        if self._claim is None:
+            return None
         info = self._images.inspect(self._claim.name)
         if info is None or not info.complete or info.mark is None:
             return None
-        if info.mark.nonce != self._claim.nonce:
+        if info.mark.nonce != self._nonce:
             return None
         return self._publish()
 
     def _close(self) -> None:
         with (
             contextlib.suppress(StoreError),
-            self._images.cluster.calling("close", self._claim.name),
+            self._images.cluster.calling("close", self._location.image),
         ):
             bindings.release(self._image)
 
     def _writing(self, action: str) -> contextlib.AbstractContextManager[None]:
-        return self._images.cluster.using(self._image, action, self._claim.name)
+        return self._images.cluster.using(self._image, action, self._location.image)
 
 
 def grown(reserved: int, end: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from store_lib import Store
-from store_lib.drivers.rbd.images import Claim, Images
+from store_lib.drivers.rbd.images import Images
 from store_lib.exceptions import (
     BadStoreUri,
     Duplicate,
@@ -331,33 +331,6 @@ def test_copies_are_independent(store: Store, behind: Behind, object_id: str, si
     with pytest.raises(NotFound):
         store.copy(uri, f"{object_id}-again")
     store.delete(copy)
-
-
-def test_a_copy_that_loses_its_name(
-    store: Store,
-    make_store: MakeStore,
-    behind: Behind,
-    object_id: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """An add that comes while a copy replaces its empty image by the clone wins."""
-    uri = store.add(f"{object_id}-1", io.BytesIO(content(MIB)), MIB).uri
-    other, added = make_store(), []
-    withdraw = Images.withdraw
-
-    def and_add(images: Images, claim: Claim) -> None:
-        withdraw(images, claim)
-        if not added:
-            added.append(other.add(object_id, io.BytesIO(b"other"), 5).uri)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Images, "withdraw", and_add)
-        with pytest.raises(Duplicate):
-            store.copy(uri, object_id)
-    assert read(store, added[0]) == b"other"
-    assert read(store, uri) == content(MIB)
-    for each in (uri, *added):
-        store.delete(each)
 
 
 @pytest.mark.parametrize("bad", ["a/b", "a@b", "a\nb", "\ud800", "x" * 256, "\u00e4" * 128])
