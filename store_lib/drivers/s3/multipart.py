@@ -1,4 +1,4 @@
-"""Multipart uploads: their parts, how they end, and those that nobody has finished."""
+"""Multipart uploads: parts, state, completion and abort, and the listing of unfinished ones."""
 
 import dataclasses
 import re
@@ -104,7 +104,7 @@ class _Part:
     def of(cls, state: Mapping[str, Any]) -> Self:
         """Decode a part of an upload's state."""
         token = {text(name): text(value) for name, value in fields(state["token"]).items()}
-        if "ETag" not in token or not all(map(_is_in_token, token)):
+        if not token.get("ETag", "").strip('"') or not all(map(_is_in_token, token)):
             raise Unexpected("an ETag and a checksum", str(token))
         return cls(size(state["size"]), token)
 

@@ -157,6 +157,7 @@ SPOILED = {
     "no parts": _with(parts=["1"]),
     "part 10,001": _with_part(number=10_001),
     "no tag": _with_part(token={}),
+    "an empty tag": _with_part(token={"ETag": '""'}),
     "another field": _with_part(token={"ETag": "x", "PartNumber": "7"}),
     "no part size": _with_part(size="5"),
 }
