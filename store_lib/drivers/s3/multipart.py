@@ -266,29 +266,32 @@ class MultipartUpload:
         """
         if self._unanswered is None:
             return
-        bucket, key = self.target.bucket, self.target.key
         try:
-            listing = bucket.client.call("list_multipart_uploads", Bucket=bucket.name, Prefix=key)
-            earliest = 0.0
-            if not published:
-                waited = time.monotonic() - self._unanswered
-                earliest = server_time(listing) - waited - _ROUNDED
-            for upload in listing.get("Uploads", ()):
-                upload_id = upload["UploadId"]
-                if (
-                    upload["Key"] == key
-                    and upload["Initiated"] >= earliest
-                    and not bucket.call("list_parts", key, UploadId=upload_id, MaxParts=1).get(
-                        "Parts"
-                    )
-                ):
-                    abort_upload(bucket, key, upload_id)
+            # Repeated here: the next attempt of a copy has a writer that does not know of them.
+            self.target.bucket.client.retry(lambda: self._abort_empty(published))
         except StoreError as error:
             LOG.warning(
                 "An upload of %s that was begun without an answer may be left. Sweep the store: %s",
-                key,
+                self.target.key,
                 error,
             )
+
+    def _abort_empty(self, published: bool) -> None:
+        bucket, key = self.target.bucket, self.target.key
+        listing = bucket.client.call("list_multipart_uploads", Bucket=bucket.name, Prefix=key)
+        earliest = 0.0
+        if not published:
+            assert self._unanswered is not None
+            waited = time.monotonic() - self._unanswered
+            earliest = server_time(listing) - waited - _ROUNDED
+        for upload in listing.get("Uploads", ()):
+            upload_id = upload["UploadId"]
+            if (
+                upload["Key"] == key
+                and upload["Initiated"] >= earliest
+                and not bucket.call("list_parts", key, UploadId=upload_id, MaxParts=1).get("Parts")
+            ):
+                abort_upload(bucket, key, upload_id)
 
 
 def _pages_of_parts(bucket: Bucket, key: str, upload_id: str) -> Iterator[dict[str, Any]]:
