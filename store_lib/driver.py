@@ -89,7 +89,7 @@ class Verifier(Protocol):
     published; what it raises ends the add.
     """
 
-    def update(self, data: bytes, /) -> object:
+    def update(self, data: Chunk, /) -> object:
         """Take the next bytes."""
 
 

@@ -226,7 +226,7 @@ class _Upload:
         for digest in self._hashes.values():
             digest.update(data)
         if self._spec.verifier is not None:
-            self._spec.verifier.update(data)  # type: ignore[arg-type]  # as hashlib's update
+            self._spec.verifier.update(data)
         self._digest_seconds = time.perf_counter() - began
         self._verify()
         return store_small(self._writer, self._requests, data)
