@@ -1,1 +1,1 @@
-"""What several drivers need of one kind of server; a driver may import from here."""
+"""Clients and parts of clients that several drivers share."""

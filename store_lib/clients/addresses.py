@@ -26,7 +26,7 @@ _EMBEDDING = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::ffff:0:0:0/96"
 #: The prefix of local NAT64 translators, and where within it the address may be: the length of a
 #: translator's own prefix is not known here.
 _LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
-#: The third quarter of an address that ISATAP has made; the last one is the address.
+#: The third quarter of an ISATAP address; the last quarter is the IPv4 address.
 _ISATAP = (0x00005EFE, 0x02005EFE)
 _LAST = 0xFFFFFFFF
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
@@ -119,7 +119,7 @@ def _literal(host: str) -> _Address | None:
 
 
 def _within(addresses: Iterable[_Address], networks: Sequence[_Network]) -> bool:
-    return any(each in network for each in addresses for network in networks)
+    return any(address in network for address in addresses for network in networks)
 
 
 def _same(address: _Address) -> Iterator[_Address]:

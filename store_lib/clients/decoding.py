@@ -1,4 +1,4 @@
-"""Decodes what servers answer, and checks every type and bound: JSON, numbers, times and URLs.
+"""Decodes responses and checks every type and bound: JSON, numbers, times and URLs.
 
 Each function takes one value and returns it checked, else raises :class:`Unexpected`; a block of
 :func:`decoding` makes one documented error of that and of whatever else goes wrong there.
@@ -44,11 +44,11 @@ def decoding(
     raising: Callable[[str], StoreError] = BackendException,
     advice: str = _ADVICE,
 ) -> LibraryCall:
-    """Take an answer apart within a block: whatever goes wrong there is the answer's fault.
+    """Return a block in which a response is decoded: any error in it means a malformed response.
 
     :param what: what was expected, and from whom
-    :param secrets: what was sent, which the answer may quote and no message may show
-    :param raising: makes the error, of its text, that is raised where the answer is something else
+    :param secrets: what was sent: the response may quote it and no message may show it
+    :param raising: makes the error from its text
     :param advice: what to do about it
     """
     meaning = functools.partial(
@@ -65,20 +65,20 @@ def malformed(
     raising: Callable[[str], StoreError] = BackendException,
     advice: str = _ADVICE,
 ) -> StoreError:
-    """Return the error for an answer that is something else; the parameters are as above.
+    """Return the error for a malformed response; the other parameters are those of `decoding`.
 
     :param error: what was raised while it was decoded
     """
-    told = f"got something else ({type(error).__name__})"
+    got = f"got something else ({type(error).__name__})"
     if isinstance(error, Unexpected):
-        told = f"got {display(error.got, secrets)} where {error.expected} belongs"
+        got = f"got {display(error.got, secrets)} where {error.expected} belongs"
     elif isinstance(error, KeyError) and error.args:
-        told = f"got none with {display(error.args[0], secrets)} in it"
-    return raising(f"Expected {what}, {told}. {advice}")
+        got = f"got none with {display(error.args[0], secrets)} in it"
+    return raising(f"Expected {what}, {got}. {advice}")
 
 
 def display(value: Any, secrets: Collection[str] = ()) -> str:
-    """Return a value of an answer for a message: in ASCII, cut, without the logins of URIs.
+    """Return a value of a response for a message: in ASCII, shortened, without logins of URIs.
 
     :param secrets: what was sent, which the value may quote
     """
@@ -96,9 +96,9 @@ def display(value: Any, secrets: Collection[str] = ()) -> str:
 
 
 def parse_json(body: bytes | str) -> Any:
-    """Return what a text in JSON holds.
+    """Parse JSON.
 
-    :raises Unexpected: it is none, or nested too deep
+    :raises Unexpected: it is malformed, or nested too deeply
     """
     try:
         return json.loads(body)
@@ -109,7 +109,7 @@ def parse_json(body: bytes | str) -> Any:
 def text(value: Any) -> str:
     """Return a string.
 
-    :raises Unexpected: it is none, or holds half a character
+    :raises Unexpected: it is not a string, or has half a character
     """
     try:
         if isinstance(value, str) and value.encode() is not None:
@@ -128,9 +128,9 @@ def optional_text(value: Any) -> str | None:
 
 
 def boolean(value: Any) -> bool:
-    """Return a truth value.
+    """Return a boolean.
 
-    :raises Unexpected: it is none
+    :raises Unexpected: it is not one
     """
     if not isinstance(value, bool):
         raise Unexpected("true or false", value)
@@ -140,8 +140,8 @@ def boolean(value: Any) -> bool:
 def size(value: Any, unit: str = "bytes", most: int = _MOST_BYTES) -> int:
     """Return a number of bytes, or of another unit.
 
-    :param most: what it is less than
-    :raises Unexpected: it is none
+    :param most: the number must be smaller
+    :raises Unexpected: it is not such a number
     """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < most:
         raise Unexpected(f"a number of {unit}", value)
@@ -149,9 +149,9 @@ def size(value: Any, unit: str = "bytes", most: int = _MOST_BYTES) -> int:
 
 
 def digits(value: Any) -> int:
-    """Return a number of bytes that is written in decimal digits, as in a header.
+    """Return a number of bytes written in decimal digits, as in a header.
 
-    :raises Unexpected: it is none
+    :raises Unexpected: it is not such a number
     """
     if not isinstance(value, str) or not _DIGITS.fullmatch(value):
         raise Unexpected("a number of bytes", value)
@@ -159,13 +159,13 @@ def digits(value: Any) -> int:
 
 
 def timestamp(value: Any) -> float:
-    """Return a time of ISO 8601 in seconds since the epoch; in UTC where it has no zone.
+    """Return an ISO 8601 time as seconds since the epoch; without a zone it is UTC.
 
-    :raises Unexpected: it is none
+    :raises Unexpected: it is not a time
     """
     try:
-        found = datetime.datetime.fromisoformat(text(value)[:_LONGEST])
-        return found.replace(tzinfo=found.tzinfo or datetime.UTC).timestamp()
+        time = datetime.datetime.fromisoformat(text(value)[:_LONGEST])
+        return time.replace(tzinfo=time.tzinfo or datetime.UTC).timestamp()
     except (ValueError, OverflowError):
         raise Unexpected("a time", value) from None
 
@@ -173,7 +173,7 @@ def timestamp(value: Any) -> float:
 def fields(value: Any) -> Mapping[str, Any]:
     """Return an object with named fields.
 
-    :raises Unexpected: it is none
+    :raises Unexpected: it is not one
     """
     if not isinstance(value, Mapping):
         raise Unexpected("an object", value)
@@ -183,22 +183,22 @@ def fields(value: Any) -> Mapping[str, Any]:
 def entries(value: Any) -> list[Mapping[str, Any]]:
     """Return a list of objects with named fields.
 
-    :raises Unexpected: it is none
+    :raises Unexpected: it is not one
     """
     if not isinstance(value, list | tuple):
         raise Unexpected("a list of objects", value)
-    return [fields(each) for each in value]
+    return [fields(entry) for entry in value]
 
 
 def url(value: Any) -> str:
     """Return an http or https URL without a login in it.
 
-    :raises Unexpected: it is none
+    :raises Unexpected: it is not one
     """
     try:
         parts = urlsplit(text(value))
         good = parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
-        _ = parts.port  # which is looked at only now
+        _ = parts.port  # which urlsplit has not checked
         if good and value.isprintable() and " " not in value and "@" not in parts.netloc:
             return str(value)
     except ValueError:

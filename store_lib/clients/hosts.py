@@ -1,4 +1,4 @@
-"""Hosts with ports as they stand in URIs and options, taken apart strictly."""
+"""Strict parsing of hosts with ports, as in URIs and options."""
 
 import contextlib
 import ipaddress
@@ -9,17 +9,17 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 
 
-#: Characters of a URL that are looked at.
+#: Characters of a URL that are parsed.
 _LONGEST_URL = 8192
 
 
 def is_host_name(text: str) -> bool:
-    """Tell whether ``text`` is made like a host name, in ASCII; addresses look like names too."""
+    """Return whether ``text`` has the form of a host name in ASCII; IPv4 addresses do too."""
     return len(text) <= 253 and _NAME.fullmatch(text) is not None
 
 
 def split_host(text: str, default_port: int) -> tuple[str, int]:
-    """Take ``host[:port]`` apart; an IPv6 address stands in brackets.
+    """Parse ``host[:port]``; an IPv6 address must be in brackets.
 
     :returns: the host in lower case, an IPv6 address without its brackets; and the port
     :raises ValueError: it is malformed; the message says what was expected, without ``text``
@@ -51,13 +51,13 @@ def split_host(text: str, default_port: int) -> tuple[str, int]:
 
 
 def join_host(host: str, port: int, default_port: int) -> str:
-    """Put a host and its port together again, the default port left out."""
+    """Return ``host[:port]``, without the default port."""
     shown = f"[{host}]" if ":" in host else host
     return shown if port == default_port else f"{shown}:{port}"
 
 
 def origin_of(url: str) -> str:
-    """Return scheme, host and port of a redirect's target for a message, and nothing else of it."""
+    """Return only scheme, host and port of a redirect's target, for a message."""
     with contextlib.suppress(ValueError):
         parts = urlsplit(url[:_LONGEST_URL])
         if parts.hostname:

@@ -1,4 +1,4 @@
-"""A login to Keystone that a driver keeps: one token for each process, renewed before it ends."""
+"""A login to Keystone: one token per process, renewed before it expires."""
 
 import dataclasses
 import threading
@@ -42,13 +42,13 @@ class Credentials:
     project_domain_name: str | None = None
     application_credential_id: str | None = None
     application_credential_secret: str | None = dataclasses.field(default=None, repr=False)
-    #: Act for the user who made this trust; no project is told then.
+    #: Act for the user who created this trust; no project is sent then.
     trust_id: str | None = None
 
     @property
     def secrets(self) -> list[str]:
         """What no message may show."""
-        return [each for each in (self.password, self.application_credential_secret) if each]
+        return [secret for secret in (self.password, self.application_credential_secret) if secret]
 
     @property
     def where(self) -> str:
@@ -122,9 +122,9 @@ class _Held:
 
 
 class KeystoneLogin:
-    """A login, made when it is first needed; for many threads, and in each process anew.
+    """A login, made when it is first needed; for many threads, and anew in each process.
 
-    Nothing is repeated here: the engine repeats what failed for a while.
+    Nothing is retried here: the engine does that.
     """
 
     def __init__(self, credentials: Credentials, how: ConnectionSettings) -> None:
@@ -189,12 +189,12 @@ class KeystoneLogin:
         token: str,
         body: Any = None,
         *,
-        decode: Callable[[Any], T] = lambda found: found,
+        decode: Callable[[Any], T] = lambda value: value,
     ) -> T:
-        """Make a request of Keystone itself, such as one for a trust, with somebody's token.
+        """Send a request to Keystone itself, such as one for a trust, with a given token.
 
-        :param decode: takes the answer's JSON apart, ``None`` where it has none; whatever it
-            raises says that the answer is no good
+        :param decode: decodes the response's JSON, ``None`` without a body; any error that it
+            raises means a malformed response
         """
         root = self.credentials.auth_url.rstrip("/")
         root = root if root.endswith("/v3") else f"{root}/v3"
@@ -237,15 +237,15 @@ def _translated(error: Any, credentials: Credentials) -> StoreError:
     status = getattr(error, "http_status", None)
     if isinstance(error, exceptions.SSLError):
         # What went wrong is what this was raised for, while it was handled.
-        told = tls_failure(error.__context__ or error, where, "the store's file of authorities")
+        failure = tls_failure(error.__context__ or error, where, "the store's file of authorities")
         return RemoteServiceUnavailable(
-            told or f"No verified TLS connection to {where}.", status=ErrorStatus.PERMANENT
+            failure or f"No verified TLS connection to {where}.", status=ErrorStatus.PERMANENT
         )
     if isinstance(error, exceptions.ConnectionError) or status in (408, 429) or (status or 0) > 499:
-        told = f"it answered {status}" if status else type(error).__name__
+        reason = f"it answered {status}" if status else type(error).__name__
         headers = getattr(getattr(error, "response", None), "headers", {})
         return RemoteServiceUnavailable(
-            f"{where} cannot be used now: {told}.", retry_after=retry_after(headers)
+            f"{where} cannot be used now: {reason}.", retry_after=retry_after(headers)
         )
     if isinstance(error, exceptions.Unauthorized):
         return AuthorizationFailure(
@@ -255,9 +255,9 @@ def _translated(error: Any, credentials: Credentials) -> StoreError:
     if status == 403:
         return Forbidden(f"{where} forbids this to {credentials.who} (403).")
     # What the server said may hold anything; the name of the error and the status do not.
-    told = type(error).__name__ + (f", status {status}" if status else "")
+    got = type(error).__name__ + (f", status {status}" if status else "")
     return BackendException(
-        f"Expected a token from {where}, got {told}. Check the address: it ends with /v3."
+        f"Expected a token from {where}, got {got}. Check the address: it ends with /v3."
     )
 
 
@@ -272,7 +272,7 @@ def find_endpoint(
 ) -> str:
     """Return a service's URL from a catalog of either form, v2 or v3.
 
-    :param name: the service's, where its type alone does not tell
+    :param name: the service's, if several have its type
     :param secrets: what was sent for it, which it may quote
     :raises BadStoreConfiguration: there is none, or the catalog is malformed
     """
@@ -283,19 +283,19 @@ def find_endpoint(
         raising=BadStoreConfiguration,
         advice="Check the service's endpoints in Keystone, or configure the endpoint itself.",
     ):
-        for each in entries(catalog):
-            if each.get("type") != service or name not in (None, each.get("name")):
+        for entry in entries(catalog):
+            if entry.get("type") != service or name not in (None, entry.get("name")):
                 continue
-            for endpoint in entries(each.get("endpoints", ())):
+            for endpoint in entries(entry.get("endpoints", ())):
                 known = (endpoint.get("region_id"), endpoint.get("region"))
                 if region is not None and region not in known:
                     continue
                 if "interface" in endpoint:
-                    found = endpoint.get("url") if endpoint["interface"] == kind else None
+                    value = endpoint.get("url") if endpoint["interface"] == kind else None
                 else:
-                    found = endpoint.get(f"{kind}URL")
-                if found:
-                    return url(found)
+                    value = endpoint.get(f"{kind}URL")
+                if value:
+                    return url(value)
     where = f" in region {region}" if region else ""
     raise BadStoreConfiguration(
         f"Expected a {kind} endpoint of a service of type {service}{where} in Keystone's catalog, "

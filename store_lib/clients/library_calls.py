@@ -15,14 +15,14 @@ E = TypeVar("E", bound=BaseException)
 
 
 class LibraryCall:
-    """A block that calls a client library, and out of which a StoreError comes.
+    """A block that calls a client library, and turns its errors into a StoreError.
 
-    An error leaves it without the frames below the block, and so do the errors that it was raised
-    from, or while they were handled, as far as they were raised within the block.  What is no
-    error, such as the end of the process, passes as it is.
+    An error leaves the block without the frames below it; so do its causes and contexts that were
+    raised within the block.  What is not an ``Exception``, such as the end of the process, passes
+    unchanged.
 
-    :param meaning: returns the StoreError for what is none yet; ``None`` for what is to pass
-    :param kept: what stays as the cause of that; the text of all else may hold what was sent
+    :param meaning: returns the StoreError for another error; ``None`` lets that one pass
+    :param kept: types of errors that stay as the cause; the text of others may show what was sent
     """
 
     __slots__ = ("_handled", "_kept", "_meaning")
@@ -66,12 +66,12 @@ def _frameless(error: E, outside: BaseException | None) -> E:
     seen = {id(outside)}
     waiting: list[BaseException] = [error]
     while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
+        current = waiting.pop()
+        if id(current) in seen:
             continue
-        seen.add(id(each))
-        each.__traceback__ = None
+        seen.add(id(current))
+        current.__traceback__ = None
         # urllib3 and requests keep errors in their arguments.
-        inner: Iterable[Any] = (each.__cause__, each.__context__, *each.args)
-        waiting += [one for one in inner if isinstance(one, BaseException)]
+        inner: Iterable[Any] = (current.__cause__, current.__context__, *current.args)
+        waiting += [item for item in inner if isinstance(item, BaseException)]
     return error

@@ -1,4 +1,4 @@
-"""What went wrong on the wire, as the library's errors."""
+"""Errors of connections, requests and responses, as the library's errors."""
 
 import functools
 import http.client
@@ -31,7 +31,7 @@ from store_lib.exceptions import (
 )
 from store_lib.redaction import hide, redact
 
-#: Statuses that say that the same request may succeed later.
+#: Statuses after which the same request may succeed later.
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 #: Characters of an error's body that a message may quote, and bytes that are read for that: a
 #: secret that begins within the first is whole within the second.
@@ -65,14 +65,14 @@ class Server(NamedTuple):
     options: OptionNames
 
 
-#: What urllib3 and what is below it raise by themselves.
+#: The errors of urllib3 and of what is below it.
 TRANSPORT_ERRORS = (HTTPError, OSError, http.client.HTTPException)
 
 
 def request_errors(server: Server, body: object = None) -> LibraryCall:
-    """Turn what goes wrong in a block that makes a request, or reads an answer, into our errors.
+    """Return a block that sends a request or reads a response, and turns errors into ours.
 
-    :param body: what the request sends; an error that it raises passes as it is
+    :param body: of the request; an error that it raises passes unchanged
     """
     return LibraryCall(
         functools.partial(request_error, server=server, body=body), kept=TRANSPORT_ERRORS
@@ -80,20 +80,20 @@ def request_errors(server: Server, body: object = None) -> LibraryCall:
 
 
 def request_error(error: Exception, server: Server, body: object = None) -> StoreError | None:
-    """Return the library's error for whatever went wrong in such a block."""
+    """Return the library's error for one that was raised in such a block."""
     if isinstance(error, TRANSPORT_ERRORS):
         return transport_error(error, server)
     if body is not None and not isinstance(body, bytes):
         return None
     # Its text may hold anything, such as a header that cannot be sent.
     return BackendException(
-        f"A request to {server.base} could not be made, or its answer could not be read "
+        f"A request to {server.base} could not be sent, or its response could not be read "
         f"({type(error).__name__}). Check what was asked for, and what is between."
     )
 
 
 def transport_error(error: Exception, server: Server) -> StoreError:
-    """Return the library's error for one raised while a request was made."""
+    """Return the library's error for one of the connection."""
     causes = list(causes_of(error))
     for cause in causes:
         if isinstance(cause, OSError) and (answer := _TUNNEL.search(str(cause))):
@@ -116,7 +116,7 @@ def _tunnel_error(status: int, server: Server) -> StoreError:
 
 
 def tls_failure(error: BaseException, server: str, authorities: str) -> str | None:
-    """Tell why no TLS connection can be made, and what to do; ``None`` for other errors.
+    """Return why there is no TLS connection and what to do, ``None`` for other errors.
 
     :param authorities: the option with the file of authorities
     """
@@ -140,7 +140,7 @@ def tls_failure(error: BaseException, server: str, authorities: str) -> str | No
 
 
 def truncated(error: Exception | None, server: Server, got: int) -> RemoteServiceUnavailable:
-    """Return the error for a body that ended early, ``got`` bytes into this answer."""
+    """Return the error for a body that ended early, after ``got`` bytes."""
     reason = _reason([] if error is None else list(causes_of(error)), server)
     return RemoteServiceUnavailable(
         f"Reading from {server.base} was cut after {got} bytes: {reason}."
@@ -152,18 +152,18 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     waiting = [error]
     while waiting:
-        each = waiting.pop(0)
-        if id(each) not in seen:
-            seen.add(id(each))
-            yield each
-            inner = [*each.args, each.__cause__]
-            waiting.extend(one for one in inner if isinstance(one, BaseException))
+        cause = waiting.pop(0)
+        if id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            inner = [*cause.args, cause.__cause__]
+            waiting.extend(item for item in inner if isinstance(item, BaseException))
 
 
 def quoted(response: BaseHTTPResponse) -> str:
-    """Return the beginning of an error's body for a message, without secrets; may be empty.
+    """Return the beginning of a response's body for a message, without secrets; may be empty.
 
-    What was sent with the request is taken out: servers quote it in their error pages.
+    What was sent with the request is removed: servers quote it in their error pages.
     """
     try:
         body = response.read1(_READ, decode_content=False) or b""
@@ -183,7 +183,7 @@ def _reason(causes: list[BaseException], server: Server) -> str:
         # A refused connection is a NewConnectionError, which urllib3 derives from this one.
         if isinstance(cause, ConnectTimeoutError) and not isinstance(cause, NewConnectionError):
             return f"it did not connect within {server.options.connect_timeout}"
-        if any(isinstance(each, HeadTimeout) for each in causes):
+        if any(isinstance(other, HeadTimeout) for other in causes):
             return "its answer did not begin in time (transfer_head_timeout)"
         if isinstance(cause, ReadTimeoutError | TimeoutError):
             return (

@@ -1,4 +1,4 @@
-"""What the head of a web server's answer says: of an object its size, its time, its identity."""
+"""Headers of a web server's responses: an object's size, time and identity, and Retry-After."""
 
 import email.utils
 import re
@@ -12,14 +12,14 @@ from store_lib.exceptions import BackendException
 
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.I)
 
-#: A strong tag.  An empty one, which is allowed, tells no two objects apart.
+#: A strong tag.  An empty one, which is allowed, does not identify an object.
 _TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]+"')
 
 
 def content_length(response: BaseHTTPResponse) -> int | None:
-    """Return how long the server says the body is; ``None`` when it does not.
+    """Return the length of the body, ``None`` if the server does not send it.
 
-    :raises BackendException: what it says is no length
+    :raises BackendException: it is malformed
     """
     text = response.headers.get("Content-Length")
     if text is None or response.headers.get("Transfer-Encoding"):
@@ -30,7 +30,7 @@ def content_length(response: BaseHTTPResponse) -> int | None:
 
 
 def content_range(text: str) -> tuple[int, int, int | None] | None:
-    """Take a Content-Range apart: first byte, last byte, bytes of the whole object where told.
+    """Parse a Content-Range: first byte, last byte, and size of the object or ``None``.
 
     :returns: ``None`` if it is malformed; an empty range has its last byte before its first
     """
@@ -42,10 +42,10 @@ def content_range(text: str) -> tuple[int, int, int | None] | None:
 
 
 def check_encoding(response: BaseHTTPResponse, shown: str) -> None:
-    """Refuse a body that is not the object's bytes as they are.
+    """Check that the body is the object's bytes as they are.
 
     :param shown: the object, for the message
-    :raises BackendException: the server has encoded it, though it was asked not to
+    :raises BackendException: the server has encoded it in spite of the request
     """
     for header, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
         coding = response.headers.get(header, plain).strip().lower()
@@ -57,15 +57,15 @@ def check_encoding(response: BaseHTTPResponse, shown: str) -> None:
 
 
 def last_modified(response: BaseHTTPResponse) -> float | None:
-    """Return the Last-Modified time in seconds since the epoch, where it is one."""
+    """Return the Last-Modified time as seconds since the epoch, ``None`` if missing or invalid."""
     return parse_http_date(response.headers.get("Last-Modified"))
 
 
 def validator(response: BaseHTTPResponse) -> str | None:
-    """Return what If-Range may say to get more of these very bytes, or ``None``.
+    """Return a value for If-Range that stands for these very bytes, ``None`` if there is none.
 
-    A strong ETag; else a Last-Modified that the server's clock shows to be a second old or
-    more, so that no second change can hide behind it (RFC 9110, 8.8.2.2).
+    It is a strong ETag, or a Last-Modified that is at least a second old by the server's clock, so
+    that no second change can hide behind it (RFC 9110, 8.8.2.2).
     """
     if response.headers.get("Accept-Ranges", "").strip().lower() == "none":
         return None
@@ -80,7 +80,7 @@ def validator(response: BaseHTTPResponse) -> str | None:
 
 
 def parse_http_date(date: str | None) -> float | None:
-    """Return a date of a header in seconds since the epoch, ``None`` where it is none."""
+    """Return a header's date as seconds since the epoch, ``None`` if missing or invalid."""
     try:
         return None if date is None else email.utils.parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):
@@ -88,9 +88,9 @@ def parse_http_date(date: str | None) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds after which a server asks to be tried again, where it does.
+    """Return the seconds of Retry-After, ``None`` if missing or invalid.
 
-    :param headers: of its answer, whose names are looked up in any case
+    :param headers: their names are looked up in any case
     """
     text = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", text):

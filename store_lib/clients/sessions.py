@@ -1,4 +1,4 @@
-"""keystoneauth's sessions on connections of ours; imported where keystoneauth is needed."""
+"""keystoneauth's sessions on our own connections; imported only if keystoneauth is needed."""
 
 import functools
 from typing import Any
@@ -17,7 +17,7 @@ _LONGEST, _PIECE = 64 * 1024 * 1024, 64 * 1024
 
 
 class _TlsPool(Pool, HTTPSConnectionPool):
-    """Warns at each request that is made without verification, as nobody else does."""
+    """Warns at each request without verification, as nothing else does."""
 
     ConnectionCls = TlsConnection
 
@@ -120,7 +120,7 @@ def open_session(
     auth: Any = None,
     check_address: AddressCheck | None = None,
 ) -> Session:
-    """Return a session; the environment's proxies, .netrc and files of authorities do not count.
+    """Return a session, which ignores the environment's proxies, .netrc and CA files.
 
     :param verify: ``True`` for the system's authorities, ``False``, or a file with certificates
     :param timeout: seconds for a connection to be made, and for which no byte may come

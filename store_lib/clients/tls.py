@@ -1,4 +1,4 @@
-"""The TLS settings of a store that talks to servers by itself."""
+"""The TLS settings of a store."""
 
 import ssl
 
@@ -30,12 +30,12 @@ def make_context(store_id: str, option: str, path: str | None) -> ssl.SSLContext
 class Tls:
     """How certificates are verified: against a file, the system's authorities, or not.
 
-    Each process has a context of its own: OpenSSL locks one while it shakes hands, and a child
-    that was forked just then would wait for that lock for ever.
+    Each process has its own context: OpenSSL locks it during a handshake, and a child forked just
+    then would wait for that lock forever.
 
-    :param authorities: name of the option with the file; where that is set, verification is on
-    :param insecure: name of the option that switches verification off; warned of here, once
-    :param peers: what is talked to, for the warning
+    :param authorities: name of the option with the file; if it is set, verification is on
+    :param insecure: name of the option that switches verification off; logs a warning, once
+    :param peers: the servers, for the warning
     :raises BadStoreConfiguration: the file cannot be used
     """
 
