@@ -1,4 +1,4 @@
-"""An http or https URI taken apart so strictly that no two parsers can read it differently."""
+"""An http or https URI, parsed so strictly that no other parser can read it differently."""
 
 import base64
 import dataclasses
@@ -22,7 +22,7 @@ _USERINFO = re.compile(rf"{_USER_CHARACTER}*:(?:{_USER_CHARACTER}|:)*")
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False, eq=False)
 class HttpLocation(Location):
-    """Where an object lies on a web server; made by :meth:`parse`."""
+    """The URI of an object on a web server; made by :meth:`parse`."""
 
     schemes: ClassVar[tuple[str, ...]] = ("http", "https")
 
@@ -38,7 +38,7 @@ class HttpLocation(Location):
 
     @classmethod
     def parse(cls, uri: str) -> Self:
-        """Take ``uri`` apart: ``http[s]://[user:password@]host[:port][/path][?query]``.
+        """Parse ``http[s]://[user:password@]host[:port][/path][?query]``.
 
         :raises BadStoreUri: it is malformed; the message has no credentials
         """
@@ -94,12 +94,12 @@ class HttpLocation(Location):
 
     @property
     def url(self) -> str:
-        """What to request: the URI without its credentials.  The query may be a secret."""
+        """The URI to request, without credentials.  The query may be a secret."""
         return self.base + self.target
 
     @property
     def shown(self) -> str:
-        """The URI for messages: without credentials, and with no word of the query."""
+        """The URI for messages, without credentials and query."""
         return printable(redact_uri(without_query(self.url)))
 
     @property
@@ -119,7 +119,7 @@ def _is_text(uri: str) -> bool:
 
 
 def _shown(uri: str) -> str:
-    # A URI that could not be taken apart can have its @ anywhere: then nothing of it is shown.
+    # A URI that could not be parsed can have its @ anywhere: then nothing of it is shown.
     if "@" in uri:
         return f"{uri.partition('://')[0]}://{HIDDEN}"
     return redact_uri(without_query(uri))
