@@ -36,11 +36,14 @@ from store_lib.exceptions import Duplicate, ErrorStatus, StoreError
 
 _LOG = get_logger(__name__)
 
-#: Seconds after which the server removes the claim of a process that was killed, besides those that
-#: publishing may take.  Less than ``transfer_retry_seconds``, for which other uploads wait.
-LIFE = 15
-#: Seconds after which any other upload that found no door has published, or read the mark.
-SETTLE = 5
+#: Seconds after which the server removes the door of a process that was killed, besides those that
+#: publishing may take.
+LIFE = 40
+#: Seconds after which it removes the mark, which keeps nobody from publishing.
+_MARK_LIFE = 3600
+#: Seconds after which any other upload that found no door has published, or read the mark; and the
+#: most that a slow server may make of them, so that it is less than ``transfer_retry_seconds``.
+SETTLE, _LONGEST_SETTLE = 5, 12
 
 
 class Empty(io.BytesIO):
@@ -110,12 +113,12 @@ class Claim:
     def _try(self, container: Container, put: Put, life: int) -> None:
         self._tries += 1
         self._mark = f"{self._nonce}-{self._tries}"
-        headers = {NONCE: self._mark, "X-Delete-After": str(life)}
+        headers = {NONCE: self._mark, "X-Delete-After": str(_MARK_LIFE)}
         retry = container.account.retry
         began = time.monotonic()
         self._until = began + life - 1  # the server counts whole seconds
         retry(lambda: put(self._mark_name, Empty(), headers))
-        once = {"If-None-Match": "*", **headers}
+        once = {"If-None-Match": "*", **headers, "X-Delete-After": str(life)}
         status = retry(lambda: put(self._door_name, Empty(), once)).status
         # 412 may be about our own door, if a response was lost; with 202 nothing was stored.
         passed = status == 201 or (
@@ -126,7 +129,8 @@ class Claim:
             return
         # A slow server is slow for the others too.
         now = time.monotonic()
-        self._settled = now + SETTLE + 4 * (now - began) if passed else math.inf
+        pause = min(SETTLE + 2 * (now - began), _LONGEST_SETTLE)
+        self._settled = now + pause if passed else math.inf
         try:
             self._check_object(container)
         except Duplicate:
@@ -154,7 +158,8 @@ class Claim:
 
     def _remove(self, container: Container, *names: str) -> None:
         def remove(name: str) -> None:
-            if time.monotonic() < self._until:  # afterwards the door may be another upload's
+            # Afterwards the door may be another upload's.
+            if name == self._mark_name or time.monotonic() < self._until:
                 container.account.ask("DELETE", container.object(name).path, 404)
 
         try:

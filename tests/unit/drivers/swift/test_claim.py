@@ -289,4 +289,4 @@ def test_a_claim_ends_by_itself(small: SmallSwift, store: Store) -> None:
     small.fail(r"^PUT .*/0{32}/", put)
     small.fail(r"^DELETE .*/0{32}/", Reply(403))
     store.add("id", SMALL)
-    assert asked == {"1": "15", "2": "15"}
+    assert asked == {"1": "3600", "2": "40"}
