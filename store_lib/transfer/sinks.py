@@ -316,7 +316,9 @@ def _reserve(writer: PositionWriter, requests: Requests, end: int) -> int:
     """Make room up to ``end``, from the caller's thread; return up to where there is room."""
     requests.failure.check()
     reserve = functools.partial(requests.guard.call, functools.partial(writer.reserve, end))
-    return requests.send(reserve, f"making room up to {end}")
+    reserved = requests.send(reserve, f"making room up to {end}")
+    requests.clock.progress()  # it may take as long as it takes to make a volume
+    return reserved
 
 
 def _write(

@@ -29,8 +29,8 @@ def writer_of(kind: type[Any], **settings: Any) -> Any:
     return kind(driver, "it", "nonce")
 
 
-def requests_of() -> Requests:
-    clock = TransferClock(Limits())
+def requests_of(stall: float = 0) -> Requests:
+    clock = TransferClock(Limits(stall=stall))
     guard = HangGuard(memory_store()[1].hang_policy)
     return Requests(Retry(), guard, clock, Meter())
 
@@ -90,3 +90,21 @@ def test_no_part_is_asked_for_beyond_a_known_size(size: int | None, asked: list[
     driver.writer_settings = {"chunk_size": CHUNK, "once_limit": 0}
     store.add("it", iter([bytes(CHUNK)] * 8), size)
     assert driver.writers[0].sizes == asked
+
+
+def test_making_room_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that takes longer to make room than the stall limit does not end the upload."""
+    seconds = [0.0]
+    monkeypatch.setattr("store_lib.transfer.timeouts.CLOCK.now", lambda: seconds[0])
+    writer = writer_of(MemoryPositions)
+    requests = requests_of(stall=10)
+
+    def fault(*_: object) -> None:
+        seconds[0] += 60
+
+    writer.driver.faults = fault
+    workers: Any = SimpleNamespace(put=lambda *_: None)
+    buffer: Any = SimpleNamespace(data=b"x", release=None)
+    PositionSink(writer, requests, workers).put(buffer)
+    assert seconds == [60]
+    assert requests.clock.remaining() == 10
