@@ -17,7 +17,7 @@ from store_lib.driver import (
     Stat,
 )
 from store_lib.drivers.filesystem.datadirs import DataDirs
-from store_lib.drivers.filesystem.errors import Action, symbolic_link, translated
+from store_lib.drivers.filesystem.errors import Action, symbolic_link, translate
 from store_lib.drivers.filesystem.location import FileLocation, Place, id_problem
 from store_lib.drivers.filesystem.options import (
     OPTIONS,
@@ -135,8 +135,11 @@ class FilesystemDriver(Driver[FileLocation]):
 
     def stat(self, location: FileLocation, *, context: RequestContext | None) -> Stat:
         place = self._directories.locate(location)
-        with translated(Action.READ, place.path), place.reached() as (name, directory):
-            status = _status(place, name, directory)
+        try:
+            with place.reached() as (name, directory):
+                status = _status(place, name, directory)
+        except OSError as error:
+            raise translate(error, Action.READ, place.path) from error
         return Stat(status.st_size, status.st_mtime)
 
     def metadata(self, location: FileLocation) -> dict[str, Any]:
@@ -146,10 +149,13 @@ class FilesystemDriver(Driver[FileLocation]):
 
     def delete(self, location: FileLocation, *, context: RequestContext | None) -> None:
         place = self._directories.locate(location)
-        with translated(Action.DELETE, place.path), place.reached() as (name, directory):
-            _status(place, name, directory)
-            self.checkpoint()  # after a long time the name may be another object's
-            os.unlink(name, dir_fd=directory)
+        try:
+            with place.reached() as (name, directory):
+                _status(place, name, directory)
+                self.checkpoint()  # after a long time the name may be another object's
+                os.unlink(name, dir_fd=directory)
+        except OSError as error:
+            raise translate(error, Action.DELETE, place.path) from error
 
     def list(self, *, context: RequestContext | None) -> Iterator[Entry]:
         return self._directories.entries(self.retry)

@@ -109,8 +109,8 @@ def translate(
 class translated:
     """Context manager that translates every ``OSError`` of its block.
 
-    The parameters are those of :func:`translate`.  It may be used again.  It is a class, since that
-    costs less than a generator.
+    The parameters are those of :func:`translate`.  What every small object needs has a plain
+    ``except`` clause in its place, which costs nothing.
     """
 
     __slots__ = ("_action", "_object_id", "_path", "_status")

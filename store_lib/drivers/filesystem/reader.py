@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from store_lib.driver import Reader
 from store_lib.drivers.filesystem import syscalls
-from store_lib.drivers.filesystem.errors import Action, translate, translated
+from store_lib.drivers.filesystem.errors import Action, translate
 from store_lib.drivers.filesystem.location import Place
 from store_lib.drivers.filesystem.syscalls import Descriptor
 from store_lib.exceptions import InvalidRange, ObjectChanged, not_found
@@ -26,14 +26,16 @@ def open_object(place: Place) -> tuple[Descriptor, os.stat_result]:
     """
     file = Descriptor()
     try:
-        with translated(Action.READ, place.path):
-            with place.reached() as (name, directory):
-                file.open(name, _FLAGS, directory=directory)
-            with file as fd:
-                status = os.fstat(fd)
+        with place.reached() as (name, directory):
+            file.open(name, _FLAGS, directory=directory)
+        with file as fd:
+            status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise not_found(place.path)
         return file, status
+    except OSError as error:
+        file.close()
+        raise translate(error, Action.READ, place.path) from error
     except BaseException:
         file.close()
         raise
@@ -78,7 +80,7 @@ class FileReader(Reader):
                     piece = os.pread(fd, min(self.piece_size, end - position), position)
                     last = position + len(piece) >= end
                     changed = last and not syscalls.unchanged(self._status, os.fstat(fd))
-            except OSError as error:  # as translated does, which would cost more for each piece
+            except OSError as error:
                 raise translate(error, Action.READ, self._path) from error
             if not piece:
                 raise ObjectChanged(

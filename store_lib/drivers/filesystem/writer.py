@@ -50,7 +50,6 @@ class FileWriter(PositionWriter):
     _directory: DataDir
     #: The object's path.
     _final: str
-    _translated: translated
 
     def __init__(
         self,
@@ -94,7 +93,7 @@ class FileWriter(PositionWriter):
         self._staged = ""
         self._use(directory)
         self._status, self._resize = None, self._settings.thin
-        with self._translated:
+        try:
             directory.how_to_publish()
             nonce, self._fresh_nonce = self._fresh_nonce or secrets.token_hex(16), None
             self._file, self._staged = stage(
@@ -107,11 +106,15 @@ class FileWriter(PositionWriter):
             except BaseException:
                 self._remove()
                 raise
+        except OSError as error:
+            raise self._translated(error) from error
 
     def _use(self, directory: DataDir) -> None:
         self._directory = directory
         self._final = f"{directory.path}/{self._object_id}"
-        self._translated = translated(Action.ADD, self._final, object_id=self._object_id)
+
+    def _translated(self, error: OSError) -> StoreError:
+        return translate(error, Action.ADD, self._final, object_id=self._object_id)
 
     def _allocate(self, size: int, preallocates: bool) -> None:
         with self._file as fd:
@@ -166,7 +169,7 @@ class FileWriter(PositionWriter):
             syscalls.copy_contents(source, fd, status, durable=durable, step=self._checkpoint)
 
     def commit(self, size: int) -> FileLocation:
-        with self._translated:
+        try:
             with self._file as fd:
                 self._settle(fd, size)
                 self._checkpoint()
@@ -174,14 +177,14 @@ class FileWriter(PositionWriter):
                 self._publish()
             self._checkpoint()
             self._finish()
+        except OSError as error:
+            raise self._translated(error) from error
         self._checkpoint()  # an abort from here on knows whether the name still is this file's
         return FileLocation(self._final)
 
     def _settle(self, fd: int, size: int) -> None:
         """Give the staged file its size and permissions, and make sure that its bytes are safe."""
-        # After a failed fsync the system takes the lost pages for written, and a second fsync would
-        # succeed.  So an error is permanent, whatever its number.
-        with translated(Action.ADD, self._staged, status=ErrorStatus.PERMANENT):
+        try:
             if self._resize:
                 os.ftruncate(fd, size)
             self._set_permissions(fd)
@@ -190,6 +193,11 @@ class FileWriter(PositionWriter):
             elif self._directory.reports_errors_on_close:
                 # Closing a duplicate brings out deferred errors now, before anything is published.
                 os.close(os.dup(fd))
+        except OSError as error:
+            # After a failed fsync the system takes the lost pages for written, and a second fsync
+            # would succeed.  So an error is permanent, whatever its number.
+            permanent = ErrorStatus.PERMANENT
+            raise translate(error, Action.ADD, self._staged, status=permanent) from error
 
     def _set_permissions(self, fd: int) -> None:
         """Open the file, until now this user's alone, to its intended users."""
@@ -312,10 +320,12 @@ class FileWriter(PositionWriter):
         _remove_if_present(self._final)
 
     def resolve(self) -> FileLocation | None:
-        with self._translated:
+        try:
             if not self._is_ours():
                 return None
             self._finish()
+        except OSError as error:
+            raise self._translated(error) from error
         return FileLocation(self._final)
 
     def state(self) -> Mapping[str, Any] | None:
