@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from store_lib.exceptions import Invalid, ObjectChanged, SizeMismatch
 from store_lib.transfer.buffers import Buffer
@@ -57,6 +57,12 @@ class Source(abc.ABC):
 
     def close(self) -> None:  # noqa: B027 - most opened nothing
         """Close what the library itself opened."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class _ReadInto(Source):
@@ -205,8 +211,16 @@ def open_source(data: Any, size: int | None = None) -> Source:
     :param size: how many bytes the caller says it has
     :raises Invalid: bytes cannot be read from it
     """
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return _open_bytes(data)
     source = _open(data, size)
     source.missing = _missing(data)
+    return source
+
+
+def _open_bytes(data: bytes | bytearray | memoryview) -> Source:
+    source = _Pieces(_from_iterator(iter((data,))), "the data")
+    source.size = memoryview(data).nbytes
     return source
 
 
@@ -252,11 +266,6 @@ def _open(data: Any, size: int | None) -> Source:
             f"Expected the data as {_EXPECTED}; got a str. Wrap a path in pathlib.Path, encode a "
             "text."
         )
-    if isinstance(data, bytes | bytearray | memoryview):
-        pieces: Iterator[Any] = iter((data,))
-        source = _Pieces(_from_iterator(pieces), "the data")
-        source.size = memoryview(data).nbytes
-        return source
     if isinstance(data, Iterable):
         return _Pieces(_from_iterator(iter(data)), "the iterable")
     raise Invalid(f"Expected the data as {_EXPECTED}; got {type(data).__name__}.")
