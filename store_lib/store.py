@@ -1,7 +1,6 @@
 """One configured store: add, get, stat, delete and the rest, through the engine and a driver."""
 
 import builtins
-import contextlib
 import dataclasses
 import functools
 import operator
@@ -270,7 +269,7 @@ class Store:
         result: UploadResult | None = None
         try:
             source = open_source(data, size)
-            with contextlib.closing(source):
+            with source:
                 driver = self._require("add")
                 names = check_names(options.digests, options.expected)
                 check_helpers(options.verifier, options.progress)
@@ -351,7 +350,7 @@ class Store:
         :raises InvalidRange: a negative number, or ``offset`` beyond the object's end
         :raises StoreRandomGetNotSupported: a range of a store that cannot do ranges
         """
-        with _Annotating(self, "get"):
+        try:
             driver = self._require("get")
             whole, length = check_range(offset, length)
             if not whole and not driver.ranges:
@@ -377,6 +376,9 @@ class Store:
             context = self.make_context(context)
             opening = functools.partial(read, location, offset, spec.first_length, context=context)
             return open_reader(opening, spec, Call(self._calls))
+        except StoreError as error:  # as _Annotating does, which would cost every call more
+            self._annotate(error, "get")
+            raise
 
     def stat(self, uri: str, *, context: RequestContext | None = None) -> Stat:
         """Return an object's size and metadata without reading it.
@@ -397,7 +399,7 @@ class Store:
         context = self.make_context(context)
         tried = False
 
-        def delete(driver: Driver[Any]) -> None:
+        def delete(driver: "Driver[Any]") -> None:  # without quotes evaluated by every call
             nonlocal tried
             again, tried = tried, True
             try:
@@ -587,12 +589,15 @@ class Store:
 
     def _call(self, operation: str, function: Callable[[Driver[Any]], R]) -> R:
         """Make a call that moves no object: counted, bounded, repeated after temporary errors."""
-        with _Annotating(self, operation):
+        try:
             call = functools.partial(function, self._require(operation))
             with Call(self._calls):
                 return self._retry.for_operation(operation).call(
                     functools.partial(self._guard.call, call)
                 )
+        except StoreError as error:  # as in get
+            self._annotate(error, operation)
+            raise
 
     def _iterate(
         self, operation: str, function: Callable[[Driver[Any]], Iterator[R]]
