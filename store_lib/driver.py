@@ -32,7 +32,6 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from oslo_config import cfg
 
-from store_lib.arguments import invalid_id
 from store_lib.exceptions import (
     BadStoreConfiguration,
     NotSupported,
@@ -524,15 +523,6 @@ class Driver(abc.ABC, Generic[L]):
         asked before.  The reason is a sentence: "it has more than 80 bytes."
         """
         return None
-
-    def check_object_id(self, object_id: str) -> None:
-        """Refuse an id that :meth:`id_problem` objects to; called before any byte moves.
-
-        :raises InvalidObjectId: with the reason
-        """
-        reason = self.id_problem(object_id)
-        if reason is not None:
-            raise invalid_id(object_id, reason)
 
     def parse(self, uri: str) -> L:
         """Parse a URI.  A driver whose URIs need its options (a reference) overrides this.

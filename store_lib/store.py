@@ -115,7 +115,7 @@ class Runtime:
     #: Memory for the transfers.
     budget: Budget = PROCESS_BUDGET
     #: Makes the request context of a call that names none.
-    context: Callable[[], RequestContext] | None = None
+    context: Callable[[], RequestContext | None] | None = None
     #: Stands between the engine and the driver whenever an object is read.
     read_layer: ReadLayer | None = None
 

@@ -51,7 +51,7 @@ class Stores:
         *,
         strict: bool = False,
         budget: Budget = PROCESS_BUDGET,
-        context: Callable[[], RequestContext] | None = None,
+        context: Callable[[], RequestContext | None] | None = None,
         read_layers: Mapping[str, ReadLayer] | None = None,
     ) -> None:
         """
@@ -90,7 +90,7 @@ class Stores:
         *,
         strict: bool = False,
         budget: Budget = PROCESS_BUDGET,
-        context: Callable[[], RequestContext] | None = None,
+        context: Callable[[], RequestContext | None] | None = None,
         read_layers: Mapping[str, ReadLayer] | None = None,
     ) -> Self:
         """Make the stores that a service's configuration names; ``conf`` is only read."""
@@ -109,7 +109,7 @@ class Stores:
         directories: Iterable[str | os.PathLike[str]] = (),
         strict: bool = False,
         budget: Budget = PROCESS_BUDGET,
-        context: Callable[[], RequestContext] | None = None,
+        context: Callable[[], RequestContext | None] | None = None,
         read_layers: Mapping[str, ReadLayer] | None = None,
     ) -> Self:
         """Make the stores that configuration files name.
@@ -134,7 +134,7 @@ class Stores:
         *,
         strict: bool = False,
         budget: Budget = PROCESS_BUDGET,
-        context: Callable[[], RequestContext] | None = None,
+        context: Callable[[], RequestContext | None] | None = None,
         read_layers: Mapping[str, ReadLayer] | None = None,
     ) -> Self:
         """Make stores from ``{section: {option: value}}``, as a file would hold it.

@@ -85,7 +85,7 @@ def begin() -> Begin:
     """Return a function that begins an upload."""
 
     def function(driver: FilesystemDriver, object_id: str, size: int | None = None) -> FileWriter:
-        driver.check_object_id(object_id)
+        assert driver.id_problem(object_id) is None
         return driver.create(object_id, size, nonce=secrets.token_hex(16), context=None)
 
     return function
