@@ -3,6 +3,7 @@
 The texts are untrusted and may be very long, so the run time is linear in their length.
 """
 
+import functools
 import html
 import json
 import re
@@ -21,19 +22,49 @@ _QUERY = re.compile(r"([&;=\s])")
 _SECRET_NAME = re.compile(
     r"signature|sig|token|secret|password|credential|accesskey|key", re.IGNORECASE
 )
-#: What stands before a secret: header fields as error pages quote them, and names of AWS's as they
-#: stand in a query, a dictionary, JSON or XML, which botocore logs.
-_SECRET_FIELD = re.compile(
-    r"((?:(?:proxy-)?authorization|x-(?:auth|service|storage|subject)-token|x-auth-key"
-    r"|(?:set-)?cookie|vmware_(?:soap_session|cgi_ticket))\W{1,8}(?:(?:basic|bearer)\s)?"
-    r"|(?:credential|signature(?:provided)?|access-?key(?:-?id)?"
-    r"|(?:bearer_|security-?|session-?|access-?|identity-?)token)(?:['\"]{0,2}[=:]\s*|>))"
-    r"[^\s<>&;,]+",
-    re.IGNORECASE,
+#: Header fields whose values are secrets, of requests and responses: hidden where a text names the
+#: field, and where it quotes the value that was sent.
+SECRET_HEADERS = frozenset(
+    {
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+        "set-cookie",
+        "x-auth-key",
+        "x-auth-token",
+        "x-service-token",
+        "x-storage-token",
+        "x-subject-token",
+    }
 )
+#: Other names before secrets: vSphere's cookies, and those of AWS's names as they stand in a query,
+#: a dictionary, JSON or XML, which botocore logs.
+_SECRET_COOKIES = ("vmware_soap_session", "vmware_cgi_ticket")
+_SECRET_VALUES = (
+    r"(?:credential|signature(?:provided)?|access-?key(?:-?id)?"
+    r"|(?:bearer_|security-?|session-?|access-?|identity-?)token)(?:['\"]{0,2}[=:]\s*|>)"
+)
+#: What follows the name of a header field in a sentence about it, and is no value.
+_PROSE = r"\s(?:headers?|mechanism|is|was|failed)[\s,;]"
 #: Minimum length of a secret that is replaced anywhere in a text.
 _SHORTEST = 4
 _VALUE_END = re.compile(r"[#'\"<>]")
+
+
+@functools.cache
+def _secret_field(headers: frozenset[str]) -> re.Pattern[str]:
+    """Return the pattern of a named secret; its first group is all before the value."""
+    names = "|".join(map(re.escape, (*sorted(headers), *_SECRET_COOKIES)))
+    return re.compile(
+        rf"((?:{names})(?:\sheader\s?[:=]\s?|(?!{_PROSE})\W{{1,8}})(?:(?:basic|bearer)\s)?"
+        rf"|{_SECRET_VALUES})[^\s<>&;,]+",
+        re.IGNORECASE,
+    )
+
+
+def is_secret_header(name: str) -> bool:
+    """Return whether the value of a header field is a secret."""
+    return name.lower() in SECRET_HEADERS
 
 
 class Secret(str):
@@ -190,4 +221,4 @@ def hide(text: str, secrets: Iterable[str], *, cut: bool = False) -> str:
                 if text.endswith(form[:length]):
                     text = text[:-length] + HIDDEN
                     break
-    return _SECRET_FIELD.sub(rf"\1{HIDDEN}", text)
+    return _secret_field(SECRET_HEADERS).sub(rf"\1{HIDDEN}", text)

@@ -26,7 +26,7 @@ from store_lib.clients._responses import Response, head_due
 from store_lib.clients.addresses import AddressCheck
 from store_lib.exceptions import Forbidden
 from store_lib.head_limit import HeadLimit, head_limit
-from store_lib.redaction import HIDDEN
+from store_lib.redaction import HIDDEN, is_secret_header
 
 #: Servers whose connections are kept, and idle connections kept for each.
 _SERVERS, _CONNECTIONS = 32, 16
@@ -37,18 +37,6 @@ _FAREWELL = 3.0
 #: Linux: what is written waits for a full packet.  A TLS record, which is 16 KiB at most, is then
 #: no packet of its own, and does not wake the other side each time.
 _CORK = getattr(socket, "TCP_CORK", None)
-
-#: Header fields of requests whose values are secrets.
-_SECRET_FIELDS = frozenset(
-    {
-        "authorization",
-        "cookie",
-        "proxy-authorization",
-        "x-auth-key",
-        "x-auth-token",
-        "x-subject-token",
-    }
-)
 
 if TYPE_CHECKING:
     _Base = HTTPConnection
@@ -312,7 +300,7 @@ def sent_secrets(target: str, headers: Mapping[str, str | bytes]) -> list[str]:
     """Return what no message may show of a request: logins, tokens, and the values of the query."""
     secrets = []
     for name, value in headers.items():
-        if name.lower() in _SECRET_FIELDS:
+        if is_secret_header(name):
             text = value.decode("latin-1") if isinstance(value, bytes) else value
             secrets += [text, *text.split(maxsplit=1)[1:], text.partition("=")[2].strip('"')]
             if text.startswith("Basic "):

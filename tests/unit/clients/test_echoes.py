@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import trustme
 
+from store_lib import redaction
+from store_lib.clients._urllib3 import sent_secrets
 from store_lib.clients.http import HttpClient
 from store_lib.clients.network_errors import OptionNames
 from store_lib.clients.tls import Tls
@@ -122,6 +124,13 @@ def test_what_was_sent_is_not_quoted(
         ("X-Auth-Token: other", "X-Auth-Token: ***"),
         ("authorization=Basic other, x", "authorization=Basic ***, x"),
         ("Cookie: a=b; c", "Cookie: ***; c"),
+        ("X-Auth-Token other", "X-Auth-Token ***"),
+        ("The authorization header is malformed; no", "The authorization header is malformed; no"),
+        ("The authorization mechanism is no good", "The authorization mechanism is no good"),
+        ("Cookie is bad", "Cookie is bad"),
+        ("the Authorization header: Bearer other", "the Authorization header: Bearer ***"),
+        ("authorization header-other failed", "authorization *** failed"),
+        ("Authorization: is other", "Authorization: *** other"),
         ("no tokens", "no tokens"),
         ("<AWSAccessKeyId>other</AWSAccessKeyId>", "<AWSAccessKeyId>***</AWSAccessKeyId>"),
         ("x-amz-security-token:o/t+h==\nhost", "x-amz-security-token:***\nhost"),
@@ -133,3 +142,14 @@ def test_what_was_sent_is_not_quoted(
 def test_hiding(text: str, shown: str) -> None:
     """What is known to be a secret goes, its beginning at a cut, and what fields name as one."""
     assert hide(text, ["secret", "x"], cut=True) == shown
+
+
+@pytest.mark.parametrize("name", [*sorted(redaction.SECRET_HEADERS), "X-Vault-Token"])
+def test_one_list_of_secret_headers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name on the list is hidden where a page names the header, and where it quotes the value."""
+    listed = redaction.SECRET_HEADERS | {name.lower()}
+    monkeypatch.setattr(redaction, "SECRET_HEADERS", listed)
+    assert hide(f"{name}: other", ()) == f"{name}: ***"
+    for sent in ("s.T0p", b"s.T0p"):
+        secrets = sent_secrets("", {name: sent, "X-Other": "valid"})
+        assert hide("token s.T0p is not valid", secrets) == "token *** is not valid"
