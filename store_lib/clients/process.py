@@ -139,23 +139,19 @@ class DeferredClose:
     lock, which a fork or an interrupt could leave locked: a user is entered before it checks
     whether the thing is closing, and the thing is marked as closing before it is checked for users.
 
-    :param close: called once
+    :param close: called once; ``None`` in a subclass with a :meth:`_close_once` of its own
     """
 
-    __slots__ = ("__weakref__", "_close", "_closing", "_users")
+    __slots__ = ("__weakref__", "_close", "_users", "closing")
 
-    def __init__(self, close: Callable[[], object]) -> None:
+    def __init__(self, close: Callable[[], object] | None = None) -> None:
         #: In a list: it is removed and called on one line, so that an interrupt cannot lose it, nor
         #: have it called twice.
-        self._close = [close]
+        self._close = [] if close is None else [close]
         #: One entry per user.
         self._users: list[None] = []
-        self._closing = False
-
-    @property
-    def closing(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self._closing
+        #: Whether :meth:`close` was called.
+        self.closing = False
 
     @property
     def used(self) -> bool:
@@ -165,7 +161,7 @@ class DeferredClose:
     def enter(self) -> bool:
         """Add a user; return whether it may use the thing, which is not so after :meth:`close`."""
         self._users.append(None)
-        if not self._closing:
+        if not self.closing:
             return True
         self.leave()
         return False
@@ -174,22 +170,23 @@ class DeferredClose:
         """Remove a user; the last one closes the thing if :meth:`close` was called."""
         if self._users:  # empty in a child that a user has forked
             self._users.pop()
-        if self._closing and not self._users:
+        if self.closing and not self._users:
             self._close_once()
 
     def close(self) -> None:
         """Close the thing now, or when the last user leaves.  Idempotent."""
-        self._closing = True
+        self.closing = True
         if not self._users:
             self._close_once()
 
     def forget(self) -> None:
         """Forget the users and never call ``close``: in a child that must not touch the thing."""
-        self._closing = True
+        self.closing = True
         self._close.clear()
         self._users.clear()
 
     def _close_once(self) -> None:
+        """Close the thing, unless that was done; two threads may call this at a time."""
         try:
             close = self._close.pop()
         except IndexError:  # closed by another thread

@@ -50,7 +50,7 @@ class UploadSpec:
     extra_memory: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)  # freezing would double the cost of making one
 class UploadResult:
     """What was stored, and where."""
 

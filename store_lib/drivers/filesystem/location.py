@@ -73,7 +73,7 @@ class FileLocation(Location):
         return f"file://{self.path}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)  # freezing would double the cost of making one
 class Place:
     """A file in a data directory, and how to reach it without leaving that directory.
 

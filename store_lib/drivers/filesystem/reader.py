@@ -98,7 +98,7 @@ class FileReader(Reader):
             yield handed_over.pop()  # a waiting generator must not keep what it has yielded
 
     def fileno(self) -> int | None:
-        if self._file.closed:
+        if self._file.closing:
             return None
         with self._file as fd:
             os.set_blocking(fd, True)  # io_uring would heed O_NONBLOCK

@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import functools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -69,7 +68,7 @@ class Descriptor(DeferredClose):
         #: The number, in a list: it is removed and closed on one line, so that an interrupt cannot
         #: lose it, nor have it closed twice.
         self._number = [fd] if fd >= 0 else []
-        super().__init__(functools.partial(_close_number, self._number))
+        super().__init__()
         _ALL.add(self)
 
     def open(self, path: str, flags: int, *, directory: int | None = None) -> None:
@@ -85,7 +84,7 @@ class Descriptor(DeferredClose):
     def __enter__(self) -> int:
         self._users.append(None)
         try:
-            if not self._closing:
+            if not self.closing:
                 return self._number[0]
         except IndexError:  # not opened yet
             pass
@@ -98,37 +97,31 @@ class Descriptor(DeferredClose):
     def __exit__(self, *_: object) -> None:
         if self._users:
             self._users.pop()
-        if self._closing and not self._users:
+        if self.closing and not self._users:
             self._close_once()
 
-    @property
-    def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self.closing
+    def _close_once(self) -> None:
+        try:
+            if self._number:
+                os.close(self._number.pop())
+        except IndexError:
+            pass  # closed by another thread
+        except OSError as error:
+            # Harmless: a writer provokes deferred errors before it publishes.
+            LOG.debug("Closing a file: %s", error)
 
     def __del__(self) -> None:
         # Even without close(): there can be no user any more.
         if getattr(self, "_number", None):  # an interrupt may have ended __init__
-            _close_number(self._number)
+            self._close_once()
 
     def _after_fork(self) -> None:
         """Close the child's copy, even if the parent was using the file."""
         self.forget()
-        _close_number(self._number)
+        self._close_once()
 
 
 _ALL: LiveObjects[Descriptor] = LiveObjects(in_child=lambda file: file._after_fork())
-
-
-def _close_number(number: list[int]) -> None:
-    try:
-        if number:
-            os.close(number.pop())
-    except IndexError:
-        pass  # closed by another thread
-    except OSError as error:
-        # Harmless: a writer provokes deferred errors before it publishes.
-        LOG.debug("Closing a file: %s", error)
 
 
 def closed() -> Descriptor:

@@ -304,7 +304,7 @@ class FileWriter(PositionWriter):
     def __del__(self) -> None:
         # An interrupt may lose a writer before its user could abort it.  In a child the file is
         # closed, so that the parent's stays.
-        if self._staged and not self._file.closed:
+        if self._staged and not self._file.closing:
             with contextlib.suppress(StoreError):
                 self.abort()
 
@@ -312,7 +312,7 @@ class FileWriter(PositionWriter):
         """Remove the published object."""
         if not self._is_ours():
             return
-        if self._file.closed:
+        if self._file.closing:
             # Its inode may have been freed and reused for another object.
             assert self._status is not None
             if not syscalls.unchanged(self._status, os.stat(self._final, follow_symlinks=False)):
@@ -336,7 +336,7 @@ class FileWriter(PositionWriter):
         end of the process.  Where files cannot be locked, the state is ``None``: nothing would
         show that this upload has ended.
         """
-        if self._file.closed or not self._directory.locks:
+        if self._file.closing or not self._directory.locks:
             return None
         # As in _settle: a failed fsync is permanent.
         with (

@@ -273,7 +273,7 @@ def test_a_file_in_use_is_closed_afterwards() -> None:
     began.wait()
     descriptor.close()
     descriptor.close()
-    assert descriptor.closed
+    assert descriptor.closing
     os.fstat(reading)
     os.write(writing, b"x")
     thread.join()
