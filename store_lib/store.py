@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import operator
 import os
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from store_lib.arguments import (
     check_tenants,
     invalid_id,
 )
+from store_lib.clients.process import LiveObjects
 from store_lib.display import shown
 from store_lib.driver import (
     Driver,
@@ -156,7 +156,7 @@ class Store:
         self._guard = HangGuard(HangPolicy() if driver is None else driver.hang_policy)
         self._limits = Limits.of(self._settings, self._guard.timeout)
         self._retry = Retry.of(store_id, self._settings)
-        _ALL.add(self)
+        _STORES.add(self)
 
     # What it is.
 
@@ -652,12 +652,4 @@ class _Annotating:
             self._store._annotate(error, self._operation)
 
 
-_ALL: "weakref.WeakSet[Store]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for store in list(_ALL):
-        store._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+_STORES = LiveObjects(in_child=Store._after_fork)

@@ -3,7 +3,6 @@
 import bisect
 import contextlib
 import itertools
-import os
 import queue
 import threading
 import time
@@ -11,6 +10,7 @@ import weakref
 from collections import deque
 from typing import Protocol, Self
 
+from store_lib.clients.process import LiveObjects
 from store_lib.exceptions import TransferStalled
 from store_lib.options import MEMORY_LIMIT
 from store_lib.transfer.timeouts import TransferClock
@@ -94,6 +94,7 @@ class Budget:
         self._limit: int = MEMORY_LIMIT.default * MIB if limit is None else limit
         self._asked: int | None = None
         self._reset()
+        _BUDGETS.add(self)
 
     def _reset(self) -> None:
         """Forget everything: at the start, and in the child after a fork."""
@@ -394,7 +395,7 @@ class Reservation:
             self.release()
 
 
+_BUDGETS = LiveObjects(in_child=Budget._reset)
+
 #: The budget of all transfers of the process, unless their stores were given another.
 PROCESS_BUDGET = Budget()
-
-os.register_at_fork(after_in_child=PROCESS_BUDGET._reset)

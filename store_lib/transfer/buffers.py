@@ -196,8 +196,15 @@ class BufferPool:
         self._covered = number
         return True
 
+    @property
+    def inherited(self) -> bool:
+        """Whether the parent created it before a fork, which may have left its locks locked."""
+        return self._reservation.inherited
+
     def close(self) -> None:
         """Free all memory now.  Buffers and pool refer to each other, and would linger."""
+        if self.inherited:
+            return
         self.budget.unregister(self)
         with self.changed:
             buffers, self._buffers = self._buffers, []

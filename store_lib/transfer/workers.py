@@ -130,6 +130,8 @@ class TransferWorkers:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """End the threads; wait for running calls, but not for ever for those that hang."""
+        if self._pool.inherited:
+            return  # a child has none of the threads
         failure, timeout = self._pool.failure, self._pool.clock.limits.stall or None
         if isinstance(error, TimeoutError):
             timeout = timeouts.GRACE
@@ -146,7 +148,7 @@ class TransferWorkers:
                 LOG.warning("A call to the storage still hangs after its transfer was given up.")
 
     def __del__(self) -> None:
-        if hasattr(self, "_on_end"):  # an interrupt may have ended __init__
+        if hasattr(self, "_on_end") and not self._pool.inherited:  # an interrupt in __init__
             # Where the transfer has ended before, nothing sees this.
             self._pool.failure.set(Stopped())
             self._finish()

@@ -1,5 +1,6 @@
 """Tests of the memory budget: no dead-lock, first come first served, nothing lost."""
 
+import contextlib
 import io
 import os
 import random
@@ -484,3 +485,21 @@ def test_a_small_object_of_unknown_size_waits_for_nobody(source: str, size: int)
         held.release()
     assert driver.objects["it"][0] == data
     assert budget.used == 0
+
+
+def test_a_budget_of_a_service_is_forgotten_by_a_child() -> None:
+    """After a fork, the memory that the parent's transfers hold does not count in the child."""
+    budget = Budget(100)
+
+    def available() -> bool:
+        with ThreadPoolExecutor(1) as pool:  # the thread that holds memory need not wait
+            return pool.submit(budget.available, 80).result(10)
+
+    with budget.reserve(80):
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                os._exit(0 if available() else 1)
+            os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        assert not available()

@@ -7,6 +7,7 @@ import io
 import mmap
 import os
 import random
+import signal
 import threading
 import urllib.request
 import urllib.response
@@ -33,6 +34,7 @@ from store_lib.exceptions import (
 )
 from store_lib.transfer import buffers
 from store_lib.transfer.budget import Budget
+from store_lib.transfer.buffers import BufferPool
 from tests.unit.memory_driver import CHUNK, MemoryParts, MemoryPositions, memory_store
 
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 1, 2 * CHUNK, 9 * CHUNK + 7]
@@ -781,6 +783,50 @@ def test_a_cut_answer_is_not_stored(server: str, fetch: str) -> None:
     assert "it" not in driver.objects
     with contextlib.closing(get("/whole")) as answer:
         assert store.add("it", answer).size == 3 * CHUNK
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_child_waits_for_no_inherited_lock(writer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that the source forks while a thread holds a lock of the transfer ends as well."""
+    store, driver = make(writer)
+    pools: list[BufferPool] = []
+    initialize = BufferPool.__init__
+
+    def remember(pool: BufferPool, *args: Any, **kwargs: Any) -> None:
+        initialize(pool, *args, **kwargs)
+        pools.append(pool)
+
+    monkeypatch.setattr(BufferPool, "__init__", remember)
+    locked, forked = threading.Event(), threading.Event()
+
+    def lock() -> None:
+        with pools[0].changed:
+            locked.set()
+            forked.wait(30)
+
+    child = 0
+
+    def source() -> Iterator[bytes]:
+        nonlocal child
+        for number in range(8):
+            if number == 5:
+                thread = threading.Thread(target=lock)
+                thread.start()
+                locked.wait(30)
+                child = os.fork()
+                if not child:
+                    signal.alarm(20)
+                    raise LookupError
+                forked.set()
+                thread.join()
+            yield payload(CHUNK)
+
+    try:
+        store.add("x", source())
+    except LookupError:
+        os._exit(len(driver.aborted))
+    assert os.waitpid(child, 0)[1] == 0
+    assert driver.objects["x"][0] == payload(CHUNK) * 8
 
 
 @pytest.mark.parametrize("writer", WRITERS)
