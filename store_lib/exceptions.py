@@ -219,14 +219,38 @@ def not_found(what: object, answer: str = "") -> NotFound:
     :param what: the object's id or location
     :param answer: what the backend said, if that helps
     """
-    template = f"{NotFound.message} (%(answer)s)" if answer else None
-    return NotFound(template, image=what, answer=answer)
+    return NotFound(_with_answer(NotFound.message, answer), image=what, answer=answer)
+
+
+def _with_answer(template: str, answer: str) -> str:
+    return f"{template} (%(answer)s)" if answer else template
 
 
 class Duplicate(StoreError):
     """An object of this id exists, or is being added right now; it was not touched."""
 
     message = "Object %(image)s already exists"
+
+
+def duplicate(what: object, answer: str = "") -> Duplicate:
+    """Return the error for an object that exists already; every driver's has this text.
+
+    :param what: the object's id or location
+    :param answer: what else is known, such as where it is
+    """
+    return Duplicate(_with_answer(Duplicate.message, answer), image=what, answer=answer)
+
+
+def being_added(
+    what: object, answer: str = "", *, status: ErrorStatus = ErrorStatus.PERMANENT
+) -> Duplicate:
+    """Return the error for an object that another add is about to store.
+
+    :param what: the object's id
+    :param answer: what else is known, such as how long that can last
+    """
+    template = "Object %(image)s is being added right now, by this or another process"
+    return Duplicate(_with_answer(template, answer), image=what, answer=answer, status=status)
 
 
 class ObjectChanged(StoreError):

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
-from store_lib.exceptions import Duplicate, StoreClosed
+from store_lib.exceptions import StoreClosed, being_added
 
 
 class Calls:
@@ -44,9 +44,7 @@ class Calls:
         name, key = call.object_id, id(call)
         with self._lock:
             if name is not None and name in self._adding:
-                raise Duplicate(
-                    f"Object {name} is being added to store {self._store_id} right now."
-                )
+                raise being_added(name, f"to store {self._store_id}")
             if self.closed:
                 raise StoreClosed(store=self._store_id)
             self._running.add(key)

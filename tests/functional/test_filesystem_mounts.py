@@ -107,7 +107,7 @@ def test_claims_where_nothing_locks(on_exfat: Path, monkeypatch: Any) -> None:
     store.delete(uri)
     left = directory / met[0]
     left.touch()
-    with pytest.raises(Duplicate, match="by another process right now"):
+    with pytest.raises(Duplicate, match="being added right now"):
         store.add("a", b"y")
     os.utime(left, (0, left.stat().st_mtime - 100))
     store.add("a", b"z")

@@ -9,7 +9,7 @@ from oslo_config import cfg
 from toy_store import PART, ToyDriver, ToyLocation, ToyReader, ToyWriter
 
 from store_lib.driver import CreateOnly, Entry, Incomplete, Space
-from store_lib.exceptions import BackendException, Duplicate, NotFound
+from store_lib.exceptions import BackendException, NotFound, duplicate
 
 
 class _BrokenWriter(ToyDriver):
@@ -122,7 +122,7 @@ class RacingWriter(ToyWriter):
 
     def commit(self, tokens):
         if self.final.exists():
-            raise Duplicate(image=self.location.name)
+            raise duplicate(self.location.name)
         time.sleep(0.005)
         os.replace(self.staged, self.final)
         return self.location

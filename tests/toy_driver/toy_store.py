@@ -53,7 +53,7 @@ class ToyWriter(PartWriter):
         try:
             os.link(self.staged, self.final)
         except FileExistsError:
-            raise exceptions.Duplicate(image=self.location.name) from None
+            raise exceptions.duplicate(self.location.name) from None
         self.staged.unlink()
         return self.location
 

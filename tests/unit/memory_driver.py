@@ -14,7 +14,7 @@ from store_lib.driver import (
     Reader,
     Stat,
 )
-from store_lib.exceptions import BadStoreUri, Duplicate, InvalidRange, NotFound
+from store_lib.exceptions import BadStoreUri, InvalidRange, NotFound, duplicate
 from store_lib.location import Location
 from store_lib.options import StoreOptions
 from store_lib.store import Runtime, Store
@@ -256,7 +256,7 @@ class MemoryDriver(Driver[Any]):
     def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> Any:
         self.faults("create", object_id, size)
         if object_id in self.objects:
-            raise Duplicate(image=object_id)
+            raise duplicate(object_id)
         writer = self.writer_class(self, object_id, nonce)
         self.writers.append(writer)
         return writer
@@ -264,7 +264,7 @@ class MemoryDriver(Driver[Any]):
     def publish(self, name: str, data: bytes, nonce: str) -> MemoryLocation:
         with self.lock:
             if name in self.objects:
-                raise Duplicate(image=name)
+                raise duplicate(name)
             self.objects[name] = (data, nonce)
         return MemoryLocation(self.store_id, name)
 

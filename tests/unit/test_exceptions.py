@@ -1,5 +1,6 @@
 """Tests of the error tree: form, pickling, and no secret in any text."""
 
+import ast
 import inspect
 import pickle
 import re
@@ -11,14 +12,19 @@ from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
     BadStoreUri,
+    Duplicate,
     ErrorStatus,
     Invalid,
     NotFound,
     RemoteServiceUnavailable,
     StoreError,
+    being_added,
+    duplicate,
+    not_found,
 )
 from store_lib.location import scheme_of
 from store_lib.redaction import redact, redact_uri
+from tests.unit.test_packaging import ROOT
 
 CLASSES = [
     cls for _, cls in inspect.getmembers(exceptions, inspect.isclass) if issubclass(cls, StoreError)
@@ -53,6 +59,33 @@ def test_formatting() -> None:
     assert NotFound("Gone: %(image)s", image=5).msg == "Gone: 5"
     assert str(Invalid("100 % wrong")) == "100 % wrong"
     assert str(Invalid("100 %z wrong", image=1)) == "100 %z wrong"
+
+
+def test_one_text_for_objects_that_are_missing_or_there() -> None:
+    """What is known besides stands in brackets behind the text that all drivers share."""
+    assert str(not_found("a%s")) == "Object a%s not found"
+    assert str(not_found("a", "404 %s")) == "Object a not found (404 %s)"
+    assert str(duplicate("a%s")) == "Object a%s already exists"
+    assert str(duplicate("a", "on %(image)s")) == "Object a already exists (on %(image)s)"
+    adding = "Object a is being added right now, by this or another process"
+    assert str(being_added("a")) == adding
+    assert str(being_added("a", "to store x")) == f"{adding} (to store x)"
+    for error in (duplicate("a"), being_added("a")):
+        assert (type(error), error.status) == (Duplicate, ErrorStatus.PERMANENT)
+    assert being_added("a", status=ErrorStatus.TEMPORARY).status is ErrorStatus.TEMPORARY
+
+
+def test_duplicates_have_no_text_of_their_own() -> None:
+    """No driver writes the text for an id that is taken: all of them call these functions."""
+    callers = set()
+    for directory in ("store_lib", "tests/toy_driver"):
+        for path in (ROOT / directory).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and re.search(
+                    r"\bDuplicate$", ast.unparse(node.func)
+                ):
+                    callers.add(path.relative_to(ROOT).as_posix())
+    assert callers == {"store_lib/exceptions.py"}
 
 
 def test_locate_fills_only_blanks() -> None:

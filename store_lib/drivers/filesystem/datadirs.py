@@ -29,12 +29,12 @@ from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
     BadStoreUri,
-    Duplicate,
     ErrorStatus,
     InvalidObjectId,
     StorageFull,
     StorageWriteDenied,
     StoreError,
+    duplicate,
 )
 
 LOG = get_logger(__name__)
@@ -244,7 +244,7 @@ class DataDirs:
         :raises Duplicate: there is one
         """
         if self.find_existing(object_id) is not None:
-            raise Duplicate(image=object_id)
+            raise duplicate(object_id)
 
     def sole_publisher(
         self, directory: DataDir, object_id: str

@@ -28,7 +28,7 @@ from store_lib.drivers.filesystem.errors import OWN_LIMITS
 from store_lib.drivers.filesystem.location import claim_name, lock_name, staged_name
 from store_lib.drivers.filesystem.staging import clock
 from store_lib.drivers.filesystem.syscalls import Descriptor, opened
-from store_lib.exceptions import Duplicate, ErrorStatus, StoreClosed
+from store_lib.exceptions import ErrorStatus, StoreClosed, being_added
 
 LOG = get_logger(__name__)
 
@@ -154,7 +154,6 @@ def _claimed(directory: str, digest: str, object_id: str) -> Iterator[Callable[[
     The file stays open during the block: some FUSE file systems keep an inode number only as long.
     """
     path = f"{directory}/{claim_name(digest)}"
-    busy = f"Object {object_id} is being added by another process right now. Try again."
 
     def is_ours() -> bool:
         with file as fd:
@@ -162,7 +161,7 @@ def _claimed(directory: str, digest: str, object_id: str) -> Iterator[Callable[[
 
     def check() -> None:
         if not is_ours():
-            raise Duplicate(busy, status=ErrorStatus.TEMPORARY)
+            raise being_added(object_id, status=ErrorStatus.TEMPORARY)
 
     file = Descriptor()
     try:
@@ -172,7 +171,7 @@ def _claimed(directory: str, digest: str, object_id: str) -> Iterator[Callable[[
                 break
             except FileExistsError:
                 if not again or not _remove_dead(directory, path):
-                    raise Duplicate(busy, status=ErrorStatus.TEMPORARY) from None
+                    raise being_added(object_id, status=ErrorStatus.TEMPORARY) from None
         check()
         yield check
     finally:

@@ -25,7 +25,7 @@ from store_lib.drivers.filesystem.staging import (
     reopen,
     stage,
 )
-from store_lib.exceptions import Duplicate, ErrorStatus, StoreClosed, StoreError
+from store_lib.exceptions import ErrorStatus, StoreClosed, StoreError, duplicate
 
 LOG = get_logger(__name__)
 
@@ -226,7 +226,7 @@ class FileWriter(PositionWriter):
             if check is not None:
                 existing = directories.find_existing(self._object_id)
                 if existing is not None and not (existing == self._final and self._is_ours()):
-                    raise Duplicate(image=self._object_id)
+                    raise duplicate(self._object_id)
                 check()
             self._give_name()
             if check is not None:
@@ -245,7 +245,7 @@ class FileWriter(PositionWriter):
             if self._is_ours():
                 return
             if isinstance(error, FileExistsError):
-                raise Duplicate(image=self._object_id) from error
+                raise duplicate(self._object_id) from error
             raise
 
     def _check_for_another(self) -> None:
@@ -259,7 +259,7 @@ class FileWriter(PositionWriter):
             other = self._directories.find_existing(self._object_id)
         if other is not None:
             self._withdraw()
-            raise Duplicate(image=self._object_id)
+            raise duplicate(self._object_id)
 
     def _is_ours(self) -> bool:
         """Return whether the file of the final name is this upload's."""

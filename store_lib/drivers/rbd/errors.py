@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from store_lib.drivers.rbd import bindings
 from store_lib.exceptions import (
     BackendException,
-    Duplicate,
     ErrorStatus,
     Forbidden,
     HasSnapshot,
@@ -18,6 +17,7 @@ from store_lib.exceptions import (
     StorageWriteDenied,
     StoreError,
     TimeoutError,
+    duplicate,
     not_found,
 )
 
@@ -57,7 +57,7 @@ def translate(error: Exception, number: int | None, action: str, image: str | No
     if number == errno.ENOENT:
         return not_found(image) if image is not None else NotFound(got)
     if number == errno.EEXIST:
-        return Duplicate(image=image)
+        return duplicate(image)
     if number in (errno.EPERM, errno.EACCES):
         return Forbidden(
             f"{got} The Ceph user needs the capabilities 'profile rbd' of the monitors and "

@@ -37,6 +37,8 @@ from store_lib.exceptions import (
     NotFound,
     NotSupported,
     StorageFull,
+    being_added,
+    duplicate,
     not_found,
 )
 
@@ -305,7 +307,7 @@ class Images:
                     self._remove_own(name, image_id, None, nonce)
                 raise
             bindings.release(image)
-        raise Duplicate(f"Object {name} is being added by others right now.")
+        raise being_added(name)
 
     def check_free(self, name: str) -> None:
         """Check that no object, live upload or foreign image has this name.
@@ -324,11 +326,10 @@ class Images:
         if info is None:
             return False
         if not info.unfinished:
-            raise Duplicate(image=name)
+            raise duplicate(name)
         if info.watched:
-            raise Duplicate(
-                f"Object {name} is being added right now; or its process died, and the cluster "
-                "has yet to notice, which takes it half a minute."
+            raise being_added(
+                name, "if that process has died, the cluster takes half a minute to notice"
             )
         if remove:
             self.discard(name, info.image_id)

@@ -26,6 +26,8 @@ from store_lib.exceptions import (
     ErrorStatus,
     Forbidden,
     StoreError,
+    being_added,
+    duplicate,
 )
 
 LOG = get_logger(__name__)
@@ -172,9 +174,9 @@ class Claim:
         return stored is not None and stored.owners == {self._nonce}
 
     def _held(self) -> Duplicate:
-        return Duplicate(
-            f"Object {self._object_id} is being added by another process right now. If that one "
-            f"was killed, its claim {self.key} expires within minutes."
+        return being_added(
+            self._object_id,
+            f"if that process was killed, its claim {self.key} expires within minutes",
         )
 
 
@@ -182,9 +184,7 @@ def refused_though_absent(bucket: Bucket, key: str, object_id: str) -> StoreErro
     """Return the error for a put that was refused because of an object that does not exist."""
     versioning = bucket.versioning()
     if versioning == "":
-        return Duplicate(
-            f"Object {object_id} is being added or deleted by another process right now."
-        )
+        return being_added(object_id, "or being deleted")
     known = f"is {versioning} for this bucket" if versioning else "may be on or suspended"
     return BackendException(
         f"The server refuses to create {bucket.name}/{key} because it exists (412), but reports "
@@ -343,7 +343,7 @@ class Publication:
         :raises Duplicate: one has
         """
         if self._target.holder() not in (None, self._target.nonce):
-            raise Duplicate(image=self._target.key)
+            raise duplicate(self._target.key)
 
     def publish(self, make: Make, seconds: float, *, optional: bool = False) -> None:
         """Publish the object, unless one exists.
@@ -376,7 +376,7 @@ class Publication:
                     "replaced by another add of this id. Add it again."
                 )
         if holder != target.nonce:
-            raise Duplicate(image=target.key)
+            raise duplicate(target.key)
 
     def _make(self, make: Make, optional: bool) -> None:
         target = self._target
@@ -396,7 +396,7 @@ class Publication:
             elif holder is None:
                 raise refused_though_absent(target.bucket, target.key, target.key) from error
             elif holder != target.nonce:  # else it was made by a request that was not answered
-                raise Duplicate(image=target.key) from error
+                raise duplicate(target.key) from error
 
     def succeeded(self) -> bool:
         """Whether the object that exists is the one to publish."""

@@ -32,7 +32,7 @@ from store_lib.display import get_logger
 from store_lib.driver import Body
 from store_lib.drivers.swift.client import Container, SwiftResponse
 from store_lib.drivers.swift.location import CLAIM, NONCE, prefix_of
-from store_lib.exceptions import Duplicate, ErrorStatus, StoreError
+from store_lib.exceptions import Duplicate, ErrorStatus, StoreError, being_added, duplicate
 
 _LOG = get_logger(__name__)
 
@@ -96,9 +96,9 @@ class Claim:
         if self._tries == 0 or not self._door_stands(container, life):
             self._try(container, put, life)
         if not self._held:
-            raise Duplicate(
-                f"Object {self._object_id} is being added by another at the same moment. If that "
-                "one was killed, the id is free again within a minute.",
+            raise being_added(
+                self._object_id,
+                "if that process was killed, the id is free again within a minute",
                 status=ErrorStatus.TEMPORARY,
             )
 
@@ -140,7 +140,7 @@ class Claim:
 
     def _check_object(self, container: Container) -> None:
         if self._head(container, self._object_id) is not None:
-            raise Duplicate(image=self._object_id)
+            raise duplicate(self._object_id)
 
     def _read(self, container: Container, name: str) -> str | None:
         head = self._head(container, name)

@@ -34,11 +34,11 @@ from store_lib.drivers.swift.location import (
 )
 from store_lib.exceptions import (
     BackendException,
-    Duplicate,
     ErrorStatus,
     NotSupported,
     RemoteServiceUnavailable,
     StoreError,
+    duplicate,
     not_found,
 )
 
@@ -154,7 +154,7 @@ class Segments:
             body=json.dumps(listed).encode(),
         )
         if status == 412:
-            raise Duplicate(image=name)
+            raise duplicate(name)
         whole = sum(segment.size for segment in segments)
         return Segment(container.name, name, whole, str(report.get("Etag", "")).strip('"'))
 
@@ -182,7 +182,7 @@ class Segments:
         headers = {"X-Object-Manifest": manifest, "If-None-Match": "*", **headers}
         response = container.account.ask("PUT", self.object.path, 412, headers=headers, body=b"")
         if response.status == 412:
-            raise Duplicate(image=self.object_id)
+            raise duplicate(self.object_id)
 
     def named_by(self, head: SwiftResponse) -> bool | None:
         """Return whether the manifest of the object names any of these segments.

@@ -27,7 +27,7 @@ from store_lib.drivers.swift.segments import (
     static_segments,
 )
 from store_lib.drivers.swift.trusts import UploadLogin
-from store_lib.exceptions import BackendException, Duplicate, NotFound, NotSupported
+from store_lib.exceptions import BackendException, NotFound, NotSupported, duplicate
 
 #: Seconds for which a server may be silent while it copies a segment.
 _COPY_TIMEOUT = 3600.0
@@ -90,14 +90,14 @@ class SwiftWriter(PartWriter):
             self._created_container = policy.ensure(self._container)
             # In a container that was missing there is no object.
             if not self._created_container and self._ref.exists():
-                raise Duplicate(image=self._object_id)
+                raise duplicate(self._object_id)
 
     def write_once(self, body: Body) -> SwiftLocation:
         self._take_claim()
         headers = {"If-None-Match": "*", **self._headers}
         response = self._put(self._object_id, body, headers)
         if response.status == 412:
-            raise Duplicate(image=self._object_id)
+            raise duplicate(self._object_id)
         self._etag = response.headers.get("Etag")
         return self._confirm()
 
@@ -229,10 +229,7 @@ class SwiftWriter(PartWriter):
         if head is None:
             raise ManifestLost()
         if not self._is_own(head):
-            raise Duplicate(
-                f"Object {self._object_id} was added by another at the same moment; that one is "
-                "stored."
-            )
+            raise duplicate(self._object_id, "added by another at the same moment")
         self._end()
         return self._target.location
 

@@ -29,7 +29,7 @@ from store_lib.drivers.vmware.options import (
     parse_directory,
 )
 from store_lib.drivers.vmware.tasks import DatastoreFiles, File, TaskTimeouts
-from store_lib.drivers.vmware.writer import VmwareWriter, duplicate
+from store_lib.drivers.vmware.writer import VmwareWriter, duplicate_at
 from store_lib.exceptions import (
     BadStoreConfiguration,
     BadStoreUri,
@@ -124,7 +124,7 @@ class VmwareDriver(Driver[VmwareLocation]):
             location = self._location(datastore, object_id)
             # This also checks the login, while nothing has begun yet.
             if self._folder.stat(location.target) is not None:
-                raise duplicate(location)
+                raise duplicate_at(location)
         datastore = self._inventory.choose(size)
         self._files.create_directory(datastore)
         return VmwareWriter(

@@ -18,6 +18,7 @@ from store_lib.exceptions import (
     RemoteServiceUnavailable,
     StoreError,
     TimeoutError,
+    duplicate,
 )
 
 
@@ -140,7 +141,7 @@ class VmwareWriter(PartWriter):
 
     def _publish_error(self, error: StoreError) -> StoreError:
         if isinstance(error, Duplicate):
-            return duplicate(self._location)
+            return duplicate_at(self._location)
         return BackendException(
             f"The upload to {self._location.datastore.display_name} was removed before it could be "
             "published. Sweep only what is older than the longest upload."
@@ -158,7 +159,7 @@ class VmwareWriter(PartWriter):
             other = dataclasses.replace(self._location, datastore=datastore)
             if self._folder.stat(other.target) is not None:
                 self._refused = True
-                raise duplicate(other)
+                raise duplicate_at(other)
 
     def _withdraw(self) -> None:
         """Undo our publish: a concurrent add of the same id on another datastore won."""
@@ -170,9 +171,6 @@ def _is_ambiguous(error: StoreError) -> bool:
     return error.status is ErrorStatus.TEMPORARY or isinstance(error, TimeoutError)
 
 
-def duplicate(location: VmwareLocation) -> Duplicate:
-    """Return the error for an object that exists already."""
-    return Duplicate(
-        f"Object {location.name} already exists on {location.datastore.display_name}; it was not "
-        "touched."
-    )
+def duplicate_at(location: VmwareLocation) -> Duplicate:
+    """Return the error for an object that exists already at ``location``."""
+    return duplicate(location.name, f"on {location.datastore.display_name}")
