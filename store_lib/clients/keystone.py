@@ -8,11 +8,10 @@ from typing import Any, TypeVar
 from store_lib.clients.addresses import AddressCheck
 from store_lib.clients.decoding import decoding, entries, malformed, parse_json, text, url
 from store_lib.clients.library_calls import LibraryCall
-from store_lib.clients.network_errors import tls_failure
+from store_lib.clients.network_errors import login_refused, tls_failure
 from store_lib.clients.process import PerProcess
 from store_lib.clients.response_headers import retry_after
 from store_lib.exceptions import (
-    AuthorizationFailure,
     BackendException,
     BadStoreConfiguration,
     ErrorStatus,
@@ -24,6 +23,9 @@ from store_lib.exceptions import (
 from store_lib.redaction import Secret
 
 T = TypeVar("T")
+
+#: What to do about a refused login.
+_ADVICE = "Check user, password, project and their domains, or the application credential."
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,42 +224,56 @@ class KeystoneLogin:
 
         def meaning(error: Exception) -> StoreError:
             if isinstance(error, ClientException):
-                return _translated(error, ours)
+                return keystone_error(error, ours.where, ours.who)
             what = f"a token, a catalog or a trust from {ours.where}, whose address ends with /v3"
             return malformed(error, what, secrets=[*sent, *ours.secrets])
 
         return LibraryCall(meaning, kept=(ClientException,))
 
 
-def _translated(error: Any, credentials: Credentials) -> StoreError:
-    """Return the library's error for one of keystoneauth's."""
+def keystone_error(
+    error: Any,
+    where: str,
+    who: str,
+    *,
+    server: str | None = None,
+    prefix: str = "",
+    authorities: str = "the store's file of authorities",
+) -> StoreError:
+    """Return the library's error for one of keystoneauth's.
+
+    :param where: Keystone, as messages name it
+    :param who: who logs in, without a name
+    :param server: what did not respond, if that can be another service than Keystone
+    :param prefix: the beginning of the text, such as what was asked of the other service
+    :param authorities: the option with the file of authorities
+    """
     from keystoneauth1 import exceptions
 
-    where = credentials.where
+    server = server or where
     status = getattr(error, "http_status", None)
     if isinstance(error, exceptions.SSLError):
         # What went wrong is what this was raised for, while it was handled.
-        failure = tls_failure(error.__context__ or error, where, "the store's file of authorities")
+        failure = tls_failure(error.__context__ or error, server, authorities)
         return RemoteServiceUnavailable(
-            failure or f"No verified TLS connection to {where}.", status=ErrorStatus.PERMANENT
+            prefix + (failure or f"No verified TLS connection to {server}."),
+            status=ErrorStatus.PERMANENT,
         )
     if isinstance(error, exceptions.ConnectionError) or status in (408, 429) or (status or 0) > 499:
         reason = f"it answered {status}" if status else type(error).__name__
-        headers = getattr(getattr(error, "response", None), "headers", {})
+        headers = getattr(getattr(error, "response", None), "headers", None) or {}
         return RemoteServiceUnavailable(
-            f"{where} cannot be used now: {reason}.", retry_after=retry_after(headers)
+            f"{prefix}{where if status else server} cannot be used now: {reason}.",
+            retry_after=retry_after(headers),
         )
     if isinstance(error, exceptions.Unauthorized):
-        return AuthorizationFailure(
-            f"{where} refuses the login of {credentials.who} (401). Check user, password, project "
-            "and their domains, or the application credential."
-        )
+        return login_refused(where, 401, _ADVICE, who=who, prefix=prefix)
     if status == 403:
-        return Forbidden(f"{where} forbids this to {credentials.who} (403).")
+        return Forbidden(f"{prefix}{where} forbids this to {who} (403).")
     # What the server said may hold anything; the name of the error and the status do not.
     got = type(error).__name__ + (f", status {status}" if status else "")
     return BackendException(
-        f"Expected a token from {where}, got {got}. Check the address: it ends with /v3."
+        f"{prefix}Expected a token from {where}, got {got}. Check the address: it ends with /v3."
     )
 
 

@@ -22,6 +22,7 @@ from urllib3.util.ssl_match_hostname import CertificateError
 from store_lib.clients._responses import BadResponse, HeadTimeout
 from store_lib.clients.library_calls import LibraryCall
 from store_lib.exceptions import (
+    AuthorizationFailure,
     BackendException,
     ErrorStatus,
     Forbidden,
@@ -137,6 +138,20 @@ def tls_failure(error: BaseException, server: str, authorities: str) -> str | No
                 "Check that the server speaks TLS there."
             )
     return None
+
+
+def login_refused(
+    where: str, status: int, advice: str, *, who: str = "", prefix: str = ""
+) -> AuthorizationFailure:
+    """Return the error for a login that a server refuses.
+
+    :param where: the server
+    :param advice: what to check, a sentence
+    :param who: who logs in, without a name
+    :param prefix: the beginning of the text, such as what the login is needed for
+    """
+    of = f" of {who}" if who else ""
+    return AuthorizationFailure(f"{prefix}{where} refuses the login{of} ({status}). {advice}")
 
 
 def truncated(error: Exception | None, server: Server, got: int) -> RemoteServiceUnavailable:

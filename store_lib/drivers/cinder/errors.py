@@ -6,12 +6,10 @@ Client libraries are imported late, so that the driver can be listed without the
 import errno
 from typing import TYPE_CHECKING
 
-from store_lib.clients.network_errors import tls_failure
+from store_lib.clients.keystone import keystone_error
 from store_lib.exceptions import (
-    AuthorizationFailure,
     BackendException,
     BadStoreConfiguration,
-    ErrorStatus,
     Forbidden,
     NotAuthenticated,
     NotFound,
@@ -59,29 +57,14 @@ def is_invalid_state(error: StoreError) -> bool:
 
 def transport_error(error: "KeystoneException", action: str) -> StoreError:
     """Return the error for a request that Cinder did not answer, or that Keystone refused."""
-    from keystoneauth1 import exceptions
-
-    name = type(error).__name__
-    if isinstance(error, exceptions.SSLError):
-        # It was raised while the error that says what went wrong was handled.
-        why = tls_failure(error.__context__ or error, "Cinder", "cinder_ca_certificates_file")
-        return RemoteServiceUnavailable(
-            f"Cinder could not be asked to {action}: {why or 'no verified TLS connection.'}",
-            status=ErrorStatus.PERMANENT,
-        )
-    if isinstance(error, exceptions.ConnectionError):
-        return RemoteServiceUnavailable(
-            f"Cinder or Keystone could not be asked to {action}: {name}. Check that they run "
-            "where the catalog says."
-        )
-    if isinstance(error, exceptions.Unauthorized):
-        return AuthorizationFailure(
-            f"Keystone refuses the login that is needed to {action} (401). Check the user, the "
-            "password, the project and their domains, or the application credential."
-        )
-    if (getattr(error, "http_status", None) or 0) >= 500:
-        return RemoteServiceUnavailable(f"Cinder could not be asked to {action}: {name}.")
-    return BackendException(f"Cinder could not be asked to {action}: {name}.")
+    return keystone_error(
+        error,
+        "Keystone",
+        "the store's user",
+        server="Cinder or Keystone",
+        prefix=f"Cinder could not be asked to {action}: ",
+        authorities="cinder_ca_certificates_file",
+    )
 
 
 def device_error(error: Exception, action: str, volume_id: str) -> StoreError:

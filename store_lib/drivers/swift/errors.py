@@ -7,8 +7,8 @@ from urllib3.response import BaseHTTPResponse
 
 from store_lib.clients import http
 from store_lib.clients.decoding import Unexpected, display, fields, parse_json
-from store_lib.clients.network_errors import BUSY, quoted
-from store_lib.exceptions import ErrorStatus, StoreError
+from store_lib.clients.network_errors import BUSY, login_refused, quoted
+from store_lib.exceptions import BackendException, ErrorStatus, StoreError
 
 #: Besides :data:`BUSY`: Swift's own status for too many requests, and for a body that never came.
 _BUSY = BUSY | {498, 499}
@@ -41,6 +41,22 @@ def error_for_status(
     if status == 401:  # the next attempt has another token
         error.status = ErrorStatus.TEMPORARY
     return error
+
+
+def login_error(response: http.HttpResponse, address: str) -> StoreError:
+    """Return the error for a response to the login of version 1 that is no login.
+
+    :param address: where the login was sent to
+    """
+    status = response.status
+    if status in (401, 403):
+        return login_refused(address, status, "Check user and key of the store.")
+    if status in BUSY:
+        return error_for_status(status, "Logging in at", address, "", response.headers)
+    return BackendException(
+        f"Expected a token and a storage URL from {address}, got status {status}. Check the "
+        "address, and that auth_version 1 is what is spoken there."
+    )
 
 
 def parse_report(body: bytes) -> Mapping[str, Any] | None:

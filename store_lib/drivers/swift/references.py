@@ -14,17 +14,13 @@ from urllib.parse import urlsplit
 from store_lib.clients.decoding import decoding, url
 from store_lib.clients.http import HttpClient, HttpResponse
 from store_lib.clients.keystone import ContextLogin, Credentials, KeystoneLogin
-from store_lib.clients.network_errors import BUSY
 from store_lib.clients.process import PerProcess
 from store_lib.display import get_logger
 from store_lib.drivers.swift.client import Login
-from store_lib.drivers.swift.errors import error_for_status
+from store_lib.drivers.swift.errors import login_error
 from store_lib.exceptions import (
-    AuthorizationFailure,
-    BackendException,
     BadStoreConfiguration,
     BadStoreUri,
-    StoreError,
 )
 from store_lib.options import StoreOptions, read_file
 from store_lib.redaction import Secret
@@ -394,7 +390,7 @@ class V1Auth:
         )
         complete = bool(token and response.headers.get("X-Storage-Url"))
         if not 200 <= response.status < 300 or not complete:
-            raise _login_error(response, credentials.auth_url)
+            raise login_error(response, credentials.auth_url)
         with decoding(
             f"a storage URL from {credentials.auth_url}", secrets=[token, *map(str, sent.values())]
         ):
@@ -447,17 +443,3 @@ def _storage_url(response: HttpResponse) -> str:
 def _field(value: str | None) -> Secret:
     """Return the value of a header field that is sent in UTF-8."""
     return Secret((value or "").encode().decode("latin-1"))
-
-
-def _login_error(response: HttpResponse, address: str) -> StoreError:
-    status = response.status
-    if status in (401, 403):
-        return AuthorizationFailure(
-            f"{address} refuses the login ({status}). Check user and key of the store."
-        )
-    if status in BUSY:
-        return error_for_status(status, "Logging in at", address, "", response.headers)
-    return BackendException(
-        f"Expected a token and a storage URL from {address}, got status {status}. Check the "
-        "address, and that auth_version 1 is what is spoken there."
-    )

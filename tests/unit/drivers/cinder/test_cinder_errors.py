@@ -6,6 +6,7 @@ import pytest
 from cinderclient import exceptions as cinder_errors
 from keystoneauth1 import exceptions as keystone_errors
 
+from store_lib.clients.keystone import keystone_error
 from store_lib.drivers.cinder.client import CinderAdapter
 from store_lib.drivers.cinder.errors import attach_error, device_error
 from store_lib.exceptions import (
@@ -76,6 +77,8 @@ def test_what_is_no_answer_of_cinders_is_tried_again(error: Exception) -> None:
         (keystone_errors.ConnectTimeout("late"), RemoteServiceUnavailable, _TEMPORARY),
         (keystone_errors.SSLError("bad"), RemoteServiceUnavailable, _PERMANENT),
         (keystone_errors.Unauthorized("no"), AuthorizationFailure, _PERMANENT),
+        (keystone_errors.Forbidden("no"), Forbidden, _PERMANENT),
+        (keystone_errors.HttpError("no", http_status=429), RemoteServiceUnavailable, _TEMPORARY),
         (keystone_errors.ServiceUnavailable("no"), RemoteServiceUnavailable, _TEMPORARY),
         (keystone_errors.DiscoveryFailure("no"), BackendException, _PERMANENT),
     ],
@@ -126,3 +129,12 @@ def test_a_helper_that_does_not_start_is_a_matter_of_configuration() -> None:
     assert "helper_command" in str(error)
     missing = FileNotFoundError(errno.ENOENT, "No such file", "/dev/it")
     assert type(attach_error(missing, "attach", "the-volume", helper)) is BackendException
+
+
+def test_a_refused_login_is_keystones_own_error() -> None:
+    """It says the same as for every other store, behind what Cinder was asked to do."""
+    refused = keystone_errors.Unauthorized("no")
+    with pytest.raises(AuthorizationFailure) as caught, CinderAdapter(None).call("make it"):
+        raise refused
+    ours = keystone_error(refused, "Keystone", "the store's user")
+    assert str(caught.value) == f"Cinder could not be asked to make it: {ours}"
