@@ -1,6 +1,5 @@
 """glance_store's functions for a service with a single store: all options in one section."""
 
-import hashlib
 from collections.abc import Iterator, KeysView, Sequence
 from typing import Any
 
@@ -11,7 +10,8 @@ from store_lib.glance import location
 from store_lib.glance._impl.factory import make_store, make_stores, map_entry
 from store_lib.glance._impl.options import list_single, register_single
 from store_lib.glance.driver import Store
-from store_lib.glance.exceptions import BackendException, UnknownHashingAlgo, UnknownScheme
+from store_lib.glance.exceptions import BackendException, UnknownScheme
+from store_lib.transfer.digest import check_names
 
 CONF = cfg.CONF
 LOG = get_logger(__name__)
@@ -187,8 +187,7 @@ def store_add_to_backend_with_multihash(
     :raises UnknownHashingAlgo: ``hashing_algo`` is unknown; nothing was read
     :raises BackendException: the store returned metadata that a service cannot keep
     """
-    if hashing_algo not in hashlib.algorithms_available:
-        raise UnknownHashingAlgo(algo=hashing_algo)
+    check_names((hashing_algo,), None)
     uri, stored, checksum, multihash, metadata = store.add(
         image_id, data, size, hashing_algo, context=context, verifier=verifier
     )

@@ -6,6 +6,8 @@ import pathlib
 import random
 from collections.abc import Iterator
 
+from store_lib.transfer.digest import new_digest
+
 _BLOCK = 64 * 1024
 
 
@@ -50,10 +52,10 @@ class Content:
 
     def digest(self, algorithm: str) -> str:
         """Return the hexadecimal digest of all bytes."""
-        digest = hashlib.new(algorithm, usedforsecurity=False)
+        digest = new_digest(algorithm)
         for chunk in self.chunks():
             digest.update(chunk)
-        return digest.hexdigest()
+        return str(digest.hexdigest())
 
     def _block(self, number: int) -> bytes:
         if self._blank:
@@ -92,4 +94,4 @@ class FileContent:
     def digest(self, algorithm: str) -> str:
         """Return the hexadecimal digest of all bytes."""
         with self.path.open("rb") as file:
-            return hashlib.file_digest(file, functools.partial(hashlib.new, algorithm)).hexdigest()
+            return hashlib.file_digest(file, functools.partial(new_digest, algorithm)).hexdigest()

@@ -10,6 +10,8 @@ from oslo_config import cfg
 
 import store_lib.glance as glance_store
 from store_lib.glance import location, multi_backend
+from store_lib.testing.content import Content, FileContent
+from store_lib.transfer import digest
 from tests.clock import SetClock
 from tests.unit.glance.conftest import RESERVED, TWO_STORES
 
@@ -75,13 +77,30 @@ def test_another_size_than_declared_is_invalid(two_stores, size):
     assert os.listdir(two_stores.fast.filesystem_store_datadir) == []
 
 
-@pytest.mark.parametrize("algorithm", ["SHA256", "none such", None])
+@pytest.mark.parametrize("algorithm", ["SHA256", "none such", "shake_128", None])
 def test_an_unknown_algorithm_reads_nothing(two_stores, algorithm):
     """UnknownHashingAlgo comes before the first read; names are case-sensitive."""
     source = io.BytesIO(DATA)
     with pytest.raises(glance_store.UnknownHashingAlgo):
         glance_store.add_with_multihash(two_stores, "one", source, 0, "fast", algorithm)
     assert source.tell() == 0
+
+
+def test_a_digest_is_known_everywhere_at_once(two_stores, monkeypatch, tmp_path):
+    """A name that transfer.digest alone knows can be used here, and by the conformance checks."""
+    name, usual = "blake2b-256", digest._template
+
+    def template(wanted):
+        return hashlib.blake2b(digest_size=32) if wanted == name else usual(wanted)
+
+    monkeypatch.setattr(digest, "_template", template)
+    expected = hashlib.blake2b(DATA, digest_size=32).hexdigest()
+    assert add(two_stores, algorithm=name)[3] == expected
+    (tmp_path / "file").write_bytes(DATA)
+    assert FileContent(tmp_path / "file").digest(name) == expected
+    content = Content(SIZE)
+    assert content.digest(name) == hashlib.blake2b(content.whole(), digest_size=32).hexdigest()
+    digest._known.cache_clear()  # which has learned it
 
 
 def test_a_second_add_is_a_duplicate(two_stores):
