@@ -127,7 +127,7 @@ def test_what_a_server_withholds_is_told_once(
 ) -> None:
     """A server without a listing that its driver claims costs one check, which says so."""
     config = _configure(tmp_path, "broken_withholding")
-    chosen = "--store-profile=short", "-k", "listed or list or claims or wrong_size or unfinished"
+    chosen = "--store-profile=short", "-k", "list or claims or wrong_size or incomplete"
     environment = {**environment, "CI": ""}  # there the skip is a failure without the option too
     result = _run_kit(environment, config, *chosen)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -16,7 +16,7 @@ KINDS = {
 
 #: What depends on the kind of a volume; the rest is Cinder's interface, the same for all, and goes
 #: through the suite with the first kind, and in `make deep` with each.
-_BY_KIND = "size or zeros or ranges or reader or unfinished or killed or sweeps or under_a"
+_BY_KIND = "size or zeros or ranges or reader or incomplete or killed or sweeps or under_a"
 
 
 @pytest.mark.parametrize(("kind", "profile"), configurations(list(KINDS)[:1], list(KINDS)[1:]))

@@ -55,6 +55,6 @@ def test_thin_provisioning_and_small_objects(
     profile: str, tmp_path: Path, ceph: Ceph, behind: Behind
 ) -> None:
     """What depends on chunks and zeros passes with other sizes and with holes too."""
-    chosen = "size or zeros or ranges or digests or copy or source"
+    chosen = "size or zeros or ranges or digests or cop or source"
     options = {"rbd_thin_provisioning": "true", "rbd_store_chunk_size": "1"}
     assert _run(tmp_path, ceph, "-k", chosen, profile=profile, **options) > 10

@@ -52,7 +52,7 @@ def test_it_conforms_in_its_other_modes(
     result = run_kit(
         tmp_path,
         *("--store-config", config, "--store", "it", "--store-no-skip"),
-        *("-k", "second or list or unfinished or sweeps or racing or ranges or reader or secrets"),
+        *("-k", "second or list or incomplete or sweeps or racing or ranges or reader or secrets"),
         profile=profile,
     )
     assert result.returncode == 0, result.stdout + result.stderr
