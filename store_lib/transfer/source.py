@@ -219,7 +219,8 @@ def open_source(data: Any, size: int | None = None) -> Source:
 
 
 def _open_bytes(data: bytes | bytearray | memoryview) -> Source:
-    source = _Pieces(_from_iterator(iter((data,))), "the data")
+    pieces = [data]
+    source = _Pieces(lambda _: pieces.pop() if pieces else b"", "the data")
     source.size = memoryview(data).nbytes
     return source
 
