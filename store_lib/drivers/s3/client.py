@@ -1,4 +1,4 @@
-"""Requests to an S3 server by botocore's client, one for each process, and checks of responses."""
+"""Requests to an S3 server through botocore, with one client per process; checks of responses."""
 
 import contextlib
 import dataclasses
@@ -36,10 +36,11 @@ from store_lib.redaction import hide
 
 LOG = get_logger(__name__)
 
-#: Name under which an object's metadata has the nonce of the upload that made it.
+#: The metadata field that holds the nonce of the upload that stored an object.
 NONCE = "store-lib-nonce"
 
-#: Where a listing goes on: parameters of the next request, and the fields of the last response.
+#: How a listing is continued: parameters of the next request, by the fields of the last response
+#: that hold their values.
 _MARKERS: Mapping[str, Mapping[str, str]] = {
     "list_multipart_uploads": {
         "KeyMarker": "NextKeyMarker",
@@ -49,7 +50,7 @@ _MARKERS: Mapping[str, Mapping[str, str]] = {
     "list_parts": {"PartNumberMarker": "NextPartNumberMarker"},
 }
 
-#: What adds an object.  A bucket that is missing then is no object that is missing.
+#: Operations that add an object.  If one fails with "not found", the bucket is missing.
 _ADDING = frozenset(
     {
         "complete_multipart_upload",
@@ -61,17 +62,17 @@ _ADDING = frozenset(
     }
 )
 
-#: Idle connections that are kept at least, for several transfers at once.
+#: Minimum size of the pool of connections, enough for several concurrent transfers.
 _CONNECTIONS = 64
 
 
 class Client:
     """Makes the requests of one store.
 
-    It uses botocore, the base of boto3, whose low-level client is the one that boto3 returns.
+    This uses botocore, on which boto3 is built; botocore's client is the one that boto3 returns.
 
-    :param retry: repeats a short request that the engine does not
-    :raises ImportError: it is not installed
+    :param retry: repeats short requests that the engine does not repeat itself
+    :raises ImportError: botocore is not installed
     """
 
     def __init__(self, options: StoreOptions, settings: Settings, retry: Repeater) -> None:
@@ -87,14 +88,15 @@ class Client:
         }
         config = Config(
             signature_version="s3v4",
-            # The engine repeats requests, and knows when not to.
+            # botocore must not retry: the engine does, and knows which requests must not be
+            # repeated.
             retries={"mode": "standard", "total_max_attempts": 1},
             connect_timeout=options.s3_store_connect_timeout,
             read_timeout=options.silence("s3_store_read_timeout"),
             max_pool_connections=max(_CONNECTIONS, 2 * settings.threads),
             tcp_keepalive=True,
             user_agent_extra="store_lib",
-            # Given none, botocore would take the environment's.
+            # With None, botocore would use the proxies that the environment names.
             proxies={"http": settings.proxy, "https": settings.proxy} if settings.proxy else {},
             s3={
                 "addressing_style": settings.addressing,
@@ -119,7 +121,7 @@ class Client:
                 region_name=settings.region or session.get_config_variable("region") or "us-east-1",
                 aws_access_key_id=options.s3_store_access_key or None,
                 aws_secret_access_key=options.s3_store_secret_key or None,
-                verify=options.s3_store_cacert or True,  # None would leave it to the environment
+                verify=options.s3_store_cacert or True,  # with None, the environment would decide
                 config=config,
             )
             set_up(client)
@@ -136,11 +138,11 @@ class Client:
             )
         self.endpoint = settings.endpoint
         self.retry = retry
-        #: Whether boto3 sends a checksum of its own with every put and part.
+        #: Whether botocore sends a checksum with every put and part.
         self.checksums = checksums["request_checksum_calculation"] == "when_supported"
         self._per_process: PerProcess[Any] = PerProcess(make)
         for name in ("botocore.auth", "botocore.endpoint", "botocore.hooks", "botocore.parsers"):
-            # Which adds a filter at most once.
+            # addFilter does nothing if the logger has the filter already.
             logging.getLogger(name).addFilter(_redact_record)
 
     @property
@@ -154,11 +156,12 @@ class Client:
         return self._per_process.get()
 
     def call(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """Make a request and return the response; its times are seconds since the epoch.
+        """Make a request and return the response, with times as seconds since the epoch.
 
-        :param operation: a method of botocore's client, with its arguments
-        :raises StoreError: as :func:`~store_lib.drivers.s3.errors.translate` says, or if the
-            response lacks a field or has a bad one
+        :param operation: a method of botocore's client
+        :param arguments: its arguments
+        :raises StoreError: the request failed, see :func:`~store_lib.drivers.s3.errors.translate`;
+            or a field of the response is missing or malformed
         """
         request = _describe(operation, arguments)
         with LibraryCall(functools.partial(self._translate, operation, request)):
@@ -178,7 +181,7 @@ class Client:
         return translated
 
     def pages(self, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
-        """Yield the pages of a listing; the request for a page is repeated alone."""
+        """Yield the pages of a listing.  If a request fails, only its page is requested again."""
         markers: dict[str, Any] = {}
         seen = set()
         while True:
@@ -199,7 +202,7 @@ class Client:
             seen.add(place)
 
     def presign(self, bucket: str, key: str, expires: int) -> str:
-        """Return a URL that reads an object for ``expires`` seconds."""
+        """Return a URL from which an object can be read for ``expires`` seconds."""
         with self.translating(f"presign {bucket}/{key}"):
             url: str = self.open().generate_presigned_url(
                 "get_object", {"Bucket": bucket, "Key": key}, ExpiresIn=expires
@@ -207,9 +210,9 @@ class Client:
             return url
 
     def translating(self, request: str) -> LibraryCall:
-        """Turn botocore's errors within a block into the library's.
+        """Return a context manager that translates botocore's errors into the library's.
 
-        :param request: an operation and what it is about
+        :param request: an operation and its target, for messages
         """
         return LibraryCall(lambda error: translate(error, self.endpoint, request))
 
@@ -220,12 +223,12 @@ class Client:
             client.close()
 
 
-#: The description of S3's interface, which takes long to read and never changes.
+#: botocore's description of the S3 API, shared by all sessions as it is slow to load.
 _models: Any = None
 
 
 def _session() -> Any:
-    """Return a session of botocore's, which finds credentials; it must not outlive a fork."""
+    """Return a botocore session, which finds credentials.  A child process needs its own."""
     global _models
     import botocore.session
 
@@ -236,14 +239,14 @@ def _session() -> Any:
 
 
 def _describe(operation: str, arguments: dict[str, Any]) -> str:
-    """Return a request for messages: an operation and what it is about."""
+    """Describe a request for messages: the operation and its target."""
     what = "/".join(arguments[name] for name in ("Bucket", "Key") if name in arguments)
     part = f", part {arguments['PartNumber']}" if "PartNumber" in arguments else ""
     return f"{operation} {what}{part}"
 
 
 def _read_once(streamed: Any, params: Any, context: Any, **_: Any) -> None:
-    """Neither sign nor checksum a body that streams: that would take reading it twice."""
+    """Leave a streamed body unsigned and without a checksum, as both need a second read of it."""
     if not getattr(params.get("Body"), "rewindable", True):
         context["client_config"] = streamed
 
@@ -257,7 +260,7 @@ def _redact_record(record: logging.LogRecord) -> bool:
 
 # Checks of responses.
 
-#: Returns a value checked, or raises :class:`~store_lib.clients.decoding.Unexpected`.
+#: Returns the valid value, or raises :class:`~store_lib.clients.decoding.Unexpected`.
 _Check: TypeAlias = Callable[[Any], Any]
 
 
@@ -269,7 +272,7 @@ def _nonempty(value: Any) -> str:
 
 
 def _timestamp(value: Any) -> float:
-    """Return a time in seconds since the epoch."""
+    """Convert a time to seconds since the epoch."""
     try:
         if isinstance(value, datetime.datetime):
             return value.timestamp()
@@ -289,7 +292,7 @@ def _versioning(value: Any) -> str:
 
 
 def _object(**checks: _Check) -> _Check:
-    """Return a check of an object's fields; one whose name ends with ``_`` may be missing."""
+    """Return a check of a mapping's fields; a field whose name ends with ``_`` is optional."""
 
     def check(value: Any) -> dict[str, Any]:
         given, checked = fields(value), {}
@@ -308,7 +311,7 @@ def _object(**checks: _Check) -> _Check:
 
 
 def _list_of(**checks: _Check) -> _Check:
-    """Return a check of a list of objects with these fields."""
+    """Return a check of a list of mappings with these fields."""
     check = _object(**checks)
     return lambda value: [check(entry) for entry in entries(value)]
 
@@ -320,7 +323,7 @@ _HEAD: Mapping[str, _Check] = {
     "LastModified_": _timestamp,
     "Metadata_": _strings,
 }
-#: What each response has, and may have (``_``).  A field that is not named here must not be used.
+#: Required and optional (``_``) fields of each response.  Only fields named here may be used.
 _RESPONSES: Mapping[str, Mapping[str, _Check]] = {
     "abort_multipart_upload": {},
     "complete_multipart_upload": {"ETag": text},  # which Ceph's gateway leaves empty
@@ -354,24 +357,25 @@ _RESPONSES: Mapping[str, Mapping[str, _Check]] = {
     },
     "upload_part_copy": {"CopyPartResult": _object(ETag=_nonempty)},
 }
-#: Responses whose heads have what is needed.  Those of others are in bodies, which may have been
-#: cut where only the connection's end ends them.
+#: Operations whose required fields are in the response's head.  For all others they are in the
+#: body, which may have been cut if only the end of the connection marks its end.
 _BY_HEAD = frozenset({"get_object", "upload_part"})
 
 
 def _check_response(
     operation: str, response: Mapping[str, Any], request: str, server: str
 ) -> dict[str, Any]:
-    """Return a response whose fields are checked, as far as they are used.
+    """Return the fields of a response that are used, after a check.
 
-    :param request: what was asked for, for messages
-    :param server: its URL
-    :raises RemoteServiceUnavailable: a body lacks what every such response has: it may be cut
-    :raises BackendException: a head lacks it, or a field is not what it should be
+    :param request: a description of the request, for messages
+    :param server: the server's URL
+    :raises RemoteServiceUnavailable: a required field is missing in the body, which may have
+        been cut
+    :raises BackendException: a required field is missing in the head, or a field is malformed
     """
     checks = _RESPONSES[operation]
     for needed, check in checks.items():
-        # botocore makes an object without fields of a body that is empty.
+        # botocore turns an empty body into an empty mapping.
         missing: tuple[Any, ...] = (None, {}) if check is text else (None, "", {})
         if not needed.endswith("_") and response.get(needed) in missing:
             kind = BackendException if operation in _BY_HEAD else RemoteServiceUnavailable
@@ -383,32 +387,32 @@ def _check_response(
 
 
 def server_time(response: Mapping[str, Any]) -> float:
-    """Return when the server responded, by its clock; by this machine's if it does not say."""
+    """Return the time of a response by the server's clock, or by this machine's if not given."""
     now = parse_http_date(response["ResponseMetadata"]["HTTPHeaders"].get("date"))
     return time.time() if now is None else now
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Head:
-    """What a bucket reports about an object; ``None`` for what it leaves out."""
+    """What a bucket reports about an object; ``None`` for a fact that it does not report."""
 
     size: int | None
-    #: What identifies these very bytes.
+    #: Identifies the object's bytes.
     etag: str | None
     #: Seconds since the epoch.
     modified: float | None
-    #: Seconds since then, by the server's own clock.
+    #: Seconds since ``modified``, by the server's clock.
     age: float | None
     metadata: Mapping[str, str]
 
     @property
     def nonce(self) -> str:
-        """The nonce of the upload that made it; empty if the server does not say it."""
+        """The nonce of the upload that stored the object; empty if not reported."""
         return self.metadata.get(NONCE, "")
 
     @classmethod
     def of(cls, response: Mapping[str, Any]) -> "Head":
-        """Read the head of a response to HEAD or GET."""
+        """Return the head of a response to HEAD or GET."""
         size = response.get("ContentLength")
         if span := response.get("ContentRange"):
             span = content_range(span)
@@ -419,7 +423,7 @@ class Head:
             etag=response.get("ETag"),
             modified=modified,
             age=None if modified is None else server_time(response) - modified,
-            # Several servers, and those made with Go's net/http, change the case of names.
+            # Several servers change the case of names, among them all that use Go's net/http.
             metadata={name.lower(): value for name, value in response.get("Metadata", {}).items()},
         )
 
@@ -432,11 +436,11 @@ class Bucket:
     name: str
 
     def call(self, operation: str, key: str, **arguments: Any) -> dict[str, Any]:
-        """Make a request about ``key``."""
+        """Make a request for an object of the bucket."""
         return self.client.call(operation, Bucket=self.name, Key=key, **arguments)
 
     def head(self, key: str) -> Head | None:
-        """Return what an object's head says, or ``None`` if there is none."""
+        """Return an object's head, or ``None`` if the object does not exist."""
         try:
             return Head.of(self.call("head_object", key))
         except NotFound:
@@ -445,7 +449,7 @@ class Bucket:
             return self._head_by_get(key)
 
     def _head_by_get(self, key: str) -> Head | None:
-        """Ask again by a request whose response has a body that says what is wrong."""
+        """Repeat a failed HEAD as a one-byte GET, whose error response says what is wrong."""
         try:
             response = self.call("get_object", key, Range="bytes=0-0")
         except NotFound:
@@ -456,7 +460,7 @@ class Bucket:
         return Head.of(response)
 
     def read(self, key: str, limit: int) -> tuple[Head, bytes] | None:
-        """Return an object's head and first ``limit`` bytes, or ``None`` if there is none."""
+        """Return an object's head and first ``limit`` bytes, or ``None`` if it does not exist."""
         try:
             response = self.call("get_object", key)
         except NotFound:
@@ -473,7 +477,7 @@ class Bucket:
         metadata: Mapping[str, str],
         condition: Mapping[str, str],
     ) -> dict[str, Any]:
-        """Store an object by one request, and return the response.
+        """Store an object in one request, and return the response.
 
         :raises ConditionFailed: ``condition`` does not hold
         """
@@ -487,15 +491,18 @@ class Bucket:
         )
 
     def delete(self, key: str) -> None:
-        """Remove an object, if it exists."""
+        """Delete an object if it exists."""
         self.call("delete_object", key)
 
     def versioning(self) -> str | None:
-        """Return ``Enabled``, ``Suspended``, empty if it never was on, ``None`` if unknown."""
+        """Return the bucket's versioning: ``Enabled`` or ``Suspended``.
+
+        The string is empty if versioning was never enabled; ``None`` if this is unknown.
+        """
         try:
             response = self.client.call("get_bucket_versioning", Bucket=self.name)
         except NotImplementedThere:
-            return ""  # a server without versions
+            return ""  # the server has no versioning
         except (Forbidden, BackendException):
             return None
         status: str = response.get("Status", "")
@@ -505,8 +512,8 @@ class Bucket:
         """Create the bucket unless it exists.
 
         :param region: where to create it
-        :param named: whether the region was configured for this very server; otherwise one that
-            does not know the region creates the bucket where it likes
+        :param named: whether the region was configured for this server; if not, and the server
+            does not know the region, the server chooses one
         """
         try:
             self._check_exists()
@@ -515,12 +522,12 @@ class Bucket:
                 self._create(region, named=named)
             except BackendException as error:
                 try:
-                    self._check_exists()  # another process may have created it at the same moment
+                    self._check_exists()  # another process may have just created it
                 except NoSuchBucket:
                     raise error from None
 
     def _create(self, region: str, *, named: bool) -> None:
-        # Amazon's first region is the one that must not be named.
+        # Amazon's first region must not be named in the request.
         place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
         try:
             self.client.call(
@@ -532,29 +539,29 @@ class Bucket:
             self.client.call("create_bucket", Bucket=self.name)
 
     def _check_exists(self) -> None:
-        # Not by a HEAD: its response would not say what is wrong.
+        # Not a HEAD request: a failed one has no body that says what is wrong.
         self.client.call("list_objects_v2", Bucket=self.name, MaxKeys=1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NewObject:
-    """An object that is being added, and the upload that adds it."""
+    """An object that is being added, and the nonce of the upload that adds it."""
 
     bucket: Bucket
     key: str
-    #: Names the upload.
+    #: Random name of the upload.
     nonce: str
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What is stored with the object."""
+        """The object's user metadata: the upload's nonce."""
         return {NONCE: self.nonce}
 
     def call(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """Make a request about the object."""
+        """Make a request for the object."""
         return self.bucket.call(operation, self.key, **arguments)
 
     def holder(self) -> str | None:
-        """Return the nonce of the object that has the key, or ``None`` if none has."""
+        """Return the nonce of the object stored under the key, or ``None`` if there is none."""
         head = self.bucket.head(self.key)
         return None if head is None else head.nonce

@@ -1,4 +1,4 @@
-"""What botocore needs to use connections and read responses rightly; imports botocore."""
+"""Corrections to how botocore uses connections and reads responses.  Imports botocore."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,19 +17,19 @@ from store_lib.clients._urllib3 import ConnectionMixin, PoolMixin
 from store_lib.drivers.s3.errors import CHECK_SERVER, region_of
 from store_lib.exceptions import BackendException
 
-#: Seconds to wait for the server's consent (100 Continue) before a body is sent without it.
+#: Seconds to wait for ``100 Continue`` before the body is sent without it.
 _CONTINUE_TIMEOUT = 1.0
-#: Bytes of a body that is sent at once: waiting for consent costs a round trip, and a second where
-#: the server, or a proxy, gives none.
+#: Bytes up to which a body is sent without waiting for ``100 Continue``.  Waiting costs a round
+#: trip, or a whole second if the server or a proxy never sends it.
 _SMALL = 1024 * 1024
-#: Bytes of the longest response but for an object's bytes: a page of 1000 long keys.
+#: Maximum bytes of a response that is not an object's content: a page of 1000 long keys fits.
 _LONGEST = 32 * 1024 * 1024
 
 
 class _Connection(ConnectionMixin, AWSHTTPConnection):  # type: ignore[misc]
     def _handle_expect_response(self, message_body: Any) -> None:
-        # botocore's own takes any interim response but 100 for the final one, and loses what came
-        # in one packet with it.
+        # botocore's own method takes any interim response other than 100 for the final one, and
+        # loses the bytes that arrived in the same packet.
         response = Response(self.sock, method=self._method)
         self.response_class = lambda *_, **__: response
         try:
@@ -40,7 +40,7 @@ class _Connection(ConnectionMixin, AWSHTTPConnection):  # type: ignore[misc]
         if goes_on:
             self._send_message_body(message_body)
         else:
-            self._response_received = True  # nothing more is sent
+            self._response_received = True  # botocore then does not send the body
 
 
 class _TlsConnection(_Connection, AWSHTTPSConnection):  # type: ignore[misc]
@@ -48,7 +48,7 @@ class _TlsConnection(_Connection, AWSHTTPSConnection):  # type: ignore[misc]
 
 
 class _BoundedResponse:
-    """A response without an object's bytes, which botocore reads into memory at any length."""
+    """Limits the length of a response that botocore reads into memory whole."""
 
     def __init__(self, response: BaseHTTPResponse) -> None:
         self._response = response
@@ -56,7 +56,7 @@ class _BoundedResponse:
     def stream(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
         """Yield the body.
 
-        :raises BackendException: it is longer than any response of S3
+        :raises BackendException: the body is longer than any response of S3
         """
         left = _LONGEST
         for piece in self._response.stream(*args, **kwargs):
@@ -77,9 +77,11 @@ class _Pool(PoolMixin, AWSHTTPConnectionPool):  # type: ignore[misc]
     ConnectionCls = _Connection
 
     def urlopen(self, *args: Any, **kwargs: Any) -> BaseHTTPResponse:
-        """Send a request.  A response that ends early is an error, which botocore would believe.
+        """Send a request.
 
-        Redirects are not followed, as botocore asks, but too late for urllib3.
+        A response that ends early raises an error; botocore would take it as complete.  Redirects
+        are switched off here: botocore's own setting still lets urllib3 parse the address of the
+        redirect, which may fail.
         """
         kwargs["enforce_content_length"] = True
         kwargs["redirect"] = False
@@ -93,9 +95,9 @@ class _TlsPool(_Pool, AWSHTTPSConnectionPool):  # type: ignore[misc]
 
 
 def set_up(client: Any) -> None:
-    """Give these connections to a client that has made no request yet."""
+    """Make a client use these connections.  It must not have made a request yet."""
     session = client._endpoint.http_session
-    # All its connection managers, direct and through proxies, share this mapping.
+    # All connection managers of the session, direct or through a proxy, share this mapping.
     session._pool_classes_by_scheme.update(http=_Pool, https=_TlsPool)
     assert session._manager.pool_classes_by_scheme["https"] is _TlsPool
     client.meta.events.register_last("before-call.s3", _send_small_bodies_at_once)
@@ -105,7 +107,7 @@ def set_up(client: Any) -> None:
 
 
 def _send_small_bodies_at_once(params: Any, **_: Any) -> None:
-    """Do not wait for consent to a small body, as botocore does for any file."""
+    """Send a small body without waiting for ``100 Continue``, as botocore would for any file."""
     headers = params["headers"]
     length = str(headers.get("Content-Length", ""))
     if length.isdecimal() and int(length) <= _SMALL:
@@ -113,7 +115,7 @@ def _send_small_bodies_at_once(params: Any, **_: Any) -> None:
 
 
 def _reject_empty_body(response_dict: Any, **_: Any) -> None:
-    """Treat an empty body, which may have been cut, as an error: it would say "never enabled"."""
+    """Treat an empty body as an error: it may have been cut, and would mean "never enabled"."""
     if not response_dict["body"]:
         response_dict["status_code"] = max(500, response_dict["status_code"])
 
@@ -121,17 +123,18 @@ def _reject_empty_body(response_dict: Any, **_: Any) -> None:
 def _follow_named_region(request_dict: Any, response: Any, **_: Any) -> None:
     """Repeat a request that went to the wrong region only if the response names the right one.
 
-    botocore would ask for it by further requests, which can be sent elsewhere, too.
+    Otherwise botocore would send further requests to learn the region, and the responses to those
+    could name yet another server.
     """
     if response is not None and region_of(response[1]) is None:
         request_dict["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _drop_invalid_fields(response_dict: Any, operation_model: Any, **_: Any) -> None:
-    """Remove header fields with invalid values, as if they were missing.
+    """Remove header fields with invalid values, so that they count as missing.
 
-    botocore would fail, and an empty ETag would match any object.  A part's is kept: it is sent
-    back to the server.
+    With them botocore would fail, and an empty ETag would match any object.  An empty ETag of a
+    part is kept, as it is sent back to the server.
     """
     headers = response_dict["headers"]
     length = headers.get("Content-Length", "0")

@@ -1,4 +1,4 @@
-"""What an s3 store can do with a bucket."""
+"""The S3 driver."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -33,7 +33,7 @@ from store_lib.drivers.s3.writer import S3Writer
 from store_lib.exceptions import Forbidden, Invalid, NotFound, StoreError, not_found
 from store_lib.location import Location
 
-#: Seconds for which a presigned URL can be good at most.
+#: Maximum lifetime of a presigned URL in seconds.
 _LONGEST_URL = 7 * 24 * 3600
 
 
@@ -47,7 +47,7 @@ class S3Driver(Driver[S3Location]):
     ranges = True
     copies = True
     read_concurrency = 4
-    # A server near by gives more than this by one connection.
+    # A nearby server is faster than this over a single connection.
     single_stream_rate = 256 * MIB
 
     _client: Client
@@ -71,7 +71,7 @@ class S3Driver(Driver[S3Location]):
         self._proof = Proof(self._bucket, self._settings.create_only)
 
     def _misconfigured(self, error: Exception) -> StoreError | None:
-        # What boto3 says of its own files, or of a region, is ValueError or BotoCoreError.
+        # botocore raises ValueError or BotoCoreError for a bad region or a bad file of its own.
         return None if isinstance(error, ImportError) else self.misconfigured(str(error))
 
     @property
@@ -79,13 +79,13 @@ class S3Driver(Driver[S3Location]):
         return f"{self._settings.scheme}://{self._settings.host}/{self._settings.bucket}"
 
     def owns(self, location: S3Location) -> bool:
-        """Tell whether ``location`` is on this server, in whichever bucket."""
+        """Return whether ``location`` is on this server, in any bucket."""
         return location.server == self._server or self.conf.moved_from(
             location.host, f"{location.host}/{location.bucket}"
         )
 
     def holds(self, location: S3Location) -> bool:
-        """Tell whether ``location`` is in this store's bucket, or in a former one."""
+        """Return whether ``location`` is in this store's bucket, or in a former one."""
         return self.owns(location) and self._is_own_bucket(location)
 
     def _is_own_bucket(self, location: S3Location) -> bool:
@@ -106,15 +106,16 @@ class S3Driver(Driver[S3Location]):
         target = NewObject(self._bucket, object_id, nonce)
         publication = self._publication(target)
         if size is None or size > S3Writer.chunk_size:
-            # Before much is read and sent in vain; a small add fails soon enough.
+            # A large add checks this first, before much is read and sent in vain.
             publication.check()
         return self._writer(MultipartUpload(target, sizes), publication)
 
     def resume(self, state: Mapping[str, Any], *, context: RequestContext | None) -> PartWriter:
-        """Continue a multipart upload, or find by :meth:`S3Writer.resolve` that it was published.
+        """Return a writer that continues a multipart upload.
 
-        The ``parts`` of the state need not be put again; each has a ``number``, a ``size``, and a
-        ``token`` for :meth:`S3Writer.commit`.
+        If the upload was already published, :meth:`S3Writer.resolve` of the writer returns the
+        location.  The ``parts`` of the state need not be put again; each has a ``number``, a
+        ``size``, and a ``token`` for :meth:`S3Writer.commit`.
 
         :raises NotFound: the upload was aborted or swept
         :raises Invalid: the state is malformed or of another bucket, or the server has other parts
@@ -124,7 +125,7 @@ class S3Driver(Driver[S3Location]):
         try:
             upload.verify()
         except NotFound:
-            # It ends when it is completed, of which the other process may have got no response.
+            # The other process may have completed the upload without getting the response.
             if not publication.succeeded():
                 raise
         return self._writer(upload, publication)
@@ -147,11 +148,11 @@ class S3Driver(Driver[S3Location]):
         return Stat(head.size, head.modified, {**head.metadata, **etag})
 
     def delete(self, location: S3Location, *, context: RequestContext | None) -> None:
-        """Remove an object.
+        """Delete an object.
 
-        :raises NotFound: there is no such object; S3 itself would not say so
-        :raises Forbidden: it is in another bucket, and its metadata does not say that a store made
-            it: a URI can name any object that the keys open
+        :raises NotFound: there is no such object; S3 itself would report success
+        :raises Forbidden: the object is in another bucket, and its metadata does not show that a
+            store added it: a URI can name any object that the credentials give access to
         """
         bucket = self._bucket_of(location)
         head = bucket.head(location.key)
@@ -176,7 +177,7 @@ class S3Driver(Driver[S3Location]):
                     yield Entry(key, location, entry.get("Size"), entry.get("LastModified"))
 
     def list_incomplete(self, *, context: RequestContext | None) -> Iterator[Incomplete]:
-        """Yield every multipart upload in the bucket, of any software, and every claim."""
+        """Yield every claim, and every multipart upload in the bucket, even of other software."""
         yield from list_uploads(self._bucket)
         yield from list_claims(self._bucket)
 
@@ -196,7 +197,7 @@ class S3Driver(Driver[S3Location]):
     def url(self, location: S3Location, *, expires: int, context: RequestContext | None) -> str:
         """Return a presigned URL.
 
-        :raises Invalid: ``expires`` is not between a second and a week
+        :raises Invalid: ``expires`` is less than a second or more than a week
         """
         if not 1 <= expires <= _LONGEST_URL:
             raise Invalid(f"Expected expires from 1 to {_LONGEST_URL} s (a week), got {expires!r}.")

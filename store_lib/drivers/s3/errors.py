@@ -1,4 +1,4 @@
-"""Turns what boto3 raises into the library's errors."""
+"""Translates botocore's errors into the library's."""
 
 import http.client
 import re
@@ -33,11 +33,11 @@ class NoSuchBucket(NotFound):
 
 
 class NoSuchUpload(NotFound):
-    """A multipart upload was aborted or completed before."""
+    """The multipart upload was aborted or completed before."""
 
 
 class ConditionFailed(BackendException):
-    """An object exists that must not, or is not the one that was expected."""
+    """A request's condition failed: an object exists although it must not, or has changed."""
 
 
 class UnknownRegion(BackendException):
@@ -53,7 +53,7 @@ _OPTION_NAMES = OptionNames("s3_store_cacert", "s3_store_connect_timeout", "s3_s
 #: Error codes of requests that may succeed later, whatever the HTTP status.
 _BUSY_CODES = frozenset(
     {
-        "BadDigest",  # altered on the way, as are the next two
+        "BadDigest",  # the body was altered on the way, as with the next two
         "IncompleteBody",
         "XAmzContentSHA256Mismatch",
         "ConditionalRequestConflict",
@@ -82,12 +82,12 @@ _UNKNOWN_CODES = frozenset({"InvalidArgument", "InvalidRequest", "NotImplemented
 _KEY_CODES = frozenset(
     {"InvalidObjectName", "KeyTooLong", "KeyTooLongError", "XMinioInvalidObjectName"}
 )
-#: What servers say if an object lock's retention needs a checksum of what is sent.
+#: Matches what servers say if a bucket with object lock requires a checksum of the body.
 _CHECKSUM_WANTED = re.compile(r"content-?md5|x-amz-(?:sdk-)?checksum", re.IGNORECASE)
-#: What to do about a response that S3 does not give.
+#: Advice on a response that an S3 server would not give.
 CHECK_SERVER = "Check that it is an S3 server, and any proxy in between."
 _KEYS = "Check s3_store_access_key and s3_store_secret_key"
-#: What to do about a refused login, by code.
+#: Advice on a refused login, by error code.
 _LOGIN_CODES = {
     "InvalidAccessKeyId": f"The server does not know the access key. {_KEYS}.",
     "SignatureDoesNotMatch": f"{_KEYS}, and s3_store_region_name.",
@@ -98,7 +98,7 @@ _LOGIN_CODES = {
     ),
     "RequestExpired": "This machine's clock may be wrong. Synchronize it, by NTP.",
 }
-#: What a policy has to allow, by operation.
+#: The rights that a policy has to grant, by operation.
 _RIGHTS = {
     "abort_multipart_upload": "s3:AbortMultipartUpload",
     "create_bucket": "s3:CreateBucket",
@@ -128,15 +128,15 @@ _CREDENTIAL_ERRORS = frozenset(
 
 
 def translate(error: Exception, endpoint: str, request: str) -> StoreError:
-    """Return the library's error for one that a call of boto3 raised.
+    """Return the library's error for an error that a call of botocore raised.
 
     :param endpoint: URL of the server
-    :param request: an operation and what it is about
+    :param request: an operation and its target
     """
     response: dict[str, Any] | None = getattr(error, "response", None)
     if isinstance(response, dict) and "Error" in response:
         return _error_for_response(response, endpoint, request)
-    # botocore wraps what the HTTP client raised, and what a body raised while it was sent.
+    # botocore wraps an error of the HTTP client, and one that a body raised while it was sent.
     wrapped = getattr(error, "kwargs", {}).get("error")
     cause = wrapped if isinstance(wrapped, Exception) else error
     if isinstance(cause, StoreError):
@@ -147,7 +147,7 @@ def translate(error: Exception, endpoint: str, request: str) -> StoreError:
             f"No credentials for {endpoint}: {error}. Set s3_store_access_key and "
             "s3_store_secret_key, or make sure that boto3 finds some."
         )
-    # botocore's name for any error raised while a request is made.
+    # botocore raises this for any other error during a request.
     unknown = type(error).__name__ == "HTTPClientError" and not isinstance(
         cause, OSError | HTTPError | http.client.HTTPException
     )
@@ -173,7 +173,7 @@ def translate(error: Exception, endpoint: str, request: str) -> StoreError:
 
 
 def _error_for_response(response: dict[str, Any], endpoint: str, request: str) -> StoreError:
-    """Return the library's error for a response of the server that is an error."""
+    """Return the library's error for an error response."""
     code = str(response["Error"].get("Code") or "")
     metadata = response.get("ResponseMetadata", {})
     status = int(metadata.get("HTTPStatusCode") or 0)
@@ -196,7 +196,7 @@ def _error_for_response(response: dict[str, Any], endpoint: str, request: str) -
         )
     if code == "NoSuchUpload":
         return NoSuchUpload(f"{text} It was aborted, swept, or completed before.")
-    # Some servers answer a put with 304; no read asks for that.
+    # Some servers answer a put with 304.  A read never gets it, as none sends If-None-Match.
     if status in (304, 412) or code == "PreconditionFailed":
         return ConditionFailed(text)
     if status == 416 or code == "InvalidRange":
@@ -242,7 +242,7 @@ def _error_for_response(response: dict[str, Any], endpoint: str, request: str) -
 
 
 def region_of(response: Mapping[str, Any]) -> str | None:
-    """Return the bucket's region if a response names it, else ``None``."""
+    """Return the bucket's region, or ``None`` if the response does not name it."""
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     for named in (headers.get("x-amz-bucket-region"), response.get("Error", {}).get("Region")):
         if isinstance(named, str) and _REGION.fullmatch(named):
@@ -251,7 +251,7 @@ def region_of(response: Mapping[str, Any]) -> str | None:
 
 
 def _describe(response: dict[str, Any], code: str, status: int) -> str:
-    """Return code, message, and the id under which the server's logs have the request."""
+    """Return code and message, and the id of the request in the server's logs."""
     message = str(response["Error"].get("Message") or "")
     text = " ".join("".join(c if c.isprintable() else " " for c in message).split())
     parts = [code if code == str(status) else f"{code} ({status})"]

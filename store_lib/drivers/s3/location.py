@@ -7,9 +7,9 @@ from typing import ClassVar, Self
 from store_lib.exceptions import BadStoreUri
 from store_lib.location import Location, scheme_of
 
-#: Names of buckets; not ARNs, which would lead botocore to another server.
+#: Matches names of buckets, but no ARN: with an ARN botocore would use another server.
 _BUCKET = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,255}")
-#: Host names of S3 at Amazon, whose other services and machines have names of that domain too.
+#: Matches host names of Amazon S3, but not those of Amazon's other services and machines.
 AMAZON = re.compile(
     r"(?P<vpc>[\w-]+\.vpce-[\w-]+\.)?s3(?:-fips|-accelerate|-external-1)?(?:[.-]dualstack)?"
     r"(?:[.-](?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+))?(?:\.vpce)?\."
@@ -19,7 +19,7 @@ _DEFAULT_PORT = re.compile(r":(?:80|443)$")
 
 
 def is_object_key(key: str) -> bool:
-    """Whether a key can be an object's: it has no slash and is neither ``.`` nor ``..``."""
+    """Return whether a key can be an object's: it has no slash, and is not ``.`` or ``..``."""
     return key not in ("", ".", "..") and "/" not in key
 
 
@@ -27,14 +27,15 @@ def is_object_key(key: str) -> bool:
 class S3Location(Location):
     """``s3://host[:port]/bucket/key``, or ``s3+https://...`` for a server with TLS.
 
-    The key stands as it is: nothing is percent-encoded or decoded.  glance_store before 5.6
-    wrote ``access:secret@`` before the host; it is dropped, so that nothing can print it.
+    The key is neither percent-encoded nor decoded.  glance_store before 5.6 wrote
+    ``access:secret@`` before the host; these credentials are dropped, so that nothing can print
+    them.
     """
 
     schemes: ClassVar[tuple[str, ...]] = ("s3", "s3+http", "s3+https")
 
     scheme: str
-    #: Host with port, and what path the server's URL has.
+    #: Host and port, and the path of the server's URL if there is one.
     host: str
     bucket: str
     key: str
@@ -43,7 +44,7 @@ class S3Location(Location):
     def parse(cls, uri: str) -> Self:
         """Parse a URI.
 
-        :raises BadStoreUri: host, bucket or key is missing, or there are two schemes in it
+        :raises BadStoreUri: host, bucket or key is missing, or the URI has two schemes
         """
         scheme = scheme_of(uri)
         if scheme not in cls.schemes:
@@ -53,7 +54,7 @@ class S3Location(Location):
                 "Expected one scheme in the URI, such as s3+https://host/bucket/key, got %(uri)s",
                 uri=uri,
             )
-        # The credentials in an old URI may hold any character, so it is parsed from its end.
+        # Parse from the end, as credentials in an old URI may hold any character.
         rest, _, key = uri[uri.index("://") + 3 :].rpartition("/")
         address, _, bucket = rest.rpartition("/")
         host = address.rpartition("@")[2].strip("/")
@@ -71,10 +72,10 @@ class S3Location(Location):
 
     @property
     def server(self) -> str:
-        """The server, for comparison: equal for two URIs of one server.
+        """The server, in a form that is equal for all URIs of the same server.
 
-        The default port does not count, nor which of Amazon's names it is: a bucket has the same
-        objects at all of them.
+        The default port is left out.  All of Amazon's host names are equal, as a bucket has the
+        same objects at each of them.
         """
         name, slash, path = self.host.partition("/")
         name = _DEFAULT_PORT.sub("", name.lower())

@@ -27,11 +27,11 @@ from store_lib.exceptions import Invalid, NotFound, StorageFull, StoreError
 
 LOG = get_logger(__name__)
 
-#: Parts of an upload of unknown length before they begin to grow.
+#: Number of parts after which the parts of an upload of unknown length begin to grow.
 _EVEN = 1000
-#: Parts by which they then grow by a MiB: 10,000 of them hold more than 5 TiB in all.
+#: Number of parts for each further MiB: 10,000 such parts hold more than 5 TiB in all.
 _STEP = 7
-#: Seconds by which times in a listing may be rounded.
+#: Maximum rounding of the times in a listing, in seconds.
 _ROUNDED = 2
 _NONCE = re.compile(r"[0-9a-f]{32}")
 _STATE_ADVICE = "Take it as a writer of this store gave it, or add the object anew."
@@ -39,19 +39,19 @@ _STATE_ADVICE = "Take it as a writer of this store gave it, or add the object an
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PartSizes:
-    """How large the parts of an upload are, so that as many as S3 allows hold the object."""
+    """The sizes of an upload's parts, chosen so that the object fits in as many as S3 allows."""
 
     #: Bytes of the object; ``None`` if unknown.
     total: int | None
-    #: Bytes of the smallest part but for the last.
+    #: Minimum bytes of a part; the last one may be smaller.
     minimum: int
-    #: Whether all parts but the last have that size.
+    #: Whether all parts but the last have exactly ``minimum`` bytes.
     equal: bool = False
 
     def check(self) -> None:
-        """Check that parts can hold the object.
+        """Check that the object is not too large for these parts.
 
-        :raises StorageFull: they cannot
+        :raises StorageFull: it is
         """
         largest = self.minimum if self.equal else LARGEST_PUT
         if self.total is not None and self.total > MOST_PARTS * largest:
@@ -65,9 +65,9 @@ class PartSizes:
             )
 
     def check_number(self, number: int) -> None:
-        """Check that an upload can have a part of this number.
+        """Check that S3 allows a part of this number.
 
-        :raises StorageFull: it cannot
+        :raises StorageFull: it does not
         """
         if number > MOST_PARTS:
             raise StorageFull(
@@ -77,11 +77,10 @@ class PartSizes:
             )
 
     def of(self, number: int) -> int:
-        """Return the bytes of part ``number`` (from 1).
+        """Return the size of part ``number`` (from 1) in bytes.
 
-        Parts of an object of known size have one size, in whole MiB.  Those of an object of
-        unknown size grow slowly, so that a short stream is never held in larger parts than it
-        needs.
+        If the size of the object is known, all parts have the same size, in whole MiB.  Otherwise
+        they grow slowly, so that a short stream does not take the memory of large parts.
         """
         if self.equal:
             return self.minimum
@@ -97,12 +96,12 @@ class _Part:
     """A part that the server has."""
 
     size: int
-    #: What names it when the parts are joined.
+    #: Names the part in the request that joins the parts.
     token: dict[str, str]
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Self:
-        """Decode a part of an upload's state."""
+        """Return a part from an upload's state."""
         token = {text(name): text(value) for name, value in fields(state["token"]).items()}
         if not token.get("ETag", "").strip('"') or not all(map(_is_in_token, token)):
             raise Unexpected("an ETag and a checksum", str(token))
@@ -125,13 +124,13 @@ class MultipartUpload:
         self._upload_id: str | None = None
         #: The parts that were put, by number.
         self._parts: dict[int, _Part] = {}
-        #: Time of the first request to begin an upload whose response was lost: the server may
-        #: have begun one.
+        #: Time of the first request to begin the upload that got no response: the server may have
+        #: begun an upload whose id is not known here.
         self._unanswered: float | None = None
         self._lock = threading.Lock()
 
     def state(self) -> dict[str, Any] | None:
-        """Return what :meth:`resume` needs; ``None`` if the upload has not begun."""
+        """Return the state for :meth:`resume`, or ``None`` if the upload has not begun."""
         with self._lock:
             if self._upload_id is None:
                 return None
@@ -151,9 +150,11 @@ class MultipartUpload:
 
     @classmethod
     def resume(cls, bucket: Bucket, state: Mapping[str, Any]) -> Self:
-        """Make the upload that has a :meth:`state`, in any process; nothing is requested.
+        """Return the upload that a :meth:`state` describes, without a request.
 
-        :raises Invalid: no upload into this bucket has such a state
+        The state may come from another process.
+
+        :raises Invalid: the state is malformed, or of an upload into another bucket
         """
         with decoding("the state of an S3 upload", raising=Invalid, advice=_STATE_ADVICE):
             names = ("object_id", "bucket", "nonce", "upload_id")
@@ -180,12 +181,12 @@ class MultipartUpload:
         return upload
 
     def verify(self) -> None:
-        """Compare the parts with those that the server has.
+        """Check that the server has the parts of the state.
 
         :raises NotFound: the server has no such upload
-        :raises Invalid: it lacks a part, or has another one
+        :raises Invalid: a part is missing on the server, or is another one there
         """
-        assert self._upload_id is not None  # since resume
+        assert self._upload_id is not None  # resume has set it
         stored = {
             part.get("PartNumber"): (part["Size"], part.get("ETag", "").strip('"'))
             for page in _pages_of_parts(self.target.bucket, self.target.key, self._upload_id)
@@ -201,7 +202,7 @@ class MultipartUpload:
                 )
 
     def put(self, number: int, body: Any, size: int) -> dict[str, str]:
-        """Store a part and return its token: ETag and checksum."""
+        """Store a part, and return its token: ETag and checksum."""
         response = self.target.call(
             "upload_part",
             UploadId=self._begin(checksums=self.target.bucket.client.checksums),
@@ -215,17 +216,17 @@ class MultipartUpload:
         return token
 
     def copy(self, number: int, **source: Any) -> dict[str, str]:
-        """Store a part that the server copies, and return its token."""
+        """Have the server copy ``source`` into a part, and return the part's token."""
         response = self.target.call(
             "upload_part_copy", UploadId=self._begin(), PartNumber=number, **source
         )
         return {"ETag": response["CopyPartResult"]["ETag"]}
 
     def _begin(self, *, checksums: bool = False) -> str:
-        """Return the upload's id; the first call begins it.
+        """Begin the upload if that has not been done, and return its id.
 
-        :param checksums: whether parts are sent with checksums: Amazon refuses them where the
-            upload did not announce them
+        :param checksums: whether parts are sent with checksums, which Amazon refuses unless the
+            request that begins the upload announces them
         """
         with self._lock:
             if self._upload_id is None:
@@ -242,7 +243,10 @@ class MultipartUpload:
             return self._upload_id
 
     def complete(self, tokens: Sequence[Mapping[str, str]], condition: Mapping[str, str]) -> None:
-        """Join the parts."""
+        """Join the parts to an object.
+
+        :param condition: the header of the condition on which S3 stores the object
+        """
         parts = [{"PartNumber": number, **token} for number, token in enumerate(tokens, 1)]
         self.target.call(
             "complete_multipart_upload",
@@ -260,14 +264,18 @@ class MultipartUpload:
                 self._parts.clear()
 
     def abort_unanswered(self, *, published: bool) -> None:
-        """Abort uploads that the server may have begun without an answer: they have no part.
+        """Abort uploads that the server may have begun for a request that got no response.
 
-        :param published: whether the id is taken now, so that no upload of it can succeed
+        Such an upload is recognized by having no parts.
+
+        :param published: whether an object of this id exists now, so that no upload of any age
+            can succeed
         """
         if self._unanswered is None:
             return
         try:
-            # Repeated here: the next attempt of a copy has a writer that does not know of them.
+            # Repeat it here: the next attempt of a copy has another writer, which does not know
+            # of these uploads.
             self.target.bucket.client.retry(lambda: self._abort_empty(published))
         except StoreError as error:
             LOG.warning(
@@ -299,7 +307,7 @@ def _pages_of_parts(bucket: Bucket, key: str, upload_id: str) -> Iterator[dict[s
 
 
 def abort_upload(bucket: Bucket, key: str, upload_id: str) -> bool:
-    """Abort a multipart upload, and return whether there was one."""
+    """Abort a multipart upload, and return whether it existed."""
     try:
         bucket.call("abort_multipart_upload", key, UploadId=upload_id)
     except (NoSuchUpload, NoSuchBucket):
@@ -308,7 +316,7 @@ def abort_upload(bucket: Bucket, key: str, upload_id: str) -> bool:
 
 
 def list_uploads(bucket: Bucket) -> Iterator[Incomplete]:
-    """Yield every multipart upload of a bucket that has not ended."""
+    """Yield every multipart upload of a bucket that was neither completed nor aborted."""
     for page in bucket.client.pages("list_multipart_uploads", Bucket=bucket.name):
         for upload in page.get("Uploads", ()):
             key = upload["Key"]
@@ -319,7 +327,7 @@ def list_uploads(bucket: Bucket) -> Iterator[Incomplete]:
 
 
 def _measure(bucket: Bucket, key: str, upload_id: str, begun: float) -> Incomplete | None:
-    """Return an upload with the size and age of its parts; ``None`` if it has ended meanwhile."""
+    """Return an upload with size and age by its parts, or ``None`` if it has ended meanwhile."""
     size, modified, now = 0, begun, begun
     try:
         for page in _pages_of_parts(bucket, key, upload_id):

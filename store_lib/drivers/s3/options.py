@@ -13,7 +13,8 @@ from store_lib.redaction import Secret
 
 MIB = 1024 * 1024
 
-#: Limits of S3: the largest request, the smallest part but for the last, parts of an object.
+#: Limits of S3: maximum bytes of a put, minimum bytes of a part that is not the last, and maximum
+#: number of parts.
 LARGEST_PUT = 5 * 1024 * MIB
 SMALLEST_PART = 5 * MIB
 MOST_PARTS = 10_000
@@ -163,10 +164,10 @@ _PROXY = re.compile(
 )
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
-#: Names that can stand in a host name.
+#: Matches bucket names that can be part of a host name.
 _DNS_BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]")
 
-#: The values of s3_store_create_only, but for auto.
+#: The values of s3_store_create_only other than auto.
 ATOMIC, CHECKED, LOOK = "atomic", "checked", "look"
 
 
@@ -174,21 +175,21 @@ ATOMIC, CHECKED, LOOK = "atomic", "checked", "look"
 class Settings:
     """Validated settings."""
 
-    #: URL of the server: scheme, host, port and path, without a slash at its end.
+    #: URL of the server: scheme, host, port and path, without a slash at the end.
     endpoint: str
-    #: URL of a proxy, with its login.
+    #: URL of a proxy, including user and password.
     proxy: str | None
     region: str | None
     bucket: str
-    #: Objects below this many bytes go in one request.
+    #: Objects of fewer bytes are stored in one request.
     large: int
-    #: Bytes of a part, at least.
+    #: Minimum bytes of a part.
     part: int
     threads: int
     equal_parts: bool
     #: How an id is kept from being used twice: ATOMIC, CHECKED or LOOK.
     create_only: str
-    #: Where requests name the bucket, in botocore's words.
+    #: Where requests name the bucket: a value of botocore's ``addressing_style``.
     addressing: str
 
     @property
@@ -198,7 +199,7 @@ class Settings:
 
     @property
     def host(self) -> str:
-        """The server as written in the URIs of objects."""
+        """The server as the URIs of objects name it."""
         return self.endpoint.partition("://")[2]
 
     @property
@@ -208,9 +209,10 @@ class Settings:
 
 
 def settings_of(options: StoreOptions) -> Settings:
-    """Validate the options.
+    """Validate the options, and return the settings.
 
-    :raises ValueError: one is missing or invalid; the message says which, and what was expected
+    :raises ValueError: an option is missing or invalid; the message says which, and what was
+        expected
     """
     if not options.s3_store_host:
         raise ValueError("set s3_store_host to the S3 server, such as https://s3.example.org")
@@ -230,7 +232,7 @@ def settings_of(options: StoreOptions) -> Settings:
         create_only = ATOMIC if amazon else CHECKED
     addressing = options.s3_store_bucket_url_format
     if addressing == "auto" and amazon and not amazon["vpc"]:
-        # botocore does that only if it is given no server.
+        # botocore would choose this itself only without an endpoint URL.
         addressing = "virtual"
     authorities = options.s3_store_cacert
     if authorities and not os.access(authorities, os.R_OK):
@@ -270,11 +272,11 @@ def _endpoint(host: str) -> str:
         good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
         good = False
-    if "@" in text:  # before it there may be a secret
+    if "@" in text:  # what is before it may be a secret, so the message does not quote it
         raise ValueError(f"{expected}, got one with an @; credentials have options of their own")
     if not good or url.query or url.fragment or not text.isascii() or " " in text:
         raise ValueError(f"{expected}, got {host!r}")
-    return f"{url.scheme}{text[len(url.scheme) :]}"  # which is in lower case
+    return f"{url.scheme}{text[len(url.scheme) :]}"  # urlsplit gives the scheme in lower case
 
 
 def _check_bucket(bucket: str, url_format: str) -> None:

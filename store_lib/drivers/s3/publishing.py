@@ -1,9 +1,9 @@
 """Publishing an object under an id that is not taken.
 
-Servers obey ``If-None-Match`` on a put, but several ignore it when parts or a copy become an
-object.  So an upload that is about to publish first puts a *claim*, a small object that keeps other
-uploads away, and only then checks whether the object exists.  A *proof*, once for each process,
-shows that the server obeys the header on the put of a claim at all.
+Servers obey ``If-None-Match`` on a put, but several ignore it on the request that joins parts or
+copies an object.  So an upload that is about to publish first puts a *claim*, a small object that
+keeps other uploads from publishing, and only then checks whether the object exists.  A *proof*,
+made once per process, shows that the server does obey the header on the put of a claim.
 """
 
 import dataclasses
@@ -32,36 +32,36 @@ from store_lib.exceptions import (
 
 LOG = get_logger(__name__)
 
-#: What the keys of claims begin with.  Ids have no slash, so no object's key does.
+#: Prefix of the keys of claims.  Ids have no slash, so no object's key begins like this.
 PREFIX = ".store_lib/claims/"
-#: The condition that no object of the key exists.
+#: The condition that no object exists under the key.
 IF_NONE: Mapping[str, str] = {"IfNoneMatch": "*"}
 
 _LIFE = "store-lib-life"
-#: Bytes of the longest claim.
+#: Maximum bytes of a claim.
 _LONGEST = 64
 _REMEDY = (
     "set s3_store_create_only to look, which accepts that, of adds of one id that race, one may be "
     "lost"
 )
 
-#: Makes the request that publishes an object, with the condition it is given.
+#: Makes the request that publishes an object, on the condition that it is called with.
 Make: TypeAlias = Callable[[Mapping[str, str]], object]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoredClaim:
-    """A claim as the bucket has it.
+    """A claim as it is stored in the bucket.
 
-    Body and metadata hold the same facts.  Some servers keep no metadata, and others may have
-    changed it: a claim is ours, or has expired, only if neither contradicts that.
+    Body and metadata hold the same facts.  Some servers keep no metadata, and another program may
+    have changed it: a claim is an upload's own, or has expired, only if neither contradicts that.
     """
 
-    #: Nonces of the uploads that it may belong to.
+    #: Nonces of the uploads that the claim may belong to.
     owners: frozenset[str]
-    #: Seconds for which it holds.
+    #: Lifetime of the claim in seconds.
     life: float
-    #: Seconds since it was put, by the server's own clock; ``None`` if unknown.
+    #: Seconds since the claim was put, by the server's clock; ``None`` if unknown.
     age: float | None
 
     @property
@@ -81,7 +81,7 @@ class StoredClaim:
         lives = [
             float(value) for value in (life, head.metadata.get(_LIFE, "")) if value.isdecimal()
         ]
-        # A longer body is another's object, and no claim: it stays.
+        # An object with a longer body is no claim.  It never expires, so it is not removed.
         longest = math.inf if len(body) > _LONGEST else max(lives, default=Claim.life)
         return cls(owners, longest, head.age)
 
@@ -89,12 +89,12 @@ class StoredClaim:
 class Claim:
     """The right to publish under one id, held for a short time.
 
-    :param nonce: names the upload that claims
-    :param taken: whether the upload may have put it before, in another process
+    :param nonce: of the upload that claims the id
+    :param taken: whether the upload may have put the claim before, in another process
     """
 
-    #: Seconds after which a claim counts as left by a crash, besides those that the publishing
-    #: request may take.
+    #: Seconds after which a claim counts as left by a crash; the duration of the publishing request
+    #: is added.
     life: ClassVar[float] = 30
 
     def __init__(self, bucket: Bucket, object_id: str, nonce: str, *, taken: bool = False) -> None:
@@ -108,21 +108,21 @@ class Claim:
     def take(self, seconds: float) -> bool | None:
         """Put the claim, replacing one that has expired.
 
-        :param seconds: that the publishing request may take
-        :return: whether the bucket keeps versions; ``None`` if the server does not say so
-        :raises Duplicate: another upload holds it
+        :param seconds: maximum duration of the publishing request
+        :return: whether the bucket keeps versions; ``None`` if the server does not say
+        :raises Duplicate: another upload holds the claim
         """
         life = round(self.life + seconds)
         versioned: bool | None = None
         stored: StoredClaim | None = None
-        # A claim that stood in the way may be gone, or removed here, before the next try.
+        # Another upload's claim may be gone by the next try, or is removed here if it has expired.
         for _ in range(3):
             began = time.monotonic()
             try:
                 versioned = self.put(IF_NONE, life)
             except ConditionFailed:
                 versioned = None
-            # A server may let several puts through at once: the last one holds.
+            # A server may let several concurrent puts through; the last one then has the claim.
             stored = self.read()
             if stored is None:
                 continue
@@ -142,21 +142,22 @@ class Claim:
     def put(self, condition: Mapping[str, str], life: int = round(life)) -> bool:
         """Make one request to put the claim, and return whether the bucket keeps versions.
 
-        :raises ConditionFailed: there is one, and ``condition`` forbids that
+        :raises ConditionFailed: ``condition`` requires that there is no claim, and there is one
         """
         self._taken = True
-        # Not empty: the response to an empty put can wait for a delayed acknowledgement.
+        # The body is not empty, as the response to an empty put can be held up by a delayed TCP
+        # acknowledgement.
         body = f"{self._nonce} {life}\n".encode()
         metadata = {NONCE: self._nonce, _LIFE: str(life)}
         response = self._bucket.put(self.key, body, len(body), metadata, condition)
         return bool(response.get("VersionId", "null") != "null")
 
     def read(self) -> StoredClaim | None:
-        """Return the claim that is stored for this id, ours or another's."""
+        """Return the claim that is stored for this id, whichever upload put it."""
         return StoredClaim.read(self._bucket, self.key)
 
     def release(self) -> None:
-        """Remove the claim if it is ours; one that cannot be removed expires."""
+        """Remove the claim if this upload holds it.  If that fails, the claim expires."""
         if not self._taken:
             return
         self._taken = False
@@ -181,7 +182,7 @@ class Claim:
 
 
 def refused_though_absent(bucket: Bucket, key: str, object_id: str) -> StoreError:
-    """Return the error for a put that was refused because of an object that does not exist."""
+    """Return the error for a put that was refused as if an object existed, though none does."""
     versioning = bucket.versioning()
     if versioning == "":
         return being_added(object_id, "or being deleted")
@@ -195,7 +196,7 @@ def refused_though_absent(bucket: Bucket, key: str, object_id: str) -> StoreErro
 
 
 def is_claim(key: str) -> bool:
-    """Whether a key can be a claim's."""
+    """Return whether a key can be a claim's."""
     return key.startswith(PREFIX) and is_object_key(key.removeprefix(PREFIX))
 
 
@@ -207,13 +208,13 @@ def list_claims(bucket: Bucket) -> Iterator[Incomplete]:
             if is_claim(key) and (
                 claim := bucket.client.retry(functools.partial(StoredClaim.read, bucket, key))
             ):
-                now = time.time()  # from which the age, by the server's clock, is counted back
+                now = time.time()  # the age by the server's clock is subtracted from this
                 object_id, since = key.removeprefix(PREFIX), now - (claim.age or 0)
                 yield Incomplete(key, object_id, 0, since, claim.live, now)
 
 
 def remove_expired_claim(bucket: Bucket, key: str) -> bool:
-    """Remove the claim at ``key`` unless it is live, and return whether it was removed."""
+    """Remove the claim at ``key`` if it has expired, and return whether it was removed."""
     claim = StoredClaim.read(bucket, key)
     if claim is None or claim.live:
         return False
@@ -222,22 +223,22 @@ def remove_expired_claim(bucket: Bucket, key: str) -> bool:
 
 
 class Proof:
-    """Tests, once for each process, whether the server keeps an id from being used twice.
+    """Tests, once per process, that the server does not let an id be used twice.
 
-    :param mode: a value of s3_store_create_only, but for auto
+    :param mode: a value of s3_store_create_only other than auto
     """
 
     def __init__(self, bucket: Bucket, mode: str) -> None:
         self.mode = mode
         self._bucket = bucket
-        #: Whether the bucket kept versions, for each time that it passed.
+        #: Whether the bucket kept versions, of every test that passed.
         self._passed: set[bool] = set()
 
     def ensure(self, versioned: bool | None = None) -> None:
-        """Test the server, unless it has passed.
+        """Test the server, unless it has passed the test before.
 
-        :param versioned: whether the bucket keeps versions now, if known: it may have begun to,
-            and Ceph's gateway ignores the condition then
+        :param versioned: whether the bucket keeps versions now, if known.  After a change the test
+            is repeated, as Ceph's gateway ignores the condition if the bucket keeps versions.
         :raises BackendException: objects cannot be added safely
         """
         passed = bool(self._passed) if versioned is None else versioned in self._passed
@@ -250,14 +251,17 @@ class Proof:
             claim.release()
 
     def _test(self, claim: Claim) -> bool:
-        """Put a claim twice, and return whether the bucket keeps versions."""
+        """Check that the second put of a claim is refused.
+
+        Return whether the bucket keeps versions.
+        """
         condition = {} if self.mode == LOOK else IF_NONE
         try:
             versioned = claim.put(condition)
         except (BackendException, Forbidden) as error:
             self._blame_the_condition(error)
             raise
-        head = self._bucket.head(claim.key)  # as objects are checked
+        head = self._bucket.head(claim.key)  # the request by which objects are recognized too
         if head is not None and not head.nonce:
             raise BackendException(
                 f"{self._bucket.client.endpoint} keeps no metadata of an object (x-amz-meta-...), "
@@ -278,9 +282,9 @@ class Proof:
         )
 
     def send(self, make: Make) -> None:
-        """Make the request that publishes an object, if none exists.
+        """Make the request that publishes an object, on the condition that none exists.
 
-        :raises ConditionFailed: one exists
+        :raises ConditionFailed: an object exists
         :raises NotImplementedThere: the server may not know the condition on this request
         """
         try:
@@ -298,7 +302,7 @@ class Proof:
             raise
 
     def _blame_the_condition(self, error: StoreError) -> None:
-        """Raise what to do, if a put is refused because of ``If-None-Match``."""
+        """Raise an error with advice if the server refuses a put because of ``If-None-Match``."""
         if self.mode == LOOK or error.status is not ErrorStatus.PERMANENT:
             return
         claim = self._test_claim()
@@ -318,17 +322,17 @@ class Proof:
             claim.release()
 
     def _test_claim(self) -> Claim:
-        """Return a claim of an id that nobody has."""
+        """Return a claim of a random id, which no object has."""
         nonce = os.urandom(16).hex()
         return Claim(self._bucket, nonce, nonce)
 
 
 class Publication:
-    """The publishing of one upload under its id.
+    """Publishes the object of one upload under its id.
 
     :param target: the object to publish
-    :param proof: that the server keeps the id from being used twice
-    :param tried: whether it may have been published before, in another process
+    :param proof: tests that the server does not let the id be used twice
+    :param tried: whether another process may have published the object before
     """
 
     def __init__(self, target: NewObject, proof: Proof, *, tried: bool = False) -> None:
@@ -338,22 +342,23 @@ class Publication:
         self._tried = tried
 
     def check(self) -> None:
-        """Check that no other upload's object has the id.
+        """Check that the id is not taken by the object of another upload.
 
-        :raises Duplicate: one has
+        :raises Duplicate: it is
         """
         if self._target.holder() not in (None, self._target.nonce):
             raise duplicate(self._target.key)
 
     def publish(self, make: Make, seconds: float, *, optional: bool = False) -> None:
-        """Publish the object, unless one exists.
+        """Publish the object, unless one of this id exists.
 
         May be called again after a temporary error.
 
-        :param make: makes the request that publishes it, with the condition it is given
-        :param seconds: that this request may take, roughly
-        :param optional: it can be made again, and without the condition if a claim is held
-        :raises Duplicate: one exists, or another upload is about to publish one
+        :param make: makes the publishing request, on the condition that it is called with
+        :param seconds: rough maximum duration of this request
+        :param optional: whether the request may be repeated, without the condition, while the claim
+            is held
+        :raises Duplicate: an object exists, or another upload is about to publish one
         """
         if self._proof.mode == CHECKED:
             self._proof.ensure(self._claim.take(seconds))
@@ -368,7 +373,8 @@ class Publication:
         holder = target.holder()
         if holder is None:
             self._make(make, optional)
-            # Another upload may not know of claims, or its claim came through beside ours.
+            # Another program may add objects without claims, or the server has let two claims
+            # through.
             holder = target.holder()
             if holder is None:
                 raise BackendException(
@@ -381,7 +387,7 @@ class Publication:
     def _make(self, make: Make, optional: bool) -> None:
         target = self._target
         self._tried = True
-        # The claim does what the condition would.
+        # While the claim is held, the condition can be left out.
         optional = optional and self._proof.mode == CHECKED
         try:
             self._proof.send(make)
@@ -392,24 +398,24 @@ class Publication:
         except ConditionFailed as error:
             holder = target.holder()
             if holder is None and optional:
-                make({})  # Swift holds the condition of a copy against its source
+                make({})  # Swift applies the condition of a copy to the copy's source
             elif holder is None:
                 raise refused_though_absent(target.bucket, target.key, target.key) from error
-            elif holder != target.nonce:  # else it was made by a request that was not answered
+            elif holder != target.nonce:  # else an earlier request without a response published it
                 raise duplicate(target.key) from error
 
     def succeeded(self) -> bool:
-        """Whether the object that exists is the one to publish."""
+        """Return whether the object that exists is this upload's."""
         if self._target.holder() != self._target.nonce:
             return False
         self._claim.release()
         return True
 
     def withdraw(self) -> None:
-        """Remove what a request without a reply may have published, and the claim."""
+        """Remove the claim, and the object that a request without a response may have published."""
         target = self._target
         try:
-            # An object with another nonce, or none, stays.
+            # An object with another nonce, or without one, is kept.
             if self._tried and target.holder() == target.nonce:
                 target.bucket.delete(target.key)
             self._tried = False

@@ -1,4 +1,4 @@
-"""The download: the response that opened an object, and further ranges of the very same object."""
+"""Reading an object: the response that opened it, and further ranges of the same version."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -21,20 +21,21 @@ from store_lib.exceptions import (
 
 @dataclasses.dataclass(slots=True)
 class _Response:
-    """A response whose bytes are still to be read."""
+    """A response whose body is still to be read."""
 
-    #: The bytes, as urllib3 gives them; ``None`` if there are none.
+    #: urllib3's response, from which the body is read; ``None`` if there is nothing to read.
     body: Any
     #: Bytes of the whole object; ``None`` if the server does not say.
     size: int | None
     etag: str | None
-    #: Bytes wanted of this response; ``None`` for all that come.
+    #: Bytes to read from this response; ``None`` for all.
     length: int | None
-    #: Whether the server says that it has these; else fewer may be all that there are.
+    #: Whether the server has said that it sends ``length`` bytes.  If not, the object may end
+    #: before.
     certain: bool = True
 
     def close(self) -> None:
-        """Release the connection: it is used again if all was read, else closed."""
+        """Return the connection to the pool if the whole body was read; otherwise close it."""
         if self.body is not None:
             self.body.close()
 
@@ -51,7 +52,7 @@ class S3Reader(Reader):
         self.first = self._read_opened()
         self.size: int | None = response.size
         self.validator: str | None = response.etag
-        # Without it, nothing would show that two responses are of one object.
+        # Without an ETag, nothing would show that two responses are of the same object.
         self.parallel = self.validator is not None
 
     def _read_opened(self) -> Iterator[bytes]:
@@ -68,7 +69,8 @@ class S3Reader(Reader):
         try:
             while left is None or left:
                 with self._bucket.client.translating(self._name):
-                    # What has come, without waiting for more: a cut would lose it.
+                    # Read what has arrived and do not wait for more: if the connection is cut
+                    # meanwhile, the bytes would be lost.
                     limit = self.piece_size
                     piece = response.body.read1(limit if left is None else min(left, limit))
                 if not piece:
@@ -90,9 +92,9 @@ class S3Reader(Reader):
         return f"get_object {self._bucket.name}/{self._key}"
 
     def _request_again(self, offset: int, length: int | None) -> _Response:
-        """Request further bytes of the very same object.
+        """Request further bytes of the object, and check that it has not changed.
 
-        Several servers ignore the condition, so their response is compared with the first one.
+        Several servers ignore the condition, so the response is also compared with the first one.
         """
         condition = {} if self.validator is None else {"IfMatch": self.validator}
         try:
@@ -114,7 +116,8 @@ class S3Reader(Reader):
         try:
             response = self._bucket.call("get_object", self._key, **arguments)
         except InvalidRange:
-            # At the very end is an empty read, and no range at all is good for an empty object.
+            # A range at the very end of the object is an empty read.  Of an empty object servers
+            # refuse every range.
             return self._nothing(offset, length)
         try:
             return _check_range(response, offset, length)
@@ -123,7 +126,7 @@ class S3Reader(Reader):
             raise
 
     def _nothing(self, offset: int, length: int | None) -> _Response:
-        """Return the response to a request for no bytes, if the object exists."""
+        """Return a response for a read of no bytes, after a check that the object exists."""
         head = self._bucket.head(self._key)
         if head is None:
             raise not_found(f"{self._bucket.name}/{self._key}")
@@ -142,7 +145,7 @@ class S3Reader(Reader):
 
 
 def _check_range(response: dict[str, Any], offset: int, length: int | None) -> _Response:
-    """Compare the range that the server says it sends with the one requested."""
+    """Return a response, after a check that it holds the requested range."""
     count: int | None = response.get("ContentLength")
     start, size = 0, count
     if span := response.get("ContentRange"):
@@ -159,7 +162,7 @@ def _check_range(response: dict[str, Any], offset: int, length: int | None) -> _
         )
     body = response["Body"]
     stream = body._raw_stream
-    if hasattr(body, "checksum"):  # boto3's wrapper, if there is one to be verified
+    if hasattr(body, "checksum"):  # botocore's wrapper, which is there if it can verify a checksum
         stream = _Verified(body, count)
     return _Response(stream, size, response.get("ETag"), wanted, available is not None)
 
@@ -169,9 +172,10 @@ def _shown(value: int | None) -> object:
 
 
 class _Verified:
-    """A response with a checksum, which is verified with the last of its bytes.
+    """A response whose checksum is verified when its last byte has been read.
 
-    boto3's own reading waits until a piece is full, and a cut would lose what has come.
+    botocore's own ``read`` waits until it has the full amount; if the connection is cut meanwhile,
+    the bytes that had arrived would be lost.
     """
 
     def __init__(self, body: Any, size: int | None) -> None:

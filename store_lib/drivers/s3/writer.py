@@ -1,4 +1,4 @@
-"""The upload of one object: by one put, in parts that are joined at the end, or by a copy."""
+"""Adding one object: by one put, in parts that are joined at the end, or by a copy."""
 
 import contextlib
 import functools
@@ -17,25 +17,26 @@ from store_lib.exceptions import BackendException, ObjectChanged, not_found
 
 R = TypeVar("R")
 
-#: What a slow server does in a second: bytes of a put, bytes that it copies, parts that it joins.
+#: Speed of a slow server, per second: bytes of a put, bytes that it copies, parts that it joins.
 _SLOW_PUT = 1 * MIB
 _SLOW_COPY = 10 * MIB
 _SLOW_JOIN = 20
-#: Bytes that are handed to the socket at once: it must take them within one time limit.
+#: Bytes handed to the socket at a time; the socket must take them within one timeout.
 _PIECE = 256 * 1024
 
 
 class S3Writer(PartWriter):
-    """Uploads one object.
+    """Adds one object.
 
-    A multipart upload begins with the first part, so an object that fits in one request leaves
-    none unfinished.
+    A multipart upload is begun with its first part, so that an object stored in one request never
+    leaves an unfinished upload.
 
-    :param upload: what to add, and in which parts
-    :param location: where the object will lie
+    :param upload: the object's multipart upload, which need not be used
+    :param location: of the new object
     """
 
-    #: Bytes of the largest object that the server copies in one request, and of a part of others.
+    #: Maximum bytes of an object that the server copies in one request; a larger object is copied
+    #: in parts of ``copy_part`` bytes.
     copy_limit = LARGEST_PUT
     copy_part = 512 * MIB
 
@@ -55,7 +56,7 @@ class S3Writer(PartWriter):
 
     def write_once(self, body: Body) -> S3Location:
         size, target = body.size, self._target
-        # A small body goes with its head, which saves asking the server whether to go on.
+        # A small body is passed as bytes, so that botocore does not wait for 100 Continue.
         small = body.rewindable and size is not None and size <= self.chunk_size
         data = body.read() if small else BodyReader(body)
 
@@ -80,14 +81,14 @@ class S3Writer(PartWriter):
         try:
             self._publication.publish(complete, len(tokens) / _SLOW_JOIN, optional=True)
         except NoSuchUpload:
-            # As after a request that was answered too late: it may have succeeded.
+            # An earlier request whose response was lost may have completed the upload.
             if not self._publication.succeeded():
                 raise
         self._upload.abort_unanswered(published=True)
         return self._location
 
     def copy_from(self, location: S3Location) -> S3Location:
-        if self._publication.succeeded():  # an attempt before this one, which was given up
+        if self._publication.succeeded():  # an earlier attempt, which was given up
             return self._location
         source = _CopySource(Bucket(self._target.bucket.client, location.bucket), location)
         if source.size > self.copy_limit:
@@ -106,14 +107,14 @@ class S3Writer(PartWriter):
         return self._location
 
     def _copy_parts(self, source: "_CopySource") -> Iterator[dict[str, str]]:
-        """Have the server copy each part, and yield their tokens."""
+        """Have the server copy the parts, and yield the token of each."""
         source.require_etag()
         size = PartSizes(source.size, self.copy_part).of(1)
         for number, start in enumerate(range(0, source.size, size), 1):
             span = f"bytes={start}-{min(start + size, source.size) - 1}"
             copy = functools.partial(self._upload.copy, number, CopySourceRange=span)
             yield source.copy(copy)
-        # Several servers ignore the condition that each part came with.
+        # Several servers ignore the condition that is sent for each part.
         source.check()
 
     def state(self) -> dict[str, Any] | None:
@@ -134,7 +135,7 @@ class S3Writer(PartWriter):
 
 
 class _CopySource:
-    """The object that a copy is made of: the very same one until the copy is complete.
+    """The object that is copied; checks that it does not change before the copy is complete.
 
     :raises NotFound: there is no such object
     """
@@ -149,9 +150,9 @@ class _CopySource:
         self.size = head.size or 0
 
     def require_etag(self) -> None:
-        """Check that several requests can be known to copy one object.
+        """Check that the object has an ETag, which shows that all parts are copied of one object.
 
-        :raises BackendException: they cannot
+        :raises BackendException: it has none
         """
         if self._head.etag is None:
             raise BackendException(
@@ -163,7 +164,7 @@ class _CopySource:
     def copy(self, request: Callable[..., R], **arguments: Any) -> R:
         """Make a request that copies from the object.
 
-        :raises ObjectChanged: the object is another one by now
+        :raises ObjectChanged: the object has changed
         """
         if self._head.etag is not None:
             arguments["CopySourceIfMatch"] = self._head.etag
@@ -175,9 +176,9 @@ class _CopySource:
             raise
 
     def check(self) -> None:
-        """Check that the object is still the same one.
+        """Check that the object has not changed.
 
-        :raises ObjectChanged: it is not
+        :raises ObjectChanged: it has
         """
         now = self._bucket.head(self._location.key)
         if now is None or (now.etag, now.size) != (self._head.etag, self._head.size):
@@ -187,10 +188,10 @@ class _CopySource:
 
 
 class BodyReader:
-    """A body as botocore wants it: a file, read without a copy in the pieces that lie in memory.
+    """A body as the file object that botocore expects; reads return views of the body's memory.
 
-    A read returns at least 256 KiB, if as much lies in one piece.  Fewer pieces cost less:
-    urllib3, which sends them, would take much smaller ones, and botocore, which signs them, asks
+    A read returns at least 256 KiB, unless the view ends before.  Fewer reads cost less, and
+    urllib3, which sends the body, asks for much smaller amounts; botocore, which signs it, asks
     for larger ones.
     """
 
@@ -198,11 +199,11 @@ class BodyReader:
         self._body = body
         self._views: Iterator[memoryview] | None = None
         self._view = memoryview(b"")
-        #: Whether it can be read twice, to be signed and to be sent.
+        #: Whether the body can be read twice: once for its signature, and once to be sent.
         self.rewindable = body.rewindable
 
     def read(self, amount: int = -1, /) -> memoryview:
-        """Return the next piece, empty at the end."""
+        """Return the next bytes; empty at the end."""
         if self._views is None:
             self._views = self._body.views()
         if not len(self._view):
@@ -212,23 +213,23 @@ class BodyReader:
         return piece
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move to a position where no piece is cut in two."""
+        """Move to a position at the boundary of two views."""
         self._views = None
         self._view = memoryview(b"")
         return self._body.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return the position, between two views of the body."""
+        """Return the position."""
         return self._body.tell()
 
 
 @contextlib.contextmanager
 def _spooled(body: Body) -> Iterator[tuple[IO[bytes], int]]:
-    """Copy a body of unknown size to a temporary file: S3 asks for the size first.
+    """Copy a body of unknown size to a temporary file, as S3 needs the size before the bytes.
 
-    Yields the file, at its start, and its size.
+    Yields the file, positioned at its start, and its size.
 
-    :raises BackendException: there is no room for it
+    :raises BackendException: the temporary directory has no room for it
     """
     with contextlib.ExitStack() as stack:
         try:
