@@ -19,13 +19,13 @@ from store_lib.clients.decoding import decoding, malformed, text, url
 from store_lib.clients.hosts import origin_of
 from store_lib.clients.keystone import ConnectionSettings, ContextLogin, Credentials, KeystoneLogin
 from store_lib.clients.library_calls import LibraryCall
+from store_lib.clients.polling import FIRST_INTERVAL, Clock, poll
 from store_lib.clients.process import PerProcess
 from store_lib.clients.response_headers import parse_http_date, retry_after
 from store_lib.clients.sessions import open_session
 from store_lib.clients.tls import Tls
 from store_lib.driver import Repeater, RequestContext, once
 from store_lib.drivers.cinder.errors import error_for_response, is_invalid_state, transport_error
-from store_lib.drivers.cinder.polling import FIRST_PAUSE, Clock, poll
 from store_lib.drivers.cinder.volume import Volume, VolumeAttachment
 from store_lib.exceptions import (
     BackendException,
@@ -486,7 +486,7 @@ class Cinder:
             status = volume.status
             return None if status in unstable else volume
 
-        delay = FIRST_PAUSE if changing else 0.0
+        delay = FIRST_INTERVAL if changing else 0.0
         volume = poll(get, self._timeout, delay=delay, clock=self._clock)
         if volume is None:
             raise TimeoutError(

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from store_lib.clients.polling import poll
 from store_lib.driver import Chunk
 from store_lib.drivers.cinder.errors import device_error
-from store_lib.drivers.cinder.polling import poll
 from store_lib.exceptions import BackendException
 
 #: Seconds for a block device to get its volume's size.

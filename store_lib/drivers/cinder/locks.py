@@ -7,14 +7,14 @@ import hashlib
 import os
 from collections.abc import Iterator
 
-from store_lib.drivers.cinder.polling import poll
+from store_lib.clients.polling import poll
 from store_lib.drivers.cinder.volume import NONCE_PATTERN
 from store_lib.exceptions import BackendException, TimeoutError
 
 #: Seconds to wait for a lock: longer than attaching or detaching may rightly take.
 LOCK_TIMEOUT = 600
 #: Seconds between two attempts to take a lock: first, and at most.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.05
+_FIRST_INTERVAL, _LONGEST_INTERVAL = 0.005, 0.05
 
 #: Not through a symbolic link, which others may have put there, nor waiting at a pipe.
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -133,8 +133,8 @@ class LockFile:
         acquired = poll(
             lambda: self.try_acquire() or None,
             LOCK_TIMEOUT,
-            pause=_FIRST_PAUSE,
-            longest=_LONGEST_PAUSE,
+            interval=_FIRST_INTERVAL,
+            longest=_LONGEST_INTERVAL,
         )
         if acquired is None:
             raise TimeoutError(

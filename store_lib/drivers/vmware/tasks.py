@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from store_lib.clients.decoding import decoding, text
 from store_lib.clients.decoding import size as checked_size
+from store_lib.clients.polling import Clock, poll
 from store_lib.drivers.vmware.client import Session
 from store_lib.drivers.vmware.inventory import Inventory
 from store_lib.drivers.vmware.location import datastore_path
@@ -17,8 +18,8 @@ from store_lib.exceptions import Duplicate, ErrorStatus, NotFound, StoreError, T
 if TYPE_CHECKING:
     from store_lib.drivers.vmware.soap import Api
 
-#: Seconds before a task is polled the second time; the pauses double from then on.
-_FIRST_PAUSE = 0.01
+#: Seconds before a task is polled the second time; the intervals double from then on.
+_FIRST_INTERVAL = 0.01
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class File:
 class TaskTimeouts:
     """How long a task is waited for."""
 
-    #: Longest pause between two polls, in seconds.
+    #: Longest interval between two polls, in seconds.
     interval: float
     #: Seconds that a task may take.
     timeout: float
@@ -48,12 +49,18 @@ class DatastoreFiles:
     """The files of one directory, on any datastore."""
 
     def __init__(
-        self, session: Session, inventory: Inventory, directory: str, timeouts: TaskTimeouts
+        self,
+        session: Session,
+        inventory: Inventory,
+        directory: str,
+        timeouts: TaskTimeouts,
+        clock: Clock = time,
     ) -> None:
         self._session = session
         self._inventory = inventory
         self._directory = directory
         self._timeouts = timeouts
+        self._clock = clock
         self._existing: set[Datastore] = set()
 
     @property
@@ -149,30 +156,38 @@ class DatastoreFiles:
         return self._wait(doing, self._session.call(doing, start))
 
     def _wait(self, doing: str, task: Any) -> Any:
-        deadline = time.monotonic() + self._timeouts.timeout
-        pause, failures = _FIRST_PAUSE, 0
-        while True:
+        failures = 0
+
+        def ended() -> "_Info | None":
+            nonlocal failures
             try:
                 info = self._info(task)
-                failures = 0
             except StoreError as error:
                 failures += 1
                 temporary = error.status is ErrorStatus.TEMPORARY
                 if not temporary or failures > self._timeouts.failures:
                     raise
-                info = None
-            if info is not None and info.state == "success":
-                return info.result
-            if info is not None and info.state == "error":
-                raise self._session.task_error(info.fault, doing)
-            if time.monotonic() + pause > deadline:
-                raise TimeoutError(
-                    f"Expected {doing} to end within {self._timeouts.timeout:g} s "
-                    "(vmware_task_timeout), but it did not. It may end later: see the server's "
-                    "recent tasks."
-                )
-            time.sleep(pause)  # the API has no call that waits for a task's end
-            pause = min(2 * pause, self._timeouts.interval)
+                return None
+            failures = 0
+            return info if info.state in ("success", "error") else None
+
+        info = poll(
+            ended,
+            self._timeouts.timeout,
+            interval=_FIRST_INTERVAL,
+            longest=self._timeouts.interval,
+            growth=2,
+            clock=self._clock,
+        )
+        if info is None:
+            raise TimeoutError(
+                f"Expected {doing} to end within {self._timeouts.timeout:g} s "
+                "(vmware_task_timeout), but it did not. It may end later: see the server's "
+                "recent tasks."
+            )
+        if info.state == "error":
+            raise self._session.task_error(info.fault, doing)
+        return info.result
 
     def _info(self, task: Any) -> "_Info":
         def ask(api: "Api") -> _Info:

@@ -1,6 +1,7 @@
-"""Polling: the one loop that waits for a volume's state, a lock of this host, or a device's size.
+"""Polling: the one loop in which drivers wait for what has no call that waits.
 
-A module of its own, as the client of Cinder and the modules about this host both need it.
+A volume's state, a task's end, a lock of this host, a device's size.  This is no retry: the calls
+succeed, but what is waited for has not come yet.
 """
 
 import time
@@ -10,8 +11,7 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 #: Seconds before the second call, and between two calls at most.
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
-_GROWTH = 1.5
+FIRST_INTERVAL, LONGEST_INTERVAL = 0.1, 3.0
 
 
 class Clock(Protocol):
@@ -29,16 +29,18 @@ def poll(
     timeout: float,
     *,
     delay: float = 0.0,
-    pause: float = FIRST_PAUSE,
-    longest: float = LONGEST_PAUSE,
+    interval: float = FIRST_INTERVAL,
+    longest: float = LONGEST_INTERVAL,
+    growth: float = 1.5,
     clock: Clock = time,
 ) -> T | None:
     """Call until the result is not ``None``, and return it; ``None`` after ``timeout`` seconds.
 
     :param delay: seconds before the first call
-    :param pause: seconds before the second call; later pauses grow
-    :param longest: the longest pause in seconds; short if several compete for the result, as the
+    :param interval: seconds before the second call
+    :param longest: the longest interval in seconds; short if several compete for the result, as the
         one that calls rarely never gets it
+    :param growth: the factor by which the interval grows from call to call
     """
     if delay:
         clock.sleep(delay)
@@ -47,6 +49,6 @@ def poll(
         left = deadline - clock.monotonic()
         if left <= 0:
             return None
-        clock.sleep(min(pause, left))
-        pause = min(pause * _GROWTH, longest)
+        clock.sleep(min(interval, left))
+        interval = min(interval * growth, longest)
     return result
