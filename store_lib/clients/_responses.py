@@ -1,8 +1,8 @@
-"""The response below urllib3, botocore and requests: final, whole, and nothing after it.
+"""A strict HTTP response class, used below urllib3, botocore and requests.
 
-All three read responses by :mod:`http.client`, which takes any interim response but
-``100 Continue`` for the final one, accepts a head that was cut, leaves what a server sends beyond a
-response to be read as the next one, and has a time limit for each byte but none for all of them.
+All three read responses through :mod:`http.client`.  That module takes any interim response but
+``100 Continue`` for the final one, and accepts a truncated head.  Bytes that a server sends after a
+response are read as the next response.  The time limit applies to each read, not to a whole head.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ _LINE = 65536
 _FIELDS = 100
 #: The largest number of bytes in the line before a chunk.
 _CHUNK_LINE = 4096
-#: The largest number of bytes in a body that is read whole, such as a listing; read in pieces of
-#: this size.
+#: The largest number of bytes in a body that is read whole, such as a listing, and the number of
+#: bytes that are read at once.
 _WHOLE, _PIECE = 256 * 1024 * 1024, 1024 * 1024
 
 _BAD_HEADS = (MissingHeaderBodySeparatorDefect, FirstHeaderLineIsContinuationDefect)
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}[ \t]*(?:;|\r?\n\Z)")
 
-#: When the head that this thread reads is due, by the monotonic clock.
+#: The deadline of the head that this thread is reading, by the monotonic clock.
 head_due: contextvars.ContextVar[float] = contextvars.ContextVar(
     "store_lib_head_due", default=math.inf
 )
@@ -50,10 +50,10 @@ class BadResponse(http.client.HTTPException):
 
 
 class Response(http.client.HTTPResponse):
-    """A final response with a whole head; its connection is reused only if nothing follows it.
+    """A final response with a complete head.
 
-    The head and the interim responses before it must come within the socket's time limit, all
-    together.
+    The head and all interim responses before it must together arrive within the socket's time
+    limit.  The connection is reused only if no bytes follow the response.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Response(http.client.HTTPResponse):
     def continues(self, seconds: float) -> bool:
         """Wait for the response to ``Expect: 100-continue``; return whether to send the body.
 
-        :param seconds: after which the body is sent although the server has sent nothing
+        :param seconds: how long to wait; the body is sent if the server has sent nothing by then
         :returns: ``False`` if the server has sent its final status, which is kept for :meth:`begin`
         """
         deadline = time.monotonic() + seconds
@@ -131,7 +131,7 @@ class Response(http.client.HTTPResponse):
         raise BadResponse("it sent an interim response with too many or too long header fields")
 
     def _strip_values(self) -> None:
-        """Remove the whitespace behind values, which is not part of them."""
+        """Remove trailing whitespace from the values of header fields."""
         fields = self.headers.items()
         if any(value.endswith((" ", "\t")) for _, value in fields):
             for name, _ in fields:
@@ -140,7 +140,7 @@ class Response(http.client.HTTPResponse):
                 self.headers[name] = value.strip(" \t")
 
     def _determine_length(self) -> None:
-        """Determine how long the body is; http.client accepts lengths that are contradictory."""
+        """Determine the body's length; http.client would accept contradictory lengths."""
         codings = ",".join(self.headers.get_all("Transfer-Encoding", ()))
         lengths = ",".join(self.headers.get_all("Content-Length", ()))
         values = {value.strip() for value in lengths.split(",")}
@@ -153,12 +153,13 @@ class Response(http.client.HTTPResponse):
         else:
             self.length = int(values.pop()) if good and not codings else None
         if (codings and (lengths or not self.chunked)) or (lengths and not good):
-            self.will_close = True  # other software may see another end
+            self.will_close = True  # a proxy may take another byte for the body's last one
 
     def read(self, amt: int | None = None) -> bytes:
         """Return up to ``amt`` bytes of the body, or all of it.
 
-        http.client allocates memory for as many as the server announces, before any has come.
+        The whole body is read in pieces, as http.client would allocate all that the server
+        announces before a byte has arrived.
         """
         if amt is not None:
             return super().read(amt)
@@ -195,24 +196,25 @@ class Response(http.client.HTTPResponse):
     def close(self) -> None:
         """Close the response, which another thread may be reading."""
         if self.length != 0:
-            self._sock = None  # its connection is closed too, as the body has not ended
+            self._sock = None  # the connection is closed too, as the body has not ended
         super().close()
 
     def _close_conn(self) -> None:
-        """Release the connection at the end of the response, and shut it down if more has come.
+        """Release the connection at the end of the response; shut it down if more bytes followed.
 
-        The pool checks the socket before it uses a connection again, but cannot see what was
-        already read from the socket.
+        The pool checks the socket before it uses a connection again, but cannot see bytes that
+        were already read into the buffer.
         """
         sock, self._sock = self._sock, None
         if sock is not None and self._has_bytes(sock):
             with contextlib.suppress(OSError):
-                # Below TLS, and not closed: the pool notices, and another thread may be reading.
+                # Shut down below TLS rather than closed: another thread may be reading, and the
+                # pool notices a socket that was shut down.
                 socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
         super()._close_conn()  # type: ignore[misc]
 
     def _has_bytes(self, sock: Any) -> bool | None:
-        """Return whether bytes wait; ``None`` if TLS has read some, but no data yet."""
+        """Return whether data can be read at once; ``None`` if TLS has only part of a record."""
         timeout = sock.gettimeout()
         try:
             sock.settimeout(0)
@@ -220,13 +222,13 @@ class Response(http.client.HTTPResponse):
         except ssl.SSLWantReadError:
             return None
         except (OSError, ValueError):
-            return False  # closed, or cut
+            return False  # closed or broken
         finally:
             with contextlib.suppress(OSError):
                 sock.settimeout(timeout)
 
     def _wait(self, deadline: float) -> bool:
-        """Wait for bytes or the connection's end; return whether one of them came in time."""
+        """Wait for bytes or the connection's end; return ``False`` if neither came in time."""
         while self._has_bytes(self._sock) is not True:
             left = max(0.0, deadline - time.monotonic())
             if not wait_for_read(self._sock, left):
@@ -237,7 +239,7 @@ class Response(http.client.HTTPResponse):
 
     @contextlib.contextmanager
     def _head(self) -> Iterator["_Lines"]:
-        """Read lines within the time limit of the socket, all together."""
+        """Return a context manager whose lines must all arrive within one socket time limit."""
         stream, sock, timeout = self.fp, self._sock, self._sock.gettimeout()
         lines: Any = _Lines(self._stream, sock)
         self.fp = lines
@@ -251,7 +253,7 @@ class Response(http.client.HTTPResponse):
 
 
 class _Lines:
-    """The lines of a head; the last one read is remembered."""
+    """Reads the lines of a head, and remembers the last one."""
 
     def __init__(self, stream: io.BufferedReader, sock: Any) -> None:
         self.last = b""

@@ -1,6 +1,6 @@
-"""urllib3's connections and pools, made safe; for :mod:`store_lib.clients.http` and the like.
+"""Safe variants of urllib3's connections and pools, for the clients of this package.
 
-Connections keep to the limit for heads, connect only to addresses that are allowed, read final
+Connections enforce the time limit for heads, connect only to allowed addresses, return final
 responses only, and send bodies without copying them.  Pools keep secrets out of urllib3's logs.
 """
 
@@ -28,14 +28,14 @@ from store_lib.exceptions import Forbidden
 from store_lib.head_limit import HeadLimit, head_limit
 from store_lib.redaction import HIDDEN, is_secret_header
 
-#: Servers whose connections are kept, and idle connections kept for each.
+#: The number of servers whose connections are kept, and of idle connections kept per server.
 _SERVERS, _CONNECTIONS = 32, 16
 
-#: Seconds within which a server should close after a request that was broken off.
+#: Seconds to wait for a server to close the connection after a request was broken off.
 _FAREWELL = 3.0
 
-#: Linux: what is written waits for a full packet.  A TLS record, which is 16 KiB at most, is then
-#: no packet of its own, and does not wake the other side each time.
+#: Linux's option to send full packets only.  Without it, each TLS record (16 KiB at most) would be
+#: sent in a packet of its own and wake the other side.
 _CORK = getattr(socket, "TCP_CORK", None)
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ else:
 
 
 class ConnectionMixin(_Base):
-    """Makes a connection keep to the limit for heads, check addresses and read responses."""
+    """Mixin for connections: enforces the limit for heads, checks addresses, reads strictly."""
 
     response_class: Any = Response
     #: Called with each address before and after connecting; ``None`` allows all.
     check_address: AddressCheck | None = None
-    #: The limit of the present request, and when the head of its response is due.
+    #: The limit for heads of the current request, and the deadline of its response's head.
     limit = HeadLimit()
     due = math.inf
     _has_no_body = True
@@ -67,11 +67,11 @@ class ConnectionMixin(_Base):
         super().putrequest(method, *args, **kwargs)
 
     def getresponse(self) -> Any:
-        """Return the response, read up to the end of its head."""
+        """Read the head of the response, and return the response."""
         due = self.due
         if not self._has_no_body:
-            # Sending the body took its time, and the server may have work to do: it has as long as
-            # it may be silent.
+            # Sending the body took time, and the server may need time to process it: it may take
+            # as long as it may be silent.
             timeout = Timeout.resolve_default_timeout(self.timeout)
             seconds = max(self.limit.seconds, math.inf if timeout is None else timeout)
             due = min(self.limit.until, time.monotonic() + seconds)
@@ -82,9 +82,9 @@ class ConnectionMixin(_Base):
             head_due.reset(token)
 
     def _new_conn(self) -> socket.socket:
-        """Look the name up once, and connect to an address that is allowed.
+        """Look the host's name up once, and connect to one of its allowed addresses.
 
-        The time limit for a connection is for all addresses together.
+        The connect timeout is shared by all addresses.
         """
         host = self._dns_host.strip("[]")
         try:
@@ -124,7 +124,7 @@ class ConnectionMixin(_Base):
         )
         if self.check_address is not None:
             try:
-                # Linux connects 0.0.0.0 to itself: what counts is who is at the other end.
+                # Linux connects 0.0.0.0 to this machine: the peer's real address is checked too.
                 self.check_address(self.host, str(sock.getpeername()[0]))
             except BaseException:
                 sock.close()
@@ -133,7 +133,7 @@ class ConnectionMixin(_Base):
 
 
 class PoolMixin(_PoolBase):
-    """Makes a pool of such connections start the clocks of their requests."""
+    """Mixin for pools of such connections: starts the clock of each request."""
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         connection: Any = super()._get_conn(timeout)
@@ -142,9 +142,9 @@ class PoolMixin(_PoolBase):
 
 
 class Chunks:
-    """A body of unknown length, sent in chunks, each as it lies in memory; urllib3 copies them.
+    """A body of unknown length, for a request with ``Transfer-Encoding: chunked``.
 
-    For a request with ``Transfer-Encoding: chunked``.
+    The pieces are sent without a copy, which urllib3 would make.
     """
 
     def __init__(self, pieces: Iterable[memoryview]) -> None:
@@ -152,18 +152,18 @@ class Chunks:
 
 
 class _Connection(ConnectionMixin, HTTPConnection):
-    """A connection that sends :class:`Chunks` and the target that the pool keeps out of logs.
+    """A connection that sends :class:`Chunks`, and the query that the pool keeps out of logs.
 
-    :param check_address: not to be set behind a proxy, where the peer is the proxy
-    :param send_timeout: seconds for which the server may take no byte of a request; without it
-        the connection's time limit counts for the first request, which may be a large one
+    :param check_address: must be ``None`` for a connection through a proxy, whose peer is the proxy
+    :param send_timeout: seconds for which the server may accept no byte of a request; without this,
+        the connect timeout applies to the first request, which may have a large body
     """
 
-    #: The request target to send in place of the one in ``putrequest``, which has no query.
+    #: The request target with its query, sent instead of the one that ``putrequest`` is given.
     target: str | None = None
-    #: The socket, even if http.client has dropped it.
+    #: The socket; stays set when http.client has dropped its reference.
     wire: socket.socket | None = None
-    #: What is to be sent right behind the head.
+    #: The body to send right after the head.
     _chunks: Chunks | None = None
 
     def __init__(
@@ -178,20 +178,23 @@ class _Connection(ConnectionMixin, HTTPConnection):
         self._send_timeout = send_timeout
 
     def connect(self) -> None:
-        """Connect, with a TLS handshake if the connection has TLS."""
+        """Connect, and perform the TLS handshake if the connection uses TLS."""
         super().connect()
         self.wire = self.sock
         if self._send_timeout is not None:
             self.sock.settimeout(self._send_timeout)
 
     def drop(self) -> None:
-        """Close the socket for good: the file of a response with a bad head keeps it open."""
+        """Close the descriptor itself, which the file of a response with a bad head keeps open."""
         if self.wire is not None:
             with contextlib.suppress(OSError):
                 os.close(self.wire.detach())
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        """Send a request; if its body raises, the server has seen the end of it on return."""
+        """Send a request.
+
+        If its body raises, end the request and wait briefly for the server to close as well.
+        """
         body = kwargs.get("body")
         if isinstance(body, Chunks):
             self._chunks, kwargs["body"] = body, None
@@ -199,7 +202,7 @@ class _Connection(ConnectionMixin, HTTPConnection):
         try:
             super().request(*args, **kwargs)
         except OSError:
-            raise  # of the connection, which is gone
+            raise  # the connection is broken
         except BaseException:
             self._end_early()
             raise
@@ -208,30 +211,30 @@ class _Connection(ConnectionMixin, HTTPConnection):
         self._cork(False)
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
-        """Send the head, and the chunks of a body of unknown length; urllib3 sends the last one."""
+        """Send the head and the chunks of the body; urllib3 sends the closing chunk."""
         super().endheaders(*args, **kwargs)
         if self._chunks is not None:
             for piece in self._chunks.pieces:
-                if len(piece):  # an empty one would end the body
+                if len(piece):  # an empty chunk would end the body
                     self.send(b"%x\r\n" % len(piece))
                     self.send(piece)
                     self.send(b"\r\n")
 
     def _cork(self, corked: bool) -> None:
-        """Hold back what does not fill a packet, or release it."""
+        """Hold back data that does not fill a packet, or send it."""
         if _CORK is not None and self.wire is not None:
-            with contextlib.suppress(OSError):  # it was cut; the next read or write raises
+            with contextlib.suppress(OSError):  # a broken connection; the next read or write raises
                 socket.socket.setsockopt(self.wire, socket.IPPROTO_TCP, _CORK, corked)
 
     def _end_early(self) -> None:
-        """Let the server see the request's end, and wait until it has closed too.
+        """End the request early, and wait briefly for the server to close as well.
 
-        What the driver then does to clean up cannot be overtaken by what was sent before.
+        Otherwise the server could process data of this request after the driver's clean-up.
         """
         deadline = time.monotonic() + _FAREWELL
         if self.wire is not None:
             with contextlib.suppress(OSError):
-                # Below TLS, which cannot end in one direction alone.
+                # Below TLS, which cannot be shut down in one direction only.
                 socket.socket.shutdown(self.wire, socket.SHUT_WR)
                 self.wire.settimeout(_FAREWELL)
                 while time.monotonic() < deadline and socket.socket.recv(self.wire, 65536):
@@ -244,7 +247,7 @@ class _Connection(ConnectionMixin, HTTPConnection):
         skip_host: bool = False,
         skip_accept_encoding: bool = False,
     ) -> None:
-        """Send the first line of a request, with the target that the pool keeps out of logs."""
+        """Send the first line of a request, with the query that the pool keeps out of logs."""
         super().putrequest(method, self.target or url, skip_host, skip_accept_encoding)
 
     def send(self, data: Any) -> None:
@@ -252,13 +255,13 @@ class _Connection(ConnectionMixin, HTTPConnection):
         try:
             super().send(data)
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
-            # A closed connection, which without TLS is a broken pipe.  urllib3 then reads the
-            # response: a server that refuses a large body does not wait for its end.
+            # The server has closed the connection.  On a broken pipe (which is what this raises
+            # without TLS) urllib3 reads the response: a server may refuse a body before its end.
             raise BrokenPipeError(str(error)) from error
 
 
 class TlsConnection(_Connection, HTTPSConnection):
-    """Such a connection with TLS."""
+    """A :class:`_Connection` with TLS."""
 
 
 class Pool(PoolMixin, HTTPConnectionPool):
@@ -286,18 +289,18 @@ class _TlsPool(Pool, HTTPSConnectionPool):
     ConnectionCls = TlsConnection
 
     def _validate_conn(self, conn: Any) -> None:
-        # As in urllib3, but for a warning at each request made without verification: the driver
-        # warns once.
+        # As in urllib3, but without its warning for every unverified request: the driver warns
+        # once.
         if conn.is_closed:
             conn.connect()
 
 
-#: The pools of every manager here, by scheme.
+#: The pool classes of every manager in this module, by scheme.
 POOLS: dict[str, type[HTTPConnectionPool]] = {"http": Pool, "https": _TlsPool}
 
 
 def sent_secrets(target: str, headers: Mapping[str, str | bytes]) -> list[str]:
-    """Return what no message may show of a request: logins, tokens, and the values of the query."""
+    """Return a request's secrets, which no message may show: logins, tokens, query values."""
     secrets = []
     for name, value in headers.items():
         if is_secret_header(name):
@@ -315,10 +318,10 @@ def sent_secrets(target: str, headers: Mapping[str, str | bytes]) -> list[str]:
 class DirectManager(urllib3.PoolManager):
     """Connections to servers that are reached without a proxy.
 
-    :param context: returns the TLS context; called when there is a server with TLS, since loading
-        the system's authorities takes longer than many a request
+    :param context: returns the TLS context; called only for a server with TLS, as loading the
+        system's authorities takes longer than many a request
     :param check_address: called with each address before and after connecting; ``None`` allows all
-    :param send_timeout: seconds for which a server may take no byte of a request
+    :param send_timeout: seconds for which a server may accept no byte of a request
     """
 
     def __init__(
@@ -347,11 +350,11 @@ class DirectManager(urllib3.PoolManager):
 def proxy_manager(
     url: str, headers: Mapping[str, str], context: ssl.SSLContext
 ) -> urllib3.ProxyManager:
-    """Return the connections to servers that are reached through a proxy.
+    """Return a manager of connections to servers that are reached through a proxy.
 
-    :param url: the proxy's, without credentials
-    :param headers: sent to the proxy alone
-    :param context: for the servers, and for the proxy itself if it has TLS
+    :param url: the proxy's URL, without credentials
+    :param headers: sent to the proxy only
+    :param context: the TLS context for the servers, and for the proxy itself if it uses TLS
     """
     manager = urllib3.ProxyManager(
         url,
@@ -367,7 +370,7 @@ def proxy_manager(
 
 def close_manager(manager: urllib3.PoolManager) -> None:
     """Close a manager's idle connections."""
-    for key in manager.pools.keys():  # noqa: SIM118 - it cannot be iterated
+    for key in manager.pools.keys():  # noqa: SIM118 - the container is not iterable
         pool = manager.pools.get(key)
         if pool is not None:
             pool.close()
@@ -377,11 +380,11 @@ def close_manager(manager: urllib3.PoolManager) -> None:
 def abort_response(response: BaseHTTPResponse) -> None:
     """Close a response and wake any thread that waits for its bytes.
 
-    One that was read to its end has already returned its connection to the pool.
+    A response that was read to its end has already returned its connection to the pool.
     """
     wire = getattr(response.connection, "wire", None)
     if wire is not None:
-        # Not by the TLS socket's own method: another thread may be inside it.
-        with contextlib.suppress(OSError):  # closed, or cut by the other side
+        # Not by the TLS socket's own method, which another thread may be executing.
+        with contextlib.suppress(OSError):  # closed, or broken by the other side
             socket.socket.shutdown(wire, socket.SHUT_RDWR)
     response.close()

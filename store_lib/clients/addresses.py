@@ -1,6 +1,6 @@
-"""Which hosts a URI may lead to: allow and deny lists of names and networks.
+"""Allow and deny lists that say which hosts a URI may lead to.
 
-For clients that go where a URI says.  Others connect to configured addresses alone.
+They are for clients whose URIs name the server; the others only connect to configured addresses.
 """
 
 import ipaddress
@@ -14,17 +14,17 @@ from store_lib.exceptions import Forbidden
 
 _LOG = get_logger(__name__)
 
-#: Called with a host's name and an address that it has; raises Forbidden where one is refused.
+#: Called with a host's name and one of its addresses; raises Forbidden if either is refused.
 AddressCheck: TypeAlias = Callable[[str, str], None]
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: Prefixes of IPv6 whose last 32 bits are the IPv4 address that is meant: of the translators NAT64
-#: and SIIT, and the old compatible form.
+#: IPv6 prefixes of addresses whose last 32 bits are an IPv4 address: those of the translators NAT64
+#: and SIIT, and of the old IPv4-compatible form.
 _EMBEDDING = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
-#: The prefix of local NAT64 translators, and where within it the address may be: the length of a
-#: translator's own prefix is not known here.
+#: The prefix of local NAT64 translators.  The length of a translator's own prefix is not known, so
+#: the IPv4 address may be in several places.
 _LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 #: The third quarter of an ISATAP address; the last quarter is the IPv4 address.
 _ISATAP = (0x00005EFE, 0x02005EFE)
@@ -33,14 +33,15 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 class AddressRules:
-    """What two lists say of a host, by its name and by the address it turns out to have.
+    """An allow list and a deny list of hosts, checked by a host's name and by its addresses.
 
-    An IPv6 address that stands for an IPv4 one, through a translator or a tunnel, is denied with
-    that one.  Deny wins.  With an empty allow list all is allowed that is not denied, otherwise
-    nothing but what it names, by host name or by address.
+    An entry of the deny list outweighs the allow list.  If the allow list is empty, every host that
+    is not denied is allowed; otherwise a host is allowed only if its name or its address is on the
+    list.  If an IPv4 address is denied, so is any IPv6 address that leads to the same host through
+    a translator or a tunnel.
 
-    :param options: the names of the two options, for messages
-    :raises ValueError: an entry is no host name, address or network; the message says which
+    :param options: the names of the options with the allow list and the deny list, for messages
+    :raises ValueError: an entry is not a host name, address or network; the message says which
     """
 
     def __init__(
@@ -55,11 +56,11 @@ class AddressRules:
         return self._limited or bool(self._denied_names or self._denied_networks)
 
     def check_host(self, host: str, *, proxied: bool) -> None:
-        """Check what can be known before connecting.
+        """Check a host as far as possible before connecting.
 
-        :param proxied: a proxy will look the name up, so that :meth:`check_address` never runs:
-            a name that only its address could allow is refused here
-        :raises Forbidden: one of the lists refuses it
+        :param proxied: whether a proxy will look the name up; :meth:`check_address` is then never
+            called, so a host that only its address could allow is refused here
+        :raises Forbidden: the host is denied, or not allowed
         """
         address = _literal(host)
         if address is not None:
@@ -77,9 +78,9 @@ class AddressRules:
                 raise _refusal(host, f"it is not in {self._allowing}")
 
     def check_address(self, host: str, address: str) -> None:
-        """Check a host's name and an ``address`` that it has; an :data:`AddressCheck`.
+        """Check a host's name and one of its addresses; an :data:`AddressCheck`.
 
-        :raises Forbidden: one of the lists refuses it
+        :raises Forbidden: the name or the address is denied, or neither is allowed
         """
         self.check_host(host, proxied=False)
         self._check(host, ipaddress.ip_address(address))
@@ -97,7 +98,7 @@ class AddressRules:
 
 
 def _refusal(host: str, why: str) -> Forbidden:
-    # The address stays out of the message: a caller is not to learn what a name means in here.
+    # The message omits the address: a caller must not learn how names resolve in this network.
     return Forbidden(f"Host {host} is refused: {why}. Change that option to allow it.")
 
 
@@ -106,7 +107,7 @@ def _folded(host: str) -> str:
 
 
 def _literal(host: str) -> _Address | None:
-    """Return the address that ``host`` is a writing of, such as 10.0.0.1 or 0x7f.1."""
+    """Return the address that ``host`` spells, as 10.0.0.1 or 0x7f.1 do; ``None`` for a name."""
     host = host.rstrip(".")
     try:
         return ipaddress.ip_address(host)
@@ -123,14 +124,14 @@ def _within(addresses: Iterable[_Address], networks: Sequence[_Network]) -> bool
 
 
 def _same(address: _Address) -> Iterator[_Address]:
-    """Yield an address, and the one of IPv4 that is another writing of it."""
+    """Yield an address, and the IPv4 address that it maps to, if any."""
     yield address
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         yield address.ipv4_mapped
 
 
 def _meant(address: _Address) -> Iterator[_Address]:
-    """Yield an address, and those of IPv4 that it may lead to by a translator or a tunnel."""
+    """Yield an address, and the IPv4 addresses it may reach through a translator or a tunnel."""
     yield from _same(address)
     if not isinstance(address, ipaddress.IPv6Address):
         return
@@ -138,7 +139,7 @@ def _meant(address: _Address) -> Iterator[_Address]:
     if any(address in network for network in _EMBEDDING) and bits > 1:
         yield ipaddress.IPv4Address(bits & _LAST)
     if address in _LOCAL_NAT64:
-        # RFC 6052: behind a prefix of 48, 56, 64 or 96 bits, with 8 zeros at bit 64.
+        # RFC 6052: the address follows a prefix of 48, 56, 64 or 96 bits, and skips bits 64 to 71.
         without = (bits >> 64 & 0xFFFF) << 56 | bits & (1 << 56) - 1
         for behind in (40, 32, 24):
             yield ipaddress.IPv4Address(without >> behind & _LAST)
@@ -160,7 +161,7 @@ def _entries(option: str, entries: Iterable[str]) -> tuple[frozenset[str], list[
         try:
             network = ipaddress.ip_network(bare)
         except ValueError as error:
-            # A mistyped network must not pass for a name that never matches.
+            # A mistyped network must not be taken for a host name, which would never match.
             last = _folded(text).rpartition(".")[2]
             if not is_host_name(text) or _literal(text) is not None or last.isdigit():
                 raise ValueError(

@@ -1,7 +1,8 @@
-"""Decodes responses and checks every type and bound: JSON, numbers, times and URLs.
+"""Checks and decodes the values of responses: JSON, numbers, times and URLs.
 
-Each function takes one value and returns it checked, else raises :class:`Unexpected`; a block of
-:func:`decoding` makes one documented error of that and of whatever else goes wrong there.
+A function for one kind of value returns the value if it has that type and is in range, and raises
+:class:`Unexpected` otherwise.  A block of :func:`decoding` turns this and any other error that is
+raised in the block into one documented error.
 """
 
 import datetime
@@ -16,20 +17,20 @@ from store_lib.clients.library_calls import LibraryCall
 from store_lib.exceptions import BackendException, StoreError
 from store_lib.redaction import hide, redact
 
-#: More than any object has.
+#: A number of bytes larger than any object.
 _MOST_BYTES = 2**63
-#: Characters of a time or a number.
+#: The largest number of characters of a time or a number.
 _LONGEST = 64
 _DIGITS = re.compile(rf"[0-9]{{1,{_LONGEST}}}")
-#: Characters of a value that a message shows, and that are looked at for secrets: one that begins
-#: within the first is whole within the second.
+#: The number of characters of a value that a message may quote, and that are searched for secrets:
+#: a secret that begins within the first number is complete within the second.
 _SHOWN, _READ = 200, 16384
 
 _ADVICE = "Check the address, and what is between."
 
 
 class Unexpected(ValueError):
-    """A value is not what was expected."""
+    """A value has another type than expected, or is out of range."""
 
     def __init__(self, expected: str, got: Any) -> None:
         super().__init__(expected)
@@ -44,12 +45,12 @@ def decoding(
     raising: Callable[[str], StoreError] = BackendException,
     advice: str = _ADVICE,
 ) -> LibraryCall:
-    """Return a block in which a response is decoded: any error in it means a malformed response.
+    """Return a context manager for decoding a response; an error in it means a malformed response.
 
-    :param what: what was expected, and from whom
-    :param secrets: what was sent: the response may quote it and no message may show it
-    :param raising: makes the error from its text
-    :param advice: what to do about it
+    :param what: what was expected, and from which server
+    :param secrets: secrets of the request, which the response may quote and no message may show
+    :param raising: returns the error for a message
+    :param advice: what to do about a malformed response
     """
     meaning = functools.partial(
         malformed, what=what, secrets=secrets, raising=raising, advice=advice
@@ -65,9 +66,9 @@ def malformed(
     raising: Callable[[str], StoreError] = BackendException,
     advice: str = _ADVICE,
 ) -> StoreError:
-    """Return the error for a malformed response; the other parameters are those of `decoding`.
+    """Return the error for a malformed response; the other parameters are as in :func:`decoding`.
 
-    :param error: what was raised while it was decoded
+    :param error: the exception that was raised while the response was decoded
     """
     got = f"got something else ({type(error).__name__})"
     if isinstance(error, Unexpected):
@@ -78,9 +79,9 @@ def malformed(
 
 
 def display(value: Any, secrets: Collection[str] = ()) -> str:
-    """Return a value of a response for a message: in ASCII, shortened, without logins of URIs.
+    """Return a response's value for a message: in ASCII, shortened, URIs without their logins.
 
-    :param secrets: what was sent, which the value may quote
+    :param secrets: secrets of the request, which the value may quote
     """
     if isinstance(value, str | bytes):
         text = value[:_READ] if isinstance(value, str) else value[:_READ].decode("latin-1")
@@ -98,7 +99,7 @@ def display(value: Any, secrets: Collection[str] = ()) -> str:
 def parse_json(body: bytes | str) -> Any:
     """Parse JSON.
 
-    :raises Unexpected: it is malformed, or nested too deeply
+    :raises Unexpected: the text is malformed, or nested too deeply
     """
     try:
         return json.loads(body)
@@ -107,9 +108,9 @@ def parse_json(body: bytes | str) -> Any:
 
 
 def text(value: Any) -> str:
-    """Return a string.
+    """Return ``value`` if it is a string.
 
-    :raises Unexpected: it is not a string, or has half a character
+    :raises Unexpected: it is not a string, or contains a lone surrogate
     """
     try:
         if isinstance(value, str) and value.encode() is not None:
@@ -120,7 +121,7 @@ def text(value: Any) -> str:
 
 
 def optional_text(value: Any) -> str | None:
-    """Return a string, or ``None`` as it is.
+    """Return ``value`` if it is a string or ``None``.
 
     :raises Unexpected: it is neither
     """
@@ -128,9 +129,9 @@ def optional_text(value: Any) -> str | None:
 
 
 def boolean(value: Any) -> bool:
-    """Return a boolean.
+    """Return ``value`` if it is a boolean.
 
-    :raises Unexpected: it is not one
+    :raises Unexpected: it is not
     """
     if not isinstance(value, bool):
         raise Unexpected("true or false", value)
@@ -138,20 +139,20 @@ def boolean(value: Any) -> bool:
 
 
 def size(value: Any, unit: str = "bytes", most: int = _MOST_BYTES) -> int:
-    """Return a number of bytes, or of another unit.
+    """Return ``value`` as an ``int`` if it is a non-negative integer below ``most``.
 
-    :param most: the number must be smaller
+    :param unit: what the number counts, for the message
     :raises Unexpected: it is not such a number
     """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < most:
         raise Unexpected(f"a number of {unit}", value)
-    return int(value)  # of a library's own class of numbers, too
+    return int(value)  # it may be an instance of a client library's subclass
 
 
 def digits(value: Any) -> int:
-    """Return a number of bytes written in decimal digits, as in a header.
+    """Parse a number of bytes in decimal digits, as in a header.
 
-    :raises Unexpected: it is not such a number
+    :raises Unexpected: ``value`` is not a string of digits, or the number is too large
     """
     if not isinstance(value, str) or not _DIGITS.fullmatch(value):
         raise Unexpected("a number of bytes", value)
@@ -159,9 +160,9 @@ def digits(value: Any) -> int:
 
 
 def timestamp(value: Any) -> float:
-    """Return an ISO 8601 time as seconds since the epoch; without a zone it is UTC.
+    """Parse an ISO 8601 time into seconds since the epoch; a time without a zone is UTC.
 
-    :raises Unexpected: it is not a time
+    :raises Unexpected: ``value`` is not such a time
     """
     try:
         time = datetime.datetime.fromisoformat(text(value)[:_LONGEST])
@@ -171,9 +172,9 @@ def timestamp(value: Any) -> float:
 
 
 def fields(value: Any) -> Mapping[str, Any]:
-    """Return an object with named fields.
+    """Return ``value`` if it is a mapping, such as a JSON object.
 
-    :raises Unexpected: it is not one
+    :raises Unexpected: it is not
     """
     if not isinstance(value, Mapping):
         raise Unexpected("an object", value)
@@ -181,9 +182,9 @@ def fields(value: Any) -> Mapping[str, Any]:
 
 
 def entries(value: Any) -> list[Mapping[str, Any]]:
-    """Return a list of objects with named fields.
+    """Return ``value`` if it is a list of mappings, such as JSON objects.
 
-    :raises Unexpected: it is not one
+    :raises Unexpected: it is not
     """
     if not isinstance(value, list | tuple):
         raise Unexpected("a list of objects", value)
@@ -191,14 +192,14 @@ def entries(value: Any) -> list[Mapping[str, Any]]:
 
 
 def url(value: Any) -> str:
-    """Return an http or https URL without a login in it.
+    """Return ``value`` if it is an http or https URL without a login.
 
-    :raises Unexpected: it is not one
+    :raises Unexpected: it is not
     """
     try:
         parts = urlsplit(text(value))
         good = parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
-        _ = parts.port  # which urlsplit has not checked
+        _ = parts.port  # raises ValueError for a bad port, which urlsplit does not check
         if good and value.isprintable() and " " not in value and "@" not in parts.netloc:
             return str(value)
     except ValueError:

@@ -1,8 +1,8 @@
-"""The HTTP client of every driver that makes its own requests: http, Swift and VMware.
+"""The HTTP client of the drivers that send their own requests: http, Swift and VMware.
 
-:class:`HttpClient` sends one request at a time and says what went wrong.  It does not follow
-redirects, retry or decode bodies, and takes nothing from the environment: no proxy, no authorities,
-no ``.netrc``.
+:class:`HttpClient` sends single requests and turns failures into the library's errors.  It does not
+follow redirects, retry, or decode bodies.  It ignores proxies, authorities and ``.netrc`` files
+that the environment configures.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "store_lib"}
 
 
 class Proxy(NamedTuple):
-    """A proxy: its URL without credentials, and the headers that it is sent."""
+    """A proxy: its URL without credentials, and the headers to send to it."""
 
     url: str
     headers: Mapping[str, str]
@@ -43,7 +43,7 @@ class Proxy(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A response that was read whole; ``repr`` omits what may be secret."""
+    """A response with its whole body; ``repr`` omits what may be secret."""
 
     status: int
     headers: HTTPHeaderDict = dataclasses.field(repr=False)
@@ -51,16 +51,16 @@ class HttpResponse:
 
 
 class HttpClient:
-    """Sends the requests of one store, from many threads; each process has its own connections.
+    """Sends the requests of one store.  Thread-safe; every process has its own connections.
 
     :param tls: how certificates are verified
     :param option_names: the options that error messages name
-    :param connect_timeout: seconds for a connection to be made
-    :param read_timeout: seconds without a byte, of a request or of a response
-    :param check_address: called with a host's name and the address that it has, before and after
-        connecting; raises ``Forbidden``.  ``None`` allows every address.  Not called for what goes
-        through a proxy.
-    :param proxies: by scheme; other schemes are reached directly
+    :param connect_timeout: seconds to wait for a connection
+    :param read_timeout: seconds for which no byte of a request or a response may pass
+    :param check_address: called before and after connecting with a host's name and one of its
+        addresses; raises ``Forbidden`` to refuse them.  ``None`` allows every address.  Not called
+        for requests through a proxy.
+    :param proxies: by scheme; servers of other schemes are reached directly
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class HttpClient:
         self._pools = PerProcess(self._make_pools)
 
     def server(self, url: str) -> Server:
-        """Return the server of a URL as error messages name it."""
+        """Return the server of a URL, for error messages."""
         scheme, _, rest = url.partition("://")
         authority = rest.partition("/")[0].partition("?")[0]
         return Server(f"{scheme}://{authority.rpartition('@')[2]}", self._option_names)
@@ -105,12 +105,12 @@ class HttpClient:
         The caller passes the response to :meth:`read`, reads it to its end or closes it.
 
         :param url: a ``Secret`` if its query may be a credential
-        :param headers: besides those that say how long the body is, which are added here
-        :param body: sent as it lies in memory; an error that it raises comes out unchanged
-        :param read_timeout: seconds, in place of the client's
-        :param fresh: use a new connection: one that was kept may end just when it is used again,
-            and a body that cannot be rewound cannot be sent again
-        :raises RemoteServiceUnavailable: no response
+        :param headers: without those of the body's length, which are added here
+        :param body: sent without a copy; an error that it raises is passed on unchanged
+        :param read_timeout: seconds, instead of the client's ``read_timeout``
+        :param fresh: use a new connection, for a body that cannot be rewound and sent again: the
+            server may close an idle connection just when it is used again
+        :raises RemoteServiceUnavailable: the server sent no response
         :raises Forbidden: ``check_address`` refuses the server
         """
         sent = {**_HEADERS, **(headers or {})}
@@ -141,9 +141,9 @@ class HttpClient:
             )
 
     def read(self, response: BaseHTTPResponse, url: str) -> bytes:
-        """Return the rest of a response's body, and give its connection back.
+        """Return the rest of a response's body, and release its connection.
 
-        :param url: of the request, for error messages
+        :param url: the request's URL, for error messages
         :raises RemoteServiceUnavailable: the body was cut short, or is longer than 256 MiB
         """
         try:
@@ -164,8 +164,8 @@ class HttpClient:
     ) -> HttpResponse:
         """Send a request and return the whole response; parameters are as for :meth:`open`.
 
-        :param check: called before the body is read; raises where the response is refused
-        :raises RemoteServiceUnavailable: no response, or a body that was cut short
+        :param check: called before the body is read; raises an error to reject the response
+        :raises RemoteServiceUnavailable: the server sent no response, or the body was cut short
         """
         response = self.open(method, url, headers, body, read_timeout=read_timeout)
         try:
@@ -176,7 +176,7 @@ class HttpClient:
         return HttpResponse(response.status, response.headers, self.read(response, url))
 
     def cap_timeouts(self, seconds: float) -> None:
-        """Wait at most this long for a connection or a byte, from now on."""
+        """Lower the timeouts of all further requests to at most ``seconds``."""
         connect, read = self._timeouts
         self._timeouts = min(connect, seconds), min(read, seconds)
 
@@ -202,12 +202,12 @@ class HttpClient:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Pools:
-    """One process's connections."""
+    """The connection pools of one process."""
 
     kept: urllib3.PoolManager
-    #: For requests with connections of their own.
+    #: For requests that must use a new connection.
     fresh: urllib3.PoolManager
-    #: By scheme.
+    #: The pools of the proxies, by scheme.
     proxied: Mapping[str, urllib3.PoolManager]
 
     def manager(self, url: str, *, fresh: bool) -> urllib3.PoolManager:
@@ -218,7 +218,7 @@ class _Pools:
             close_manager(manager)
 
 
-#: The errors that statuses mean, and why a request failed; others are in :func:`error_for_status`.
+#: Error class and reason by status; :func:`error_for_status` handles all other statuses.
 _ERRORS: dict[int, tuple[type[StoreError], str]] = {
     401: (NotAuthenticated, "the login is refused"),
     403: (Forbidden, "it is forbidden"),
@@ -238,13 +238,13 @@ def error_for_status(
     advice: Mapping[int, str] | None = None,
     busy: frozenset[int] = BUSY,
 ) -> StoreError:
-    """Return the error that the status of a response means.
+    """Return the error for a response's status.
 
-    :param doing: what was asked for, such as ``Reading``
-    :param name: of what, such as an object and its server
+    :param doing: what the request was to do, such as ``Reading``
+    :param name: what it was to do this with, such as an object and its server
     :param quote: the beginning of the response's body, from :func:`quoted`
-    :param headers: of the response; ``Retry-After`` goes into the error
-    :param advice: what to do about it, a sentence by status
+    :param headers: the response's headers; the error keeps their ``Retry-After``
+    :param advice: sentences that say what to do about the error, by status
     :param busy: statuses after which the same request may succeed later
     """
     if status in (404, 410):
@@ -273,7 +273,7 @@ def error_for_response(
     advice: Mapping[int, str] | None = None,
     busy: frozenset[int] = BUSY,
 ) -> StoreError:
-    """Return the error that a response means, quoting its body; see :func:`error_for_status`."""
+    """Return the error for a response, with a quote of its body; see :func:`error_for_status`."""
     return error_for_status(
         response.status,
         doing,

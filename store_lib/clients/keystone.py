@@ -30,9 +30,9 @@ _ADVICE = "Check user, password, project and their domains, or the application c
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Who logs in where: by a password, or by an application credential when its id is set."""
+    """A login's user and Keystone: a password, or an application credential if its id is set."""
 
-    #: With or without the ``/v3`` at its end.
+    #: Keystone's URL, with or without the final ``/v3``.
     auth_url: str
     username: str | None = None
     password: str | None = dataclasses.field(default=None, repr=False)
@@ -44,22 +44,22 @@ class Credentials:
     project_domain_name: str | None = None
     application_credential_id: str | None = None
     application_credential_secret: str | None = dataclasses.field(default=None, repr=False)
-    #: Act for the user who created this trust; no project is sent then.
+    #: The id of a trust: the login acts for the user who created it, and names no project.
     trust_id: str | None = None
 
     @property
     def secrets(self) -> list[str]:
-        """What no message may show."""
+        """The secrets of this login, which no message may show."""
         return [secret for secret in (self.password, self.application_credential_secret) if secret]
 
     @property
     def where(self) -> str:
-        """Where the login is, for messages."""
+        """Keystone and its URL, for messages."""
         return f"Keystone at {self.auth_url}"
 
     @property
     def who(self) -> str:
-        """Who logs in, for messages; not by name, which is configured as a secret."""
+        """The kind of login, for messages, without the user's name, which is a secret option."""
         if self.application_credential_id:
             return "the configured application credential"
         return "the configured user"
@@ -94,20 +94,20 @@ class Credentials:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSettings:
-    """How Keystone is reached."""
+    """How to connect to Keystone."""
 
-    #: ``True``, ``False``, or a file with the authorities' certificates.
+    #: Whether certificates are verified, or the file with the authorities to verify them against.
     verify: bool | str = True
-    #: Seconds for a connection to be made, and for which no byte may come.
+    #: Seconds to wait for a connection, and for a byte of a response.
     timeout: float = 60.0
-    #: Seconds before its end at which a token is no longer used.
+    #: Seconds before a token's expiry from which on it is no longer used.
     renew_before: int = 60
-    #: Which addresses may be connected to; ``None`` for all.
+    #: Checks addresses before and after connecting; ``None`` allows all.
     check_address: AddressCheck | None = None
 
 
 class _Held:
-    """A process's own session and plugin."""
+    """The session and the plugin of one process."""
 
     def __init__(self, credentials: Credentials, how: ConnectionSettings) -> None:
         from store_lib.clients.sessions import open_session
@@ -124,9 +124,9 @@ class _Held:
 
 
 class KeystoneLogin:
-    """A login, made when it is first needed; for many threads, and anew in each process.
+    """A login to Keystone.  Thread-safe; every process logs in when it first needs a token.
 
-    Nothing is retried here: the engine does that.
+    Requests are not retried here: the engine does that.
     """
 
     def __init__(self, credentials: Credentials, how: ConnectionSettings) -> None:
@@ -139,17 +139,17 @@ class KeystoneLogin:
         return self._held.get().session
 
     def token(self) -> str:
-        """Return a token that holds for a while, a new one where needed.
+        """Return a token that does not expire soon; log in again if necessary.
 
         :raises AuthorizationFailure: Keystone refuses the login
-        :raises RemoteServiceUnavailable: it does not answer
+        :raises RemoteServiceUnavailable: Keystone does not respond
         """
         held = self._held.get()
         with self._errors():
             return Secret(text(held.plugin.get_token(held.session)))
 
     def renew(self, stale: str) -> None:
-        """Have the next :meth:`token` get a new one, if ``stale`` is still the one in use."""
+        """Make the next :meth:`token` log in again, if ``stale`` is still the current token."""
         held = self._held.get()
         with held.lock:
             current = held.plugin.auth_ref
@@ -161,9 +161,9 @@ class KeystoneLogin:
     ) -> str:
         """Return a service's URL from the catalog.
 
-        :param service: its type, such as ``object-store``
-        :param interface: ``public`` or ``publicURL``, and so on
-        :raises BadStoreConfiguration: the catalog has none
+        :param service: the service's type, such as ``object-store``
+        :param interface: an interface, such as ``public`` or ``publicURL``
+        :raises BadStoreConfiguration: the catalog has no such URL
         """
         held = self._held.get()
         with self._errors():
@@ -193,10 +193,10 @@ class KeystoneLogin:
         *,
         decode: Callable[[Any], T] = lambda value: value,
     ) -> T:
-        """Send a request to Keystone itself, such as one for a trust, with a given token.
+        """Send a request with ``token`` to Keystone itself, such as one for a trust.
 
-        :param decode: decodes the response's JSON, ``None`` without a body; any error that it
-            raises means a malformed response
+        :param decode: converts the response's JSON, or ``None`` if it has no body, into the result;
+            any error that it raises means a malformed response
         """
         root = self.credentials.auth_url.rstrip("/")
         root = root if root.endswith("/v3") else f"{root}/v3"
@@ -214,7 +214,7 @@ class KeystoneLogin:
             held.session.close()
 
     def _errors(self, *sent: str) -> LibraryCall:
-        """Turn what goes wrong in a block that asks Keystone into our errors.
+        """Return a context manager that turns errors of requests to Keystone into the library's.
 
         :param sent: secrets of the request besides those of the login
         """
@@ -242,18 +242,18 @@ def keystone_error(
 ) -> StoreError:
     """Return the library's error for one of keystoneauth's.
 
-    :param where: Keystone, as messages name it
-    :param who: who logs in, without a name
-    :param server: what did not respond, if that can be another service than Keystone
-    :param prefix: the beginning of the text, such as what was asked of the other service
-    :param authorities: the option with the file of authorities
+    :param where: Keystone and its URL, for the message
+    :param who: the kind of login, without the user's name
+    :param server: the service that the request was for, if it is not Keystone
+    :param prefix: the beginning of the message, such as what the request was to do
+    :param authorities: the name of the option with the file of authorities
     """
     from keystoneauth1 import exceptions
 
     server = server or where
     status = getattr(error, "http_status", None)
     if isinstance(error, exceptions.SSLError):
-        # What went wrong is what this was raised for, while it was handled.
+        # keystoneauth raises its error while it handles the one that says what went wrong.
         failure = tls_failure(error.__context__ or error, server, authorities)
         return RemoteServiceUnavailable(
             prefix + (failure or f"No verified TLS connection to {server}."),
@@ -270,7 +270,7 @@ def keystone_error(
         return login_refused(where, 401, _ADVICE, who=who, prefix=prefix)
     if status == 403:
         return Forbidden(f"{prefix}{where} forbids this to {who} (403).")
-    # What the server said may hold anything; the name of the error and the status do not.
+    # The server's text may contain secrets; the name of the error and the status do not.
     got = type(error).__name__ + (f", status {status}" if status else "")
     return BackendException(
         f"{prefix}Expected a token from {where}, got {got}. Check the address: it ends with /v3."
@@ -288,9 +288,9 @@ def find_endpoint(
 ) -> str:
     """Return a service's URL from a catalog of either form, v2 or v3.
 
-    :param name: the service's, if several have its type
-    :param secrets: what was sent for it, which it may quote
-    :raises BadStoreConfiguration: there is none, or the catalog is malformed
+    :param name: the service's name, needed if several services have this type
+    :param secrets: secrets of the login, which the catalog may quote
+    :raises BadStoreConfiguration: the catalog has no such URL, or is malformed
     """
     kind = interface.removesuffix("URL")
     with decoding(
@@ -321,10 +321,10 @@ def find_endpoint(
 
 
 class ContextLogin:
-    """The token and the catalog that came with a service's request; they cannot be renewed.
+    """The token and the catalog of a request's context; they cannot be renewed.
 
     :param context: has ``auth_token``, ``project_id``, ``user_id`` and ``service_catalog``
-    :raises NotAuthenticated: it has no token
+    :raises NotAuthenticated: the context has no token
     """
 
     def __init__(self, context: Any) -> None:
@@ -341,11 +341,11 @@ class ContextLogin:
             )
 
     def token(self) -> str:
-        """Return the token."""
+        """Return the context's token."""
         return self._token
 
     def renew(self, stale: str) -> None:
-        """Say that the token no longer holds.
+        """Always raise ``NotAuthenticated``: a context's token cannot be renewed.
 
         :raises NotAuthenticated: always
         """
@@ -358,7 +358,7 @@ class ContextLogin:
     ) -> str:
         """Return a service's URL from the context's catalog.
 
-        :raises BadStoreConfiguration: it has none, or there is no catalog
+        :raises BadStoreConfiguration: the context has no catalog, or the catalog has no such URL
         """
         if not self._catalog:
             raise BadStoreConfiguration(

@@ -1,7 +1,7 @@
-"""Calls of client libraries: what they raise becomes the library's errors, without their frames.
+"""Turns exceptions of client libraries into this library's errors, without their frames.
 
-Their frames hold passwords and tokens, which whatever shows a traceback with the variables of its
-frames would show: Sentry does, and so does ``capture_locals`` of :mod:`traceback`.
+The frames of client libraries hold passwords and tokens.  Sentry, or :mod:`traceback` with
+``capture_locals``, would show them with the local variables of a traceback.
 """
 
 import sys
@@ -15,14 +15,15 @@ E = TypeVar("E", bound=BaseException)
 
 
 class LibraryCall:
-    """A block that calls a client library, and turns its errors into a StoreError.
+    """A context manager for calls of a client library; turns errors into a ``StoreError``.
 
-    An error leaves the block without the frames below it; so do its causes and contexts that were
-    raised within the block.  What is not an ``Exception``, such as the end of the process, passes
-    unchanged.
+    An error leaves the block without the frames below the block.  So do its causes and contexts
+    that were raised in the block.  An exception that is not an ``Exception``, such as
+    ``SystemExit``, passes unchanged.
 
-    :param meaning: returns the StoreError for another error; ``None`` lets that one pass
-    :param kept: types of errors that stay as the cause; the text of others may show what was sent
+    :param meaning: returns the ``StoreError`` for another exception; ``None`` lets that one pass
+    :param kept: types of exceptions that are kept as the cause of the ``StoreError``; others are
+        dropped, as their text may show what was sent
     """
 
     __slots__ = ("_handled", "_kept", "_meaning")
@@ -37,7 +38,7 @@ class LibraryCall:
         self._kept = kept
 
     def __enter__(self) -> None:
-        #: What the caller is handling now, which was raised outside.
+        #: The exception that the caller is handling, which was raised outside the block.
         self._handled = sys.exception()
 
     def __exit__(
@@ -46,23 +47,23 @@ class LibraryCall:
         if trace is None or not isinstance(error, Exception):
             return
         _frameless(error, self._handled)
-        # Where the block is.
+        # Keep the frame of the block itself.
         error.__traceback__ = types.TracebackType(
             None, trace.tb_frame, trace.tb_lasti, trace.tb_lineno
         )
         meaning = None if isinstance(error, StoreError) else self._meaning(error)
         if meaning is not None:
-            _frameless(meaning, self._handled)  # it may be an error that was wrapped
+            _frameless(meaning, self._handled)  # it may be one that the other had wrapped
             try:
                 raise meaning from error if isinstance(error, self._kept) else None
             finally:
-                # With its traceback it would keep this frame, and a transfer's memory; the text of
-                # the other may hold what was sent.
+                # Break the cycle of the error, its traceback and this frame, which would keep a
+                # transfer's memory; `error` may have the text of a request.
                 del meaning, error
 
 
 def _frameless(error: E, outside: BaseException | None) -> E:
-    """Take the frames from an error and from all that led to it, but for one from outside."""
+    """Clear the tracebacks of an error and of all its causes and contexts, except ``outside``."""
     seen = {id(outside)}
     waiting: list[BaseException] = [error]
     while waiting:
@@ -71,7 +72,7 @@ def _frameless(error: E, outside: BaseException | None) -> E:
             continue
         seen.add(id(current))
         current.__traceback__ = None
-        # urllib3 and requests keep errors in their arguments.
+        # urllib3 and requests also keep inner errors in ``args``.
         inner: Iterable[Any] = (current.__cause__, current.__context__, *current.args)
         waiting += [item for item in inner if isinstance(item, BaseException)]
     return error

@@ -1,4 +1,4 @@
-"""Errors of connections, requests and responses, as the library's errors."""
+"""Turns errors of connections, requests and responses into the library's errors."""
 
 import functools
 import http.client
@@ -34,24 +34,24 @@ from store_lib.redaction import hide, redact
 
 #: Statuses after which the same request may succeed later.
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-#: Characters of an error's body that a message may quote, and bytes that are read for that: a
-#: secret that begins within the first is whole within the second.
+#: The number of characters of an error's body that a message may quote, and of bytes that are read
+#: for this: a secret that begins within the first number is complete within the second.
 _QUOTED = 200
 _READ = 16384
 
-# These end a handshake from outside; all other TLS errors come again.
+# The connection ended during the handshake, which may not happen again; other TLS errors will.
 _CUT_TLS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
-# OpenSSL's codes for a certificate of another host name, or of another address.
+# OpenSSL's codes for a certificate of another host name, and of another address.
 _OTHER_NAME = (62, 64)
 
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
 class OptionNames(NamedTuple):
-    """The names of the options that say how servers are reached, for error messages."""
+    """The names of the options for connections, for error messages."""
 
-    #: The file with the certificates of authorities.
+    #: The option with the file of the authorities' certificates.
     authorities: str
     connect_timeout: str
     read_timeout: str
@@ -59,21 +59,21 @@ class OptionNames(NamedTuple):
 
 
 class Server(NamedTuple):
-    """A server as error messages name it."""
+    """A server, for error messages."""
 
     #: Scheme, host and port as a URL without a path or credentials.
     base: str
     options: OptionNames
 
 
-#: The errors of urllib3 and of what is below it.
+#: The errors that urllib3 and the layers below it raise.
 TRANSPORT_ERRORS = (HTTPError, OSError, http.client.HTTPException)
 
 
 def request_errors(server: Server, body: object = None) -> LibraryCall:
-    """Return a block that sends a request or reads a response, and turns errors into ours.
+    """Return a context manager for sending a request or reading a response; turns errors into ours.
 
-    :param body: of the request; an error that it raises passes unchanged
+    :param body: the request's body; an error that it raises passes unchanged
     """
     return LibraryCall(
         functools.partial(request_error, server=server, body=body), kept=TRANSPORT_ERRORS
@@ -81,12 +81,12 @@ def request_errors(server: Server, body: object = None) -> LibraryCall:
 
 
 def request_error(error: Exception, server: Server, body: object = None) -> StoreError | None:
-    """Return the library's error for one that was raised in such a block."""
+    """Return the library's error for one of a request, or ``None`` to let it pass unchanged."""
     if isinstance(error, TRANSPORT_ERRORS):
         return transport_error(error, server)
     if body is not None and not isinstance(body, bytes):
         return None
-    # Its text may hold anything, such as a header that cannot be sent.
+    # The text of the error may contain secrets, such as a header that cannot be sent.
     return BackendException(
         f"A request to {server.base} could not be sent, or its response could not be read "
         f"({type(error).__name__}). Check what was asked for, and what is between."
@@ -94,7 +94,7 @@ def request_error(error: Exception, server: Server, body: object = None) -> Stor
 
 
 def transport_error(error: Exception, server: Server) -> StoreError:
-    """Return the library's error for one of the connection."""
+    """Return the library's error for a connection error."""
     causes = list(causes_of(error))
     for cause in causes:
         if isinstance(cause, OSError) and (answer := _TUNNEL.search(str(cause))):
@@ -117,13 +117,13 @@ def _tunnel_error(status: int, server: Server) -> StoreError:
 
 
 def tls_failure(error: BaseException, server: str, authorities: str) -> str | None:
-    """Return why there is no TLS connection and what to do, ``None`` for other errors.
+    """Return why a TLS handshake failed and what to do, or ``None`` for an error of another kind.
 
-    :param authorities: the option with the file of authorities
+    :param authorities: the name of the option with the file of authorities
     """
     for cause in causes_of(error):
         if isinstance(cause, ssl.SSLCertVerificationError | CertificateError):
-            # urllib3's own error comes where it, and not OpenSSL, compares the names.
+            # urllib3's own error has no code: urllib3 raises it if it compares the names itself.
             other_name = getattr(cause, "verify_code", None) in (None, *_OTHER_NAME)
             reason = ascii(getattr(cause, "verify_message", None) or str(cause))[1:-1]
             advice = (
@@ -163,7 +163,10 @@ def truncated(error: Exception | None, server: Server, got: int) -> RemoteServic
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield ``error`` and what it wraps, outermost first: urllib3 nests in several ways."""
+    """Yield ``error`` and the errors that it wraps, outermost first.
+
+    urllib3 wraps errors in several ways.
+    """
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -178,11 +181,11 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 def quoted(response: BaseHTTPResponse) -> str:
     """Return the beginning of a response's body for a message, without secrets; may be empty.
 
-    What was sent with the request is removed: servers quote it in their error pages.
+    Secrets of the request are removed, as some servers quote requests in their error pages.
     """
     try:
         body = response.read1(_READ, decode_content=False) or b""
-    except Exception:  # the status is what matters
+    except Exception:  # the message has the status, which says more
         return ""
     cut = response.headers.get("Content-Length") != str(len(body))
     text = hide(body.decode("ascii", "replace"), getattr(response, "sent_secrets", ()), cut=cut)
@@ -195,7 +198,8 @@ def _reason(causes: list[BaseException], server: Server) -> str:
     for cause in causes:
         if isinstance(cause, NameResolutionError):
             return "its name cannot be looked up"
-        # A refused connection is a NewConnectionError, which urllib3 derives from this one.
+        # A refused connection is a NewConnectionError, which urllib3 derives from
+        # ConnectTimeoutError.
         if isinstance(cause, ConnectTimeoutError) and not isinstance(cause, NewConnectionError):
             return f"it did not connect within {server.options.connect_timeout}"
         if any(isinstance(other, HeadTimeout) for other in causes):

@@ -1,4 +1,4 @@
-"""What belongs to one process: made anew after a fork, ended at exit, shared by its threads."""
+"""Values and objects of one process: created anew after a fork, closed at exit, thread-safe."""
 
 import atexit
 import copy
@@ -15,8 +15,8 @@ _LOG = get_logger(__name__)
 
 T = TypeVar("T")
 
-#: Stands for this process.  A child gets another one, so that it does not find, use or close what
-#: it inherited.
+#: Identifies this process.  A child gets another object, so that it does not find, use or close the
+#: values that it inherited.
 _process = object()
 
 
@@ -29,11 +29,12 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class PerProcess(Generic[T]):
-    """A value that each process makes when it first needs it.
+    """A value that each process creates when it first needs it.
 
-    What a child inherits stays untouched: closing it would disturb the parent's connections.
+    A child leaves its parent's value alone: closing it would disturb the parent's connections.
 
-    :param make: may be called by several threads at once; all but one result are dropped unused
+    :param make: creates the value; may be called by several threads at once, of whose results all
+        but one are dropped unused
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -44,22 +45,23 @@ class PerProcess(Generic[T]):
         """Return this process's value."""
         value = self._values.get(_process)
         if value is None:
-            # Without a lock, which a fork could leave locked: the first value stays.
+            # A lock could be left locked by a fork, so there is none: the first value is kept.
             value = self._values.setdefault(_process, self._make())
         return value
 
     def take(self) -> T | None:
-        """Remove and return this process's value, ``None`` if there is none."""
+        """Remove and return this process's value; ``None`` if it was never created."""
         return self._values.pop(_process, None)
 
 
 class LiveObjects(Generic[T]):
-    """The objects of a kind that are alive, for what a fork or the end of the process does to them.
+    """The living objects of one kind, to call a function with each after a fork or at exit.
 
-    They are held weakly.  What a function raises is logged and does not keep the others from it.
+    The objects are held by weak references.  An exception of a call is logged, and the function is
+    still called with the other objects.
 
     :param in_child: called with each object in a forked child
-    :param at_exit: called with each object at the interpreter's end, while threads still work
+    :param at_exit: called with each object when the interpreter exits, while threads still run
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class LiveObjects(Generic[T]):
         at_exit: Callable[[T], object] | None = None,
     ) -> None:
         self._references: set[weakref.ref[Any]] = set()
-        # Not a WeakSet, whose Python code would run twice for each short-lived object.
+        # A WeakSet would run Python code twice for each short-lived object.
         self._discard = self._references.discard
         if in_child is not None:
             os.register_at_fork(after_in_child=lambda: self._call(in_child))
@@ -77,7 +79,7 @@ class LiveObjects(Generic[T]):
             atexit.register(self._call, at_exit)
 
     def add(self, value: T) -> None:
-        """Add an object, which stays until it dies."""
+        """Add an object; it is removed when it is garbage-collected."""
         self._references.add(weakref.ref(value, self._discard))
 
     def __iter__(self) -> Iterator[T]:
@@ -94,11 +96,11 @@ class LiveObjects(Generic[T]):
 
 
 class SingleFlight:
-    """One attempt at a time: a thread that waits for another's attempt shares its outcome.
+    """Runs one attempt at a time, whose outcome all threads share that waited for it.
 
-    So threads that meet a dead server wait once for it, and not one after the other.
+    So several threads wait for a dead server once, and not one after the other.
 
-    :ivar lock: held during an attempt; hold it to keep attempts away
+    :ivar lock: held during an attempt; acquire it to prevent attempts
     """
 
     def __init__(self) -> None:
@@ -107,11 +109,11 @@ class SingleFlight:
         self._failure: StoreError | None = None
 
     def run(self, current: Callable[[], T | None], attempt: Callable[[], T]) -> T:
-        """Return what ``current`` returns, or what ``attempt`` returns if that is ``None``.
+        """Return the result of ``current()`` or, if that is ``None``, of ``attempt()``.
 
-        :param current: returns the outcome of an earlier attempt; ``None`` if there is none
+        :param current: returns the result of an earlier attempt, or ``None``
         :param attempt: called with :attr:`lock` held
-        :raises StoreError: what the attempt raised that this thread made or waited for
+        :raises StoreError: the error of the attempt that this thread ran or waited for
         """
         value = current()
         if value is not None:
@@ -133,20 +135,21 @@ class SingleFlight:
 
 
 class DeferredClose:
-    """Something that several threads use, closed once the last of them has left.
+    """Counts the users of a resource, and closes it when it has no user any more.
 
-    :meth:`close` closes at once if nobody uses it, and else when the last user leaves.  There is no
-    lock, which a fork or an interrupt could leave locked: a user is entered before it checks
-    whether the thing is closing, and the thing is marked as closing before it is checked for users.
+    :meth:`close` closes the resource at once if it has no user, and otherwise when the last user
+    leaves.  A lock could be left locked by a fork or an interrupt, so there is none.  Instead a
+    user is added before it checks for closing, and closing is marked before users are counted.
 
-    :param close: called once; ``None`` in a subclass with a :meth:`_close_once` of its own
+    :param close: closes the resource; called once; ``None`` in a subclass that overrides
+        :meth:`_close_once`
     """
 
     __slots__ = ("__weakref__", "_close", "_users", "closing")
 
     def __init__(self, close: Callable[[], object] | None = None) -> None:
-        #: In a list: it is removed and called on one line, so that an interrupt cannot lose it, nor
-        #: have it called twice.
+        #: The function to call, in a list: one line pops and calls it, so that an interrupt can
+        #: neither lose it nor make it run twice.
         self._close = [] if close is None else [close]
         #: One entry per user.
         self._users: list[None] = []
@@ -159,7 +162,7 @@ class DeferredClose:
         return bool(self._users)
 
     def enter(self) -> bool:
-        """Add a user; return whether it may use the thing, which is not so after :meth:`close`."""
+        """Add a user; return ``False`` if it must not use the resource, as it is closing."""
         self._users.append(None)
         if not self.closing:
             return True
@@ -167,26 +170,26 @@ class DeferredClose:
         return False
 
     def leave(self) -> None:
-        """Remove a user; the last one closes the thing if :meth:`close` was called."""
-        if self._users:  # empty in a child that a user has forked
+        """Remove a user; the last one closes the resource if :meth:`close` was called."""
+        if self._users:  # empty in a child that one of the users has forked
             self._users.pop()
         if self.closing and not self._users:
             self._close_once()
 
     def close(self) -> None:
-        """Close the thing now, or when the last user leaves.  Idempotent."""
+        """Close the resource now, or when the last user leaves.  Idempotent."""
         self.closing = True
         if not self._users:
             self._close_once()
 
     def forget(self) -> None:
-        """Forget the users and never call ``close``: in a child that must not touch the thing."""
+        """Forget the users, and never close: for a child, which must not touch the resource."""
         self.closing = True
         self._close.clear()
         self._users.clear()
 
     def _close_once(self) -> None:
-        """Close the thing, unless that was done; two threads may call this at a time."""
+        """Close the resource unless it is closed; two threads may call this at the same time."""
         try:
             close = self._close.pop()
         except IndexError:  # closed by another thread

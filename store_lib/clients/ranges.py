@@ -1,4 +1,4 @@
-"""Reads ranges of an object over HTTP, and makes sure that all are of the very same object."""
+"""Reads ranges of an object over HTTP, and checks that all are from the same unchanged object."""
 
 import dataclasses
 import http.client
@@ -28,44 +28,44 @@ from store_lib.exceptions import (
     StoreRandomGetNotSupported,
 )
 
-#: Bytes asked from the socket at once.
+#: The number of bytes to read from the socket at once.
 _READ = 256 * 1024
-#: Seconds for which a piece is gathered; then it goes out as it is, so that progress shows.
+#: Seconds after which a piece is yielded even if it is not full, so that progress is visible.
 _GATHERING = 0.5
 
-#: Statuses that a further request for an object gets when it is no longer there, or is another.
+#: Statuses of a later request for an object that was deleted or replaced in the meantime.
 _GONE = frozenset({404, 410, 412})
 
 
 class RemoteObject(Protocol):
     """An object on a web server."""
 
-    #: Its name in error messages, without credentials.
+    #: The object's name in error messages, without credentials.
     display_name: str
     server: Server
 
     def get(self, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        """Send a GET with these headers besides its own; return a response of any status."""
+        """Send a GET with additional headers; return a response of any status."""
 
     def error_for_response(self, response: BaseHTTPResponse) -> StoreError:
-        """Return the error that a response means which does not have the object."""
+        """Return the error for a response without the object."""
 
 
 @dataclasses.dataclass(slots=True)
 class RangeResponse:
     """The response to a request for a range, before its body is read."""
 
-    #: ``None`` if there is nothing to read: it has been closed.
+    #: ``None`` if there is nothing to read; the response has then been closed.
     response: BaseHTTPResponse | None
-    #: Bytes of the whole object, where known.
+    #: Size of the whole object in bytes; ``None`` if unknown.
     size: int | None
     validator: str | None = None
     tag: str | None = None
-    #: Last-Modified, in seconds since the epoch.
+    #: The Last-Modified time in seconds since the epoch.
     modified: float | None = None
-    #: Bytes after which to stop reading; ``None``: at the end of the body.
+    #: The largest number of bytes to read; ``None`` to read to the end of the body.
     limit: int | None = None
-    #: Bytes without which the body was cut short; ``None`` if any number may be right.
+    #: The number of bytes below which the body was cut short; ``None`` if unknown.
     needed: int | None = None
 
 
@@ -78,13 +78,13 @@ def open_range(
     """Request bytes of an object, and check the head of the response.
 
     :param same_as: an earlier response; this one must come from the same unchanged object
-    :raises InvalidRange: ``offset`` is behind the object's end
-    :raises ObjectChanged: it is not the object of ``same_as``
-    :raises StoreRandomGetNotSupported: the server sends no ranges
+    :raises InvalidRange: ``offset`` is beyond the object's end
+    :raises ObjectChanged: the object is not the one of ``same_as``
+    :raises StoreRandomGetNotSupported: the server does not support ranges
     """
     headers = {}
     if offset or length is not None:
-        # HTTP has no empty range: for no bytes, the first one is requested and not read.
+        # HTTP has no empty range: if no bytes are wanted, one is requested and not read.
         last = "" if length is None else str(offset + max(length, 1) - 1)
         headers["Range"] = f"bytes={offset}-{last}"
         if same_as is not None and same_as.validator is not None:
@@ -108,7 +108,7 @@ def open_range(
         response.close()
         if same_as is None or (same_as.size is not None and offset > same_as.size):
             raise
-        raise _changed(source) from error  # it is shorter now
+        raise _changed(source) from error  # the object is shorter now
     except BaseException:
         response.close()
         raise
@@ -131,7 +131,7 @@ def _check_response(
     if response.status == 416 and ranged:
         sent = content_range(response.headers.get("Content-Range", ""))
         result.size = None if sent is None else sent[2]
-        # An empty object has no range at all; not every server sends the size then.
+        # No range of an empty object can be satisfied; not every server then sends the size.
         if offset == (result.size or 0):
             result.size, result.response = offset, None
             return result
@@ -167,7 +167,7 @@ def _check_response(
         )
     left = None if result.size is None else result.size - offset
     result.limit = _least(length, span)
-    # A server may send less than was requested; the stream then ends as cut, to be resumed.
+    # A server may send less than was requested; the stream then raises, and the caller resumes.
     result.needed = _least(length, left) if (length, left) != (None, None) else span
     return result
 
@@ -175,15 +175,15 @@ def _check_response(
 def _check_same(
     result: RangeResponse, before: RangeResponse, source: RemoteObject, whole: bool
 ) -> None:
-    """Compare a response with the first one: a server may ignore If-Range."""
+    """Check that a response is of the first one's object, as a server may ignore If-Range."""
     marks = [(result.tag, before.tag), (result.modified, before.modified)]
     pairs = [(result.size, before.size), *marks]
     if any(None not in pair and pair[0] != pair[1] for pair in pairs):
         raise _changed(source)
     if result.response is None:
-        return  # of no bytes
-    # The whole object in place of a range says that If-Range no longer holds, unless the same
-    # validator says that it does: then the server has no ranges.
+        return  # there are no bytes to compare
+    # If the whole object comes in place of a range, If-Range did not match: the object changed.  If
+    # the validator is nevertheless the same, the server does not support ranges.
     if whole and (result.validator is None or result.validator != before.validator):
         raise _changed(source)
     if any(mark is not None for _, mark in marks) and not any(
@@ -211,15 +211,15 @@ def _shown(value: int | None) -> object:
 
 
 class RangedReader(Reader):
-    """An open object on a web server; each stream ends the one before."""
+    """An open object on a web server; a new stream ends the one before."""
 
-    # In the class, as a reader whose __init__ raised is closed too, when it is collected.
+    # Class attributes, as __del__ closes a reader even if its __init__ raised.
     _closed = False
     _response: BaseHTTPResponse | None = None
 
     def __init__(self, source: RemoteObject, offset: int, length: int | None) -> None:
         self._process = os.getpid()
-        #: Whether the last piece came so fast that the next can be waited for whole.
+        #: Whether the last piece came so fast that the next one can be read in a single call.
         self._fast = False
         self._source = source
         self._opened = open_range(source, offset, length)
@@ -241,7 +241,8 @@ class RangedReader(Reader):
     def _read(self, opened: RangeResponse) -> Iterator[bytes]:
         """Yield the bytes of a response.
 
-        :raises RemoteServiceUnavailable: the connection was cut; what had come was yielded before
+        :raises RemoteServiceUnavailable: the connection broke; the bytes received before that have
+            been yielded
         """
         response, limit = opened.response, opened.limit
         if response is None:
@@ -253,7 +254,7 @@ class RangedReader(Reader):
             piece, error = self._piece(response, most if limit is None else min(most, limit - got))
             got += len(piece)
             ended, hand = not piece, [piece]
-            del piece  # a suspended generator must not keep what it has yielded
+            del piece  # while suspended, this generator must not keep the memory of a yielded piece
             if not ended:
                 yield hand.pop()
             self._check_open()
@@ -269,13 +270,13 @@ class RangedReader(Reader):
             raise BackendException("The reader was closed while it was being read.")
 
     def _piece(self, response: BaseHTTPResponse, most: int) -> tuple[bytes, Exception | None]:
-        """Return a piece of up to ``most`` bytes; an error comes beside what arrived before it."""
+        """Return up to ``most`` bytes, and the error that ended reading, or ``None``."""
         parts: list[bytes] = []
         size = 0
         began = time.monotonic()
         try:
             if self._fast:
-                # In one go: over TLS the other way is one call for each 16 KiB.
+                # In a single call: read1 over TLS needs one call for every 16 KiB.
                 parts.append(response.read(most, decode_content=False))
             while not self._fast and size < most and time.monotonic() - began < _GATHERING:
                 part = response.read1(min(_READ, most - size), decode_content=False)
@@ -283,14 +284,15 @@ class RangedReader(Reader):
                     break
                 parts.append(part)
                 size += len(part)
-            plain = "Transfer-Encoding" not in response.headers  # or a cut would lose a piece
+            # read() loses the bytes before a cut in a chunked body.
+            plain = "Transfer-Encoding" not in response.headers
             self._fast = (
                 plain and most == self.piece_size and time.monotonic() - began < _GATHERING / 2
             )
         except (HTTPError, OSError, http.client.HTTPException) as error:
             return b"".join(parts), error
         except (ValueError, AttributeError):
-            # What http.client raises when another thread has closed the response.
+            # http.client raises these if another thread has closed the response.
             if not self._closed:
                 raise
         return parts[0] if len(parts) == 1 else b"".join(parts), None
@@ -304,6 +306,6 @@ class RangedReader(Reader):
             abort_response(response)
 
     def __del__(self) -> None:
-        # In a child, closing would end the connection for the parent too.
+        # A forked child must not close the parent's connection.
         if os.getpid() == getattr(self, "_process", None):
             self.close()

@@ -1,4 +1,4 @@
-"""Headers of a web server's responses: an object's size, time and identity, and Retry-After."""
+"""Parses headers of a web server's responses: an object's size, time and ETag, and Retry-After."""
 
 import email.utils
 import re
@@ -12,14 +12,14 @@ from store_lib.exceptions import BackendException
 
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.I)
 
-#: A strong tag.  An empty one, which is allowed, does not identify an object.
+#: A strong ETag.  An empty ETag is valid in HTTP but identifies no object, so it does not match.
 _TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]+"')
 
 
 def content_length(response: BaseHTTPResponse) -> int | None:
-    """Return the length of the body, ``None`` if the server does not send it.
+    """Return the Content-Length in bytes, or ``None`` if the server does not send it.
 
-    :raises BackendException: it is malformed
+    :raises BackendException: the header is malformed
     """
     text = response.headers.get("Content-Length")
     if text is None or response.headers.get("Transfer-Encoding"):
@@ -30,9 +30,10 @@ def content_length(response: BaseHTTPResponse) -> int | None:
 
 
 def content_range(text: str) -> tuple[int, int, int | None] | None:
-    """Parse a Content-Range: first byte, last byte, and size of the object or ``None``.
+    """Parse a Content-Range header.
 
-    :returns: ``None`` if it is malformed; an empty range has its last byte before its first
+    :returns: the offsets of the first and the last byte, and the object's size or ``None``; if the
+        range is empty, the last offset is below the first; ``None`` if ``text`` is malformed
     """
     match = _CONTENT_RANGE.fullmatch(text.strip())
     if match is None:
@@ -42,10 +43,10 @@ def content_range(text: str) -> tuple[int, int, int | None] | None:
 
 
 def check_encoding(response: BaseHTTPResponse, shown: str) -> None:
-    """Check that the body is the object's bytes as they are.
+    """Check that the body has no Content-Encoding.
 
-    :param shown: the object, for the message
-    :raises BackendException: the server has encoded it in spite of the request
+    :param shown: the object's name for the message
+    :raises BackendException: the server has encoded the body, although the request forbade it
     """
     for header, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
         coding = response.headers.get(header, plain).strip().lower()
@@ -57,15 +58,15 @@ def check_encoding(response: BaseHTTPResponse, shown: str) -> None:
 
 
 def last_modified(response: BaseHTTPResponse) -> float | None:
-    """Return the Last-Modified time as seconds since the epoch, ``None`` if missing or invalid."""
+    """Return the Last-Modified time as seconds since the epoch; ``None`` if missing or invalid."""
     return parse_http_date(response.headers.get("Last-Modified"))
 
 
 def validator(response: BaseHTTPResponse) -> str | None:
-    """Return a value for If-Range that stands for these very bytes, ``None`` if there is none.
+    """Return a value for If-Range that identifies exactly these bytes, or ``None``.
 
-    It is a strong ETag, or a Last-Modified that is at least a second old by the server's clock, so
-    that no second change can hide behind it (RFC 9110, 8.8.2.2).
+    The value is a strong ETag, or a Last-Modified time that is at least a second old by the
+    server's clock: within the same second the object could change twice (RFC 9110, 8.8.2.2).
     """
     if response.headers.get("Accept-Ranges", "").strip().lower() == "none":
         return None
@@ -76,11 +77,11 @@ def validator(response: BaseHTTPResponse) -> str | None:
     changed, now = parse_http_date(date), parse_http_date(response.headers.get("Date"))
     if changed is None or now is None or now - changed < 1:
         return None
-    return date if date.isprintable() else None  # a line break in it cannot be sent back
+    return date if date.isprintable() else None  # a value with a line break cannot be sent back
 
 
 def parse_http_date(date: str | None) -> float | None:
-    """Return a header's date as seconds since the epoch, ``None`` if missing or invalid."""
+    """Return a header's date as seconds since the epoch; ``None`` if missing or invalid."""
     try:
         return None if date is None else email.utils.parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):
@@ -88,9 +89,9 @@ def parse_http_date(date: str | None) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of Retry-After, ``None`` if missing or invalid.
+    """Return the number of seconds of Retry-After; ``None`` if missing or invalid.
 
-    :param headers: their names are looked up in any case
+    :param headers: a mapping that ignores the case of names
     """
     text = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", text):

@@ -1,4 +1,4 @@
-"""keystoneauth's sessions on our own connections; imported only if keystoneauth is needed."""
+"""keystoneauth's sessions, on this package's connections; imported only when needed."""
 
 import functools
 from typing import Any
@@ -12,23 +12,24 @@ from store_lib.clients.addresses import AddressCheck
 from store_lib.exceptions import BackendException
 from store_lib.redaction import hide
 
-#: Bytes of the longest answer, decompressed, and of what is read of it at once.
+#: The largest number of bytes in a response's decompressed body, and the number read at once.
 _LONGEST, _PIECE = 64 * 1024 * 1024, 64 * 1024
 
 
 class _TlsPool(Pool, HTTPSConnectionPool):
-    """Warns at each request without verification, as nothing else does."""
+    """A pool that keeps urllib3's warning for every unverified request: nothing else warns here."""
 
     ConnectionCls = TlsConnection
 
 
 class _Adapter(TCPKeepAliveAdapter):
-    """Reads answers to their end, whether the server is reached through a proxy or not.
+    """An adapter of requests that uses this package's pools, directly or through a proxy.
 
-    keystoneauth follows redirects with everything it was to send, passwords and tokens too.  Those
-    are for one server: only a redirect to the same one is handed on.
+    It limits the length of responses, removes secrets from error pages, and refuses redirects to
+    other servers: keystoneauth follows a redirect with the whole request, passwords and tokens
+    included.
 
-    :param check_address: which addresses may be connected to; ``None`` for all
+    :param check_address: checks addresses before and after connecting; ``None`` allows all
     """
 
     def __init__(self, check_address: AddressCheck | None) -> None:
@@ -44,12 +45,12 @@ class _Adapter(TCPKeepAliveAdapter):
         target = response.headers.get("Location")
         if target is not None and 300 <= response.status_code < 400:
             try:
-                # Whole, as keystoneauth expects it.
+                # As an absolute URL, which keystoneauth expects.
                 response.headers["Location"] = _redirected(request.url, target)
             except BaseException:
                 response.close()
                 raise
-        if response.status_code >= 400:  # its page may quote what was sent to prove who asks
+        if response.status_code >= 400:  # the error page may quote credentials
             said = response.content.decode("latin-1")
             response._content = hide(said, sent_secrets("", request.headers)).encode("latin-1")
         return response
@@ -57,7 +58,7 @@ class _Adapter(TCPKeepAliveAdapter):
     def cert_verify(self, conn: Any, url: str, verify: bool | str, cert: Any) -> None:
         super().cert_verify(conn, url, verify, cert)
         if verify is True:
-            # The system's, as every other client of ours takes, in place of requests' own list.
+            # Use the system's authorities, as all clients here do, not those that requests brings.
             conn.ca_certs = None
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -66,15 +67,15 @@ class _Adapter(TCPKeepAliveAdapter):
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)
-        if not proxy.lower().startswith("socks"):  # which has connections of its own
+        if not proxy.lower().startswith("socks"):  # a SOCKS proxy needs connections of its own
             manager.pool_classes_by_scheme = self._pools
         return manager
 
 
 def _read(response: Any) -> None:
-    """Read an answer whole, as requests does next, where there is no more of it than may be.
+    """Read the whole body of a response, as requests would do next, up to a limit.
 
-    :raises BackendException: there is
+    :raises BackendException: the body is longer
     """
     parts, got = [], 0
     for piece in response.iter_content(_PIECE):
@@ -90,9 +91,10 @@ def _read(response: Any) -> None:
 
 
 def _redirected(origin: str, location: str) -> str:
-    """Return where a redirect leads.
+    """Return the absolute URL of a redirect's target.
 
-    :raises BackendException: to another host or port, unless from http to https
+    :raises BackendException: the target has another host or port, and the redirect does not only
+        lead from http to https
     """
     here = urlsplit(origin)
     shown = "a malformed address"
@@ -120,12 +122,13 @@ def open_session(
     auth: Any = None,
     check_address: AddressCheck | None = None,
 ) -> Session:
-    """Return a session, which ignores the environment's proxies, .netrc and CA files.
+    """Return a session that ignores the environment's proxies, .netrc and CA files.
 
-    :param verify: ``True`` for the system's authorities, ``False``, or a file with certificates
-    :param timeout: seconds for a connection to be made, and for which no byte may come
+    :param verify: ``True`` to verify certificates against the system's authorities, a file of
+        authorities, or ``False``
+    :param timeout: seconds to wait for a connection, and for a byte of a response
     :param auth: keystoneauth's plugin for a login
-    :param check_address: which addresses may be connected to; ``None`` for all
+    :param check_address: checks addresses before and after connecting; ``None`` allows all
     """
     session = Session(auth=auth, verify=verify, timeout=timeout)
     session.session.trust_env = False

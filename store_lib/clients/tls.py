@@ -11,9 +11,10 @@ _LOG = get_logger(__name__)
 
 
 def make_context(store_id: str, option: str, path: str | None) -> ssl.SSLContext:
-    """Return a context that trusts the authorities in a file, else the system's.
+    """Return a context that trusts the authorities in a file, or else the system's.
 
-    :param option: name of the option with the file
+    :param option: the name of the option with the file
+    :param path: the file; ``None`` for the system's authorities
     :raises BadStoreConfiguration: the file cannot be used
     """
     try:
@@ -28,13 +29,14 @@ def make_context(store_id: str, option: str, path: str | None) -> ssl.SSLContext
 
 
 class Tls:
-    """How certificates are verified: against a file, the system's authorities, or not.
+    """How certificates are verified: against a file, the system's authorities, or not at all.
 
-    Each process has its own context: OpenSSL locks it during a handshake, and a child forked just
-    then would wait for that lock forever.
+    Every process has its own context: OpenSSL locks a context during a handshake, and a child that
+    is forked then would wait for the lock forever.
 
-    :param authorities: name of the option with the file; if it is set, verification is on
-    :param insecure: name of the option that switches verification off; logs a warning, once
+    :param authorities: the name of the option with the file; if it is set, verification is on
+    :param insecure: the name of the option that switches verification off, of which a warning is
+        logged once
     :param peers: the servers, for the warning
     :raises BadStoreConfiguration: the file cannot be used
     """
