@@ -1,4 +1,4 @@
-"""A volume attached to this host: Cinder's attachment, and the connection that os-brick makes.
+"""Volumes attached to this host: Cinder's attachment, and os-brick's connection.
 
 An :class:`Attachment` reserves the volume in Cinder and opens its :class:`Connection` on this host.
 :class:`SharedAttachments` lets the readers of one process share an attachment.
@@ -29,10 +29,10 @@ _LOG = get_logger(__name__)
 class Connection:
     """A volume's device on this host, connected and disconnected by os-brick.
 
-    :param attachment: Cinder's, with the connection info
+    :param attachment: Cinder's attachment, with the connection info
     """
 
-    #: Whether a process connects for itself alone, even if others here have the volume.
+    #: Whether the connection belongs to one process, even if other processes use the volume here.
     per_process = False
 
     def __init__(self, host: "Host", volume_id: str, attachment: VolumeAttachment) -> None:
@@ -41,24 +41,24 @@ class Connection:
         self._info = attachment.connection_info
         self._device_info: Any = None
         self._device: Device | None = None
-        #: Path and former owner of a device that was given to this process's user.
+        #: Path and original owner of a device that now belongs to this process's user.
         self._chowned: tuple[str, int] | None = None
 
     @property
     def _connector(self) -> Any:
-        """os-brick's connector."""
+        """os-brick's connector for the volume."""
         return self._host.connector(self._info)
 
     def _errors(self, action: str) -> LibraryCall:
         """Return a context manager that turns errors into the library's.
 
-        It drops os-brick's frames, which hold the passwords of targets.
+        It drops the frames of os-brick, which hold the passwords of targets.
         """
         return _brick_errors(self._host, action, self._volume_id)
 
     @property
     def device(self) -> Device:
-        """The volume's bytes."""
+        """The volume's device."""
         assert self._device is not None  # since open
         return self._device
 
@@ -77,9 +77,9 @@ class Connection:
                     self._device = FileDevice(volume.id, path, writable=writable)
 
     def _check(self, volume: Volume) -> None:
-        """Refuse a volume whose device would not have its bytes.
+        """Check that the device holds the plain bytes of the volume.
 
-        :raises BackendException: it cannot be used
+        :raises BackendException: it does not, as the volume is encrypted or has another format
         """
 
     def _opening(self) -> contextlib.AbstractContextManager[None]:
@@ -87,7 +87,7 @@ class Connection:
         return contextlib.nullcontext()
 
     def _chown(self, path: str, mode: int) -> None:
-        """Get the right to open a device that root owns."""
+        """Make this process's user the owner of a device that it may not open."""
         if os.geteuid() == 0 or os.access(path, mode, effective_ids=True):
             return
         owner = os.stat(path).st_uid
@@ -103,7 +103,7 @@ class Connection:
                 _LOG.warning("The owner of %s could not be restored: %s", path, error)
 
     def grow(self, size: int) -> None:
-        """Make this host see that the volume has ``size`` bytes now."""
+        """Make the device on this host ``size`` bytes long, as the volume now is."""
         if self.device.is_block:
             with self._errors("extend"):
                 self._connector.extend_volume(self._info)
@@ -112,9 +112,9 @@ class Connection:
     def close(self, in_use: Callable[[], bool]) -> None:
         """Close the device, and disconnect the volume if it is connected.
 
-        :param in_use: returns whether other processes of this host use the volume too; then the
-            connection stays
-        :raises BackendException: os-brick could not
+        :param in_use: returns whether other processes of this host use the volume; the connection
+            is then kept
+        :raises BackendException: os-brick could not disconnect it
         """
         if self._device is not None:
             self._device.close()
@@ -123,20 +123,20 @@ class Connection:
             self.disconnect()
 
     def disconnect(self) -> None:
-        """Remove the device from this host, even one that a dead process has connected.
+        """Remove the device from this host, even if a dead process has connected it.
 
-        :raises BackendException: os-brick could not
+        :raises BackendException: os-brick could not remove it
         """
         with self._errors("detach"):
             self._disconnect()
 
     def _disconnect(self) -> None:
-        # By force, so that nothing of it is left on this host (CVE-2023-2088).
+        # Forced, so that no part of the device is left on this host (CVE-2023-2088).
         self._connector.disconnect_volume(self._info, self._device_info, force=True)
 
 
 class RbdConnection(Connection):
-    """An image in Ceph, opened by librbd within the process."""
+    """An image in Ceph, opened by librbd in this process."""
 
     per_process = True
 
@@ -144,8 +144,8 @@ class RbdConnection(Connection):
 class NfsConnection(Connection):
     """A file on an NFS share.
 
-    A share's users are not counted: the kernel refuses to unmount one with an open file.  A lock
-    keeps others from unmounting it between its mounting and the opening of a file there.
+    The users of a share are not counted, as the kernel refuses to unmount a share with an open
+    file.  Until the file is open, a lock prevents other processes from unmounting the share.
     """
 
     per_process = True
@@ -172,11 +172,11 @@ class NfsConnection(Connection):
         return self._lock.held()
 
     def _disconnect(self) -> None:
-        # os-brick would unmount the share under its other users.
+        # os-brick would unmount the share although others may use it.
         device_info = self._device_info or self._connector.connect_volume(self._info)
         mount = os.path.dirname(device_info["path"])
         with self._lock.held():
-            # All that can be wrong is "target is busy".
+            # The only error to expect is "target is busy": others use the share.
             with contextlib.suppress(Exception):
                 self._host.as_root("umount", mount)
             with contextlib.suppress(OSError):
@@ -197,30 +197,31 @@ def make_connection(host: "Host", volume_id: str, attachment: VolumeAttachment) 
 def disconnect_left_over(host: "Host", volume_id: str, attachment: VolumeAttachment) -> None:
     """Remove the device that a dead process of this host may have connected.
 
-    :raises BackendException: os-brick could not
+    :raises BackendException: os-brick could not remove it
     """
     if attachment.connection_info.get("driver_volume_type") is not None:
         make_connection(host, volume_id, attachment).disconnect()
 
 
 class Attachment:
-    """A volume that is attached to this host, from :meth:`attach` to :meth:`detach`.
+    """A volume that :meth:`attach` attaches to this host, until :meth:`detach`.
 
-    It holds a lock of this host, so that a sweep recognises what a killed process has left.
+    While attached, it holds a lock on this host.  A sweep recognises the attachments that a killed
+    process has left by their free locks.
 
     :param mode: ``ro`` or ``rw``
     """
 
     def __init__(self, host: "Host", volume: Volume, mode: str) -> None:
         self.volume_id = volume.id
-        #: Whether Cinder has an attachment that is still to be ended.
+        #: Whether Cinder has an attachment that must still be deleted.
         self.is_pending = False
         self._host = host
         self._volume = volume
         self._mode = mode
         self._process = os.getpid()
-        # One at a time on this host: Cinder allows one change at a time, and os-brick must not
-        # remove a device that another process is about to open.
+        # Held while attaching or detaching: Cinder allows one change of a volume at a time, and
+        # os-brick must not remove a device that another process is about to open.
         self._volume_lock = host.locks.volume(volume.id)
         # A volume that is being written has no other attachment.
         self._exclusive = mode == "rw" or not volume.multiattach
@@ -230,9 +231,9 @@ class Attachment:
     def attach(self, cinder: "Cinder", timeout: float) -> None:
         """Attach the volume.  If a step fails, the steps before it are undone.
 
-        :param timeout: seconds to wait while others attach it
-        :raises NotFound: it no longer exists
-        :raises BackendException: it is in use, or cannot be attached
+        :param timeout: seconds to wait while others attach the volume
+        :raises NotFound: the volume no longer exists
+        :raises BackendException: the volume is in use, or cannot be attached
         """
         with self._volume_lock.held():
             self._id = cinder.create_attachment(self.volume_id, self._mode, timeout)
@@ -283,14 +284,14 @@ class Attachment:
 
     @property
     def device(self) -> Device:
-        """The volume's bytes."""
+        """The volume's device."""
         assert self._connection is not None  # since attach
         return self._connection.device
 
     def grow(self, volume: Volume) -> None:
-        """Make this host see that the volume has been extended while attached.
+        """Extend the device on this host, after the volume was extended while attached.
 
-        :raises BackendException: it does not
+        :raises BackendException: the device does not get the new size
         """
         if volume.size != self._volume.size:
             assert self._connection is not None
@@ -298,19 +299,20 @@ class Attachment:
             self._connection.grow(volume.size)
 
     def flush(self) -> None:
-        """Make all that was written durable."""
+        """Make all bytes written so far durable."""
         if not self._disconnected:
             self.device.flush()
 
     def detach(self, cinder: "Cinder") -> None:
-        """Close the device and detach the volume.  What was written must be flushed before.
+        """Close the device and detach the volume.  Flush written bytes first.
 
-        May be called again after an error; it then continues from there.
-        :raises NotFound: another client has ended the attachment
+        May be called again after an error; it then continues with the step that failed.
+
+        :raises NotFound: another client has deleted the attachment
         """
         if os.getpid() != self._process:
             if self._connection is not None:
-                self.device.close()  # the descriptor is a child's own, all else its parent's
+                self.device.close()  # a child owns its descriptor only; the rest is its parent's
             return
         if not self.is_pending:
             return
@@ -336,7 +338,7 @@ class Attachment:
     def _is_used_by_others(self, cinder: "Cinder", *, own: int) -> bool:
         """Return whether other processes of this host use the volume.
 
-        :param own: how many of its complete attachments are this one
+        :param own: how many of the volume's complete attachments are this object's: 0 or 1
         """
         if self._exclusive:
             return False
@@ -345,7 +347,7 @@ class Attachment:
         except NotFound:
             return False
         except StoreError:
-            return True  # better a device left over than one removed under a reader
+            return True  # a left-over device is better than one removed while it is read
 
 
 @dataclasses.dataclass
@@ -355,31 +357,31 @@ class _Shared:
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     users: int = 0
     attachment: Attachment | None = None
-    #: The client that attached it.
+    #: The client that attached the volume.
     cinder: "Cinder | None" = None
 
 
 class _Table:
     def __init__(self) -> None:
-        # Reentrant, as the collector may drop a reader in a thread that holds it.
+        # Reentrant: garbage collection may close a reader in a thread that holds the lock.
         self.lock = threading.RLock()
         self.volumes: dict[str, _Shared] = {}
-        #: Attachments that could not be ended when their last reader was closed.
+        #: Attachments that could not be deleted when their last reader was closed.
         self.pending: list[tuple[Attachment, Cinder]] = []
 
 
 class SharedAttachments:
-    """The volumes that readers have attached, once per process."""
+    """The attachments of one process's readers: one per volume, shared by its readers."""
 
     def __init__(self) -> None:
-        # A child must neither use nor end what its parent has attached.
+        # A child must neither use nor delete its parent's attachments.
         self._table = PerProcess(_Table)
         _live.add(self)
 
     def acquire(self, attachment: Attachment, cinder: "Cinder", timeout: float) -> Attachment:
-        """Return the attachment of the volume that its readers share.
+        """Add a reader, and return the attachment that all readers of its volume share.
 
-        :param attachment: what the first reader attaches, and shares with the others
+        :param attachment: attached and shared if this is the volume's first reader
         :param timeout: seconds to wait while others attach the volume
         """
         table = self._table.get()
@@ -404,23 +406,24 @@ class SharedAttachments:
     def release(self, attachment: Attachment, cinder: "Cinder") -> None:
         """Remove a reader; the last one detaches the volume.
 
-        :raises StoreError: detaching failed; :meth:`retry_pending` repeats it if that can help
+        :raises StoreError: detaching failed; unless it failed permanently, :meth:`retry_pending`
+            repeats it
         """
         table = self._table.get()
         with table.lock:
             shared = table.volumes.get(attachment.volume_id)
         if shared is None or shared.attachment is not attachment:
-            attachment.detach(cinder)  # inherited: it ends with the parent
+            attachment.detach(cinder)  # inherited from the parent, which deletes it
         elif self._remove_user(table, attachment.volume_id, shared):
             self._detach(table, attachment, cinder)
 
     def retry_pending(self) -> None:
-        """End the attachments that could not be ended before."""
+        """Try again to delete the attachments that could not be deleted before."""
         table = self._table.get()
         while table.pending:
             try:
                 attachment, cinder = table.pending.pop()
-            except IndexError:  # another thread was faster
+            except IndexError:  # another thread has taken the last one
                 return
             try:
                 self._detach(table, attachment, cinder)
@@ -447,7 +450,7 @@ class SharedAttachments:
         return not shared.users
 
     def detach_all(self) -> None:
-        """Detach all volumes, at the end of the process."""
+        """Detach all volumes at the end of the process."""
         table = self._table.get()
         for shared in list(table.volumes.values()):
             if shared.attachment is not None and shared.cinder is not None:
@@ -456,5 +459,5 @@ class SharedAttachments:
         self.retry_pending()
 
 
-# While there still is an interpreter to detach with; readers may be left open.
+# Detaches the volumes of readers that are still open when the interpreter exits.
 _live: LiveObjects[SharedAttachments] = LiveObjects(at_exit=SharedAttachments.detach_all)

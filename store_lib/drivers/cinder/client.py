@@ -38,35 +38,36 @@ from store_lib.exceptions import (
 )
 from store_lib.options import StoreOptions
 
-#: The first with an access mode of attachments.
+#: The first microversion that has the access mode of attachments.
 MICROVERSION = "3.54"
 
 #: States in which Cinder is working on a volume.
 UNSTABLE = frozenset({"creating", "extending", "attaching", "detaching", "reserved", "maintenance"})
 
-#: States in which a volume can be attached, now or once another attachment is made.
+#: States in which a volume can be attached at once, or after another client's change has ended.
 ATTACHABLE = frozenset({"available", "in-use", "reserved", "attaching", "detaching"})
 
-#: Volumes in one page of a listing; Cinder may give fewer.
+#: The number of volumes to ask for in one page of a listing.
 _PAGE = 500
-#: Seconds at most between two attempts to attach a volume: readers take turns.
+#: The longest pause in seconds between two attempts to attach a volume.  It is short, as several
+#: readers may compete for a volume.
 _TURN = 0.5
-#: How often a listing is begun at most.
+#: How often a listing is begun, if the last volume of a page is deleted during it.
 _RESTARTS = 10
 
-#: For cinderclient: bodies, which DEBUG lines would show, hold passwords of targets.
+#: cinderclient's logger, not at DEBUG: it would log bodies, which hold the passwords of targets.
 _WIRE = logging.getLogger(f"{__name__}.wire")
 _WIRE.setLevel(logging.INFO)
 
 #: Service types of interfaces that Cinder no longer has.
 _FORMER_SERVICES = frozenset({"volume", "volumev2"})
 
-#: What the clients raise on purpose.
+#: The documented errors of cinderclient and keystoneauth.
 _CLIENT_ERRORS = (ClientException, keystone_errors.ClientException)
 
 
 class CinderClients:
-    """Makes one store's clients of Cinder, with the service's own login or a request's context.
+    """Creates the clients of one store, with the service's own login or a request's context.
 
     :param retry: repeats a request after a temporary error
     :raises BadStoreConfiguration: an option is malformed, or the file of authorities is unusable
@@ -94,7 +95,7 @@ class CinderClients:
                 url(address)
         self._service = "volumev3" if parts[0] in _FORMER_SERVICES else parts[0]
         self._name, self._interface = parts[1] or None, parts[2]
-        # Checked here, as the clients' library raises errors of its own for a bad file.
+        # Checks the file: keystoneauth would raise its own errors for a bad one.
         Tls(
             store_id,
             options,
@@ -114,13 +115,14 @@ class CinderClients:
 
     @property
     def has_login(self) -> bool:
-        """Whether Cinder can be asked without a request context."""
+        """Whether the service has its own login, so that no request context is needed."""
         return self._login is not None
 
     def get(self, context: RequestContext | None) -> "Cinder":
         """Return a client with the service's login, or with the context's token.
 
-        :raises BadStoreConfiguration: there is neither, or Cinder is not in the catalog
+        :raises BadStoreConfiguration: there is neither a login nor a context, or the catalog has no
+            URL of Cinder
         :raises AuthorizationFailure: the login was refused
         """
         if self._login is not None:
@@ -165,7 +167,7 @@ class CinderClients:
         return {"tenant": context.project_id, "tenant_id": context.project_id, **values}
 
     def project(self, context: RequestContext | None) -> str:
-        """Return the id of the project that a new object belongs to: the caller's, where known."""
+        """Return the id of the project that owns a new object: the context's, or the login's."""
         project = getattr(context, "project_id", None)
         if not project and self._login is not None:
             project = self._login.project_id()
@@ -181,7 +183,7 @@ class CinderClients:
 
 
 def _credentials(options: StoreOptions) -> Credentials | None:
-    """Return the service's own login; ``None`` unless all of it is configured."""
+    """Return the service's own login; ``None`` unless its options are complete."""
     address = options.cinder_store_auth_address
     key = options.cinder_store_application_credential_id
     secret = options.cinder_store_application_credential_secret
@@ -216,19 +218,19 @@ def _required(context: RequestContext | None) -> RequestContext:
 
 
 class CinderAdapter(Adapter):
-    """Checks where requests go and reads the headers of responses; thread-safe.
+    """Checks the targets of requests, and reads headers of responses.  Thread-safe.
 
-    :param session: keystoneauth's
+    :param session: keystoneauth's session
     """
 
     def __init__(self, session: Any) -> None:
         super().__init__(session)
         self._thread = threading.local()
-        #: The time by the server's clock, and this machine's monotonic one then.
+        #: The server's time, and the value of this machine's monotonic clock at that moment.
         self._server_time: tuple[float, float] | None = None
 
     def request(self, url: str, method: str, **options: Any) -> Any:
-        """Make a request to Cinder, never to another server, as the token is sent along.
+        """Send a request to Cinder; refuse other servers, which must not get the token.
 
         :raises BackendException: the response is a redirect, or the next page of a listing is on
             another server
@@ -252,14 +254,14 @@ class CinderAdapter(Adapter):
         if date is not None:
             self._server_time = date, time.monotonic()
         self._thread.retry_after = retry_after(response.headers)
-        # The client would wait and repeat on its own, and cannot read every form of the header.
+        # Because of this header cinderclient would wait and repeat, and it fails at some values.
         response.headers.pop("Retry-After", None)
         return response
 
     def now(self) -> float | None:
         """Return the time by the server's clock; ``None`` before the first response.
 
-        The header has whole seconds, so what the server did just now may seem a second later.
+        The Date header has whole seconds, so the result may be up to a second early.
         """
         if self._server_time is None:
             return None
@@ -269,7 +271,7 @@ class CinderAdapter(Adapter):
     def call(self, action: str) -> LibraryCall:
         """Return a context manager that turns errors into the library's.
 
-        :param action: what Cinder is asked to do, as in ``"create a volume"``
+        :param action: what the request is to do, such as ``"create a volume"``
         """
         self._thread.retry_after = None
 
@@ -290,7 +292,7 @@ class CinderAdapter(Adapter):
 
 
 def _server_of(url: str) -> tuple[str, str | None, int | None] | None:
-    """Return scheme, host and port of a URL; ``None`` if it is malformed."""
+    """Return the scheme, host and port of a URL; ``None`` if the URL is malformed."""
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname, parts.port
@@ -299,11 +301,11 @@ def _server_of(url: str) -> tuple[str, str | None, int | None] | None:
 
 
 class Cinder:
-    """A client of Cinder for one user; thread-safe.
+    """A client of Cinder for one user.  Thread-safe.
 
-    :param session: keystoneauth's
-    :param auth: a login other than the session's
-    :param endpoint: Cinder's URL, of the project
+    :param session: keystoneauth's session
+    :param auth: a login to use instead of the session's; ``None`` for the session's
+    :param endpoint: Cinder's URL for the project
     :param timeout: seconds to wait for a volume's state
     :param retry: repeats a request after a temporary error
     """
@@ -332,7 +334,7 @@ class Cinder:
         self.now = adapter.now
         self._timeout = timeout
         self._clock = clock
-        #: Repeats a request after a temporary error, where the engine does not.
+        #: Repeats a request after a temporary error, for requests that the engine does not repeat.
         self.retry = retry
 
     # Volumes
@@ -372,7 +374,7 @@ class Cinder:
     def get(self, volume_id: str) -> Volume:
         """Return a volume.
 
-        :raises NotFound: there is none, or not for this user
+        :raises NotFound: it does not exist, or this user may not see it
         """
         try:
             with self._call(f"show volume {volume_id}"):
@@ -381,9 +383,9 @@ class Cinder:
             raise not_found(f"in volume {volume_id}", str(error)) from error
 
     def find(self, name: str) -> Volume | None:
-        """Return the volume of an upload's temporary name, ``None`` if there is none.
+        """Return the volume with an upload's temporary name, ``None`` if there is none.
 
-        One that an earlier attempt of the upload has left and that is being deleted does not count.
+        A volume that is being deleted does not count: an earlier attempt of the upload left it.
         """
         with self._call("list volumes by name"):
             volumes = map(Volume.parse, self._client.volumes.list(search_opts={"name": name}))
@@ -393,7 +395,7 @@ class Cinder:
         """Yield every volume of the project once."""
         seen: set[str] = set()
         for _ in range(_RESTARTS):
-            # A page begins behind a volume, which may be deleted meanwhile: then begin anew.
+            # A page begins after a volume, which may be deleted meanwhile; then start again.
             with contextlib.suppress(NotFound):
                 yield from self._pages(seen)
                 return
@@ -428,7 +430,7 @@ class Cinder:
     def delete(self, volume_id: str) -> None:
         """Start to delete a volume.
 
-        :raises BackendException: its state does not allow it, see :func:`is_invalid_state`
+        :raises BackendException: the volume's state does not allow it, see :func:`is_invalid_state`
         """
         with self._call(f"delete volume {volume_id}"):
             self._client.volumes.delete(volume_id)
@@ -451,7 +453,7 @@ class Cinder:
             self._client.volumes.extend(volume_id, gibibytes)
 
     def update(self, volume_id: str, name: str, metadata: Mapping[str, str]) -> None:
-        """Replace a volume's name and all of its metadata in one step."""
+        """Replace a volume's name and all of its metadata in a single request."""
         with self._call(f"name volume {volume_id}"):
             self._client.volumes.update(
                 volume_id, name=name, description=None, metadata=dict(metadata)
@@ -460,23 +462,24 @@ class Cinder:
     def set_description(self, volume_id: str, description: str) -> None:
         """Replace a volume's description, which sets its ``updated_at``.
 
-        New metadata would not: Cinder does not count them as a change of the volume.
+        New metadata would not set it: Cinder does not count them as a change of the volume.
         """
         with self._call(f"describe volume {volume_id}"):
             self._client.volumes.update(volume_id, description=description)
 
     def set_readonly(self, volume_id: str) -> None:
-        """Let a volume be attached for reading only."""
+        """Make a volume read-only for all later attachments."""
         with self._call(f"make volume {volume_id} read-only"):
             self._client.volumes.update_readonly_flag(volume_id, True)
 
     def wait_until_stable(
         self, volume_id: str, unstable: Collection[str] = UNSTABLE, *, changing: bool = False
     ) -> Volume:
-        """Wait until a volume is in no state of ``unstable``, and return it.
+        """Wait until a volume's state is not one of ``unstable``, and return the volume.
 
-        :param changing: whether its state has just begun to change: then the first request waits
-        :raises TimeoutError: not within cinder_state_transition_timeout
+        :param changing: whether a change of the state was just requested; if so, wait a moment
+            before the first request
+        :raises TimeoutError: the state did not change within cinder_state_transition_timeout
         """
         status = ""
 
@@ -501,10 +504,10 @@ class Cinder:
     def create_attachment(self, volume_id: str, mode: str, timeout: float) -> str:
         """Reserve a volume and return the attachment's id.  Wait while others attach the volume.
 
-        :param mode: ``ro`` or ``rw``; with ``rw`` no other client rightly has the volume
+        :param mode: ``ro``, or ``rw`` for an upload's volume, which no other client may attach
         :param timeout: seconds to wait
         :raises BackendException: the volume cannot be attached
-        :raises NotFound: it does not exist, or is being deleted
+        :raises NotFound: the volume does not exist, or is being deleted
         """
         refusal: StoreError | None = None
         status = ""
@@ -535,9 +538,9 @@ class Cinder:
         return attachment_id
 
     def _delete_reserved(self, volume_id: str) -> bool:
-        """End the reserved attachments of an upload's volume; return whether there were any.
+        """Delete the reserved attachments of an upload's volume; return whether there were any.
 
-        They are the upload's own: a response to :meth:`create_attachment` was lost.
+        They are the upload's own, from a :meth:`create_attachment` whose response was lost.
         """
         reserved = [
             attachment
@@ -554,7 +557,7 @@ class Cinder:
     ) -> VolumeAttachment:
         """Make the volume reachable from this host; return the attachment with its connection info.
 
-        :param connector: this host's properties, by os-brick
+        :param connector: this host's properties, from os-brick
         """
         with self._call("make a volume reachable from this host"):
             return VolumeAttachment.parse(
@@ -562,14 +565,14 @@ class Cinder:
             )
 
     def complete_attachment(self, attachment_id: str) -> None:
-        """Mark an attachment as complete."""
+        """Tell Cinder that the volume is connected; its attachment is then complete."""
         with self._call("complete an attachment"):
             self._client.attachments.complete(attachment_id)
 
     def delete_attachment(self, attachment_id: str) -> None:
-        """End an attachment.
+        """Delete an attachment.
 
-        :raises NotFound: it has been ended before
+        :raises NotFound: it was deleted before
         """
         with self._call("end an attachment"):
             self._client.attachments.delete(attachment_id)
@@ -585,7 +588,7 @@ class Cinder:
     # Volume types
 
     def has_type(self, name: str) -> bool:
-        """Return whether there is a volume type of this name, for this user."""
+        """Return whether this user can see a volume type of this name."""
         with self._call("list the volume types"):
             types = self._client.volume_types.list(is_public=None)
             return name in [text(volume_type.name) for volume_type in types]
@@ -599,7 +602,7 @@ class Cinder:
             return None
 
 
-#: What to do about a volume that stays in a state.
+#: What to do about a volume that cannot be attached: for other states, and by state.
 _OTHERS = (
     "Something else has it attached. Give the volume type "
     'multiattach="<is> True" where several hosts read one volume.'
@@ -614,10 +617,10 @@ _BUSY = {
 
 
 def check_attachable(volume_id: str, status: str) -> None:
-    """Refuse a volume that cannot be attached in its state.
+    """Check that a volume in state ``status`` can be attached.
 
-    :raises NotFound: it is being deleted
-    :raises BackendException: its state does not allow it
+    :raises NotFound: the volume is being deleted
+    :raises BackendException: the state does not allow it
     """
     if status == "deleting":
         raise not_found(f"in volume {volume_id}", "the volume is being deleted")

@@ -1,4 +1,4 @@
-"""The device of an attached volume: a block device, a file, or an image reached by librbd."""
+"""Devices of attached volumes: a block device, a file, or an image opened by librbd."""
 
 import abc
 import contextlib
@@ -13,22 +13,22 @@ from store_lib.driver import Chunk
 from store_lib.drivers.cinder.errors import device_error
 from store_lib.exceptions import BackendException
 
-#: Seconds for a block device to get its volume's size.
+#: Seconds to wait until a block device has the new size of its volume.
 _RESIZE_TIMEOUT = 20
 
 _MIB = 1024 * 1024
 
-#: Bytes written between two flushes: the last flush, which the whole upload waits for, then has
-#: little to do.
+#: The number of bytes written between two flushes, so that the last flush, for which the upload has
+#: to wait, is short.
 _FLUSH_INTERVAL = 64 * _MIB
 
 
 class Device(abc.ABC):
-    """The bytes of an attached volume; thread-safe."""
+    """Reads and writes the bytes of an attached volume.  Thread-safe."""
 
-    #: Whether it is a block device of this host.
+    #: Whether this is a block device of this host.
     is_block = False
-    #: Bytes of a read that suits it.
+    #: The number of bytes to read at once.
     read_size = _MIB
 
     def __init__(self, volume_id: str) -> None:
@@ -47,21 +47,24 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def flush(self) -> None:
-        """Make all that was written durable."""
+        """Make all bytes written so far durable."""
 
     @abc.abstractmethod
     def check_size(self, size: int) -> None:
-        """Wait until the device has ``size`` bytes.
+        """Wait until the device has at least ``size`` bytes.
 
         :raises BackendException: it still has fewer after a while
         """
 
-    def close(self) -> None:  # noqa: B027 - os-brick closes what it opened
-        """Close it.  Idempotent."""
+    def close(self) -> None:  # noqa: B027 - os-brick closes an image that it opened
+        """Close the device.  Idempotent."""
 
     @contextlib.contextmanager
     def _errors(self, action: str) -> Iterator[None]:
-        """Translate errors; ``action`` as in ``"write to"``."""
+        """Turn errors into the library's.
+
+        :param action: what was to be done with the device, such as ``"write to"``
+        """
         try:
             yield
         except Exception as error:
@@ -125,7 +128,7 @@ class FileDevice(Device):
             )
 
     def _end(self) -> int:
-        # fstat knows no size of block devices, but their end can be sought.
+        # fstat does not know the size of a block device.
         return os.lseek(self._file, 0, os.SEEK_END)
 
     def close(self) -> None:
@@ -136,9 +139,9 @@ class FileDevice(Device):
 
 
 class RbdDevice(Device):
-    """An image in Ceph, reached without the kernel.
+    """An image in Ceph, read and written by librbd, without the kernel.
 
-    :param handle: os-brick's, closed when it disconnects
+    :param handle: os-brick's handle, which os-brick closes when it disconnects the volume
     """
 
     def __init__(self, volume_id: str, handle: Any) -> None:
@@ -163,7 +166,7 @@ class RbdDevice(Device):
             self._image.flush()
 
     def check_size(self, size: int) -> None:
-        # An open image has its new size at once.
+        # An open image has the new size at once.
         if self._image.size() < size:
             raise BackendException(
                 f"Expected an image of {size} bytes for volume {self.volume_id}, got "

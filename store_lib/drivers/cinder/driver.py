@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 
 _LOG = get_logger(__name__)
 
-#: Characters of a volume's name, of which "image-" takes some.
+#: The largest number of characters of an object's id: a volume's name is "image-" and the id.
 _LONGEST_ID = 255 - len("image-")
 
-#: How often a deletion is asked for, as a reader may end meanwhile.
+#: How often a deletion is requested: it may be refused because of a reader that has just ended.
 _DELETE_ATTEMPTS = 3
 
 _IN_USE = "Volume {} is attached ({}) and was not deleted. Delete it when it is no longer read."
@@ -57,7 +57,7 @@ _RESERVED = (
 
 
 class CinderDriver(Driver[CinderLocation]):
-    """Keeps each object in a volume of its own."""
+    """Stores every object in a volume of its own."""
 
     extra: ClassVar[str] = "cinder"
     schemes: ClassVar[tuple[str, ...]] = CinderLocation.schemes
@@ -67,10 +67,10 @@ class CinderDriver(Driver[CinderLocation]):
     create_only = CreateOnly.NEW_LOCATION
     ranges = True
     copies = True
-    # Storage behind a network serves several requests at once.
+    # Storage on a network can serve several requests at once.
     read_concurrency = 4
     read_size = 4 * 1024 * 1024
-    # The page cache gives more than this, and storage behind a network less.
+    # Reading from the page cache is faster than this, from storage on a network slower.
     single_stream_rate = 1024 * 1024 * 1024
 
     _clients: "CinderClients"
@@ -85,7 +85,7 @@ class CinderDriver(Driver[CinderLocation]):
                 f"the same for all processes of this host; got {lock_path}"
             )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # theirs, on being imported
+            warnings.simplefilter("ignore")  # of the client libraries, while they are imported
             from store_lib.drivers.cinder.client import CinderClients
             from store_lib.drivers.cinder.host import Host
         self._clients = CinderClients(self.store_id, self.conf, self.retry)
@@ -102,7 +102,7 @@ class CinderDriver(Driver[CinderLocation]):
 
     @property
     def url_prefix(self) -> str:
-        """The beginning of new URIs, as with glance_store."""
+        """The beginning of new URIs, which glance_store's have too."""
         return f"cinder://{self._settings.uri_store or ''}"
 
     def id_problem(self, object_id: str) -> str | None:
@@ -113,7 +113,7 @@ class CinderDriver(Driver[CinderLocation]):
         return None
 
     def holds(self, location: CinderLocation) -> bool:
-        """Return whether a URI names this store, by a present or former id, or no store."""
+        """Return whether a URI names this store, by its id or a former one, or names no store."""
         named = location.store_id
         return named is None or named == self.store_id or self.conf.moved_from(named)
 
@@ -131,9 +131,9 @@ class CinderDriver(Driver[CinderLocation]):
         *,
         context: RequestContext | None,
     ) -> Reader:
-        """Attach the volume, unless another reader of this process has, and read from it.
+        """Open an object; attach its volume, or share the attachment of this process's readers.
 
-        :raises NotFound: there is no such object
+        :raises NotFound: the object does not exist
         :raises BackendException: the volume is in use elsewhere, or its state does not allow it
         """
         self._attachments.retry_pending()
@@ -153,11 +153,11 @@ class CinderDriver(Driver[CinderLocation]):
         return Stat(volume.object_size, volume.updated_at, dict(volume.metadata))
 
     def delete(self, location: CinderLocation, *, context: RequestContext | None) -> None:
-        """Delete the volume; Cinder does so after its response.
+        """Start to delete an object's volume; Cinder completes this after its response.
 
-        :raises InUseByStore: it is attached
-        :raises HasSnapshot: it has snapshots
-        :raises Forbidden: it is not marked as an image's: a URI can name any volume
+        :raises InUseByStore: the volume is attached
+        :raises HasSnapshot: the volume has snapshots
+        :raises Forbidden: the volume is not an image's, as a URI can name any volume
         """
         self._attachments.retry_pending()
         cinder = self._clients.get(context)
@@ -177,7 +177,7 @@ class CinderDriver(Driver[CinderLocation]):
                 refusal = error
             volume = _get_object(cinder, location)
             reason = _deletion_error(cinder, volume, refusal)
-            # If nothing hinders it any more, a reader has ended since.
+            # If there is no longer a reason for the refusal, a reader has ended meanwhile: repeat.
             if volume.status != "available" or type(reason) is not BackendException:
                 break
         raise reason from refusal
@@ -211,9 +211,9 @@ class CinderDriver(Driver[CinderLocation]):
     def is_image_associated_with_store(
         self, context: RequestContext | None, volume_id: str
     ) -> bool:
-        """Return whether a volume of an old URI is of this store's type; never raises.
+        """Return whether the volume of an old URI has this store's volume type.  Never raises.
 
-        Glance asks every store this before it writes the store's id into the URI.
+        Glance calls this on every store before it writes a store's id into the URI.
         """
         try:
             cinder = self._clients.get(context)
@@ -235,7 +235,7 @@ class CinderDriver(Driver[CinderLocation]):
         except StoreError as error:
             if error.status is ErrorStatus.PERMANENT:
                 raise
-            # Cinder may come up later; then an add reports a missing type.
+            # Cinder may be started later.  If the type is missing then, adding an object fails.
             _LOG.warning("Store %s: the volume type is not checked: %s", self.store_id, error)
             return
         if not known:
@@ -246,7 +246,7 @@ class CinderDriver(Driver[CinderLocation]):
             )
 
     def _volumes(self, cinder: "Cinder") -> Iterator[Volume]:
-        """Yield the volumes of this store's type."""
+        """Yield the volumes of this store's volume type."""
         volume_type = self._volume_type(cinder)
         for volume in cinder.volumes():
             if volume.volume_type == volume_type and volume.status != "deleting":
@@ -257,7 +257,7 @@ class CinderDriver(Driver[CinderLocation]):
 
 
 def _deletion_error(cinder: "Cinder", volume: Volume, refusal: StoreError) -> StoreError:
-    """Return the error for a volume that Cinder has refused to delete in its state."""
+    """Return the error for a volume that Cinder refused to delete because of its state."""
     if cinder.has_snapshots(volume.id):
         return HasSnapshot(
             f"Volume {volume.id} has snapshots and was not deleted. Delete them first."
@@ -275,6 +275,6 @@ def _deletion_error(cinder: "Cinder", volume: Volume, refusal: StoreError) -> St
 def _get_object(cinder: "Cinder", location: CinderLocation) -> Volume:
     """Return an object's volume.
 
-    :raises NotFound: there is none, or it never became an object
+    :raises NotFound: the volume does not exist, or its upload was never completed
     """
     return cinder.get(location.volume_id).check_object()
