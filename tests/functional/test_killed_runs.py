@@ -4,13 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from store_lib.testing.pace import Deadline
+from tests.servers.process import eventually
 
 _ROOT = Path(__file__).parents[2]
 
@@ -43,13 +41,6 @@ def _loops(below: Path) -> list[str]:
     return [text for each in told if (text := each.read_text()).startswith(f"{below}/")]
 
 
-def _wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = Deadline(60)
-    while not condition():
-        assert not deadline.passed, what
-        time.sleep(0.01)
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root: run the tests as root")
 def test_a_killed_run_leaves_nothing(tmp_path: Path) -> None:
     """After kill -9 of a run its processes, mounts, loop devices and directories are gone."""
@@ -70,7 +61,7 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path) -> None:
         assert Path(f"/proc/{run.pid}/mounts").read_text().count(f" {tmp_path}/") == 1
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-    _wait_for(lambda: not list(tmp_path.glob("store_lib-leftovers-*")), "the watcher ends")
+    eventually(lambda: not list(tmp_path.glob("store_lib-leftovers-*")), "the watcher ends")
     assert not Path(f"/proc/{sleeper}/ns/mnt").exists() or _is_dead(sleeper)
     assert _loops(tmp_path) == []
     assert sorted(each.name for each in tmp_path.iterdir()) == ["files", "mount"]

@@ -7,17 +7,15 @@ import os
 import secrets
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from store_lib.testing.pace import Deadline
 from tests.servers.ceph import VOLUMES, Ceph, bindings
 from tests.servers.installed import NotInstalled, debian_packages, python_environment
 from tests.servers.keystone import CHILDREN, Keystone, password, request
 from tests.servers.leftovers import detach_afterwards, remove_afterwards
-from tests.servers.process import ServerProcess, free_ports
+from tests.servers.process import ServerProcess, eventually, free_ports
 
 #: Debian packages of the commands that the driver and the servers use.
 PACKAGES = {"losetup": "mount", "mount": "mount", "qemu-img": "qemu-utils"}
@@ -234,7 +232,7 @@ class Cinder:
             path = f"/volumes/{each['id']}/action"
             self.call("POST", path, {"os-reset_status": {"status": "error"}})
             self.call("POST", path, {"os-force_delete": {}})
-        wait_for(lambda: not self.volumes(), "all volumes gone")
+        eventually(lambda: not self.volumes(), "all volumes gone")
 
     def clean_up(self) -> None:
         """Detach the server's loop devices and undo its mounts, one by one."""
@@ -245,14 +243,6 @@ class Cinder:
 
     def _owns(self, path: str) -> bool:
         return path.startswith(f"{self.directory}/")
-
-
-def wait_for(condition: Any, what: str, limit: float = 30) -> None:
-    """Wait until ``condition()`` is true: Cinder works on after it has responded."""
-    deadline = Deadline(limit)
-    while not condition():
-        assert not deadline.passed, f"{what}: not within {limit:g} s"
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager

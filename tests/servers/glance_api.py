@@ -3,14 +3,13 @@
 import contextlib
 import json
 import socket
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any
 
 import urllib3
 
-from store_lib.testing.pace import Deadline
+from tests.servers.process import eventually
 
 #: The identity that the client claims; Glance's pipeline trusts it.
 IDENTITY: Mapping[str, str] = {
@@ -22,8 +21,6 @@ IDENTITY: Mapping[str, str] = {
 
 #: Bytes of one chunk of a chunked upload.
 CHUNK = 64 * 1024
-
-Answer = TypeVar("Answer")
 
 
 class Refused(Exception):
@@ -171,7 +168,7 @@ class ImageApi:
         how = {"name": method} if uri is None else {"name": method, "uri": uri}
         self.json("POST", f"/v2/images/{image}/import", {"method": how, **request})
 
-    def wait_imported(self, image: str, limit: float = 60) -> dict[str, Any]:
+    def wait_imported(self, image: str) -> dict[str, Any]:
         """Wait until an import has succeeded or failed, and return the image."""
 
         # Do not poll the task: each such request writes to the database.
@@ -179,16 +176,7 @@ class ImageApi:
             shown = self.show(image)
             return None if "os_glance_import_task" in shown else shown
 
-        return self.wait_for(ended, f"the end of the import of {image}", limit)
-
-    def wait_for(self, ready: Callable[[], Answer | None], what: str, limit: float = 60) -> Answer:
-        """Call the function until its result is true, and return that."""
-        deadline = Deadline(limit)
-        while not (answer := ready()):
-            if deadline.passed:
-                raise TimeoutError(f"{what} did not come within {limit:g} s")
-            time.sleep(0.05)
-        return answer
+        return eventually(ended, f"the end of the import of {image}")
 
     def delete(self, image: str) -> None:
         """Delete an image with its data."""

@@ -10,11 +10,20 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from store_lib.testing.pace import Deadline
 
 #: Seconds for a server to end before it is killed.
 GRACE = 10.0
+#: Seconds for what a test waits for, on a quiet machine of usual speed, if it has no other limit.
+LIMIT = 60.0
+
+Answer = TypeVar("Answer")
+
+
+class NotInTime(AssertionError):
+    """Something that a test waits for has not come."""
 
 
 class ServerFailed(Exception):
@@ -69,25 +78,30 @@ class ServerProcess:
         self.process.send_signal(number)
 
     def wait_until(
-        self, ready: Callable[[], object], what: str = "answer", limit: float = 60
+        self, ready: Callable[[], object], what: str = "answer", limit: float = LIMIT
     ) -> None:
         """Wait until ``ready()`` is true.
 
         :raises ServerFailed: the server ended, or ``limit`` seconds went by
         """
-        deadline = Deadline(limit)
-        pause = 0.005
-        while not ready():
+
+        def is_ready() -> object:
+            if answer := ready():
+                return answer
             if self.process.poll() is not None:
                 raise ServerFailed(
                     f"{self.name} ended with status {self.process.returncode}:\n{self.tail()}"
                 )
-            if deadline.passed:
-                raise ServerFailed(f"{self.name} did not {what} within {limit:g} s:\n{self.tail()}")
-            time.sleep(pause)
-            pause = min(2 * pause, 0.1)
+            return None
 
-    def wait_for_port(self, port: int, host: str = "127.0.0.1", limit: float = 60) -> None:
+        try:
+            eventually(is_ready, what, limit)
+        except NotInTime as error:
+            raise ServerFailed(
+                f"{self.name} did not {what} within {limit:g} s:\n{self.tail()}"
+            ) from error
+
+    def wait_for_port(self, port: int, host: str = "127.0.0.1", limit: float = LIMIT) -> None:
         """Wait until the server accepts connections."""
         self.wait_until(lambda: accepts(host, port), f"listen on port {port}", limit)
 
@@ -144,13 +158,18 @@ def free_ports(number: int, host: str = "127.0.0.1") -> list[int]:
         return ports
 
 
-def eventually(check: Callable[[], object], what: str, limit: float = 60) -> None:
-    """Wait until ``check()`` is true.
+def eventually(ready: Callable[[], Answer | None], what: str, limit: float = LIMIT) -> Answer:
+    """Call the function until its result is true, and return that.
 
+    :param what: what is waited for
     :param limit: seconds on a quiet machine of usual speed
+    :raises NotInTime: it was not true within the limit
     """
     deadline = Deadline(limit)
-    while not check():
+    pause = 0.005
+    while not (answer := ready()):
         if deadline.passed:
-            raise AssertionError(f"not within {limit:g} s: {what}")
-        time.sleep(0.1)
+            raise NotInTime(f"not within {limit:g} s: {what}")
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
+    return answer

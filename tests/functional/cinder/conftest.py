@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from store_lib import Stores
-from tests.servers.cinder import NFS_PATH, Cinder, wait_for
+from tests.servers.cinder import NFS_PATH, Cinder
 from tests.servers.keystone import Keystone, Login, password
+from tests.servers.process import eventually
 
 
 class Context:
@@ -106,7 +107,7 @@ class Deployment:
     def expect_nothing_left(self) -> None:
         """Fail unless everything is gone, which Cinder may take a moment for."""
         with contextlib.suppress(AssertionError):
-            wait_for(lambda: not self.left(), "nothing left", limit=15)
+            eventually(lambda: not self.left(), "nothing left", limit=15)
         left = self.left()
         if left:  # so that the next test begins anew
             self.cinder.remove_volumes()

@@ -19,7 +19,7 @@ from store_lib.exceptions import (
     TimeoutError,
 )
 from tests.functional.cinder.conftest import Deployment
-from tests.servers.cinder import wait_for
+from tests.servers.process import eventually
 
 Open = Callable[..., Stores]
 
@@ -46,7 +46,7 @@ class _Pausing:
 
 def _wait_until_attached(deployment: Deployment) -> None:
     """Wait until what is being added has a volume that is attached here."""
-    wait_for(
+    eventually(
         lambda: [each["status"] for each in deployment.cinder.attachments()] == ["attached"],
         "a volume attached",
     )
@@ -102,7 +102,7 @@ def test_a_state_that_lasts_is_given_up(step: str, deployment: Deployment, opene
         with pytest.raises(TimeoutError, match=f"still in state '{step[:5]}") as caught:
             call(stores["it"])
         assert any("Cleaning up failed" in each for each in caught.value.__notes__)
-    wait_for(
+    eventually(
         lambda: {each["status"] for each in deployment.cinder.volumes()} <= {"available", "error"},
         "the volume made after all",
     )
@@ -255,7 +255,7 @@ def test_what_cannot_be_deleted_now_is_told(deployment: Deployment, opened: Open
     made = store.add("it", b"bytes")
     with deployment.cinder.fault("plain", "refuse-delete"):
         store.delete(made.uri)
-        wait_for(
+        eventually(
             lambda: deployment.cinder.volumes()[0]["status"] == "error_deleting", "the refusal"
         )
     assert store.stat(made.uri).size == 5

@@ -19,7 +19,7 @@ from store_lib.exceptions import (
     StoreError,
 )
 from tests.functional.cinder.conftest import Deployment
-from tests.servers.cinder import wait_for
+from tests.servers.process import eventually
 
 Open = Callable[..., Stores]
 
@@ -169,12 +169,12 @@ def test_a_volume_with_snapshots_is_kept(deployment: Deployment, opened: Open) -
         told = deployment.cinder.call("GET", f"/snapshots/{snapshot}")["snapshot"]["status"]
         return told
 
-    wait_for(lambda: state() == "available", "a snapshot")
+    eventually(lambda: state() == "available", "a snapshot")
     with pytest.raises(HasSnapshot, match="Delete them first"):
         store.delete(made.uri)
     deployment.cinder.call("DELETE", f"/snapshots/{snapshot}")
     listed = lambda: deployment.cinder.call("GET", "/snapshots")["snapshots"]  # noqa: E731
-    wait_for(lambda: not listed(), "the snapshot gone")
+    eventually(lambda: not listed(), "the snapshot gone")
     store.delete(made.uri)
 
 

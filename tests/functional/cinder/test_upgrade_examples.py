@@ -9,8 +9,8 @@ import pytest
 import store_lib.glance as glance_store
 from store_lib.glance import backend, location, multi_backend
 from tests.functional.cinder.conftest import Context, Deployment
-from tests.servers.cinder import wait_for
 from tests.servers.keystone import password, request
+from tests.servers.process import eventually
 from tests.unit.glance.conftest import Service
 from tests.unit.glance.test_upgrade_examples import EXAMPLES, HERE, LVM, NFS, adopt, after
 
@@ -64,7 +64,9 @@ class Types:
         """Remove them, once their volumes have gone."""
         for user in self._chosen:
             self._default("DELETE", user)
-        wait_for(lambda: not self._cinder.call("GET", "/volumes?all_tenants=1")["volumes"], "none")
+        eventually(
+            lambda: not self._cinder.call("GET", "/volumes?all_tenants=1")["volumes"], "none"
+        )
         for each in self._made:
             self._cinder.call("DELETE", f"/types/{each}")
 
@@ -141,7 +143,7 @@ def test_from_one_store_to_several(
     assert kinds[added.rpartition("/")[2]] == conf[wanted].cinder_volume_type
     glance_store.delete(added, wanted)
     glance_store.delete(new_uri, found)
-    wait_for(lambda: not deployment.cinder.volumes(), "the volumes gone")
+    eventually(lambda: not deployment.cinder.volumes(), "the volumes gone")
     with pytest.raises(glance_store.NotFound):
         glance_store.delete(new_uri, found)
 
@@ -171,4 +173,4 @@ def test_a_fresh_deployment(service: Service, deployment: Deployment, types: Typ
         [volume] = deployment.cinder.volumes()
         assert volume["volume_type"] == f"glance-{store}"
         glance_store.delete(uri, store)
-        wait_for(lambda: not deployment.cinder.volumes(), "the volume gone")
+        eventually(lambda: not deployment.cinder.volumes(), "the volume gone")

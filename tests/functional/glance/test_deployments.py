@@ -9,6 +9,7 @@ import pytest
 from tests.functional.glance.deployments import Deployments, Site
 from tests.scripted_server import Reply, ScriptedServer
 from tests.servers.glance_api import ImageApi, Refused, pieces_of
+from tests.servers.process import eventually
 
 MIB = 1024 * 1024
 
@@ -211,8 +212,8 @@ def assert_nothing_left(api: ImageApi, site: Site, size: int | None) -> None:
     with api.image() as image:
         with api.cut(image, DATA[: 3 * MIB], size=size):
             if {**CHUNKED, **LENGTH_ONLY}[site.name]:
-                api.wait_for(lambda: api.show(image)["status"] == "saving", "the upload's start")
-        api.wait_for(
+                eventually(lambda: api.show(image)["status"] == "saving", "the upload's start")
+        eventually(
             lambda: api.show(image)["status"] == "queued" and not site.files(),
             "the upload's end",
         )
@@ -313,5 +314,5 @@ def test_an_upload_outlives_the_web_server_s_patience(
         ):
             impatient.upload(image, DATA, len(DATA))
         assert refused.value.status == 504
-        api.wait_for(lambda: api.show(image)["status"] == "active", "the end of the upload")
+        eventually(lambda: api.show(image)["status"] == "active", "the end of the upload")
         assert_whole(api, image)

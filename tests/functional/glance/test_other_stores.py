@@ -18,6 +18,7 @@ from tests.servers.glance import glance
 from tests.servers.glance_api import ImageApi, Refused
 from tests.servers.installed import NotInstalled
 from tests.servers.keystone import password
+from tests.servers.process import eventually
 from tests.servers.swift import Swift
 from tests.servers.vsphere import VSphere
 from tests.servers.web import nginx
@@ -127,7 +128,7 @@ def image(running: Running) -> Iterator[str]:
             return False
         return True
 
-    api.wait_for(deleted, f"the end of {made}")
+    eventually(deleted, f"the end of {made}")
 
 
 def assert_ranges(api: ImageApi, image: str) -> None:

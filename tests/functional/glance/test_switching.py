@@ -15,6 +15,7 @@ from tests.servers.glance import Glance, files, glance, run
 from tests.servers.glance_api import ImageApi
 from tests.servers.glance_environment import Library
 from tests.servers.installed import NotInstalled, python_environment
+from tests.servers.process import eventually
 
 DATA = os.urandom(3 * 1024 * 1024 + 7)
 
@@ -175,7 +176,7 @@ def test_killed_while_staging(deployments: Deployments, tmp_path: Path) -> None:
     with glance(tmp_path, python=python, processes=1) as running, ImageApi(running.url) as api:
         image = api.create()
         with api.cut(image, DATA, size=4 * len(DATA), target="stage"):
-            api.wait_for(lambda: files(running.data, "staging"), "staged file")
+            eventually(lambda: files(running.data, "staging"), "staged file")
             master = running.server.pid
             (worker,) = Path(f"/proc/{master}/task/{master}/children").read_text().split()
             os.kill(int(worker), signal.SIGKILL)

@@ -1,14 +1,12 @@
 """Options of stores on the real Swift, in each of the three ways to log in; and contexts."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import urllib3
 
-from store_lib.testing.pace import Deadline
 from tests.servers.keystone import Keystone, Login, password
 from tests.servers.swift import TEMPAUTH_USERS, Swift
 
@@ -123,13 +121,6 @@ class Raw:
     def names(self, container: str) -> list[str]:
         """Return the names of everything in a container."""
         return self("GET", f"/{container}").data.decode().split("\n")[:-1]
-
-
-def wait_until(look: Callable[[], object]) -> None:
-    """Return once ``look()`` is true, and fail when that takes far too long."""
-    deadline = Deadline(60)
-    while not look():
-        assert not deadline.passed, "Expected to see it within a minute."
 
 
 def raw_v1(swift: Swift) -> Raw:

@@ -20,10 +20,10 @@ from store_lib.exceptions import (
     StorageFull,
 )
 from store_lib.transfer.budget import Budget
-from tests.functional.swift.accounts import LAYOUT, Raw, raw_v1, v1, v3, wait_until
+from tests.functional.swift.accounts import LAYOUT, Raw, raw_v1, v1, v3
 from tests.relay import CuttingRelay
 from tests.servers.keystone import Keystone, password, request
-from tests.servers.process import free_ports
+from tests.servers.process import eventually, free_ports
 from tests.servers.swift import Swift
 from tests.servers.swift import swift as run_swift
 
@@ -175,7 +175,7 @@ def test_a_token_that_is_revoked_in_the_middle(
 
     def source() -> Iterator[bytes]:
         yield LARGE[:SEGMENT]
-        wait_until(lambda: account.names(container))
+        eventually(lambda: account.names(container), "a segment")
         _revoke_next(store, keystone)
         yield LARGE[SEGMENT:]
 
@@ -207,7 +207,7 @@ def test_a_token_that_ends_in_the_middle(tmp_path: Path, open_store: Open) -> No
 
         def source() -> Iterator[bytes]:
             yield LARGE[:SEGMENT]
-            wait_until(lambda: later("HEAD").status == 401)
+            eventually(lambda: later("HEAD").status == 401, "the token's end")
             yield LARGE[SEGMENT:]
 
         result = store.add("id", source())
@@ -266,7 +266,7 @@ def test_a_source_that_stands_still_for_too_long(
 
         def source() -> Iterator[bytes]:
             yield LARGE
-            wait_until(lambda: " 499 " in log.read_text())
+            eventually(lambda: " 499 " in log.read_text(), "the cut request in the log")
             yield LARGE
 
         with pytest.raises(RemoteServiceUnavailable) as caught:
@@ -284,7 +284,7 @@ def test_a_full_disk(tmp_path: Path, open_store: Open) -> None:
 
         def source() -> Iterator[bytes]:
             yield LARGE[: 2 * SEGMENT]
-            wait_until(lambda: len(account.names("c")) == 3)
+            eventually(lambda: len(account.names("c")) == 3, "three segments")
             server.restart(full=True)
             yield LARGE[2 * SEGMENT :]
 
@@ -328,7 +328,7 @@ def test_a_server_that_stays_away(tmp_path: Path, open_store: Open) -> None:
 
         def source() -> Iterator[bytes]:
             yield LARGE[:SEGMENT]
-            wait_until(lambda: len(account.names("c")) == 2)
+            eventually(lambda: len(account.names("c")) == 2, "two segments")
             server.stop()
             yield LARGE[SEGMENT:]
 

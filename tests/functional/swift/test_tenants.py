@@ -18,8 +18,9 @@ from store_lib.exceptions import (
     NotAuthenticated,
     NotFound,
 )
-from tests.functional.swift.accounts import Raw, context_of, tenants, v3, wait_until
+from tests.functional.swift.accounts import Raw, context_of, tenants, v3
 from tests.servers.keystone import Keystone
+from tests.servers.process import eventually
 from tests.servers.swift import Swift
 
 SEGMENT = 1000 * 1024
@@ -181,7 +182,7 @@ def test_a_trust_lasts_as_long_as_an_add_in_segments(
 
     def source() -> Iterator[bytes]:
         yield LARGE[:SEGMENT]
-        wait_until(lambda: _trusts(keystone) != earlier)
+        eventually(lambda: _trusts(keystone) != earlier, "a trust")
         during.append(len(_trusts(keystone) - earlier))
         yield LARGE[SEGMENT:]
         if fails:
@@ -207,7 +208,7 @@ def test_adds_at_once_have_a_trust_each(
 
     def source(deep: int) -> Iterator[bytes]:
         yield LARGE
-        wait_until(lambda: len(_trusts(keystone) - earlier) == deep)
+        eventually(lambda: len(_trusts(keystone) - earlier) == deep, "a trust for each")
         if deep < 4:
             uris.append(store.add(str(deep), source(deep + 1), context=demo).uri)
         yield LARGE
@@ -252,7 +253,10 @@ def test_tokens_that_end_while_an_add_is_at_work(
 
     def while_single() -> Iterator[bytes]:
         yield LARGE
-        wait_until(lambda: _trusts(keystone) != earlier and not keystone.knows(newest.token))
+        eventually(
+            lambda: _trusts(keystone) != earlier and not keystone.knows(newest.token),
+            "a trust, and the token's end",
+        )
         yield LARGE
 
     with keystone.short_tokens(5):
