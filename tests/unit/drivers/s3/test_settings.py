@@ -2,6 +2,7 @@
 
 import io
 import urllib.parse
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from store_lib.driver import CreateOnly
 from store_lib.drivers.s3 import S3Driver, S3Location
 from store_lib.drivers.s3.multipart import PartSizes
 from store_lib.drivers.s3.options import LARGEST_PUT, MIB, MOST_PARTS, OPTIONS, settings_of
+from store_lib.drivers.s3.writer import S3Writer
 from store_lib.exceptions import (
     BadStoreConfiguration,
     BadStoreUri,
@@ -308,3 +310,18 @@ def test_the_secrets_are_known_as_such() -> None:
         "s3_store_proxy",
         "s3_store_secret_key",
     }
+
+
+def test_the_page_has_the_codes_numbers() -> None:
+    """What doc/drivers/s3.rst says of reading and copying in figures is what is done."""
+    page = Path(__file__).parents[4] / "doc/drivers/s3.rst"
+    text = " ".join(page.read_text().split())
+    count = {2: "two", 3: "three", 4: "four", 6: "six", 8: "eight"}[S3Driver.read_concurrency]
+    for words in (
+        f"as long as that brings {S3Driver.single_stream_rate // MIB} MiB/s or more",
+        f"in ranges of {S3Driver.read_size // MIB} MiB, {count} at once",
+        f"in one request up to {S3Writer.copy_limit // (1024 * MIB)} GiB",
+        f"in parts of at least {S3Writer.copy_part // MIB} MiB above",
+        f"{MOST_PARTS:,} of them are the largest object",
+    ):
+        assert words in text
