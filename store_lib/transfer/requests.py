@@ -59,13 +59,14 @@ class Requests:
         retry = self._retry if repeatable else self._retry.once()
         return retry.call(call, name, stop=self.failure.event, on_retry=self.count_retry)
 
-    def publish(self, call: Callable[[], Location], *, streamed: bool = False) -> Location:
-        """Make the request that publishes the object, and return the object's location.
+    def commit(self, call: Callable[[], Location], *, streamed: bool = False) -> Location:
+        """Make the request that publishes the object: the writer's ``commit`` or ``write_once``.
 
         It is made from the caller's thread, and given up if it hangs; if it publishes the object
         after that, the writer is aborted again.
 
         :param streamed: the request is made from a worker thread, and cannot be repeated
+        :returns: the object's location
         """
         retry, writer, began = self._retry, self._writer, time.perf_counter()
         assert writer is not None

@@ -73,7 +73,7 @@ class PositionSink(Sink):
         self._workers.drain()
 
     def commit(self) -> Location:
-        return self._requests.publish(functools.partial(self._writer.commit, self._offset))
+        return self._requests.commit(functools.partial(self._writer.commit, self._offset))
 
 
 class PartSink(Sink):
@@ -185,7 +185,7 @@ class PartSink(Sink):
         else:
             tokens = [self._tokens[number] for number in sorted(self._tokens)]
             commit = functools.partial(self._writer.commit, tokens)
-        return self._requests.publish(commit)
+        return self._requests.commit(commit)
 
     def stop(self) -> None:
         if self._stream is not None:
@@ -223,7 +223,7 @@ class StreamSink(Sink):
         send = functools.partial(_send, self._writer.write_once, self._body)
         try:
             with contextlib.suppress(BodyInterrupted):
-                location = self._requests.publish(send, streamed=True)
+                location = self._requests.commit(send, streamed=True)
                 _check_sent(self._body, self._requests)
                 self._location = location
         finally:
@@ -302,14 +302,14 @@ def store_small(
     if isinstance(writer, PartWriter):
         requests.meter.count_part()
         body = MemoryBody([data], requests.clock)
-        return requests.publish(functools.partial(_send, writer.write_once, body))
+        return requests.commit(functools.partial(_send, writer.write_once, body))
     if len(data):
         if writer.reserved < len(data):
             _reserve(writer, requests, len(data))
         began = time.perf_counter()
         requests.guard.call(_write(writer, requests, 0, data))
         requests.meter.store += time.perf_counter() - began
-    return requests.publish(functools.partial(writer.commit, len(data)))
+    return requests.commit(functools.partial(writer.commit, len(data)))
 
 
 def _reserve(writer: PositionWriter, requests: Requests, end: int) -> int:

@@ -24,24 +24,23 @@ class Publishing(enum.Enum):
     #: from publishing the id (see :mod:`~store_lib.drivers.filesystem.exclusion`).
     CHECKED = "checked"
 
+    def give_name(self, staged: str, final: str) -> None:
+        """Give the staged file its final name.
+
+        :raises FileExistsError: the name is taken; if a network file system has repeated the
+            request, perhaps by this very file
+        :raises OSError: any other failure
+        """
+        if self is Publishing.RENAME:
+            syscalls.rename_noreplace(staged, final)
+        elif self is Publishing.LINK:
+            os.link(staged, final)
+        else:
+            os.rename(staged, final)
+
 
 class CannotPublish(BackendException):
     """The file system has no operation that gives a name to one file only."""
-
-
-def publish(how: Publishing, staged: str, final: str) -> None:
-    """Give the staged file its final name.
-
-    :raises FileExistsError: the name is taken; if a network file system has repeated the request,
-        perhaps by this very file
-    :raises OSError: any other failure
-    """
-    if how is Publishing.RENAME:
-        syscalls.rename_noreplace(staged, final)
-    elif how is Publishing.LINK:
-        os.link(staged, final)
-    else:
-        os.rename(staged, final)
 
 
 def probe(directory: str, *, checked: bool) -> tuple[Publishing, bool]:
@@ -87,7 +86,7 @@ def _try(how: Publishing, directory: str) -> tuple[bool, bool]:
         try:
             if how is not Publishing.CHECKED and not _refuses(how, source, taken):
                 return False, locks
-            publish(how, source, free)
+            how.give_name(source, free)
         except OSError as error:
             if error.errno in FULL:  # not an answer to whether ``how`` works
                 raise
@@ -98,7 +97,7 @@ def _try(how: Publishing, directory: str) -> tuple[bool, bool]:
 def _refuses(how: Publishing, source: str, taken: str) -> bool:
     """Return whether ``how`` refuses a name that is taken."""
     try:
-        publish(how, source, taken)
+        how.give_name(source, taken)
     except FileExistsError:
         return True
     return False

@@ -16,7 +16,7 @@ from store_lib.drivers.filesystem.datadirs import SMALL, DataDir, DataDirs
 from store_lib.drivers.filesystem.errors import Action, translate, translated
 from store_lib.drivers.filesystem.location import FileLocation
 from store_lib.drivers.filesystem.options import HOLE_SIZE, UploadSettings
-from store_lib.drivers.filesystem.publishing import Publishing, publish
+from store_lib.drivers.filesystem.publishing import Publishing
 from store_lib.drivers.filesystem.reader import open_object
 from store_lib.drivers.filesystem.staging import (
     UploadState,
@@ -171,19 +171,19 @@ class FileWriter(PositionWriter):
     def commit(self, size: int) -> FileLocation:
         try:
             with self._file as fd:
-                self._settle(fd, size)
+                self._sync_contents(fd, size)
                 self._checkpoint()
                 self._status = os.fstat(fd)
                 self._publish()
             self._checkpoint()
-            self._finish()
+            self._sync_name()
         except OSError as error:
             raise self._translated(error) from error
         self._checkpoint()  # an abort from here on knows whether the name still is this file's
         return FileLocation(self._final)
 
-    def _settle(self, fd: int, size: int) -> None:
-        """Give the staged file its size and permissions, and make sure that its bytes are safe."""
+    def _sync_contents(self, fd: int, size: int) -> None:
+        """Give the staged file its size and permissions, and make its contents durable."""
         try:
             if self._resize:
                 os.ftruncate(fd, size)
@@ -217,7 +217,7 @@ class FileWriter(PositionWriter):
             )
 
     def _publish(self) -> None:
-        """Give the file its final name, if no other file has it.
+        """Give the file its final name, if no other file has it; :meth:`_sync_name` comes next.
 
         :raises Duplicate: another file has it, or is about to get it (then temporary)
         """
@@ -228,25 +228,21 @@ class FileWriter(PositionWriter):
                 if existing is not None and not (existing == self._final and self._is_ours()):
                     raise duplicate(self._object_id)
                 check()
-            self._give_name()
+            self._check_not_aborted()
+            try:
+                self._directory.how_to_publish().give_name(self._staged, self._final)
+            except (FileExistsError, FileNotFoundError) as error:
+                # A network file system repeats a request whose reply was lost.  It then finds the
+                # final name taken, or the staged one gone: by this very file.
+                if not self._is_ours():
+                    if isinstance(error, FileExistsError):
+                        raise duplicate(self._object_id) from error
+                    raise
             if check is not None:
                 self._check_for_another()
         if self._aborted:  # while the call hung
             self._withdraw()
             raise StoreClosed(_GIVEN_UP)
-
-    def _give_name(self) -> None:
-        self._check_not_aborted()
-        try:
-            publish(self._directory.how_to_publish(), self._staged, self._final)
-        except (FileExistsError, FileNotFoundError) as error:
-            # A network file system repeats a request whose reply was lost.  It then finds the
-            # final name taken, or the staged one gone: by this very file.
-            if self._is_ours():
-                return
-            if isinstance(error, FileExistsError):
-                raise duplicate(self._object_id) from error
-            raise
 
     def _check_for_another(self) -> None:
         """Withdraw the file if another one was published at the same time.
@@ -265,10 +261,11 @@ class FileWriter(PositionWriter):
         """Return whether the file of the final name is this upload's."""
         return self._status is not None and syscalls.same_file(self._final, self._status)
 
-    def _finish(self) -> None:
-        """Clean up after publishing.
+    def _sync_name(self) -> None:
+        """Make the published name durable, after removing the staged one.
 
-        The file is closed first: NFS and FUSE would rename a name that is removed while it is open.
+        With this the object is on the disk.  The file is closed first: NFS and FUSE would rename a
+        name that is removed while it is open.
         """
         self._file.close()
         if self._directory.publishing is Publishing.LINK:
@@ -296,7 +293,7 @@ class FileWriter(PositionWriter):
                 try:
                     self._withdraw()
                 finally:
-                    self._file.close()  # see _finish
+                    self._file.close()  # see _sync_name
                     _remove_if_present(self._staged)
             finally:
                 self._file.close()
@@ -323,7 +320,7 @@ class FileWriter(PositionWriter):
         try:
             if not self._is_ours():
                 return None
-            self._finish()
+            self._sync_name()
         except OSError as error:
             raise self._translated(error) from error
         return FileLocation(self._final)
@@ -338,7 +335,7 @@ class FileWriter(PositionWriter):
         """
         if self._file.closing or not self._directory.locks:
             return None
-        # As in _settle: a failed fsync is permanent.
+        # As in _sync_contents: a failed fsync is permanent.
         with (
             translated(Action.ADD, self._staged, status=ErrorStatus.PERMANENT),
             self._file as fd,

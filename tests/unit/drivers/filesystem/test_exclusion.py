@@ -14,7 +14,7 @@ import pytest
 
 from store_lib.drivers.filesystem import FilesystemDriver, syscalls
 from store_lib.drivers.filesystem.exclusion import CLAIM_LIFE, sole_publisher
-from store_lib.drivers.filesystem.writer import FileWriter
+from store_lib.drivers.filesystem.publishing import Publishing
 from store_lib.exceptions import Duplicate, ErrorStatus, StorageFull
 from tests.unit.drivers.filesystem.conftest import copy
 
@@ -164,13 +164,13 @@ def test_one_that_was_published_elsewhere_meanwhile(make, begin, both, monkeypat
     """After publishing, a look into the other directories finds what no common lock prevented."""
     driver = make(filesystem_store_datadirs=[f"{both[0]}:9", both[1]])
     writer = begin(driver, "a")
-    real = FileWriter._give_name
+    real = Publishing.give_name
 
-    def give_name(self: FileWriter) -> None:
+    def give_name(self: Publishing, staged: str, final: str) -> None:
         Path(both[1], "a").write_bytes(b"other")
-        real(self)
+        real(self, staged, final)
 
-    monkeypatch.setattr(FileWriter, "_give_name", give_name)
+    monkeypatch.setattr(Publishing, "give_name", give_name)
     with pytest.raises(Duplicate):
         writer.commit(0)
     assert writer.resolve() is None

@@ -464,7 +464,7 @@ def test_probing_leaves_nothing_when_it_fails(tmp_path: Path, monkeypatch) -> No
     def fail(how: Publishing, staged: str, final: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(publishing, "publish", fail)
+    monkeypatch.setattr(Publishing, "give_name", fail)
     with pytest.raises(KeyboardInterrupt):
         publishing.probe(str(tmp_path), checked=False)
     assert os.listdir(tmp_path) == []

@@ -816,10 +816,8 @@ def test_a_lost_reply(publishes, make, begin, data: Path, monkeypatch, kept: boo
     writer = begin(driver, "a")
     writer.write_at(0, b"x")
     with monkeypatch.context() as patch:
-        real = publishing.publish
-        patch.setattr(
-            "store_lib.drivers.filesystem.writer.publish", raising(errno.ETIMEDOUT, after=real)
-        )
+        real = Publishing.give_name
+        patch.setattr(Publishing, "give_name", raising(errno.ETIMEDOUT, after=real))
         with pytest.raises(BackendException) as caught:
             writer.commit(1)
     assert caught.value.status is ErrorStatus.TEMPORARY
@@ -837,7 +835,7 @@ def test_commit_again(publishes, make, begin, data: Path, monkeypatch) -> None:
     writer = begin(driver, "a")
     writer.write_at(0, b"x")
     with monkeypatch.context() as patch:
-        patch.setattr("store_lib.drivers.filesystem.writer.publish", raising(errno.ETIMEDOUT))
+        patch.setattr(Publishing, "give_name", raising(errno.ETIMEDOUT))
         with pytest.raises(BackendException):
             writer.commit(1)
     assert writer.resolve() is None
