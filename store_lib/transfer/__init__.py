@@ -1,1 +1,1 @@
-"""The engine through which every byte goes, in and out."""
+"""The engine: uploads and reads of objects, with retries, timeouts and a memory limit."""

@@ -1,4 +1,4 @@
-"""The body of one request, which client libraries read: from memory, or as it streams."""
+"""Request bodies, which client libraries read: in memory, or streamed."""
 
 import io
 import queue
@@ -28,7 +28,7 @@ class MemoryBody:
         return self._length
 
     def read(self, amount: int | None = -1, /) -> bytes:
-        """Return up to ``amount`` bytes, all that is left for -1 or ``None``."""
+        """Return up to ``amount`` bytes; with -1 or ``None``, all remaining bytes."""
         left = self._length - self._position
         length = left if amount is None or amount < 0 else min(amount, left)
         data = b"".join(self._span(self._position, length))
@@ -54,7 +54,7 @@ class MemoryBody:
             yield piece
 
     def views(self) -> Iterator[memoryview]:
-        """Yield the bytes that are left as views of the memory."""
+        """Yield the remaining bytes as views of the memory."""
         for view in list(self._span(self._position, self._length - self._position)):
             self._position += len(view)
             if self._clock is not None:
@@ -70,7 +70,7 @@ class MemoryBody:
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move, and return the new position."""
+        """Change the position, and return the new one."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
         self._position = min(max(0, base + offset), self._length)
         return self._position
@@ -81,16 +81,16 @@ class MemoryBody:
 
 
 class BodyInterrupted(StoreError):
-    """Ends a request whose bytes will not come, so that it publishes nothing."""
+    """Raised by a body whose transfer has failed, so that its request publishes nothing."""
 
     message = "The transfer that fed this request has failed."
 
 
 class StreamBody:
-    """A body that is fed by one thread while another one sends it; it can be sent once.
+    """A body that one thread fills while another thread sends it.  It can be sent only once.
 
-    The feeding thread calls :meth:`feed` and at last :meth:`finish`.  A failure of the transfer
-    makes ``read`` raise.
+    The filling thread calls :meth:`feed` for each chunk, and then :meth:`finish`.  If the transfer
+    fails, :meth:`read` raises an error.
     """
 
     rewindable = False
@@ -104,7 +104,7 @@ class StreamBody:
         self._rest = memoryview(b"")
         self._position = 0
         self._ended = False
-        #: Seconds in which the sending thread waited for the source.
+        #: Seconds that the sending thread has waited for chunks.
         self.waited = 0.0
 
     @property
@@ -113,15 +113,15 @@ class StreamBody:
         return self._ended or (self.size is not None and self._position == self.size)
 
     def feed(self, buffer: Buffer) -> None:
-        """Take a chunk; the buffer is released once it has been read."""
+        """Add a chunk.  The buffer is released when it has been read."""
         self._queue.put(buffer)
 
     def finish(self) -> None:
-        """End the body, or wake the reading thread up after a failure."""
+        """End the body; after a failure, wake the reading thread."""
         self._queue.put(None)
 
     def read(self, amount: int | None = -1, /) -> bytes:
-        """Return up to ``amount`` bytes, fewer only at the end; all for -1 or ``None``."""
+        """Return ``amount`` bytes, fewer only at the end; with -1 or ``None``, all that remain."""
         pieces: list[bytes] = []
         left = -1 if amount is None or amount < 0 else amount
         while left:
@@ -137,7 +137,7 @@ class StreamBody:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _advance(self) -> bool:
-        """Go on to the next chunk; return whether there is one."""
+        """Continue with the next chunk; return whether there is one."""
         self._drop()
         if self._ended:
             return False
@@ -162,7 +162,7 @@ class StreamBody:
             self._buffer = None
 
     def close(self) -> None:
-        """Release the chunks that were fed and not read."""
+        """Release the chunks that have not been read."""
         self._drop()
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Budget: the memory that all transfers of a process may hold in buffers together."""
+"""The memory budget, which limits the total size of the buffers of a process's transfers."""
 
 import bisect
 import contextlib
@@ -16,10 +16,10 @@ from store_lib.options import MEMORY_LIMIT
 from store_lib.transfer.timeouts import TransferClock
 
 MIB = 1024 * 1024
-#: Bytes that a reader fetches at a time when memory is short, and the least that it may fetch.
+#: Bytes that a reader fetches at a time when memory is short, and the minimum of that.
 SHORT_PIECE = 64 * 1024
 LEAST_PIECE = 4 * 1024
-#: Seconds that a transfer without a stall limit waits for memory.
+#: Maximum seconds that a transfer without a stall limit waits for memory.
 LONGEST_WAIT = 300.0
 
 
@@ -31,7 +31,7 @@ class Lender(Protocol):
 
 
 class _Holder:
-    """A thread that holds minimums.  Its identifier would not do: the system reuses it."""
+    """A thread that holds minimums.  This is not the thread's identifier, which can be reused."""
 
     __slots__ = ("minimums",)
 
@@ -40,48 +40,51 @@ class _Holder:
 
 
 class _Waiter:
-    """A transfer that waits for memory; it is woken when its turn may have come."""
+    """A transfer that waits for memory.  It is woken when its request may be granted."""
 
     __slots__ = ("__weakref__", "_woken", "amount")
 
     def __init__(self, amount: int) -> None:
         self.amount = amount
-        # Not an Event: garbage collected while its lock is held may give memory back, and wake.
+        # This is not an Event: while its lock is held, garbage collection may run, give memory
+        # back and call wake(), which would then wait for that lock.
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def wake(self) -> None:
-        """End the wait, or the next one if there is none."""
+        """End the current wait, or else the next one."""
         if self._woken.empty():
             self._woken.put(None)
 
     def wait(self, seconds: float) -> None:
-        """Wait to be woken, for at most so many seconds."""
+        """Wait for :meth:`wake`, for at most ``seconds``."""
         with contextlib.suppress(queue.Empty):
             self._woken.get(timeout=seconds)
 
 
 class Budget:
-    """A number of bytes, shared so that no transfer waits for another one's slow client.
+    """A number of bytes, shared so that no transfer has to wait for the slow client of another.
 
-    * A transfer reserves its minimum, what it cannot do without, in one step before it reads.  It
-      waits for that in the order of arrival.
-    * Anything further (a wider window, prefetched ranges) it takes only if that is free, and gives
+    * A transfer reserves its minimum, the memory without which it cannot run, in one step before it
+      reads.  Transfers get their minimums in the order of arrival.
+    * A transfer takes more memory (a wider window, prefetched ranges) only if it is free, and gives
       it back as soon as another transfer waits.  So no transfer holds memory while it waits for
       more, and all waits are for minimums.
-    * No wait is endless: it ends with an error after the transfer's stall limit, or
+    * Every wait is limited: it ends with an error after the transfer's stall limit, or
       :data:`LONGEST_WAIT`.
-    * A thread that holds a reservation already (its source is itself a transfer) does not wait for
-      itself.
+    * A thread that already holds a minimum does not wait for another one, which could be a wait for
+      itself: the source of its transfer may be another transfer.
 
     How much may be used:
 
-    * further memory up to three quarters of the limit, so that there is room for minimums;
-    * minimums up to seven eighths; if no other minimum is held, one is granted whatever its size;
-    * the last eighth for small amounts, each of them up to a quarter of what is left of it, so that
-      there is always room for a smaller one.  They overtake whatever waits for more.
+    * Memory beyond minimums is granted up to three quarters of the limit, so that there is room for
+      minimums.
+    * Minimums are granted up to seven eighths of the limit.  If no other minimum is held, one of
+      any size is granted.
+    * The last eighth is for small minimums, each up to a quarter of what is left of the eighth, so
+      that there is always room for a smaller one.  These overtake larger ones that wait.
 
-    When memory is given back, only those waiters are woken whose turn it may be: the first one, and
-    the one that waits for the least.
+    When memory is given back, only two waiters are woken, as only these may be granted theirs: the
+    first one, and the one with the smallest amount.
 
     Every change of the numbers is a single assignment, and a reservation that is dropped gives its
     memory back, so an interrupt (an exception from a signal handler) loses nothing.
@@ -89,7 +92,7 @@ class Budget:
 
     def __init__(self, limit: int | None = None) -> None:
         """
-        :param limit: bytes; the default of ``transfer_memory_limit`` if left out
+        :param limit: bytes; by default, the default of ``transfer_memory_limit``
         """
         self._limit: int = MEMORY_LIMIT.default * MIB if limit is None else limit
         self._asked: int | None = None
@@ -97,30 +100,31 @@ class Budget:
         _BUDGETS.add(self)
 
     def _reset(self) -> None:
-        """Forget everything: at the start, and in the child after a fork."""
+        """Set the initial state, also in the child after a fork."""
         self._used = 0
-        #: Bytes of those that were granted out of the last eighth.
+        #: Bytes of the minimums that were granted from the last eighth.
         self._small = 0
-        #: The waiters, in the order of arrival, and by the amount.
+        #: The waiters in the order of arrival, and then sorted by amount.
         self._queue: deque[weakref.ref[_Waiter]] = deque()
         self._by_amount: list[tuple[int, int, weakref.ref[_Waiter]]] = []
         self._arrivals = itertools.count()
-        #: How many minimums are held, and which of them by this thread.
+        #: Number of minimums that are held, and the holder of each thread.
         self._minimums = 0
         self._thread = threading.local()
-        #: The transfers that are open, and can give back some of what they hold.
+        #: The open transfers, which can give memory back.
         self._open: dict[int, weakref.ref[Lender]] = {}
-        # Re-entrant: a reader that is collected while its thread is in here gives memory back.
+        # The lock is re-entrant, as garbage collection may run while a thread holds it, and a
+        # collected reader gives memory back.
         self._lock = threading.RLock()
 
     @property
     def limit(self) -> int:
-        """Bytes in all."""
+        """The limit in bytes."""
         return self._limit
 
     @property
     def used(self) -> int:
-        """Bytes held now."""
+        """The number of bytes that are held now."""
         return self._used
 
     @property
@@ -129,17 +133,17 @@ class Budget:
         return bool(self._queue) and self._first() is not None
 
     def _first(self) -> _Waiter | None:
-        """Return the waiter that came first."""
+        """Return the waiter that arrived first; under the lock."""
         with self._lock:
             while self._queue:
                 first = self._queue[0]()
                 if first is not None:
                     return first
-                self._queue.popleft()  # lost by an interrupt
+                self._queue.popleft()  # an interrupt has ended this wait
         return None
 
     def _least(self) -> _Waiter | None:
-        """Return the waiter for the least; under the lock."""
+        """Return the waiter for the smallest amount; under the lock."""
         while self._by_amount:
             least = self._by_amount[0][2]()
             if least is not None:
@@ -148,9 +152,9 @@ class Budget:
         return None
 
     def _wake(self) -> None:
-        """Wake the waiters that can be granted their minimum; under the lock.
+        """Wake the waiters whose minimum can be granted; under the lock.
 
-        A woken one takes its memory, leaves the queue, and wakes the next.
+        A waiter that is woken takes its memory, leaves the queue, and wakes the next one.
         """
         first = self._first()
         if first is not None and (self._fits(first.amount) or not self._minimums):
@@ -160,7 +164,7 @@ class Budget:
             least.wake()
 
     def _holder(self) -> _Holder:
-        """Return the holder that stands for this thread."""
+        """Return the holder of this thread."""
         try:
             holder: _Holder = self._thread.holder
         except AttributeError:
@@ -168,18 +172,18 @@ class Budget:
         return holder
 
     def set_limit(self, limit: int) -> None:
-        """Set the limit; of several calls, the largest limit holds."""
+        """Set the limit.  After several calls, the largest limit applies."""
         with self._lock:
             self._limit = limit if self._asked is None else max(self._asked, limit)
             self._asked = self._limit
             self._wake()
 
     def reserve(self, amount: int, clock: TransferClock | None = None) -> "Reservation":
-        """Wait until ``amount`` bytes are free and take them.
+        """Wait until ``amount`` bytes are free, and take them.
 
-        :param clock: its limits bound the wait
-        :raises TransferStalled: too long
-        :raises DeadlineExceeded: the transfer's deadline ran out
+        :param clock: the transfer's clock, whose limits end the wait
+        :raises TransferStalled: the wait took too long
+        :raises DeadlineExceeded: the transfer's deadline has passed
         """
         reservation = Reservation(self)
         reservation.minimum = True
@@ -192,26 +196,29 @@ class Budget:
             return self._may_have(amount, not self.contended) or self._is_small(amount)
 
     def register(self, lender: "Lender") -> None:
-        """Have a transfer asked for memory when another one waits, until :meth:`unregister`."""
+        """Add a transfer that can give memory back when another one waits."""
         self._open[id(lender)] = weakref.ref(lender)
 
     def unregister(self, lender: "Lender") -> None:
-        """Forget a transfer."""
+        """Remove a transfer that :meth:`register` has added."""
         self._open.pop(id(lender), None)
 
     @property
     def piece_size(self) -> int:
-        """Bytes that every open reader may hold for its caller."""
+        """The number of bytes that each open reader may hold for its caller."""
         return max(SHORT_PIECE, self._limit // 4 // (len(self._open) or 1))
 
     def _fits(self, amount: int) -> bool:
-        """Return whether a minimum can be granted to the first waiter."""
+        """Return whether the first waiter can be granted a minimum of ``amount`` bytes."""
         most = self._limit - self._limit // 8
         held = self._used - self._small
         return not held or held + amount <= most
 
     def _may_have(self, amount: int, first: bool) -> bool:
-        """Return whether a minimum can be granted to a transfer of this thread."""
+        """Return whether a transfer of this thread can be granted a minimum.
+
+        :param first: whether it is the first waiter
+        """
         return (first and self._fits(amount)) or bool(self._holder().minimums)
 
     def _is_small(self, amount: int) -> bool:
@@ -223,8 +230,10 @@ class Budget:
     ) -> bool:
         """Grant a minimum if possible; return whether it was granted.
 
-        :param called_in: whether the others have given back what they can: then only minimums keep
-            a transfer waiting, and not what readers still hold
+        :param first: whether the transfer is the first waiter
+        :param called_in: whether the other transfers have given back what they can; from then on
+            the transfer waits only for the minimums of others, and not for memory that readers
+            still hold
         """
         if self._may_have(amount, first) or (first and called_in and not self._minimums):
             reservation.add(amount)
@@ -269,9 +278,10 @@ class Budget:
                 self._wake()
 
     def _call_in(self, amount: int) -> None:
-        """Have others give back what they can do without, until ``amount`` bytes are free.
+        """Make other transfers give back what they hold beyond minimums, until it is enough.
 
-        Not under the lock, since every lender has a lock of its own.
+        Enough is when ``amount`` bytes are free.  The lock must not be held, as every lender has
+        its own lock.
         """
         for reference in list(self._open.values()):
             with self._lock:
@@ -290,12 +300,12 @@ class Budget:
 
 
 class Reservation:
-    """The memory that one transfer holds; a context manager that gives it back."""
+    """The memory that one transfer holds.  A context manager, which gives it back at its end."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.amount = 0
-        #: Whether it is a transfer's minimum.
+        #: Whether this includes a transfer's minimum.
         self.minimum = False
         self._small = 0
         self._holder: _Holder | None = None
@@ -303,7 +313,7 @@ class Reservation:
 
     @property
     def inherited(self) -> bool:
-        """Whether the parent created it before a fork: then it neither grows nor shrinks."""
+        """Whether it was created in the parent before a fork; then it neither grows nor shrinks."""
         return self._generation is not self.budget._lock
 
     def take(self, amount: int, clock: TransferClock | None = None) -> None:
@@ -317,8 +327,8 @@ class Reservation:
     def take_piece(self, wanted: int, clock: TransferClock) -> int:
         """Take memory for the next piece of a reader, and return the number of bytes.
 
-        It is what is wanted if that is free, or else a part of the last eighth, so that no reader
-        waits for a slow client either.
+        These are ``wanted`` bytes if they are free, or else a small number from the last eighth, so
+        that no reader has to wait for a slow client either.
         """
         if self.grow(wanted):
             return wanted
@@ -330,17 +340,20 @@ class Reservation:
         return amount
 
     def hold(self) -> None:
-        """Note that this thread holds a minimum; under the budget's lock."""
+        """Record that this thread holds a minimum; under the budget's lock."""
         budget = self.budget
         holder = budget._holder()
         mine, minimums = holder.minimums + 1, budget._minimums + 1
         self._holder, holder.minimums, budget._minimums = holder, mine, minimums
 
     def grow(self, amount: int) -> bool:
-        """Take ``amount`` more bytes if they are free and no transfer waits; return whether."""
+        """Take ``amount`` more bytes if they are free and no transfer waits.
+
+        Return whether they were taken.
+        """
         budget = self.budget
         if self._generation is not budget._lock:
-            return False  # what was taken before a fork is not given back after it either
+            return False  # in a child nothing is given back, so nothing may be taken
         with budget._lock:
             used = budget._used + amount
             if used > budget._limit - budget._limit // 4 or budget.contended:
@@ -352,7 +365,7 @@ class Reservation:
         """Give ``amount`` bytes back."""
         budget = self.budget
         if self._generation is not budget._lock:
-            return  # the child's budget never knew of it
+            return  # the child's budget does not count this memory
         with budget._lock:
             amount = min(amount, self.amount)
             self.add(-amount)
@@ -360,7 +373,7 @@ class Reservation:
                 budget._wake()
 
     def release(self) -> None:
-        """Give everything back; further calls do nothing."""
+        """Give all memory back; further calls do nothing."""
         budget = self.budget
         if self._generation is not budget._lock:
             return
@@ -374,7 +387,7 @@ class Reservation:
                 budget._wake()
 
     def add(self, amount: int, *, small: bool = False) -> None:
-        """Count ``amount`` more bytes, or less where it is negative; under the budget's lock."""
+        """Add ``amount``, which may be negative, to the bytes held; under the budget's lock."""
         budget = self.budget
         mine, used = self.amount + amount, budget._used + amount
         if not (small or self._small):
@@ -397,5 +410,5 @@ class Reservation:
 
 _BUDGETS = LiveObjects(in_child=Budget._reset)
 
-#: The budget of all transfers of the process, unless their stores were given another.
+#: The budget of all transfers of the process whose stores were not given another one.
 PROCESS_BUDGET = Budget()

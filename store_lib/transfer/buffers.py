@@ -1,4 +1,4 @@
-"""A bounded number of buffers for the chunks of one transfer."""
+"""The buffers for the chunks of one transfer, whose number is limited."""
 
 import mmap
 import threading
@@ -11,36 +11,36 @@ from store_lib.transfer.timeouts import TransferClock
 
 
 class Stopped(StoreError):
-    """Ends the threads of a transfer that has failed; it never reaches the caller."""
+    """Raised to end the threads of a transfer that has failed; the caller never gets it."""
 
     message = "The transfer was stopped."
 
 
 class Failure:
-    """The first error of a transfer, which all its threads see."""
+    """Holds the first error of a transfer for all of the transfer's threads."""
 
     __slots__ = ("abandoned", "error", "event")
 
     def __init__(self) -> None:
-        #: Whether a call still hung when all other threads had ended.
+        #: Whether a call was still hanging when the transfer's other threads had ended.
         self.abandoned = False
         self.error: BaseException | None = None
-        #: Set with the error, so that it ends pauses; ``None`` while there are no threads.
+        #: Set when there is an error, to end pauses; ``None`` while there are no threads.
         self.event: threading.Event | None = None
 
     def set(self, error: BaseException) -> None:
-        """Keep ``error``, unless there is an earlier one."""
+        """Keep ``error`` unless there is an earlier error."""
         if self.error is None:
             self.error = error
             if self.event is not None:
                 self.event.set()
 
     def check(self) -> None:
-        """Raise the error, if there is one; called only from the caller's thread."""
+        """Raise the error if there is one.  Only the caller's thread may call this."""
         error = self.error
         if error is not None:
-            # Were it kept here, it would keep alive the frames that it passes, and with them the
-            # object whose collection ends the threads.
+            # The error is not kept here after that: it would keep the frames of its traceback
+            # alive, and with them the object whose collection ends the threads.
             self.error = Stopped()
             raise error
 
@@ -48,7 +48,8 @@ class Failure:
 class Buffer:
     """Memory for one chunk.
 
-    The reading thread fills it, others use the chunk, and after the last of them it is free again.
+    The reading thread fills the buffer and other threads use the chunk.  After the last use the
+    buffer is free again.
     """
 
     __slots__ = ("_capacity", "_memory", "_pool", "_users", "data")
@@ -58,23 +59,23 @@ class Buffer:
         self._capacity = capacity
         self._memory: mmap.mmap | None = None
         self._users = 0
-        #: The chunk: a view of the buffer's own memory, or bytes of the source.
+        #: The chunk: a view of the buffer's own memory, or bytes that the source has returned.
         self.data: memoryview | bytes = b""
 
     def view(self) -> memoryview:
         """Return the buffer's own memory, to be filled."""
         if self._memory is None:
-            # Not from the heap: memory that many threads free there stays with the process.
+            # This is not heap memory: if many threads free that, the process keeps it.
             self._memory = mmap.mmap(-1, self._capacity, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         return memoryview(self._memory)
 
     def drop(self) -> None:
-        """Free the memory, once no view of it is left."""
+        """Drop the memory; it is freed when no view of it is left."""
         self._memory = None
         self.data = b""
 
     def wrap(self, data: memoryview | bytes) -> None:
-        """Hold ``data``, which never changes, instead of memory of its own."""
+        """Hold ``data``, which never changes, in place of the buffer's own memory."""
         self._memory = None
         self.data = data
 
@@ -83,7 +84,7 @@ class Buffer:
         self._users = users
 
     def release(self) -> None:
-        """End one use; after the last the buffer is free again."""
+        """End one use; after the last one, the buffer is free again."""
         pool = self._pool
         if pool is None:
             return
@@ -101,8 +102,8 @@ class Buffer:
 class BufferPool:
     """The buffers of one transfer, allocated as they are needed.
 
-    :param minimum: how many buffers the reservation covers
-    :param maximum: how many there may be if the budget has memory to spare
+    :param minimum: number of buffers that the reservation covers
+    :param maximum: maximum number of buffers if the budget has memory to spare
     """
 
     def __init__(
@@ -125,15 +126,15 @@ class BufferPool:
         self._maximum = max(minimum, maximum)
         self._buffers: list[Buffer] = []
         self.failure = failure
-        #: Seconds in which :meth:`take` waited.
+        #: Seconds that :meth:`take` has waited.
         self.waited = 0.0
         self.budget.register(self)
 
     def take(self) -> Buffer:
-        """Wait for a free buffer and return it.  Raise the transfer's failure, if there is one.
+        """Wait for a free buffer and return it.  If the transfer has failed, raise its error.
 
         :raises TransferStalled: no buffer became free for too long
-        :raises DeadlineExceeded: the transfer takes too long
+        :raises DeadlineExceeded: the transfer's deadline has passed
         """
         with self.changed:
             if self.failure.error is None and self.free:
@@ -158,9 +159,10 @@ class BufferPool:
                 self.waited += waited
 
     def give_back(self) -> None:
-        """Free unused buffers, down to those without which the transfer cannot go on.
+        """Free unused buffers beyond those without which the transfer cannot go on.
 
-        Called by a thread that waits for memory, and by one that frees a buffer meanwhile.
+        Called by a thread that waits for memory, and by a thread that releases a buffer while
+        another transfer waits.
         """
         with self.changed:
             spare = self._covered - self._least
@@ -178,7 +180,7 @@ class BufferPool:
     def ensure(self, number: int, maximum: int) -> bool:
         """Reserve memory for ``number`` buffers; return whether there is enough.
 
-        :param maximum: how many buffers there may be from now on, at least
+        :param maximum: raises the maximum number of buffers to at least this
         """
         with self.changed:
             if not self._cover(number):
@@ -198,11 +200,15 @@ class BufferPool:
 
     @property
     def inherited(self) -> bool:
-        """Whether the parent created it before a fork, which may have left its locks locked."""
+        """Whether it was created in the parent before a fork; then its locks may stay locked."""
         return self._reservation.inherited
 
     def close(self) -> None:
-        """Free all memory now.  Buffers and pool refer to each other, and would linger."""
+        """Free all memory now.
+
+        Without this it would be kept until a garbage collection, as buffers and pool refer to each
+        other.
+        """
         if self.inherited:
             return
         self.budget.unregister(self)
@@ -219,6 +225,6 @@ class BufferPool:
         self.close()
 
     def wake(self) -> None:
-        """Have a waiting :meth:`take` check for a failure."""
+        """Make a waiting :meth:`take` check for a failure."""
         with self.changed:
             self.changed.notify_all()

@@ -1,4 +1,4 @@
-"""The running calls of one store, counted so that its driver is closed after the last of them."""
+"""The running calls of one store, counted so that the driver is closed after the last one."""
 
 import threading
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from store_lib.exceptions import StoreClosed, being_added
 
 
 class Calls:
-    """The running calls of one store, and the ids that some of them add.
+    """The running calls of one store, and the ids of the objects that they add.
 
     :param on_end: called once, after :meth:`close` and the end of the last call
     """
@@ -30,7 +30,7 @@ class Calls:
             self._end_if_idle()
 
     def forget(self) -> None:
-        """Start anew in the child after a fork: the parent's calls may hold the lock."""
+        """Forget all calls, in the child after a fork: a call in the parent may hold the lock."""
         self._lock = threading.RLock()
         self._running = set()
         self._adding = {}
@@ -38,7 +38,7 @@ class Calls:
     def begin(self, call: "Call") -> None:
         """Count a call.
 
-        :raises Duplicate: another call is adding its object
+        :raises Duplicate: another call is adding an object of the same id
         :raises StoreClosed: :meth:`close` was called
         """
         name, key = call.object_id, id(call)
@@ -52,7 +52,7 @@ class Calls:
                 self._adding[name] = key
 
     def end(self, call: "Call") -> None:
-        """Stop counting a call; idempotent."""
+        """Stop counting a call; further calls do nothing."""
         name, key = call.object_id, id(call)
         with self._lock:
             if name is not None and self._adding.get(name) == key:
@@ -62,7 +62,7 @@ class Calls:
                 self._end_if_idle()
 
     def has(self, call: "Call") -> bool:
-        """Return whether a call has begun and not ended."""
+        """Return whether a call has begun but not ended."""
         return id(call) in self._running
 
     def _end_if_idle(self) -> None:
@@ -73,9 +73,11 @@ class Calls:
 
 
 class Call:
-    """One call, which runs until its block ends, or until it is dropped after an interrupt.
+    """One call, which runs until its ``with`` block ends.
 
-    :param object_id: the id that it adds; ``None`` if it adds none
+    If an interrupt prevents that, it runs until this object is collected.
+
+    :param object_id: id of the object that the call adds, or ``None``
     """
 
     __slots__ = ("_calls", "object_id")
@@ -85,15 +87,15 @@ class Call:
         self.object_id = object_id
 
     def begin(self) -> None:
-        """Begin, without a block.
+        """Begin the call, without a ``with`` block.
 
-        :raises Duplicate: another call is adding its object
+        :raises Duplicate: another call is adding an object of the same id
         :raises StoreClosed: the store was closed
         """
         self._calls.begin(self)
 
     def end(self) -> None:
-        """End; further calls do nothing."""
+        """End the call; further calls do nothing."""
         self._calls.end(self)
 
     def __enter__(self) -> Self:

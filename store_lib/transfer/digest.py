@@ -1,4 +1,4 @@
-"""The digests of a transfer: their names are checked first, their values compared at the end."""
+"""The digests of a transfer: checks of their names, and comparison of their values."""
 
 import functools
 import hashlib
@@ -11,10 +11,11 @@ from store_lib.exceptions import DigestMismatch, Invalid, UnknownHashingAlgo
 
 
 def check_names(digests: Iterable[str], expected: Mapping[str, str] | None) -> tuple[str, ...]:
-    """Return the algorithms of both arguments without repeats.
+    """Return the names of the algorithms in both arguments, without repeats.
 
-    :raises UnknownHashingAlgo: hashlib does not have one, or its length is not fixed
-    :raises Invalid: an expected digest is not hexadecimal, or not of its algorithm's length
+    :raises UnknownHashingAlgo: hashlib does not have an algorithm, or its digest has no fixed
+        length
+    :raises Invalid: an expected digest is not hexadecimal, or has not the algorithm's length
     """
     if isinstance(digests, str):
         raise Invalid(f"Expected digests as a sequence of names, got the str {shown(digests)}.")
@@ -37,7 +38,7 @@ def check_names(digests: Iterable[str], expected: Mapping[str, str] | None) -> t
 
 @functools.lru_cache(maxsize=64)
 def _known(names: tuple[Any, ...]) -> tuple[str, ...]:
-    """Return ``names`` without repeats, if they are all known."""
+    """Return ``names`` without repeats, after a check that all are known."""
     for name in names:
         if not isinstance(name, str):
             raise UnknownHashingAlgo(
@@ -54,21 +55,22 @@ def _is_hex(value: str) -> bool:
 def new_digest(name: str) -> Any:
     """Return a new hash object.
 
-    :raises UnknownHashingAlgo: hashlib does not have it, or its length is not fixed
+    :raises UnknownHashingAlgo: hashlib does not have the algorithm, or its digest has no fixed
+        length
     """
     return _template(name).copy()
 
 
 @functools.lru_cache(maxsize=64)
 def _template(name: str) -> Any:
-    """Return an unused hash object; copying it is the quickest way to a new one."""
+    """Return an unused hash object, to be copied: this is the fastest way to create a new one."""
     try:
         if name in hashlib.algorithms_available:
             digest = hashlib.new(name, usedforsecurity=False)
             if digest.digest_size:
                 return digest
     except (TypeError, ValueError):
-        pass  # known to OpenSSL, and switched off (FIPS)
+        pass  # known to OpenSSL, but disabled (FIPS)
     known = sorted(known for known in hashlib.algorithms_guaranteed if "shake" not in known)
     raise UnknownHashingAlgo(
         f"Expected a hashing algorithm of fixed length that hashlib has, such as "
@@ -77,9 +79,9 @@ def _template(name: str) -> Any:
 
 
 def compare(got: Mapping[str, str], expected: Mapping[str, str] | None) -> None:
-    """Compare digests with the expected ones.
+    """Check that the digests are equal to the expected ones.
 
-    :raises DigestMismatch: one differs
+    :raises DigestMismatch: a digest differs
     """
     for name, value in (expected or {}).items():
         if not hmac.compare_digest(got[name], value.lower()):

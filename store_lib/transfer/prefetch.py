@@ -1,4 +1,4 @@
-"""An open object's bytes in order: cut streams resumed, and ranges read ahead by threads."""
+"""Reading an open object in order: cut streams are resumed, and ranges are read ahead."""
 
 import contextlib
 import dataclasses
@@ -19,27 +19,29 @@ from store_lib.transfer.timeouts import HangGuard, TransferClock
 
 @dataclasses.dataclass(slots=True)
 class ReadSpec:
-    """What a caller asks of a read, and what the engine needs for it."""
+    """The parameters of a read, from the caller and from the store."""
 
     driver: Driver[Any]
-    #: Position of the first byte wanted.
+    #: Position of the first byte to read.
     offset: int
-    #: Bytes wanted; ``None`` for all that follow.
+    #: Number of bytes to read; ``None`` for all up to the end.
     length: int | None
-    #: Hexadecimal digests that the whole object must have, by name.
+    #: Hexadecimal digests that the whole object must have, by name of the algorithm.
     expected: Mapping[str, str]
     clock: TransferClock
     retry: Retry
     guard: HangGuard
     budget: Budget
 
-    #: Whether a thread reads for the caller, who can then stop waiting for it.
+    #: Whether a thread reads for the caller, so that the caller can stop waiting for it.
     interruptible: bool = dataclasses.field(init=False)
-    #: Number of ranges read at once, the one that the caller is at included.
+    #: Number of ranges read concurrently, including the one at the caller's position.
     concurrency: int = dataclasses.field(init=False)
-    #: Bytes per second from which on one stream is read instead of ranges; 0 for never.
+    #: Bytes per second at which a single stream is fast enough to be read in place of concurrent
+    #: ranges; 0 if ranges are always read.
     single_stream_rate: float = dataclasses.field(init=False)
-    #: Bytes that :meth:`~store_lib.driver.Driver.read` is asked for; ``None`` for the rest.
+    #: Length that :meth:`~store_lib.driver.Driver.read` is called with; ``None`` for all bytes up
+    #: to the end.
     first_length: int | None = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,40 +59,41 @@ class ReadSpec:
 
 
 class ResumingReader:
-    """Reads ranges of an open object, and resumes streams that were cut."""
+    """Reads ranges of an open object, and resumes a stream that was cut."""
 
     def __init__(self, reader: Reader, spec: ReadSpec, meter: Meter) -> None:
         self.reader = reader
-        #: Position after the last byte wanted; ``None`` if neither the size nor a length is known.
+        #: Position after the last byte to read; ``None`` if neither size nor length is known.
         self.end: int | None = None if spec.length is None else spec.offset + spec.length
         if reader.size is not None:
             self.end = reader.size if self.end is None else min(reader.size, self.end)
-        #: Whether reading can go on at any position, on the very same bytes.
+        #: Whether a read can continue at any position, with the same version of the object.
         self.resumable = spec.driver.ranges and reader.validator is not None
-        #: Without a validator the rest could be another object's bytes.
+        #: Retries nothing without a validator, as the rest could be another version's bytes.
         self._retry = spec.retry if self.resumable else spec.retry.once()
-        #: The range that :meth:`~store_lib.driver.Driver.read` was asked for.
+        #: The range that :meth:`~store_lib.driver.Driver.read` was called with.
         self._first_begin, self._first_end = spec.offset, self.end
         if spec.first_length is not None:
             first_end = spec.offset + spec.first_length
             self._first_end = first_end if self.end is None else min(first_end, self.end)
-        #: Whether the bytes up to :attr:`end` are known to exist; otherwise it is only a bound.
+        #: Whether the object is known to reach to :attr:`end`; otherwise it may end before.
         self._size_known = reader.size is not None
         self._meter = meter
-        #: How often a cut stream may still be resumed without a pause.
+        #: Number of times that a cut stream may still be resumed without a pause.
         self._free_resumes = reader.resumes if self.resumable else 0
 
     def read_range(
         self, offset: int, end: int | None, stop: threading.Event | None = None
     ) -> Generator[bytes, None, None]:
-        """Yield the bytes from ``offset`` to ``end``, from as many streams as it takes.
+        """Yield the bytes from ``offset`` to ``end``, from as many streams as are needed.
 
-        :param stop: ends the pauses between streams when set
-        :raises BackendException: the backend gave fewer or more bytes than there are
+        :param stop: when set, ends the pauses between streams
+        :raises BackendException: the backend has returned fewer or more bytes than it should
         """
         position = offset
         backoff, failed_at = None, -1
-        # A thread that reads ahead of a slow caller is no stall: who waits for it checks that.
+        # No stall limit applies to a thread that reads ahead, as the caller may be slow.  It is
+        # checked by the caller's thread when that waits for bytes.
         retry = self._retry if stop is None else self._retry.without_limits()
         while True:
             stream: Iterator[bytes] | None = None
@@ -133,9 +136,10 @@ class ResumingReader:
                 self._meter.count(retries=1)
 
     def _open(self, position: int, end: int | None) -> tuple[Iterator[bytes], int | None]:
-        """Return a stream from ``position`` on, and where it ends: at ``end`` or before it.
+        """Return a stream from ``position``, and its end, which is ``end`` or before.
 
-        It is the one that the driver began when it opened the object, if that was for this range.
+        If the stream that the driver began when it opened the object is for this range, it is
+        returned.
         """
         first, first_end = self.reader.first, self._first_end
         fits = end is None or (first_end is not None and first_end <= end)
@@ -146,21 +150,21 @@ class ResumingReader:
 
 
 class _Range:
-    """A range that a thread reads into memory, ahead of the caller.
+    """A range that a thread reads into memory for the caller.
 
-    :param reserved: bytes of memory reserved for it; 0: its thread reads a piece only while the
-        caller waits for one
+    :param reserved: bytes of memory reserved for the range; with 0, the thread reads a piece only
+        when the caller waits for one
     """
 
     def __init__(self, offset: int, end: int | None, reserved: int) -> None:
-        #: Position of the next byte that the caller gets.
+        #: Position of the next byte that the caller takes.
         self.offset = offset
         self.end = end
         self.reserved = reserved
         self.buffered: deque[bytes] = deque()
         #: Whether the caller waits for a piece.
         self.awaited = False
-        #: Whether the rest of it is not wanted any more.
+        #: Whether the rest of the range is not needed any more.
         self.dropped = False
         self.done = False
         self.error: BaseException | None = None
@@ -185,9 +189,9 @@ class Prefetcher:
     #: The caller takes from the left, and a thread that waits for memory from the right.
     _ahead: deque[_Range] | None = None
     _got, _waited = 0, 0.0
-    #: Ends the threads.
+    #: Set to end the threads.
     _stop: threading.Event | None = None
-    #: The ranges that threads are reading, under the lock.
+    #: The ranges that threads are reading; under the lock.
     _running: set[_Range]
     _lock: Any
     _on_end: Callable[[], object] | None = None
@@ -199,14 +203,14 @@ class Prefetcher:
         self._range_size = spec.driver.read_size
         self._single_stream_rate = spec.single_stream_rate if self._concurrency > 1 else 0
         self._interruptible = spec.interruptible
-        #: Of the next byte that the caller gets.
+        #: Position of the next byte that the caller gets.
         self._position = spec.offset
-        #: Position after what the caller's own thread reads.
+        #: Position after the stream that the caller's own thread reads.
         self._stream_end: int | None = spec.offset
         self._reservation = reservation
 
     def next(self) -> bytes:
-        """Return the next piece, empty at the end."""
+        """Return the next piece; empty at the end."""
         while True:
             stream = self._stream
             if stream is not None:
@@ -233,9 +237,9 @@ class Prefetcher:
                 return piece
 
     def _begin(self) -> None:
-        """Go on with what was read ahead, or read from here if nothing was."""
+        """Begin the next range: one that was read ahead, or else a new one."""
         while self._ahead:
-            with contextlib.suppress(IndexError):  # given back just now
+            with contextlib.suppress(IndexError):  # another thread has just dropped it
                 ahead = self._ahead.popleft()
                 if ahead.offset == self._position and not ahead.dropped:
                     self._current = ahead
@@ -252,10 +256,10 @@ class Prefetcher:
             self._stream = self._source.read_range(self._position, end)
 
     def _judge(self, waited: float, got: int) -> None:
-        """Go over to ranges once a single stream has turned out to be slow.
+        """Change from a single stream to concurrent ranges if the stream is slow.
 
-        What counts is how long the store keeps the caller waiting, over as many bytes as would
-        be read at once; how fast the caller takes them says nothing.
+        The measure is how long the caller has waited for the store, over as many bytes as would be
+        read concurrently.  The speed of the caller does not count.
         """
         window = self._concurrency * self._range_size
         self._got += got
@@ -268,7 +272,10 @@ class Prefetcher:
             self._got, self._waited = 0, 0.0
 
     def _fill(self) -> None:
-        """Start as many threads as there is room for; only once the first byte has come."""
+        """Start reading ahead as many ranges as there is memory for.
+
+        Called when the first piece has arrived.
+        """
         end = self._source.end
         if end is None or self._single_stream_rate:
             return
@@ -289,7 +296,7 @@ class Prefetcher:
             self._start(ahead)
 
     def _start(self, target: _Range) -> None:
-        """Start the thread that reads a range, which :meth:`close` knows of by now."""
+        """Start a thread that reads a range, after recording it for :meth:`close`."""
         if self._stop is None:
             self._running, self._lock = set(), threading.RLock()
             self._stop = threading.Event()
@@ -324,7 +331,7 @@ class Prefetcher:
                 on_end()
 
     def _may_read(self, target: _Range) -> bool:
-        """Wait until a piece of the range may be read; return false if no more is wanted."""
+        """Wait until a piece of the range may be read; return false if no more is needed."""
         with target.changed:
             while not (target.reserved or target.awaited or target.dropped or self._is_stopped()):
                 target.changed.wait()
@@ -343,7 +350,7 @@ class Prefetcher:
         return True
 
     def _follow(self, current: _Range) -> bytes:
-        """Return the next piece of a range that a thread reads, empty at its end."""
+        """Return the next piece of a range that a thread reads; empty at the range's end."""
         with current.changed:
             if not current.buffered and not current.done:
                 current.awaited = True
@@ -366,7 +373,7 @@ class Prefetcher:
         return b""
 
     def _drop(self, target: _Range) -> None:
-        """Forget a range, and give its memory back."""
+        """Drop a range, and give its memory back."""
         with target.changed:
             target.dropped = True
             target.buffered.clear()
@@ -375,7 +382,10 @@ class Prefetcher:
         self._reservation.shrink(reserved)
 
     def give_back(self) -> None:
-        """Drop what was read ahead and the caller does not wait for; called by another thread."""
+        """Drop the ranges read ahead, except one that the caller waits for.
+
+        Called by another thread.
+        """
         while self._ahead:
             with contextlib.suppress(IndexError):
                 self._drop(self._ahead.pop())
@@ -395,12 +405,14 @@ class Prefetcher:
         self._exhausted = False
 
     def close(self, on_end: Callable[[], object]) -> None:
-        """End the threads without waiting for them, and give the memory back; idempotent.
+        """End the threads without waiting for them, and give the memory back.
+
+        Further calls do nothing.
 
         :param on_end: called once, when no thread reads any more
         """
         if self._stream is not None:
-            # Another thread may be in it; what it holds goes with the reader.
+            # Another thread may be running the generator.  Its resources are freed with the reader.
             with contextlib.suppress(ValueError):
                 self._stream.close()
         if self._stop is None:

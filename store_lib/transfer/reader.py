@@ -1,4 +1,4 @@
-"""ObjectReader: an open object as its caller reads it, within a memory budget and verified."""
+"""ObjectReader, from which a caller reads an object, within a memory budget and verified."""
 
 import functools
 import io
@@ -15,7 +15,7 @@ from store_lib.transfer.digest import compare, new_digest
 from store_lib.transfer.prefetch import Prefetcher, ReadSpec, ResumingReader
 from store_lib.transfer.report import Meter, TransferReport
 
-#: Bytes that are fetched at once for a caller who has read as many a few at a time.
+#: Bytes that are fetched at a time for a caller who has read as many in small amounts.
 _AHEAD = 4 * SHORT_PIECE
 
 
@@ -25,14 +25,14 @@ class OpenReader(Protocol):
     def __call__(
         self, location: Any, offset: int, length: int | None, /, *, context: RequestContext | None
     ) -> Reader:
-        """Open ``length`` bytes from ``offset`` on; ``None`` for all that follow."""
+        """Open an object for ``length`` bytes from ``offset``; ``None`` for all up to the end."""
 
 
 class ReadLayer(Protocol):
-    """Stands between the engine and one driver when objects are read: a cache, for example.
+    """A layer between the engine and one driver for reads, such as a cache.
 
-    The engine treats its readers as it does a driver's.  It may be called by many threads at once,
-    and after a fork by the child.  The stores do not close it.
+    The engine uses the layer's readers as it does the driver's.  Many threads may call the layer at
+    the same time, and so may a child after a fork.  The stores do not close the layer.
     """
 
     def read(
@@ -54,7 +54,7 @@ def open_reader(read: Callable[[], Reader], spec: ReadSpec, call: Call) -> "Obje
     """Open an object.
 
     :param read: opens the backend's reader
-    :param call: begun here; ended when the reader is closed
+    :param call: begun here, and ended when the reader is closed
     """
     reader = None
     try:
@@ -76,19 +76,20 @@ def open_reader(read: Callable[[], Reader], spec: ReadSpec, call: Call) -> "Obje
 
 
 class ObjectReader:
-    """An object being read: iterate over it, or ``read`` from it, and close it.
+    """An open object: iterate over it, or call ``read``, and then close it.
 
-    A context manager.  However the reading ends (at the end, by ``close``, by an error, by
-    dropping the object) everything it held is released.  For one thread at a time.
+    It is also a context manager.  All resources are released at the object's end, by ``close``, by
+    an error, or when the reader is dropped.  Only one thread at a time may use it.
 
-    Between two reads it holds a piece at most, which counts against the memory limit; what is
-    read ahead does too.  Both are given back when an upload waits for memory, and are read again.
+    Between two reads it holds at most one piece, and ranges that were read ahead.  All of these
+    count against the memory limit.  If an upload waits for memory they are dropped, and read again
+    later.
     """
 
-    # For __del__, wherever an interrupt ends __init__.
+    # Defaults for __del__, as an interrupt may end __init__ at any point.
     _closed = True
     _freed = True
-    #: Seconds from the beginning to the end.
+    #: Seconds from the beginning to the end; ``None`` until then.
     _seconds: float | None = None
 
     def __init__(self, reader: Reader, spec: ReadSpec, on_close: Callable[[], object]) -> None:
@@ -103,31 +104,32 @@ class ObjectReader:
         source = ResumingReader(reader, spec, self._meter)
         #: Bytes of the whole object; ``None`` if the backend does not know.
         self.size: int | None = reader.size
-        #: Bytes that this reader delivers; ``None`` if the backend does not know.
+        #: Bytes that this reader returns in total; ``None`` if the backend does not know.
         self.length: int | None = None
         if reader.size is not None and source.end is not None:
             self.length = max(0, source.end - spec.offset)
         self._expected = spec.expected
         self._hashes = {name: new_digest(name) for name in self._expected}
         self._digest_seconds = 0.0
-        #: Bytes that came from the store, that the digests have seen, and that the caller got.
+        #: Number of bytes that were read from the store, digested, and returned to the caller.
         self._done = self._digested = self._given = 0
-        #: The last piece while some of it is left, where it begins and ends among the bytes to be
-        #: given, and whether it counts in the budget.  Two threads may take it out: the caller's
-        #: at its end, and one that waits for memory.
+        #: The last piece if the caller has not got all of it: the bytes, the positions of their
+        #: begin and end among all bytes to return, and whether they count in the budget.  The list
+        #: is empty if there is none.  Two threads may remove the entry: the caller's when the piece
+        #: is used up, and one that waits for memory.
         self._rest: list[tuple[bytes, int, int, bool]] = []
         self._offset = spec.offset
         self._resumable = source.resumable
         self._piece_size = reader.piece_size
         self._exact = reader.exact and not spec.interruptible
-        #: For the piece that is fetched, what is left of the last one, and what is read ahead.
+        #: The budget for the piece being fetched, the rest of the last one, and ranges read ahead.
         self._budget = spec.budget
         self._memory = Reservation(self._budget)
         self._prefetcher = Prefetcher(source, spec, self._memory)
         self._left_at = time.perf_counter()
         self._freed = False
         self._closed = False
-        self._budget.register(self)  # last: from now on another thread may ask for memory back
+        self._budget.register(self)  # last, as other threads may call give_back from now on
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -140,9 +142,9 @@ class ObjectReader:
         return piece if isinstance(piece, bytes) else bytes(piece)
 
     def _take(self, most: int | None) -> memoryview | bytes:
-        """Return what is left of the last piece, or the next one, empty at the end.
+        """Return the rest of the last piece, or else the next piece; empty at the end.
 
-        :param most: how many bytes the caller wants
+        :param most: number of bytes that the caller wants; ``None`` for any number
         """
         if self._closed:
             raise ValueError("read from a closed object reader")
@@ -152,13 +154,13 @@ class ObjectReader:
         return b"" if self._freed else self._fetch(most)
 
     def _give(self, count: int) -> None:
-        """Count what the caller gets, a whole piece or what was left of one."""
+        """Count the bytes of a piece, or of the rest of one, that the caller gets."""
         self._given += count
         if self._given == self.length and self._exact and not self._hashes:
             self._free()
 
     def _take_rest(self) -> memoryview | bytes | None:
-        """Return what is left of the last piece and keep it no longer; ``None`` if it is gone."""
+        """Remove and return the rest of the last piece, or ``None`` if another thread did."""
         try:
             piece, begin, _, counted = self._rest.pop()
         except IndexError:
@@ -168,21 +170,21 @@ class ObjectReader:
         return memoryview(piece)[self._given - begin :]
 
     def _keep(self, piece: bytes, begin: int) -> None:
-        """Keep a piece of which the caller did not want all yet, if there is memory for it."""
+        """Keep a piece of which the caller has taken only a part, if there is memory for it."""
         counted = self._memory.grow(len(piece))
         if counted or not self._resumable:
             self._rest.append((piece, begin, begin + len(piece), counted))
 
     def give_back(self) -> None:
-        """Give up what is held for the caller; for a thread that waits for memory."""
+        """Drop the bytes held for the caller.  Called by a thread that waits for memory."""
         self._prefetcher.give_back()
         if self._resumable:
             self._take_rest()
 
     def _fetch(self, most: int | None) -> bytes:
-        """Return the next piece from the store, empty at the end.
+        """Return the next piece from the store; empty at the end.
 
-        The end is returned only after the expected digests have been verified.
+        The empty piece is returned only after the expected digests have been verified.
         """
         if self._memory.inherited:
             raise StoreClosed("This reader belongs to the process that this one was forked from.")
@@ -191,7 +193,7 @@ class ObjectReader:
         self._clock.progress()
         taken = 0
         try:
-            if self._given != self._done:  # what was held has been given back
+            if self._given != self._done:  # bytes that were held have been dropped meanwhile
                 self._prefetcher.go_to(self._offset + self._given)
                 self._done = self._given
             if self._done != self.length:
@@ -243,19 +245,19 @@ class ObjectReader:
         self._free()
 
     def read(self, amount: int | None = -1, /) -> bytes:
-        """Return ``amount`` bytes, fewer only at the end; all that is left for -1 or ``None``."""
+        """Return ``amount`` bytes, fewer only at the end; with -1 or ``None``, all that remain."""
         if amount is None or amount < 0:
             return self._read_all()
         given = self._given
         for piece, begin, end, _ in self._rest:
-            if given + amount < end:  # more than enough: nothing has to be done but this
+            if given + amount < end:  # the last piece has more than enough, so this is all to do
                 self._given = given + amount
                 return piece[given - begin : given - begin + amount]
         if not amount:
             return b""
         first = self._part(self._take(amount), amount)
         if len(first) in (0, amount):
-            return bytes(first)  # which copies no bytes
+            return bytes(first)  # this does not copy a bytes object
         gathered = bytearray(first)
         while len(gathered) < amount:
             left = amount - len(gathered)
@@ -272,7 +274,7 @@ class ObjectReader:
         return b"".join(pieces)
 
     def _part(self, piece: memoryview | bytes, most: int) -> memoryview | bytes:
-        """Give the caller what it wants of a piece, and keep the piece where that is not all."""
+        """Return at most ``most`` bytes of a piece; keep the piece if it has more."""
         if len(piece) <= most:
             self._give(len(piece))
             return piece
@@ -281,7 +283,7 @@ class ObjectReader:
         return memoryview(piece)[:most]
 
     def readinto(self, buffer: Any, /) -> int:
-        """Fill ``buffer`` as far as the object reaches, and return the number of bytes."""
+        """Fill ``buffer``, or as much of it as there are bytes, and return their number."""
         view = memoryview(buffer).cast("B")
         amount, given = len(view), self._given
         for held, begin, end, _ in self._rest:
@@ -308,34 +310,34 @@ class ObjectReader:
         return False
 
     def seekable(self) -> bool:
-        """Return false: get the range that is wanted instead."""
+        """Return false; to read from another position, get that range from the store."""
         return False
 
     def flush(self) -> None:
-        """Do nothing, as any file that is only read."""
+        """Do nothing, as any file opened for reading."""
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, by the caller or by an error: then nothing can be read."""
+        """Whether the reader was closed, by the caller or after an error."""
         return self._closed
 
     @property
     def report(self) -> TransferReport:
-        """What the reading did so far."""
+        """The report of the read so far."""
         seconds = self._clock.elapsed() if self._seconds is None else self._seconds
         return self._meter.report(self._done, seconds, self._digest_seconds)
 
     def close(self) -> None:
-        """Release everything; further calls do nothing."""
+        """Close the reader, and release all its resources; further calls do nothing."""
         self._closed = True
         self._rest.clear()
         self._free()
 
     def _free(self) -> None:
-        """Release everything but what is left of the last piece; further calls do nothing."""
+        """Release all resources but the rest of the last piece; further calls do nothing."""
         if self._freed:
             return
-        if not self._memory.inherited:  # else it is the parent's to release
+        if not self._memory.inherited:  # else only the parent may release it
             if self._seconds is None:
                 self._seconds = self._clock.elapsed()
             self._budget.unregister(self)
@@ -366,7 +368,7 @@ class LocalFileReader(ObjectReader):
     def fileno(self) -> int:
         """Return the descriptor of a file that holds exactly this object.
 
-        :raises io.UnsupportedOperation: some of it has been read already, or it is closed
+        :raises io.UnsupportedOperation: bytes have already been read, or the reader is closed
         """
         descriptor = None if self._closed or self._done else self._reader.fileno()
         if descriptor is None:
@@ -374,5 +376,5 @@ class LocalFileReader(ObjectReader):
         return descriptor
 
     def tell(self) -> int:
-        """Return the number of bytes read so far; mod_wsgi asks before it sends the file."""
+        """Return the number of bytes read so far; mod_wsgi calls this before it sends the file."""
         return self._given

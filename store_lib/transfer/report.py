@@ -1,4 +1,4 @@
-"""The report of a transfer: what it moved, and where its time went."""
+"""The report of a transfer: bytes, requests, and the time of each stage."""
 
 import threading
 from typing import Any, Literal, NamedTuple
@@ -8,19 +8,23 @@ Stage = Literal["source", "digest", "store"]
 
 
 class TransferReport(NamedTuple):
-    """The report of one transfer.  Its stages run at the same time; seconds are wall time."""
+    """The report of one transfer.
+
+    The stages of a transfer run at the same time, so their seconds, in wall time, overlap.
+    """
 
     #: Bytes moved.
     bytes: int
-    #: From the start of the transfer to its end.
+    #: Seconds from the start of the transfer to its end.
     seconds: float
-    #: Spent in the source's ``read`` (add), or in the caller between two chunks (get).
+    #: Seconds spent in the source's ``read`` (add), or by the caller between two chunks (get).
     source_seconds: float
-    #: Spent in the busiest digest.
+    #: Seconds spent in the slowest digest.
     digest_seconds: float
-    #: Spent in calls to the backend: their sum, divided by how many may run at once.
+    #: Seconds spent in calls to the backend: their sum, divided by the number that may run
+    #: concurrently.
     store_seconds: float
-    #: Spent waiting for a free buffer.
+    #: Seconds spent waiting for a free buffer.
     wait_seconds: float
     #: Bytes that became holes instead of being sent.
     holes: int
@@ -52,7 +56,8 @@ class TransferReport(NamedTuple):
 class Meter:
     """Adds up the numbers of a report while the transfer runs.
 
-    The methods may be called by several threads at once; the attributes are for the caller's.
+    Several threads may call the methods at the same time.  Only the caller's thread may use the
+    attributes.
     """
 
     __slots__ = ("_lock", "holes", "parts", "retries", "source", "store", "wait")
@@ -85,8 +90,8 @@ class Meter:
 
         :param done: bytes moved
         :param seconds: since the start
-        :param digest: seconds spent in the busiest digest
-        :param concurrency: how many calls to the backend may run at once
+        :param digest: seconds spent in the slowest digest
+        :param concurrency: number of calls to the backend that may run concurrently
         """
         return TransferReport(
             bytes=done,

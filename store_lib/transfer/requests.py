@@ -1,4 +1,4 @@
-"""The requests that one upload makes of its writer: retried, bounded in time, counted."""
+"""The requests that an upload makes through its writer, with retries and time limits."""
 
 import functools
 import threading
@@ -24,15 +24,15 @@ W = TypeVar("W", bound=Writer)
 class Requests:
     """The requests of one upload.
 
-    After a lost reply to the one that publishes, the writer's ``resolve`` says whether the object
-    was stored.  Whatever goes wrong, :meth:`roll_back` removes what the writer has made.
+    If the response to the publishing request is lost, the writer's ``resolve`` checks whether the
+    object was stored.  After any error, :meth:`roll_back` removes what the writer has stored.
     """
 
     def __init__(self, retry: Retry, guard: HangGuard, clock: TransferClock, meter: Meter) -> None:
         self.guard = guard
         self.clock = clock
         self.meter = meter
-        #: The first error of the upload; no request is begun after it.
+        #: The first error of the upload, after which no further request is begun.
         self.failure = Failure()
         self._retry = retry
         #: The writer to abort; ``None`` until it is created.
@@ -49,9 +49,9 @@ class Requests:
         return writer
 
     def send(self, call: Callable[[], R], name: str, *, repeatable: bool = True) -> R:
-        """Make a request, and repeat it after temporary errors if it is ``repeatable``.
+        """Make a request; repeat it after a temporary error if it is ``repeatable``.
 
-        No request is made once the upload has failed.
+        After the upload has failed, no request is made.
         """
         checkpoint()
         if self.failure.error is not None:
@@ -62,11 +62,11 @@ class Requests:
     def commit(self, call: Callable[[], Location], *, streamed: bool = False) -> Location:
         """Make the request that publishes the object: the writer's ``commit`` or ``write_once``.
 
-        It is made from the caller's thread, and given up if it hangs; if it publishes the object
-        after that, the writer is aborted again.
+        The caller's thread makes the request, and gives it up if it hangs.  If the object is
+        published after that, the writer is aborted again.
 
-        :param streamed: the request is made from a worker thread, and cannot be repeated
-        :returns: the object's location
+        :param streamed: whether a worker thread makes the request, which cannot be repeated then
+        :returns: the object\'s location
         """
         retry, writer, began = self._retry, self._writer, time.perf_counter()
         assert writer is not None
@@ -85,15 +85,15 @@ class Requests:
                 rescue=functools.partial(self._resolve, retry.now()),
             )
         finally:
-            if not streamed:  # a worker counts its own time
+            if not streamed:  # a worker thread counts its own time
                 self.meter.store += time.perf_counter() - began
         return self._location
 
     def copy(self, writer: Writer, location: Location) -> Location:
         """Have the writer copy the object at ``location`` and publish the copy.
 
-        The copy may take until the transfer's deadline, if its checkpoints come in time.  A writer
-        copies once: if that fails, it is aborted.
+        The copy may take until the transfer's deadline, as long as each of its checkpoints comes in
+        time.  A writer can copy only once; after a failure it is aborted.
         """
         self._publishing = True
         try:
@@ -114,14 +114,14 @@ class Requests:
         try:
             return writer.copy_from(location)
         finally:
-            self.clock.progress()  # the stall limit is not for the time of the copy itself
+            self.clock.progress()  # the stall limit does not apply to the time of the copy itself
 
     def roll_back(
         self, error: BaseException, withdraw: Callable[[Location, BaseException], None]
     ) -> None:
-        """Remove what an upload that ends with ``error`` has made.
+        """Remove what the upload has stored, after it has failed with ``error``.
 
-        :param withdraw: deletes the object, if it was published
+        :param withdraw: deletes the object if it was published
         """
         location = self._published(error)
         if location is not None:
@@ -130,9 +130,9 @@ class Requests:
             self._abort(error)
 
     def clean_up_late(self) -> None:
-        """Abort again after a request that returned when it had been given up.
+        """Abort the writer again, after a request has returned that had been given up.
 
-        What it made did not exist yet when the upload was aborted.
+        What this request has stored may not have existed yet when the writer was first aborted.
         """
         if not self.failure.abandoned or self._writer is None:
             return
@@ -148,7 +148,7 @@ class Requests:
     def _resolve(self, began: float, error: StoreError) -> Location | None:
         """Return the object's location if it was stored although publishing it failed.
 
-        :param began: when publishing began; resolving is repeated until its time is over too
+        :param began: when publishing began; its retry time applies to resolving too
         """
         is_open = is_temporary(error) or isinstance(error, Duplicate)
         if not is_open or self.failure.error is not None:
@@ -162,7 +162,7 @@ class Requests:
     def _published(self, error: BaseException) -> Location | None:
         """Return the object's location if it was published although the upload raises.
 
-        An interrupt may have come after the object was published and before the request returned.
+        An interrupt may have ended the request after the object was published.
         """
         if self._location is None and self._publishing and not isinstance(error, StoreError):
             try:
@@ -180,7 +180,7 @@ class Requests:
     def _abort(self, error: BaseException) -> None:
         assert self._writer is not None
         timeout = self.guard.timeout
-        if isinstance(error, TimeoutError):  # what hung will hang again
+        if isinstance(error, TimeoutError):  # a further request would hang again
             timeout = min(timeout, timeouts.GRACE)
         abort = functools.partial(self.guard.call, self._writer.abort, timeout=timeout)
         try:
@@ -194,5 +194,5 @@ class Requests:
 
 
 def _abort_late(writer: Writer, _: object = None) -> None:
-    """Abort after a call that was given up and has returned."""
+    """Abort a writer, after a call has returned that had been given up."""
     writer.abort()

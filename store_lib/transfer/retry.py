@@ -1,4 +1,4 @@
-"""Retry: whether, when and for how long a failed request is repeated."""
+"""Retries: whether, when and for how long a failed request is repeated."""
 
 import contextlib
 import contextvars
@@ -19,13 +19,13 @@ from store_lib.transfer.timeouts import TransferClock, checkpoint
 LOG = get_logger(__name__)
 R = TypeVar("R")
 
-#: Pauses between tries, in seconds: they double from the first to the longest.  Up to half of a
-#: pause is taken off at random, so that clients that failed together do not come back together.
+#: Pauses between tries in seconds; they double from the first to the longest.  Up to half of a
+#: pause is subtracted at random, so that clients that failed together do not retry together.
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 
-#: Seconds for which an object that is in use is retried: a short use ends within them, and any
-#: other may last for hours.
+#: Seconds for which a request is retried while its object is in use.  A short use has ended by
+#: then; any other may last for hours.
 IN_USE = 2.0
 
 
@@ -36,12 +36,12 @@ _most_seconds: contextvars.ContextVar[float] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def retry_at_most(seconds: float) -> Iterator[None]:
-    """Within the block, retry for ``seconds`` at most: for what must answer soon, such as a probe.
+    """Retry for at most ``seconds`` within a ``with`` block, for a health check for example.
 
-    It holds for the calls that this thread makes, and for those that others make on its behalf; 0
-    retries nothing.
+    This applies to calls that this thread makes, and to those that other threads make on its
+    behalf.  With 0 nothing is retried.
 
-    :raises Invalid: it is not a number of 0 or more
+    :raises Invalid: ``seconds`` is not a number of at least 0
     """
     if not isinstance(seconds, (int, float)) or not seconds >= 0:
         raise Invalid(f"Expected a number of seconds of 0 or more, got {shown(seconds)}.")
@@ -53,7 +53,7 @@ def retry_at_most(seconds: float) -> Iterator[None]:
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Return whether trying again may help."""
+    """Return whether the request may succeed if it is repeated."""
     return isinstance(error, StoreError) and error.status is ErrorStatus.TEMPORARY
 
 
@@ -62,30 +62,30 @@ class Retry:
     """How long and how often the requests of one operation are tried.
 
     A request is tried again after a temporary error until ``seconds`` have passed since its first
-    try began.  The time that the tries themselves take counts, but a first try that took longer is
-    repeated once.  The last error is raised with the status EXHAUSTED, so that no outer loop
+    try began.  This includes the time of the tries themselves, but if the first try took longer, it
+    is repeated once.  The last error is raised with the status EXHAUSTED, so that no outer loop
     multiplies the tries.
     """
 
-    #: Seconds from the first try to the last; 0 retries nothing.
+    #: Seconds from the first try to the last; with 0 nothing is retried.
     seconds: float = 0.0
-    #: Number of tries of one request at most; ``None`` for as many as ``seconds`` allow.
+    #: Maximum number of tries of one request; ``None`` if only ``seconds`` limits them.
     attempts: int | None = None
     #: The store's id, for the log.
     store: str = ""
-    #: What the requests are for, for the log: an operation, and what it is about.
+    #: The operation that the requests are for, and its target; for the log.
     operation: str = ""
     subject: object = None
-    #: Seconds within which the response to a request has to begin; 0 for no limit.
+    #: Seconds within which the response to a request must begin; 0 for no limit.
     head: float = DEFAULT_SECONDS
-    #: When the time began; ``None``: every request has its own, from its first try.
+    #: When ``seconds`` began; ``None`` if they begin with the first try of each request.
     began: float | None = None
-    #: The clock of the transfer that the requests belong to; its limits end them.
+    #: The clock of the transfer that the requests belong to; its limits end the tries.
     clock: TransferClock | None = None
 
     @classmethod
     def of(cls, store: str, options: StoreOptions) -> "Retry":
-        """Return what the options of a store say."""
+        """Return the retries that the options of a store describe."""
         return cls(
             options.transfer_retry_seconds,
             options.transfer_attempts,
@@ -96,9 +96,9 @@ class Retry:
     def for_operation(
         self, operation: str, subject: object = None, clock: TransferClock | None = None
     ) -> "Retry":
-        """Return a copy for an operation, which the log then names.
+        """Return a copy for an operation, which is named in the log.
 
-        :param clock: of the operation, if it is a transfer: its limits hold between tries too
+        :param clock: the operation's clock if it is a transfer; its limits apply between tries too
         """
         # One is made for every small object; dataclasses.replace takes three times as long.
         return Retry(
@@ -113,36 +113,36 @@ class Retry:
         )
 
     def without_limits(self) -> "Retry":
-        """Return a copy that does not keep to the limits of the transfer, for cleaning up."""
+        """Return a copy to which the transfer's limits do not apply, for cleaning up."""
         copy = self._copy()
         copy.clock = None
         return copy
 
     def since(self, began: float | None = None) -> "Retry":
-        """Return a copy whose time has begun, so that several requests share it.
+        """Return a copy whose ``seconds`` have begun, so that several requests share them.
 
-        :param began: a time of :meth:`now`; ``None``: now
+        :param began: a time of :meth:`now`; ``None`` for the current time
         """
         copy = self._copy()
         copy.began = self.now() if began is None else began
         return copy
 
     def once(self) -> "Retry":
-        """Return a copy that retries nothing, for what cannot be sent again."""
+        """Return a copy that retries nothing, for a request that cannot be sent again."""
         copy = self._copy()
         copy.attempts = 1
         return copy
 
     @staticmethod
     def now() -> float:
-        """Return the time in seconds, for :meth:`since`."""
+        """Return the current time in seconds, for :meth:`since`."""
         return timeouts.CLOCK.now()
 
     def _copy(self) -> "Retry":
         return self.for_operation(self.operation, self.subject, self.clock)
 
     def limited(self) -> contextlib.AbstractContextManager[None]:
-        """Return a block in which requests keep to the time limits of this operation."""
+        """Return a context manager that applies the operation's time limits to requests."""
         clock, left = self.clock, None
         if clock is not None and clock.limits.deadline:
             left = clock.remaining(stall=False)
@@ -157,12 +157,13 @@ class Retry:
         on_retry: Callable[[], None] | None = None,
         rescue: Callable[[StoreError], R | None] | None = None,
     ) -> R:
-        """Make ``call``, again after every temporary error for as long as is allowed.
+        """Call ``call`` and return its result; repeat it after temporary errors.
 
         :param request: what the call does, for the log
-        :param stop: ends the pauses when set; the last error is then raised
+        :param stop: when set, ends the pauses, and the last error is raised
         :param on_retry: called before every further try
-        :param rescue: gets every error first; returns the result if the call succeeded after all
+        :param rescue: called with every error; returns the result if the call succeeded despite the
+            error, else ``None``
         """
         backoff, began = None, timeouts.CLOCK.now()
         while True:
@@ -181,11 +182,11 @@ class Retry:
 
 
 class Backoff:
-    """The pauses between the tries of one request, the first of which has failed.
+    """The pauses between the tries of one request, after the first one has failed.
 
-    :param request: what it does, for the log
-    :param stop: ends the pauses when set
-    :param began: when the first try did; ``None``: now
+    :param request: what the request does, for the log
+    :param stop: when set, ends the pauses
+    :param began: when the first try began; ``None`` for the current time
     """
 
     __slots__ = ("_began", "_request", "_retry", "_seconds", "_stop", "_tries")
@@ -207,9 +208,9 @@ class Backoff:
         self._tries = 1
 
     def wait(self, error: StoreError) -> bool:
-        """Pause after a try that failed, and return whether to try again.
+        """Pause after a failed try, and return whether to try again.
 
-        :raises TimeoutError: a limit of the transfer has run out, or the call was given up
+        :raises TimeoutError: a limit of the transfer has been reached, or the call was given up
         """
         if not is_temporary(error):
             return False
@@ -235,12 +236,12 @@ class Backoff:
     def _may_retry(self, left: float) -> bool:
         if self._retry.attempts is not None and self._tries >= self._retry.attempts:
             return False
-        # A single long try may have used up the time: one more, unless a result is due soon.
+        # A single long try may have used up the time; allow one more, unless retry_at_most applies.
         hurried = self._seconds < self._retry.seconds
         return left > 0 or (self._tries == 1 and self._seconds > 0 and not hurried)
 
     def _pause(self, error: StoreError, left: float) -> float:
-        """Return the seconds to wait: the last try comes when the time is up, not before."""
+        """Return the seconds to wait.  The last pause ends exactly when the time is up."""
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._tries - 1, 32))
         pause = longest * random.uniform(0.5, 1.0)
         if error.retry_after is not None:

@@ -1,4 +1,4 @@
-"""Sinks: they send the chunks of an upload to positions, in parts, or in one stream."""
+"""Sinks, which send the chunks of an upload: to positions, in parts, or as one stream."""
 
 import abc
 import contextlib
@@ -17,34 +17,34 @@ from store_lib.transfer.workers import WorkerPool
 
 R = TypeVar("R")
 
-#: Buffers beyond what the writer's own concurrency needs: enough that the digests, which run at
-#: different speeds, do not wait for each other.
+#: Number of buffers beyond those for the writer's concurrency, so that digests of different speeds
+#: do not wait for each other.
 SPARE_BUFFERS = 8
-#: Buffers without which a transfer does not begin: one being filled while one is used.
+#: Minimum number of buffers of a transfer: one that is filled while another is used.
 MIN_BUFFERS = 2
 
 
 class Sink(abc.ABC):
-    """Gives the chunks of one upload to the workers that send them, and publishes the object."""
+    """Passes the chunks of one upload to the workers that send them, and publishes the object."""
 
     @abc.abstractmethod
     def next_chunk_size(self) -> int:
-        """Return how many bytes the next chunk may have."""
+        """Return the maximum size of the next chunk in bytes."""
 
     @abc.abstractmethod
     def put(self, buffer: Buffer) -> None:
-        """Take the next chunk; the buffer is released once it has been sent."""
+        """Accept the next chunk; the buffer is released when it has been sent."""
 
     @abc.abstractmethod
     def finish(self) -> None:
-        """Send what is left at the source's end, except what publishes the object."""
+        """Send the remaining bytes at the source's end, except those that publish the object."""
 
     @abc.abstractmethod
     def commit(self) -> Location:
         """Publish the object, which has been verified, and return its location."""
 
     def stop(self) -> None:  # noqa: B027 - most wait for nothing
-        """Wake up a worker that waits for chunks.  Called at the end of every transfer."""
+        """Wake a worker that waits for chunks.  Called at the end of every transfer."""
 
 
 class PositionSink(Sink):
@@ -77,12 +77,12 @@ class PositionSink(Sink):
 
 
 class PartSink(Sink):
-    """Gathers chunks into parts.
+    """Collects chunks into parts.
 
-    A part that memory cannot hold is streamed.  An object that ends within a first part in memory
-    is sent in one request instead, when it is committed.
+    A part that is too large for the memory is streamed.  If the object ends within its first part,
+    and that is in memory, the commit sends the object in one request instead.
 
-    :param size: bytes of the object; ``None`` when unknown
+    :param size: bytes of the object; ``None`` if unknown
     :param first_part: bytes of part 1
     """
 
@@ -100,22 +100,22 @@ class PartSink(Sink):
         self._size = size
         self._pool = pool
         self._workers = workers
-        #: Bytes so far: of the object, and of the current part.
+        #: Number of bytes so far, of the object and of the current part.
         self._offset = self._in_part = 0
         self._number = 1
-        #: Bytes of the current part when it is full; 0 until the writer is asked.
+        #: Full size of the current part in bytes; 0 until the writer was asked for it.
         self._part_size = first_part
-        #: The current part: in memory, or as a stream.
+        #: The current part: the chunks in memory, or a stream.
         self._gathered: list[Buffer] = []
         self._stream: StreamBody | None = None
-        #: What the writer returned for each part.
+        #: The token that the writer returned for each part, by number.
         self._tokens: dict[int, Any] = {}
-        #: The object, if it is sent in one request.
+        #: The whole object, if it is sent in one request.
         self._whole: MemoryBody | None = None
 
     def next_chunk_size(self) -> int:
-        """Return how many bytes the next chunk may have, so that it ends with its part."""
-        if self._offset == self._size:  # the next read only looks for the source's end
+        """Return the maximum size of the next chunk, so that it does not cross its part's end."""
+        if self._offset == self._size:  # the next read only checks for the source's end
             return self._writer.chunk_size
         if not self._part_size:
             self._part_size = self._writer.part_size(self._number)
@@ -193,9 +193,9 @@ class PartSink(Sink):
 
 
 class StreamSink(Sink):
-    """Streams the object in one request, whose last chunk waits until the object is verified.
+    """Streams the object in one request; the last chunk is held back until the commit.
 
-    :param size: bytes of the object; ``None`` when unknown
+    :param size: bytes of the object; ``None`` if unknown
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class StreamSink(Sink):
             self._requests.clean_up_late()
 
     def finish(self) -> None:
-        """Send nothing: the last chunk waits for :meth:`commit`."""
+        """Send nothing, as the last chunk is sent by :meth:`commit`."""
 
     def commit(self) -> Location:
         assert self._last is not None
@@ -245,7 +245,7 @@ class StreamSink(Sink):
 
 
 def first_part_of(writer: PartWriter | PositionWriter, size: int | None) -> int | None:
-    """Return the size of part 1; ``None`` if the object is not sent in parts."""
+    """Return the size of part 1, or ``None`` if the object is not sent in parts."""
     if isinstance(writer, PositionWriter) or writer.once_limit is None:
         return None
     if size is not None and size <= writer.once_limit:
@@ -256,9 +256,9 @@ def first_part_of(writer: PartWriter | PositionWriter, size: int | None) -> int 
 def min_buffers(
     writer: PartWriter | PositionWriter, size: int | None, first_part: int | None, limit: int
 ) -> int:
-    """Return how many buffers an upload needs.
+    """Return the minimum number of buffers for an upload.
 
-    A part that fits the memory ``limit`` is held in memory, so that it can be sent again.
+    A part that fits into ``limit`` bytes of memory is held there, so that it can be sent again.
     """
     if first_part is None:
         return MIN_BUFFERS
@@ -267,7 +267,7 @@ def min_buffers(
 
 
 def max_buffers(writer: PartWriter | PositionWriter, first_part: int | None) -> int:
-    """Return how many buffers an upload can use: for all parts in flight and the next one."""
+    """Return the number of buffers that an upload can use: for all parts in flight and the next."""
     if first_part is None:
         return max(MIN_BUFFERS, writer.concurrency) + SPARE_BUFFERS
     return (writer.concurrency + 1) * _chunks(writer, first_part)
@@ -285,8 +285,9 @@ def open_sink(
     if isinstance(writer, PositionWriter):
         return PositionSink(writer, requests, workers)
     if first_part is None and size is not None and writer.once_limit is not None:
-        # One request.  If memory has room for the object, it is held there, so that it can be sent
-        # again: as a part of a byte more, which is never full and so waits for the commit.
+        # The object is sent in one request.  If it fits into memory it is held there, so that it
+        # can be sent again.  It is treated as a part with one byte more, which is never full, so
+        # that only the commit sends it.
         buffers = _chunks(writer, size + 1)
         if pool.ensure(buffers, buffers):
             first_part = size + 1
@@ -298,7 +299,7 @@ def open_sink(
 def store_small(
     writer: PartWriter | PositionWriter, requests: Requests, data: memoryview | bytes
 ) -> Location:
-    """Store and publish an object that is in memory, from the caller's thread."""
+    """Store and publish an object that is in memory, in the caller's thread."""
     if isinstance(writer, PartWriter):
         requests.meter.count_part()
         body = MemoryBody([data], requests.clock)
@@ -313,18 +314,21 @@ def store_small(
 
 
 def _reserve(writer: PositionWriter, requests: Requests, end: int) -> int:
-    """Make room up to ``end``, from the caller's thread; return up to where there is room."""
+    """Make room up to the position ``end``, in the caller's thread.
+
+    Return the position up to which there is room.
+    """
     requests.failure.check()
     reserve = functools.partial(requests.guard.call, functools.partial(writer.reserve, end))
     reserved = requests.send(reserve, f"making room up to {end}")
-    requests.clock.progress()  # it may take as long as it takes to make a volume
+    requests.clock.progress()  # this may have created a volume, for which no stall limit applies
     return reserved
 
 
 def _write(
     writer: PositionWriter, requests: Requests, offset: int, data: memoryview | bytes
 ) -> Callable[[], object]:
-    """Return a call that writes a chunk, leaving out its holes."""
+    """Return a call that writes a chunk except its holes."""
     if writer.hole_size:
         return functools.partial(_write_runs, writer, requests, offset, memoryview(data))
     requests.meter.count_part()
@@ -348,15 +352,15 @@ def _write_runs(writer: PositionWriter, requests: Requests, offset: int, chunk: 
 def _runs(view: memoryview, block: int) -> list[tuple[int, int, bool]]:
     """Split a chunk into runs of zeros and of data: ``(start, length, is_hole)``.
 
-    Only whole blocks of ``block`` bytes become holes; a shorter last one counts as a block.
+    Only whole blocks of ``block`` bytes become holes; a shorter last block counts as whole.
     """
     zeros = _zeros(block)
     whole = len(view)
     runs: list[tuple[int, int, bool]] = []
     for start in range(0, whole, block):
         length = min(block, whole - start)
-        # A look at the first bytes spares nearly every block of data the full comparison, and
-        # bytes compare many times faster than views do.
+        # Check the first bytes before the whole block, as this is enough for nearly all data.  The
+        # comparison is of bytes, which is many times faster than of views.
         head = view[start : start + 64]
         is_hole = bytes(head) == zeros[: len(head)]
         if is_hole:
@@ -375,14 +379,14 @@ def _zeros(block: int) -> bytes:
 
 
 def _send(request: Callable[[Body], R], body: MemoryBody | StreamBody) -> R:
-    """Send a body from its start, however often it has been sent before."""
+    """Send a body from its start, even if it has been sent before."""
     if body.rewindable:
         body.seek(0)
     return request(body)
 
 
 def _check_sent(body: MemoryBody | StreamBody, requests: Requests) -> None:
-    """Raise if a streamed request was answered before its end."""
+    """Check that a streamed request was not answered before its body was sent completely."""
     if isinstance(body, MemoryBody):
         return
     requests.meter.count(store=-body.waited)

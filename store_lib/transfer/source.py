@@ -1,4 +1,4 @@
-"""The data of an add, in any form that a caller hands in, read in whole chunks."""
+"""Sources: the data of an add, in any form that a caller may pass, read in whole chunks."""
 
 import abc
 import functools
@@ -18,35 +18,35 @@ _EXPECTED = (
 
 
 class Source(abc.ABC):
-    """Fills buffers from the caller's data; made by :func:`open_source`.
+    """Fills buffers from the caller's data; created by :func:`open_source`.
 
-    An error that the caller's object raises is kept in :attr:`error` and passes through unchanged.
+    An error that the caller's object raises is kept in :attr:`error`, and raised unchanged.
     """
 
     def __init__(self, size: int | None = None) -> None:
-        #: Bytes in all, where the data itself has a size.
+        #: Total bytes, if the data has a known size.
         self.size = size
-        #: Returns how many bytes of a server's response are still to come.  It would end like a
-        #: whole one where its connection is cut.
+        #: Returns the number of bytes still to come, if the data is an HTTP response: without this
+        #: check, one whose connection was cut would look complete.
         self.missing: Callable[[], object] | None = None
-        #: What the caller's object raised.
+        #: The error that the caller's object has raised.
         self.error: BaseException | None = None
 
     @abc.abstractmethod
     def fill(self, buffer: Buffer, limit: int) -> bool:
-        """Put the next ``limit`` bytes into ``buffer.data``, fewer only at the end of the source.
+        """Put the next ``limit`` bytes into ``buffer.data``, or fewer at the end of the source.
 
-        Returns whether the end was seen.  Never called again after that.
+        Return whether the end was reached.  After that this is not called again.
         """
 
     @abc.abstractmethod
     def put_back(self, data: bytes) -> None:
-        """Have the next :meth:`fill` begin with ``data``, which the last one returned."""
+        """Make the next :meth:`fill` begin with ``data``, which the last one has returned."""
 
     def check_end(self) -> None:
-        """Refuse the end of a server's response whose connection was cut.
+        """Check at the source's end that it is not an HTTP response that was cut.
 
-        :raises SizeMismatch: bytes of it are missing
+        :raises SizeMismatch: bytes of the response are missing
         """
         missing = self.missing() if self.missing is not None else 0
         if isinstance(missing, int) and missing > 0:
@@ -56,7 +56,7 @@ class Source(abc.ABC):
             )
 
     def close(self) -> None:  # noqa: B027 - most opened nothing
-        """Close what the library itself opened."""
+        """Close the file, if the library itself has opened it."""
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +66,7 @@ class Source(abc.ABC):
 
 
 class _ReadInto(Source):
-    """A file-like that reads into the buffer."""
+    """A file-like object that is read directly into the buffer."""
 
     def __init__(
         self, readinto: Callable[[memoryview], Any], size: int | None, opened: BinaryIO | None
@@ -105,7 +105,7 @@ class _ReadInto(Source):
         self._held = data + self._held
 
     def _check_unchanged(self) -> None:
-        """Refuse a file that the library opened and something wrote to while it was read."""
+        """Check that a file opened by the library was not changed while it was read."""
         if self._opened is None or self._status is None or not stat.S_ISREG(self._status.st_mode):
             return
         now = os.fstat(self._opened.fileno())
@@ -126,20 +126,20 @@ class _ReadInto(Source):
 
 
 class _Pieces(Source):
-    """Bytes-likes of any size, from ``read`` or from an iterator."""
+    """Bytes-like objects of any size, from ``read`` or from an iterator."""
 
     def __init__(self, pull: Callable[[int], Any], kind: str) -> None:
         super().__init__()
         self._pull = pull
         self._kind = kind
-        #: What comes before the next piece; the last one first.
+        #: Pieces to return before the next one is read, in reverse order.
         self._held: list[memoryview | bytes] = []
 
     def put_back(self, data: bytes) -> None:
         self._held.append(data)
 
     def _next(self, wanted: int) -> memoryview | bytes:
-        """Return the rest of the last piece, or the next one; empty at the end."""
+        """Return the rest of the last piece, or else the next piece; empty at the end."""
         if self._held:
             return self._held.pop()
         try:
@@ -169,10 +169,10 @@ class _Pieces(Source):
                 piece = view[:limit]
                 self._held.append(view[limit:])
             if _immutable(piece):
-                buffer.wrap(piece)  # no copy: nobody can alter it while it is hashed and written
+                buffer.wrap(piece)  # needs no copy, as it cannot change while it is used
                 return False
         elif _immutable(piece):
-            # A short read is very often the last one; look before copying.
+            # A short read is mostly the last one; check that before copying.
             following = self._next(limit - len(piece))
             if not len(following):
                 buffer.wrap(piece)
@@ -201,15 +201,15 @@ def _immutable(piece: memoryview | bytes) -> bool:
     return type(piece) is bytes or (isinstance(piece, memoryview) and type(piece.obj) is bytes)
 
 
-#: Up to this size ``read`` is cheaper than ``readinto``, whose buffer has to be cleared first.
+#: Up to this size ``read`` is faster than ``readinto``, whose buffer must be cleared first.
 _SMALL = 1024 * 1024
 
 
 def open_source(data: Any, size: int | None = None) -> Source:
     """Return a source over ``data``.
 
-    :param size: how many bytes the caller says it has
-    :raises Invalid: bytes cannot be read from it
+    :param size: number of bytes that the caller has declared
+    :raises Invalid: ``data`` is not of a type from which bytes can be read
     """
     if isinstance(data, (bytes, bytearray, memoryview)):
         return _open_bytes(data)
@@ -226,12 +226,12 @@ def _open_bytes(data: bytes | bytearray | memoryview) -> Source:
 
 
 def _missing(data: Any) -> Callable[[], object] | None:
-    """Return a function for the bytes still to come, if ``data`` is an HTTP server's response.
+    """Return a function for the number of bytes to come, if ``data`` is an HTTP response.
 
-    A response of http.client, and so of urllib.request, that is cut ends like a whole one; so does
-    urllib3's if its user has switched off ``enforce_content_length``.
+    If the connection is cut, a response of http.client or urllib.request ends as if complete.  So
+    does a response of urllib3 if its user has switched off ``enforce_content_length``.
     """
-    http = sys.modules.get("http.client")  # without it there is no such object
+    http = sys.modules.get("http.client")  # if it is not imported, data cannot be its response
     data = _unwrapped(data)
     if http is not None and isinstance(data, http.HTTPResponse):
         return lambda: data.length
@@ -241,7 +241,7 @@ def _missing(data: Any) -> Callable[[], object] | None:
 
 
 def _unwrapped(data: Any) -> Any:
-    """Return the object below the standard library's wrappers, which pass on what they read."""
+    """Return the object that is read through wrappers of the standard library."""
     handlers = sys.modules.get("urllib.response")
     while True:
         if isinstance(data, io.BufferedReader):
@@ -288,10 +288,10 @@ def _open_path(path: "os.PathLike[Any]") -> Source:
 
 
 def _size_of(fd: int) -> int | None:
-    """Return the size of a file, ``None`` if it has none or a wrong one.
+    """Return the size of a file, or ``None`` if it has none or a wrong one.
 
-    Files in /proc and /sys have any size.  So it counts only if the last byte is there or, of an
-    empty file, if none is.
+    Files in /proc and /sys report sizes that are wrong.  So the size is only returned if the last
+    byte can be read, or if an empty file has no byte.
     """
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
@@ -303,10 +303,10 @@ def _size_of(fd: int) -> int | None:
 
 @functools.lru_cache(maxsize=256)
 def _reads_into_buffers(kind: Hashable) -> bool:
-    """Whether ``readinto`` may be called: no subclass overrides ``read`` alone.
+    """Return whether ``readinto`` may be called: no subclass overrides ``read`` alone.
 
-    A wrapper that limits, counts or hashes often does, and passes everything else through; calling
-    ``readinto`` would go round it.
+    A wrapper that limits, counts or hashes the bytes often overrides only ``read``; with
+    ``readinto`` it would be bypassed.
     """
     assert isinstance(kind, type)
     owners = [

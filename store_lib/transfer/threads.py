@@ -1,4 +1,4 @@
-"""The threads of the engine, which inherit the context of the thread that starts them."""
+"""The engine's threads, which inherit the context variables of the thread that creates them."""
 
 import contextvars
 import threading
@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 
 def new_thread(name: str, target: Callable[..., object], *arguments: object) -> threading.Thread:
-    """Return a thread that makes a call in this thread's context.
+    """Return a thread that calls ``target`` in a copy of this thread's context.
 
-    So :func:`~store_lib.retry_at_most` and the limit on a response's head hold for its requests.
-    The thread keeps no process from ending.
+    So :func:`~store_lib.retry_at_most` and the time limit for a response's head apply to its
+    requests.  It is a daemon thread, and does not keep the process from exiting.
     """
     return threading.Thread(
         target=contextvars.copy_context().run,

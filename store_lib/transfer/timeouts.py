@@ -17,20 +17,20 @@ from store_lib.transfer.threads import new_thread
 LOG = get_logger(__name__)
 R = TypeVar("R")
 
-#: Seconds of the longest wait; the system cannot count much further.
+#: Maximum seconds of a wait; the system does not accept much more.
 LONGEST = 1e9
 
-#: Seconds that calls which hang are waited for once a time limit has given them up.
+#: Seconds to wait for hanging calls at the end of a transfer that has exceeded a time limit.
 GRACE = 5.0
 
-#: Number of entries of a listing that one guarded call fetches at most.
+#: Maximum number of entries of a listing that one guarded call fetches.
 BATCH = 1000
 
 
 class Clock:
-    """The time that limits and pauses go by; a test puts one of its own into :data:`CLOCK`."""
+    """The clock for limits and pauses; tests replace :data:`CLOCK` by their own."""
 
-    #: Returns a time in seconds, which never goes back.
+    #: Returns a time in seconds that never goes back.
     now = staticmethod(time.monotonic)
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
@@ -43,11 +43,11 @@ CLOCK = Clock()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a transfer; 0 is none."""
+    """The time limits of a transfer; 0 for no limit."""
 
-    #: Seconds without progress.
+    #: Maximum seconds without progress.
     stall: float = 0
-    #: Seconds in all.
+    #: Maximum seconds in total.
     deadline: float = 0
 
     def __post_init__(self) -> None:
@@ -58,14 +58,14 @@ class Limits:
     def of(cls, options: StoreOptions, hang_timeout: float) -> "Limits":
         """Return a store's limits.
 
-        :param hang_timeout: seconds after which its driver's calls are given up, 0 for never
+        :param hang_timeout: seconds after which calls to the driver are given up; 0 for never
         """
         stalls = [seconds for seconds in (options.transfer_stall_timeout, hang_timeout) if seconds]
         return cls(min(stalls, default=0), options.transfer_deadline)
 
 
 class TransferClock:
-    """The stall and deadline clock of one transfer."""
+    """Measures the time of one transfer against its stall limit and its deadline."""
 
     __slots__ = ("_last", "done", "limits", "started")
 
@@ -75,11 +75,11 @@ class TransferClock:
         self.done = 0
 
     def progress(self) -> None:
-        """Note that something moved."""
+        """Record that the transfer has made progress."""
         self._last = CLOCK.now()
 
     def remaining(self, *, stall: bool = True) -> float | None:
-        """Return the seconds that a wait may last now, ``None`` for as long as it takes."""
+        """Return the seconds that a wait may take now, or ``None`` if there is no limit."""
         limits = self.limits
         end = self._last + limits.stall if stall and limits.stall else math.inf
         if limits.deadline:
@@ -87,10 +87,10 @@ class TransferClock:
         return None if end == math.inf else max(0.0, end - CLOCK.now())
 
     def check(self, *, stall: bool = True) -> None:
-        """Raise if a limit has run out.
+        """Check the limits.
 
-        :raises TransferStalled: no progress for too long
-        :raises DeadlineExceeded: the whole takes too long
+        :raises TransferStalled: there was no progress for too long
+        :raises DeadlineExceeded: the deadline has passed
         """
         limits = self.limits
         if not (limits.deadline or (stall and limits.stall)):
@@ -107,7 +107,7 @@ class TransferClock:
 
 
 class _GuardedCall:
-    """One call, which runs in a thread of its own."""
+    """One call, which runs in its own thread."""
 
     def __init__(
         self, function: Callable[[], Any], on_late_result: Callable[[Any], object] | None
@@ -116,21 +116,21 @@ class _GuardedCall:
         self.on_late_result = on_late_result
         self.begun = False
         self.done = threading.Event()
-        #: Whether it was given up; if it has not begun by then, it never does.
+        #: Whether the call was given up; if it has not begun by then, it is never made.
         self.given_up = False
-        #: When it began, or was at a checkpoint.
+        #: Time of its beginning, or of its last checkpoint.
         self.last = time.monotonic()
         self.result: Any = None
         self.error: BaseException | None = None
 
 
 class HangGuard:
-    """Makes calls that may hang below Python, and gives them up after a time.
+    """Makes calls that may hang in the operating system, and gives them up after a time.
 
-    A thread that is stuck in a dead network mount cannot be ended, only left behind.  So their
-    number is bounded, and further calls are refused at once instead of hanging one more thread.
+    A thread that hangs in a dead network mount cannot be ended, only abandoned.  So the number of
+    such threads is limited, and further calls are refused at once.
 
-    Without a time-out in the policy :meth:`call` is a plain call.
+    Without a timeout in the policy, :meth:`call` is a plain call.
     """
 
     def __init__(self, policy: HangPolicy) -> None:
@@ -141,7 +141,7 @@ class HangGuard:
         self._lock = threading.Lock()
 
     def renewed(self) -> "HangGuard":
-        """Return one like this without running calls, for the child after a fork."""
+        """Return a guard of the same policy without running calls, for the child after a fork."""
         return HangGuard(self._policy)
 
     def call(
@@ -154,10 +154,10 @@ class HangGuard:
     ) -> R:
         """Call ``function`` and return what it returns, or raise what it raises.
 
-        :param on_late_result: gets the result of a call that returns after it was given up
-        :param timeout: seconds for this call, where they differ from the guard's
-        :param clock: its deadline bounds the call too
-        :raises TimeoutError: it did not return in time, or too many calls hang already
+        :param on_late_result: called with the result if ``function`` returns after it was given up
+        :param timeout: seconds for this call, if other than the guard's
+        :param clock: the transfer's clock, whose deadline also limits the call
+        :raises TimeoutError: ``function`` did not return in time, or too many calls hang already
         """
         if not self.timeout:
             return function()
@@ -173,13 +173,13 @@ class HangGuard:
         try:
             thread.start()
             while not call.done.wait(self._left(call, patience, clock)):
-                # It may have been at a checkpoint, or have ended, meanwhile.
+                # Meanwhile the call may have passed a checkpoint, or have ended.
                 if self._left(call, patience, clock) <= 0 and self._give_up(call):
                     break
             if not call.given_up and call.error is None:
                 result: R = call.result
                 return result
-        except BaseException:  # an interrupt: the result has no taker any more
+        except BaseException:  # after an interrupt nothing will use the result
             if not self._give_up(call):
                 _release(call)
             raise
@@ -199,7 +199,7 @@ class HangGuard:
         except BaseException as error:
             call.error = error
         finally:
-            _current.call = None  # what cleans up after it is to go on
+            _current.call = None  # checkpoints of the clean-up must not raise TimeoutError
         with self._lock:
             call.done.set()
             if not call.given_up:
@@ -208,7 +208,7 @@ class HangGuard:
         _release(call)
 
     def _begins(self, call: _GuardedCall) -> bool:
-        """Return whether to make a call, which may have been given up meanwhile."""
+        """Mark a call as begun; return false if it was given up before."""
         with self._lock:
             call.begun = not call.given_up
         return call.begun
@@ -219,12 +219,12 @@ class HangGuard:
         return max(0.0, left if due is None else min(left, due))
 
     def _give_up(self, call: _GuardedCall) -> bool:
-        """Leave a call behind, unless it has just ended; return whether it was left."""
+        """Abandon a call unless it has just ended; return whether it was abandoned."""
         with self._lock:
             if call.done.is_set():
                 return False
             call.given_up = True
-            if not call.begun:  # an interrupt may have come while its thread was being started
+            if not call.begun:  # an interrupt may have come before its thread was started
                 return True
             self._hanging += 1
             limit = self._policy.limit
@@ -233,7 +233,7 @@ class HangGuard:
             return True
 
     def iterate(self, results: Iterator[R]) -> Iterator[R]:
-        """Yield what a driver's iterator yields, with every step bounded as a call is."""
+        """Yield the items of a driver's iterator, with the guard's time limit for every step."""
         if not self.timeout:
             yield from results
             return
@@ -251,7 +251,7 @@ _current = threading.local()
 
 
 def _release(call: _GuardedCall) -> None:
-    """Hand over the result of a call that was given up."""
+    """Pass the result of a call that was given up to its ``on_late_result``."""
     if call.error is not None or call.on_late_result is None:
         return
     try:
@@ -261,7 +261,7 @@ def _release(call: _GuardedCall) -> None:
 
 
 def checkpoint() -> None:
-    """Mark progress of the guarded call that this thread makes, if any.
+    """Record progress of the guarded call that runs in this thread, if there is one.
 
     :raises TimeoutError: the call was given up, and must do nothing more
     """
@@ -273,9 +273,10 @@ def checkpoint() -> None:
 
 
 def _some(items: Iterator[R], seconds: float) -> tuple[list[R], BaseException | None]:
-    """Return what an iterator yields within about ``seconds``, at least one item, and its error.
+    """Return the items that an iterator yields within about ``seconds``, and its error if any.
 
-    A thread for every item would cost more than the listing.
+    At least one item is waited for.  Several are returned at once, as one thread per item would
+    cost more than the listing.
     """
     end = time.monotonic() + seconds
     batch: list[R] = []

@@ -1,4 +1,4 @@
-"""Uploads: from a source to consumers and a sink; verify; commit."""
+"""Uploads: chunks go from a source to digests and a sink, are verified, and committed."""
 
 import dataclasses
 import functools
@@ -22,21 +22,21 @@ from store_lib.transfer.source import Source
 from store_lib.transfer.timeouts import HangGuard, TransferClock
 from store_lib.transfer.workers import TransferWorkers, WorkerPool
 
-#: Called with the bytes done so far and the bytes to come in all, ``None`` when unknown.
+#: Called with the number of bytes done so far and the total, which is ``None`` if unknown.
 Progress = Callable[[int, int | None], object]
 
-#: Bytes that are read of a source of unknown size while there is no memory for more.
+#: Bytes that are read from a source of unknown size when memory for more is not available.
 _HEAD = 16 * 1024
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class UploadSpec:
-    """What a caller asks of an upload beyond the bytes, and what its store provides."""
+    """The parameters of an upload, from the caller and from the store."""
 
-    #: Bytes to come; ``None`` when unknown.
+    #: Size of the object in bytes; ``None`` if unknown.
     size: int | None = None
     digests: tuple[str, ...] = ()
-    #: Hexadecimal digests that the bytes must have, by name; ``digests`` has these names too.
+    #: Hexadecimal digests that the object must have, by name; ``digests`` includes these names.
     expected: Mapping[str, str] | None = None
     verifier: Verifier | None = None
     progress: Progress | None = None
@@ -44,15 +44,15 @@ class UploadSpec:
     retry: Retry
     guard: HangGuard
     budget: Budget
-    #: Deletes an object that was published by an upload which then raised the error.
+    #: Deletes the object, if the upload has published it and has failed with the error after that.
     withdraw: Callable[[Location, BaseException], None]
-    #: Bytes that the other end of a copy needs; reserved together with the upload's own.
+    #: Bytes of memory for the reading side of a copy; reserved together with the upload's own.
     extra_memory: int = 0
 
 
 @dataclasses.dataclass(slots=True)  # freezing would double the cost of making one
 class UploadResult:
-    """What was stored, and where."""
+    """The result of an upload."""
 
     location: Location
     size: int
@@ -63,10 +63,10 @@ class UploadResult:
 def upload(
     create: Callable[[], PartWriter | PositionWriter], source: Source, spec: UploadSpec
 ) -> UploadResult:
-    """Store all bytes of ``source`` through a writer and publish the object.
+    """Store all bytes of ``source`` through a writer, and publish the object.
 
-    Nothing is published unless size, digests and verifier agree.  Whatever goes wrong, the
-    writer is aborted once; an error of its ``abort`` is added to the first error as a note.
+    Nothing is published unless size, digests and signature are right.  After any error the writer
+    is aborted once; an error of ``abort`` is added to the first error as a note.
     """
     requests = Requests(spec.retry, spec.guard, spec.clock, Meter())
     process = os.getpid()
@@ -85,10 +85,11 @@ def copy(
     stat: Callable[[Location], Stat],
     spec: UploadSpec,
 ) -> UploadResult:
-    """Have a writer copy the object at ``location`` within its backend, and publish the copy.
+    """Have the backend copy the object at ``location``, and publish the copy.
 
-    After a temporary error the writer is aborted, unless its ``resolve`` finds that the copy was
-    stored, and another one is created.  A copy that fails leaves nothing behind.
+    After a temporary error, ``resolve`` of the writer checks whether the copy was stored.  If not,
+    the writer is aborted, and the copy is repeated with a new writer.  A failed copy leaves nothing
+    behind.
 
     :param stat: returns the new object's size and metadata
     """
@@ -124,18 +125,18 @@ class _Upload:
         self._spec = spec
         self._hashes = {name: new_digest(name) for name in spec.digests}
         self._digest_seconds = 0.0
-        #: Bytes of memory beside the chunks.
+        #: Bytes of memory needed in addition to the chunks.
         self._extra_memory = spec.extra_memory + writer.client_memory
-        #: Bytes read from the source, and how many of them have been reported.
+        #: Number of bytes read from the source, and of bytes last reported as progress.
         self._total = 0
         self._reported = -1
 
     def run(self) -> Location:
-        """Read chunks; hand each to the consumers and the sink; verify; commit."""
+        """Read all chunks, pass them to the digests and the sink, verify, and commit."""
         spec, writer, requests = self._spec, self._writer, self._requests
         if spec.size is not None and spec.size <= writer.chunk_size:
             location = self._store_if_small(spec.size + 1)
-            assert location is not None  # one byte too many has raised SizeMismatch
+            assert location is not None  # a source with more bytes has raised SizeMismatch
             return location
         first_part = first_part_of(writer, spec.size)
         minimum = min_buffers(writer, spec.size, first_part, spec.budget.limit)
@@ -199,18 +200,18 @@ class _Upload:
         )
 
     def _uses(self) -> list[tuple[str, Callable[[Any], object]]]:
-        """Return what uses every chunk in order, by name: the digests and the verifier."""
+        """Return the functions that get every chunk in order: the digests' and the verifier's."""
         uses = [(name, digest.update) for name, digest in self._hashes.items()]
         if self._spec.verifier is not None:
             uses.append(("verifier", self._spec.verifier.update))
         return uses
 
     def _store_if_small(self, limit: int) -> Location | None:
-        """Store the object if it has fewer than ``limit`` bytes, from memory and without a thread.
+        """Store the object, if it has fewer than ``limit`` bytes, from memory and without threads.
 
-        If it has more, the bytes are put back and ``None`` is returned.  So no transfer that waits
-        for memory holds some, and a small object of unknown size waits no longer than one of known
-        size.
+        If it has more, put the bytes back into the source and return ``None``.  So a transfer holds
+        no memory while it waits for memory, and a small object of unknown size waits no longer than
+        one of known size.
         """
         with self._spec.budget.reserve(limit + self._extra_memory, self._spec.clock):
             buffer = Buffer(limit)
@@ -221,7 +222,7 @@ class _Upload:
             return None
 
     def _store_small(self, data: memoryview | bytes) -> Location:
-        """Digest, verify and store an object that is in memory."""
+        """Digest, verify and store an object whose bytes are all in memory."""
         began = time.perf_counter()
         for digest in self._hashes.values():
             digest.update(data)
@@ -232,7 +233,7 @@ class _Upload:
         return store_small(self._writer, self._requests, data)
 
     def _read(self, buffer: Buffer, limit: int) -> bool:
-        """Fill ``buffer`` from the source; return whether its end was seen."""
+        """Fill ``buffer`` from the source; return whether the source's end was reached."""
         clock, size = self._spec.clock, self._spec.size
         began = time.perf_counter()
         try:
@@ -253,14 +254,14 @@ class _Upload:
         return ended
 
     def _report_progress(self) -> None:
-        """Report how many bytes were read, unless that has been reported."""
+        """Report the number of bytes read, unless it was reported before."""
         progress = self._spec.progress
         if progress is not None and self._reported != self._total:
             self._reported = self._total
             progress(self._total, self._spec.size)
 
     def _verify(self) -> None:
-        """Check size, digests and verifier, in this order; all bytes have been seen."""
+        """Check size, digests and verifier, in this order, after all bytes have been read."""
         size, expected = self._spec.size, self._spec.expected
         if size is not None and self._total != size:
             raise SizeMismatch(expected=size, got=self._total)

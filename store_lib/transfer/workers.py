@@ -1,4 +1,4 @@
-"""Worker threads: for the chunks of a transfer, for its tasks, and for many short calls."""
+"""Worker threads: for the digests and the requests of a transfer, and for many short calls."""
 
 import queue
 import threading
@@ -35,7 +35,7 @@ class WorkerPool:
             thread.start()
 
     def put(self, task: Callable[[], object], on_done: Callable[[], object]) -> None:
-        """Take a task, and a function to call once it has ended or will not be begun."""
+        """Add a task; ``on_done`` is called when it has ended, or if it will not be begun."""
         with self._changed:
             self._open += 1
         self._queue.put((task, on_done))
@@ -61,13 +61,13 @@ class WorkerPool:
                     self._open -= 1
                     if not self._open:
                         self._changed.notify_all()
-            del item, task, on_done  # while the thread waits, it holds nothing of its last task
+            del item, task, on_done  # so that a waiting thread keeps no memory of its last task
 
     def drain(self) -> None:
-        """Wait until no task is open.
+        """Wait until all tasks have ended.
 
-        :raises TransferStalled: nothing moved for too long
-        :raises DeadlineExceeded: the transfer takes too long
+        :raises TransferStalled: there was no progress for too long
+        :raises DeadlineExceeded: the transfer's deadline has passed
         """
         clock = self.pool.clock
         with self._changed:
@@ -78,12 +78,12 @@ class WorkerPool:
         self.pool.failure.check()
 
     def finish(self) -> None:
-        """End the threads after the tasks that they have taken."""
+        """Make the threads end after the tasks that were added."""
         for _ in self._threads:
             self._queue.put(None)
 
     def join(self, timeout: float | None) -> bool:
-        """Wait for the threads' end; return whether all have ended."""
+        """Wait until the threads have ended; return whether all have."""
         end = None if timeout is None else time.monotonic() + timeout
         ended = [
             _join(thread, None if end is None else max(0.0, end - time.monotonic()))
@@ -93,7 +93,10 @@ class WorkerPool:
 
 
 def _join(thread: threading.Thread, timeout: float | None) -> bool:
-    """Wait for a thread's end; return whether it has ended, as one that was not started has."""
+    """Wait until a thread has ended; return whether it has.
+
+    A thread that was not started counts as ended.
+    """
     if thread.ident is not None:
         thread.join(timeout)
     return not thread.is_alive()
@@ -102,10 +105,11 @@ def _join(thread: threading.Thread, timeout: float | None) -> bool:
 class TransferWorkers:
     """All worker threads of one transfer, which end with its ``with`` block.
 
-    No thread refers to this object.  If an interrupt has lost it, its collection ends them.
+    No thread refers to this object.  So if an interrupt prevents the block from ending, the threads
+    end when this object is collected.
 
-    :param pool: gives the chunks; it has the transfer's clock and failure
-    :param on_end: wakes up a task that waits for more chunks
+    :param pool: the transfer's buffers, with its clock and its failure
+    :param on_end: wakes a task that waits for more chunks
     """
 
     def __init__(
@@ -129,7 +133,7 @@ class TransferWorkers:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """End the threads; wait for running calls, but not for ever for those that hang."""
+        """End the threads.  Wait for running calls, but only for a limited time if they hang."""
         if self._pool.inherited:
             return  # a child has none of the threads
         failure, timeout = self._pool.failure, self._pool.clock.limits.stall or None
@@ -137,7 +141,7 @@ class TransferWorkers:
             timeout = timeouts.GRACE
         try:
             if isinstance(error, Stopped):
-                failure.check()  # the error because of which a request was not begun
+                failure.check()  # raises the first error, because of which a request was not begun
         finally:
             if error is not None:
                 failure.set(Stopped())
@@ -149,16 +153,16 @@ class TransferWorkers:
 
     def __del__(self) -> None:
         if hasattr(self, "_on_end") and not self._pool.inherited:  # an interrupt in __init__
-            # Where the transfer has ended before, nothing sees this.
+            # This has no effect if the transfer has ended before.
             self._pool.failure.set(Stopped())
             self._finish()
 
 
 def run_concurrently(calls: Sequence[Callable[[], object]], concurrency: int) -> None:
-    """Make calls, at most ``concurrency`` of them at a time.
+    """Make calls concurrently, at most ``concurrency`` at a time.
 
-    After the first failure no further call is begun, running ones are waited for, and the error is
-    raised.
+    After the first failure no further call is begun.  When the running calls have ended, the error
+    is raised.
     """
     failure, turn, pending = Failure(), threading.Lock(), iter(calls)
     others = [
@@ -170,7 +174,7 @@ def run_concurrently(calls: Sequence[Callable[[], object]], concurrency: int) ->
             thread.start()
         _make_calls(pending, turn, failure)
         _join_all(others)
-    except BaseException as error:  # no more threads, or an interrupt
+    except BaseException as error:  # a thread could not be started, or an interrupt
         failure.set(error)
         _join_all(others)
     failure.check()

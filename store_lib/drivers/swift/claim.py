@@ -36,18 +36,18 @@ from store_lib.exceptions import Duplicate, ErrorStatus, StoreError, being_added
 
 _LOG = get_logger(__name__)
 
-#: Seconds after which the server removes the door of a process that was killed, besides those that
-#: publishing may take.
+#: Seconds after which the server removes the door that a killed process has left.  The duration of
+#: the publishing request is added.
 LIFE = 40
-#: Seconds after which it removes the mark, which keeps nobody from publishing.
+#: Seconds after which the server removes the mark, which keeps no other upload from publishing.
 _MARK_LIFE = 3600
-#: Seconds after which any other upload that found no door has published, or read the mark; and the
-#: most that a slow server may make of them, so that it is less than ``transfer_retry_seconds``.
+#: Seconds after which any other upload that found no door has published, or has read the mark; and
+#: the maximum of the longer pause for a slow server, which is less than ``transfer_retry_seconds``.
 SETTLE, _LONGEST_SETTLE = 5, 12
 
 
 class Empty(io.BytesIO):
-    """A body of nothing."""
+    """An empty body."""
 
     size: int | None = 0
     rewindable = True
@@ -56,14 +56,14 @@ class Empty(io.BytesIO):
         return iter(())
 
 
-#: Stores a body under a name of the container, with headers.
+#: Stores a body as an object of the container; takes the name, the body and the headers.
 Put = Callable[[str, Body, Mapping[str, str]], SwiftResponse]
 
 
 class Claim:
     """One upload's claim on its id.
 
-    :param nonce: names the upload
+    :param nonce: of the upload
     """
 
     def __init__(self, object_id: str, nonce: str) -> None:
@@ -73,21 +73,21 @@ class Claim:
             f"{prefix_of(object_id, CLAIM)}{number:08}" for number in (1, 2)
         )
         self._tries = 0
-        #: The value that this try has written to mark and door.
+        #: The value that the latest try has written to mark and door.
         self._mark = ""
-        #: Time of the monotonic clock from which on the last writer of the door holds the claim.
+        #: Time of the monotonic clock after which the last writer of the door holds the claim.
         self._settled = math.inf
-        #: Time of the same clock up to which the server has not removed the door.
+        #: Time of the monotonic clock until which the server keeps the door.
         self._until = 0.0
         self._held = False
 
     def take(self, container: Container, put: Put, seconds: float = 0) -> None:
         """Claim the id.
 
-        :param put: stores an object in the container, which it creates if it is missing
-        :param seconds: how long the publishing request may take
-        :raises Duplicate: an object of this id exists; with a temporary status, another upload may
-            be publishing one
+        :param put: stores an object, and creates the container if that is missing
+        :param seconds: maximum duration of the publishing request
+        :raises Duplicate: an object of this id exists; or, if the error's status is temporary,
+            another upload may be publishing one
         """
         if self._held and time.monotonic() < self._until:
             return
@@ -103,7 +103,10 @@ class Claim:
             )
 
     def _door_stands(self, container: Container, life: float) -> bool:
-        """Return whether the door exists; hold the claim if it is this upload's and has settled."""
+        """Return whether the door exists.
+
+        If this upload has written the door, and has waited long enough, it holds the claim now.
+        """
         door = self._read(container, self._door_name)
         self._check_object(container)
         if door == self._mark and self._settled < time.monotonic() < self._until - life / 3:
@@ -120,21 +123,22 @@ class Claim:
         retry(lambda: put(self._mark_name, Empty(), headers))
         once = {"If-None-Match": "*", **headers, "X-Delete-After": str(life)}
         status = retry(lambda: put(self._door_name, Empty(), once)).status
-        # 412 may be about our own door, if a response was lost; with 202 nothing was stored.
+        # With 412 the door may be this upload's own, if the response to an earlier put was lost.
+        # With 202 nothing was stored.
         passed = status == 201 or (
             status == 412 and self._read(container, self._door_name) == self._mark
         )
         self._held = passed and self._read(container, self._mark_name) == self._mark
         if self._held:
             return
-        # A slow server is slow for the others too.
+        # Wait longer if the server is slow, as it is slow for the other uploads too.
         now = time.monotonic()
         pause = min(SETTLE + 2 * (now - began), _LONGEST_SETTLE)
         self._settled = now + pause if passed else math.inf
         try:
             self._check_object(container)
         except Duplicate:
-            if passed:  # the door is of no more use: later uploads meet the object
+            if passed:  # the door is not needed any more, as later uploads see the object
                 self._remove(container, self._door_name)
             raise
 
@@ -150,15 +154,16 @@ class Claim:
         return container.account.retry(lambda: container.object(name).itself(newest=True))
 
     def release(self, container: Container) -> None:
-        """Release the claim if it is held; the server removes what cannot be removed now."""
+        """Release the claim if it is held.  What cannot be removed now expires on the server."""
         if self._held:
-            # The mark last: an upload that writes it afterwards finds no door, and removes both.
+            # Remove the mark last: an upload that writes a new mark after that finds no door, and
+            # removes both itself.
             self._remove(container, self._door_name, self._mark_name)
         self._held = False
 
     def _remove(self, container: Container, *names: str) -> None:
         def remove(name: str) -> None:
-            # Afterwards the door may be another upload's.
+            # After that time the door may be another upload's.
             if name == self._mark_name or time.monotonic() < self._until:
                 container.account.ask("DELETE", container.object(name).path, 404)
 

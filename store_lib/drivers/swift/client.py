@@ -1,4 +1,4 @@
-"""Accounts, containers and objects as one login has them: requests, and what the answers say."""
+"""Requests to Swift for accounts, containers and objects, and their responses."""
 
 import contextlib
 import dataclasses
@@ -23,38 +23,38 @@ from store_lib.drivers.swift.errors import (
 from store_lib.drivers.swift.location import has_dots
 from store_lib.exceptions import BackendException, ErrorStatus, NotSupported, StoreError
 
-#: How many objects are deleted concurrently.
+#: Number of objects that are deleted concurrently.
 _DELETES = 10
-#: How many of them may fail, repeats included, before the others are given up.
+#: Number of failed deletes, repeats included, after which the remaining ones are given up.
 _FAILURES = 20
-#: Seconds within which an add that has created a container has put something into it.
+#: Seconds within which an add that has created a container stores something in it.
 _YOUNG = 3600
 
 
 class Login(Protocol):
-    """A way to a token."""
+    """Provides a token and the account's storage URL."""
 
     def token(self) -> str:
-        """Return a token that is valid as far as is known."""
+        """Return a token, which has not been refused so far."""
 
     def renew(self, stale: str) -> None:
-        """Have the next :meth:`token` return another one than ``stale``, which was refused.
+        """Replace the token ``stale``, which was refused, for the next call of :meth:`token`.
 
-        :raises NotAuthenticated: there is no other
+        :raises NotAuthenticated: there is no other token
         """
 
     def storage_url(self) -> str:
-        """Return the account's URL, without a slash at its end."""
+        """Return the account's URL, without a slash at the end."""
 
 
 class SwiftResponse(HttpResponse):
-    """A response that was read whole."""
+    """A response with its whole body."""
 
     __slots__ = ()
 
     @property
     def size(self) -> int | None:
-        """Content-Length; ``None`` if it is missing."""
+        """The value of Content-Length, or ``None`` if it is missing."""
         length = self.headers.get("Content-Length")
         if length is None:
             return None
@@ -63,7 +63,7 @@ class SwiftResponse(HttpResponse):
 
     @property
     def modified(self) -> float | None:
-        """Last-Modified, in seconds since the epoch."""
+        """The value of Last-Modified in seconds since the epoch, or ``None`` if it is missing."""
         return parse_http_date(self.headers.get("Last-Modified"))
 
     @property
@@ -78,7 +78,7 @@ class SwiftResponse(HttpResponse):
 
     @property
     def link(self) -> str | None:
-        """What the object is a symbolic link to, in a response to :meth:`ObjectRef.itself`."""
+        """The target of a symbolic link, or ``None``; for responses to :meth:`ObjectRef.itself`."""
         return self.headers.get("X-Symlink-Target")
 
 
@@ -88,17 +88,18 @@ class ListedObject:
 
     name: str
     size: int
-    #: In seconds since the epoch, by the server's clock.
+    #: Seconds since the epoch, by the server's clock.
     modified: float
     etag: str
-    #: When the server made the listing, by the same clock; ``None`` if unknown.
+    #: Time of the listing by the same clock; ``None`` if unknown.
     now: float | None = None
 
 
 def parse_objects(body: bytes, now: float | None) -> list[ListedObject]:
     """Parse a page of a container's listing.
 
-    :raises BackendException: it is malformed
+    :param now: time of the listing by the server's clock
+    :raises BackendException: the page is malformed
     """
     with decoding("the listing of a container from Swift"):
         return [
@@ -116,7 +117,7 @@ def parse_objects(body: bytes, now: float | None) -> list[ListedObject]:
 def parse_names(body: bytes) -> list[str]:
     """Parse a page of an account's listing, and return the names in it.
 
-    :raises BackendException: it is malformed
+    :raises BackendException: the page is malformed
     """
     with decoding("the listing of an account from Swift"):
         return [text(item["name"]) for item in entries(parse_json(body))]
@@ -124,18 +125,18 @@ def parse_names(body: bytes) -> list[str]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Account:
-    """One account of Swift, as one login sees it."""
+    """An account of Swift, accessed by one login."""
 
     login: Login
     http: HttpClient
     run_concurrently: RunConcurrently
     retry: Repeater
-    #: The storage URL, if it is not the login's own.
+    #: The storage URL, if it is not the one of the login.
     url: str | None = None
 
     @property
     def storage_url(self) -> str:
-        """The account's URL, without a slash at its end."""
+        """The account's URL, without a slash at the end."""
         return self.url or self.login.storage_url()
 
     @property
@@ -167,14 +168,14 @@ class Account:
         body: Body | bytes | None = None,
         read_timeout: float | None = None,
     ) -> BaseHTTPResponse:
-        """Send a request and return the response, whatever its status, before its body is read.
+        """Send a request and return the response, whatever its status, with the body unread.
 
-        A token that is refused is renewed.  The request is then repeated at once, unless it is
-        for the caller to send its body again.
+        A token that is refused is renewed.  The request is then repeated at once, unless its body
+        is a stream, which only the caller can send again.
 
         :param path: below the account, from :func:`path_of`
-        :param read_timeout: seconds, in place of the configured ones
-        :raises RemoteServiceUnavailable: no response
+        :param read_timeout: seconds, in place of the configured timeout
+        :raises RemoteServiceUnavailable: there was no response
         """
         send = functools.partial(self._send, method, path, query, headers, body, read_timeout)
         response = send()
@@ -214,9 +215,9 @@ class Account:
         body: Body | bytes | None = None,
         read_timeout: float | None = None,
     ) -> SwiftResponse:
-        """Send a request and return the whole response; parameters are as for :meth:`open`.
+        """Send a request and return the whole response.  Parameters are as for :meth:`open`.
 
-        :param allowed: statuses besides 2xx that are returned and not raised
+        :param allowed: statuses besides 2xx that do not raise an error
         """
         response = self.open(
             method, path, query=query, headers=headers, body=body, read_timeout=read_timeout
@@ -241,8 +242,8 @@ class Account:
     ) -> tuple[int, Mapping[str, Any]]:
         """Send a request whose response may have its real status in the body.
 
-        :param allowed: statuses besides 2xx that are returned and not raised, wherever they stand
-        :returns: the real status, and the report, which is empty if there is none
+        :param allowed: statuses besides 2xx that do not raise an error, in the head or the body
+        :returns: the real status, and the report in the body, empty if there is none
         """
         headers = {"Accept": "application/json", **(headers or {})}
         token = self.login.token()
@@ -261,12 +262,15 @@ class Account:
         return f"{path.lstrip('/') or 'the account'} at {self.server.base}"
 
     def head(self, path: str) -> SwiftResponse | None:
-        """Return the metadata of the account, or of a container; ``None`` if there is none."""
+        """Return the metadata of a container or of the account, or ``None`` if it is missing."""
         response = self.ask("HEAD", path, 404)
         return None if response.status == 404 else response
 
     def pages(self, path: str, query: Mapping[str, str]) -> Iterator[SwiftResponse]:
-        """Yield the responses to one request after another, each with what ``query`` is then."""
+        """Request a listing page by page, and yield the responses until there are no more.
+
+        The caller sets the marker of the next page in ``query``.
+        """
         while True:
             given = {"format": "json"} | {name: value for name, value in query.items() if value}
             response = self.retry(functools.partial(self.ask, "GET", path, 404, query=given))
@@ -275,9 +279,9 @@ class Account:
             yield response
 
     def delete(self, path: str, failure: StoreError | None = None) -> bool:
-        """Delete an object, again after a temporary error; return whether it was there.
+        """Delete an object, with retries; return whether it existed.
 
-        :param failure: the error of a first try
+        :param failure: the error of an attempt that the caller has made
         """
         failures = [] if failure is None else [failure]
         tried = False
@@ -287,18 +291,18 @@ class Account:
             repeated, tried = tried, True
             if failures:
                 raise failures.pop()
-            # If it is gone now, an earlier request has deleted it and its response was lost.
+            # If it is gone now, an earlier request has deleted it, whose response was lost.
             return self.ask("DELETE", path, 404).status != 404 or repeated
 
         return self.retry(delete)
 
     def delete_all(self, paths: Iterable[str]) -> None:
-        """Delete many objects concurrently; it is no error that one is not there.
+        """Delete many objects concurrently; a missing object is no error.
 
-        Those that fail are tried again once all others are done.  Servers can delete in bulk too,
-        but by default only two at a time.
+        Deletes that fail are repeated when all others are done.  Bulk deletes of the server are not
+        used, as by default it makes only two deletes at a time.
 
-        :raises StoreError: some could not be deleted; others were
+        :raises StoreError: some objects could not be deleted; the others are
         """
         left: dict[str, StoreError | None] = dict.fromkeys(paths)
 
@@ -314,7 +318,7 @@ class Account:
 
         def run(delete: Callable[[str], object]) -> None:
             calls = [functools.partial(attempt, delete, path) for path in left]
-            with contextlib.suppress(StoreError):  # it is kept in left
+            with contextlib.suppress(StoreError):  # the path stays in left
                 self.run_concurrently(calls, _DELETES)
 
         run(lambda path: self.ask("DELETE", path, 404))
@@ -344,11 +348,11 @@ class Container:
     def list(
         self, *, prefix: str = "", after: str = "", before: str = "", limit: int | None = None
     ) -> Iterator[ListedObject]:
-        """Yield the objects in the order of their names; none if the container does not exist.
+        """Yield the objects in the order of their names; nothing if the container is missing.
 
-        :param after: only names greater than this
-        :param before: only names less than this
-        :param limit: only so many, up to a page
+        :param after: yield only names greater than this
+        :param before: yield only names less than this
+        :param limit: maximum number of objects, up to a page
         """
         query = {"prefix": prefix, "end_marker": before, "marker": after}
         if limit is not None:
@@ -364,7 +368,7 @@ class Container:
             query["marker"] = next_marker(query["marker"], page[-1].name)
 
     def contains(self, prefix: str, after: str = "") -> bool:
-        """Return whether a name in the listing begins with ``prefix``."""
+        """Return whether a name in the listing begins with ``prefix`` and is behind ``after``."""
         return next(self.list(prefix=prefix, after=after, limit=1), None) is not None
 
     def delete_objects(self, names: Iterable[str]) -> None:
@@ -374,7 +378,7 @@ class Container:
     def url_key(self) -> str:
         """Return the key that signs temporary URLs: the account's, or else the container's.
 
-        :raises NotSupported: neither has one, as far as this login may see
+        :raises NotSupported: neither has a key, or the login may not see it
         """
         for kind, path in (("Account", ""), ("Container", self.path)):
             head = self.account.head(path)
@@ -411,10 +415,10 @@ class ObjectRef:
     def itself(
         self, method: str = "HEAD", *, query: Mapping[str, str] | None = None, newest: bool = False
     ) -> SwiftResponse | None:
-        """Ask for the object; if it is a symbolic link, for the link and not for its target.
+        """Request the object; of a symbolic link, the link and not its target.
 
-        :param newest: ask every replica, and believe the newest
-        :returns: ``None`` if there is none
+        :param newest: have the server ask every replica, and return the newest
+        :returns: the response, or ``None`` if the object does not exist
         """
         headers = {"X-Newest": "true"} if newest else {}
         query = {"symlink": "get", **(query or {})}
@@ -422,21 +426,22 @@ class ObjectRef:
         response = ask(query=query)
         version = response.headers.get("X-Object-Version-Id")
         if version is not None and response.link is not None:
-            # In a container with versions all objects are links, to what was asked for.
+            # In a container with versions every object is a link to its newest version, which is
+            # requested here.
             response = ask(query={**query, "version-id": version})
         return None if response.status == 404 else response
 
     def exists(self) -> bool:
-        """Return whether the object, or a link of this name, is there on any replica."""
+        """Return whether any replica has the object, or a symbolic link of this name."""
         return self.itself(newest=True) is not None
 
     def delete(self) -> bool:
-        """Delete the object, again after a temporary error; return whether it was there."""
+        """Delete the object, with retries; return whether it existed."""
         return self.account.delete(self.path)
 
 
 class ContainerLost(BackendException):
-    """An object's own container was removed during an add, by a delete of the same id."""
+    """The container of one object was removed during an add, by a delete of the same id."""
 
     message = "The container %(container)s was removed during the upload. Add the object again."
     default_status = ErrorStatus.TEMPORARY
@@ -444,21 +449,21 @@ class ContainerLost(BackendException):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ContainerPolicy:
-    """When a store creates and deletes containers."""
+    """Decides when a store creates and deletes containers."""
 
-    #: Whether one that is missing may be created.
+    #: Whether a missing container may be created.
     may_create: bool
-    #: Sent when one is created: its access lists.
+    #: Headers of the request that creates a container: the access lists.
     headers: Mapping[str, str]
-    #: Whether each object has one for itself, which is deleted with it.
+    #: Whether each object has a container for itself, which is deleted with the object.
     own: bool
-    #: URLs of containers that exist; they are not looked up again at every add.
+    #: URLs of containers that exist, so that an add need not look them up again.
     _known: set[str] = dataclasses.field(default_factory=set)
 
     def ensure(self, container: Container) -> bool:
         """Create a container unless it exists; return whether it was created.
 
-        :raises BackendException: it is missing, and must not be created
+        :raises BackendException: the container is missing, and must not be created
         """
         url = container.account.storage_url + container.path
         if url in self._known:
@@ -471,9 +476,9 @@ class ContainerPolicy:
         return missing
 
     def create(self, container: Container) -> None:
-        """Create a container that is missing.
+        """Create a missing container.
 
-        :raises BackendException: it must not be created
+        :raises BackendException: the container must not be created
         """
         account = container.account
         if not self.may_create:
@@ -484,16 +489,16 @@ class ContainerPolicy:
         account.ask("PUT", container.path, headers=self.headers, body=b"")
 
     def delete(self, container: Container) -> None:
-        """Delete the container of an object that is gone, if it had one for itself."""
+        """Delete the container of a deleted object, if it had a container for itself."""
         if self.own:
-            # 409: it is not empty.
+            # 409: the container is not empty.
             container.account.ask("DELETE", container.path, 404, 409)
 
     def delete_old(self, container: Container) -> None:
-        """Delete what an interrupted delete has left of an object that is not there.
+        """Delete the container that an interrupted delete of its object has left.
 
-        A container that is young by the server's clock may be that of an add whose first segment
-        is on its way.
+        A container that is young by the server's clock is kept: an add may have created it, and may
+        be sending the first segment.
         """
         if not self.own:
             return
@@ -506,9 +511,9 @@ class ContainerPolicy:
 
 
 def path_of(container: str, name: str | None = None) -> str:
-    """Return the path of a container or an object below its account.
+    """Return the path of a container, or of an object, below its account.
 
-    :raises BackendException: a client or a proxy could take it for another path
+    :raises BackendException: a client or a proxy could take the path for another one
     """
     whole = container if name is None else f"{container}/{name}"
     if not container or "/" in container or has_dots(whole):
@@ -521,11 +526,12 @@ def path_of(container: str, name: str | None = None) -> str:
 
 
 def next_marker(marker: str, last: str) -> str:
-    """Return where the next page of a listing begins: behind the last name of this one.
+    """Return the marker of a listing's next page: the last name of this page.
 
-    :raises BackendException: that is not behind the last marker
+    :raises BackendException: the name is not behind this page's marker, so the listing would not
+        end
     """
-    # As Swift orders names: by their bytes in UTF-8, which is by code points.
+    # Swift orders names by their bytes in UTF-8.  This is the order by code points, as here.
     if last <= marker:
         raise BackendException(
             f"Expected a listing's next page behind {ascii(marker)[:100]}, got "

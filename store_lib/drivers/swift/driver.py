@@ -65,7 +65,7 @@ class SwiftDriver(Driver[SwiftLocation]):
     _layout: SegmentLayout
 
     def configure(self) -> None:
-        """Check the options and the file of accounts; nothing is connected to."""
+        """Check the options and the file of accounts; no connection is made."""
         importlib.import_module("keystoneauth1.session")
         importlib.import_module("swiftclient.utils")
         conf = self.conf
@@ -89,7 +89,7 @@ class SwiftDriver(Driver[SwiftLocation]):
         kind = MultiTenant if conf.swift_store_multi_tenant else SingleTenant
         self._tenancy = kind(self, watched)
         if known.problem is not None:
-            raise known.problem  # from here on other accounts can be read
+            raise known.problem  # the driver is set up, and can read objects in other accounts
         if not conf.swift_store_multi_tenant:
             self.disabled = frozenset({"set_acls"})
             if known.default is None:
@@ -148,20 +148,22 @@ class SwiftDriver(Driver[SwiftLocation]):
             )
         if not existing:
             for ref in refs:
-                with contextlib.suppress(StoreError):  # the caller has not asked for it
+                with contextlib.suppress(StoreError):  # this is not what the caller asked for
                     self._tenancy.policy.delete_old(ref.container)
             raise not_found(refs[0])
         [(ref, head)] = existing
         try:
             self._delete_object(ref, head)
-        except NotFound:  # another one has removed it
+        except NotFound:  # another process has deleted it
             raise
         except StoreError:
-            # It may be gone all the same; a container with something in it stays.
+            # The object may be deleted despite the error.  If it is not, the container is not
+            # empty, and the server refuses to delete it.
             with contextlib.suppress(StoreError):
                 self._tenancy.policy.delete(ref.container)
             raise
-        with contextlib.suppress(Forbidden):  # admin tenants write in it, and it is its owner's
+        # An admin tenant may write in the container, but only the owner may delete it.
+        with contextlib.suppress(Forbidden):
             self._delete_container(ref.container)
 
     def list(self, *, context: RequestContext | None) -> Iterator[Entry]:
@@ -211,9 +213,9 @@ class SwiftDriver(Driver[SwiftLocation]):
         self._first(location, context, post)
 
     def url(self, location: SwiftLocation, *, expires: int, context: RequestContext | None) -> str:
-        """Return a temporary URL, signed by a key of the account or of the container.
+        """Return a temporary URL, signed with the key of the account or of the container.
 
-        :raises NotSupported: neither has a key, as far as this login may see
+        :raises NotSupported: neither has a key, or the login may not see it
         """
         from swiftclient.utils import generate_temp_url
 
@@ -229,7 +231,7 @@ class SwiftDriver(Driver[SwiftLocation]):
         self._tenancy.close()
 
     def _refs(self, location: SwiftLocation, context: RequestContext | None) -> Sequence[ObjectRef]:
-        """Return the objects that a URI may mean: as it is decoded, and as it stands."""
+        """Return the objects that a URI may name: with its name decoded, and as written."""
         ref = self._tenancy.find(location, context)
         if location.literal is None:
             return [ref]
@@ -242,7 +244,10 @@ class SwiftDriver(Driver[SwiftLocation]):
         context: RequestContext | None,
         call: Callable[[ObjectRef], R],
     ) -> R:
-        """Make a call for the first of these objects that exists."""
+        """Call ``call`` with the first object named by the location that exists.
+
+        :raises NotFound: none of them exists
+        """
         missing_first: NotFound | None = None
         for ref in self._refs(location, context):
             try:
@@ -260,10 +265,10 @@ class SwiftDriver(Driver[SwiftLocation]):
         return ref, head
 
     def _check_segment(self, ref: ObjectRef) -> None:
-        """Refuse an id that would make an object a segment of another, as glance_store names them.
+        """Check that the new object would not become a segment of another object.
 
-        :raises InvalidObjectId: the id is of the form ``<other>-00001``, and ``<other>`` is a
-            dynamic large object of what begins with ``<other>-``
+        :raises InvalidObjectId: the id has the form ``<other>-00001``, in which glance_store names
+            segments, and ``<other>`` is a dynamic large object whose prefix is ``<other>-``
         """
         other = numbered(ref.name)
         if other is None:
@@ -278,7 +283,7 @@ class SwiftDriver(Driver[SwiftLocation]):
 
     def _delete_object(self, ref: ObjectRef, head: SwiftResponse) -> None:
         manifest = dynamic_manifest(head.headers)
-        # Of a symbolic link only the link goes.
+        # If it is a symbolic link, only the link is deleted.
         if is_static(head.headers) and head.link is None:
             delete_static(ref)
         elif manifest is not None and head.link is None:

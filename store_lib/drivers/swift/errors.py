@@ -1,4 +1,4 @@
-"""Swift's errors as the library's."""
+"""Translates Swift's error responses into the library's errors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,8 @@ from store_lib.clients.decoding import Unexpected, display, fields, parse_json
 from store_lib.clients.network_errors import BUSY, login_refused, quoted
 from store_lib.exceptions import BackendException, ErrorStatus, StoreError
 
-#: Besides :data:`BUSY`: Swift's own status for too many requests, and for a body that never came.
+#: Temporary statuses: :data:`BUSY`, and Swift's own for too many requests (498) and for a body that
+#: did not arrive (499).
 _BUSY = BUSY | {498, 499}
 
 _ADVICE = {
@@ -21,24 +22,24 @@ _ADVICE = {
 
 
 def error_for_response(response: BaseHTTPResponse, doing: str, name: str) -> StoreError:
-    """Return the error that a response means, quoting its body; see :func:`error_for_status`."""
+    """Return the error for a response, with a quote of its body; see :func:`error_for_status`."""
     return error_for_status(response.status, doing, name, quoted(response), response.headers)
 
 
 def error_for_status(
     status: int, doing: str, name: str, quote: str, headers: Mapping[str, str]
 ) -> StoreError:
-    """Return the error that a status means.
+    """Return the error for a response's status.
 
-    :param doing: what was asked for, such as ``Reading``
-    :param name: of what, such as an object and its server
+    :param doing: the verb of the request, such as ``Reading``
+    :param name: the target of the request, such as an object and its server
     :param quote: the beginning of the response's body
-    :param headers: of the response
+    :param headers: the response's headers
     """
     error = http.error_for_status(
         status, doing, name, quote=quote, headers=headers, advice=_ADVICE, busy=_BUSY
     )
-    if status == 401:  # the next attempt has another token
+    if status == 401:  # temporary, as the next attempt has another token
         error.status = ErrorStatus.TEMPORARY
     return error
 
@@ -60,9 +61,9 @@ def login_error(response: http.HttpResponse, address: str) -> StoreError:
 
 
 def parse_report(body: bytes) -> Mapping[str, Any] | None:
-    """Parse the report in a response whose status was sent before the work was done.
+    """Parse the body of a response whose status was sent before the server had done the work.
 
-    Return ``None`` if the body is no such report; then the response's status is the real one.
+    Return ``None`` if the body is not a report; then the response's own status is the real one.
     """
     try:
         report = fields(parse_json(body))
@@ -72,9 +73,10 @@ def parse_report(body: bytes) -> Mapping[str, Any] | None:
 
 
 def heartbeat_result(report: Mapping[str, Any]) -> tuple[int, str]:
-    """Return the real status in a report, and the first of its complaints.
+    """Return the real status in a report, and the first error in it.
 
-    If parts of the work failed, the whole is 400; the part's own status is returned then.
+    If a part of the work failed, the report's own status is just 400; then the status of that part
+    is returned.
     """
     status = _number(report["Response Status"])
     errors = report.get("Errors")

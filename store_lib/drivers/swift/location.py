@@ -1,4 +1,4 @@
-"""The URIs of objects in Swift, in every form that has been written; names of containers."""
+"""The URIs of objects in Swift, in every form that is in use; names of containers and segments."""
 
 import dataclasses
 import itertools
@@ -13,12 +13,12 @@ from store_lib.redaction import HIDDEN
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False, eq=False)
 class SwiftLocation(Location):
-    """Where an object lies; one of
+    """The location of an object.  Its URI has one of these forms:
 
     * ``swift+config://reference/container/object``: an account of the configuration,
     * ``swift+https://host/path/container/object``: a storage URL (multi-tenant),
-    * ``swift+https://user:key@host/path/container/object``: an address to log in at, as old
-      single-tenant stores wrote it, secret included.
+    * ``swift+https://user:key@host/path/container/object``: the URL of the login with the
+      credentials, as old single-tenant stores wrote it.
 
     ``swift+http`` is the same without TLS, and ``swift`` is ``swift+https``.
     """
@@ -28,14 +28,15 @@ class SwiftLocation(Location):
     text: str
     container: str
     name: str
-    #: The account's name in the configuration; else ``None``.
+    #: The account's name in the configuration, or ``None`` if the URI has a URL.
     reference: str | None = None
-    #: What to log in at, or the storage URL; ``None`` with a reference.
+    #: The URL of the login if the URI has credentials, else the storage URL; ``None`` with a
+    #: reference.
     url: str | None = None
     user: str | None = None
     key: str | None = None
-    #: Container and name as they stand in the URI, where percent signs may be meant as such:
-    #: glance_store writes ``a%20b`` for an object of that name, this library for ``a b``.
+    #: Container and name as written in the URI, if it has percent signs: glance_store writes
+    #: ``a%20b`` for an object of exactly this name, and this library for ``a b``.
     literal: tuple[str, str] | None = None
 
     @classmethod
@@ -46,21 +47,21 @@ class SwiftLocation(Location):
 
     @classmethod
     def of_storage(cls, url: str, container: str, name: str) -> Self:
-        """Return the location of an object by its account's storage URL."""
+        """Return the location of an object in the account with this storage URL."""
         return cls(f"swift+{url.rstrip('/')}/{_path(container, name)}", container, name, url=url)
 
     @classmethod
     def parse(cls, uri: str) -> Self:
         """Parse a URI.
 
-        :raises BadStoreUri: it is malformed; the message has no credentials
+        :raises BadStoreUri: the URI is malformed; the message contains no credentials
         """
         scheme = scheme_of(uri)
         if scheme not in cls.schemes:
             raise _malformed(uri, f"one of the schemes {', '.join(cls.schemes)}")
         if uri.count("://") != 1:
             raise _malformed(uri, "exactly one '://', before the host and not in it")
-        # From the end: a key in what stands before may hold slashes.
+        # Parse from the end, as the key at the beginning may hold slashes.
         parts = uri.partition("://")[2].rsplit("/", 2)
         if len(parts) != 3 or not all(parts):
             raise _malformed(uri, "three parts: where, container and object")
@@ -97,7 +98,7 @@ class SwiftLocation(Location):
 
     @property
     def uri(self) -> str:
-        """The full URI, credentials included where it was given with them."""
+        """The full URI, including credentials if it was parsed with them."""
         return self.text
 
 
@@ -106,21 +107,23 @@ def _path(container: str, name: str) -> str:
 
 
 def _malformed(uri: str, expected: str) -> BadStoreUri:
-    # In a URI that cannot be parsed a secret can be anywhere.
+    # A URI that cannot be parsed may hold a secret anywhere, so it is not quoted.
     shown = f"{uri.partition('://')[0][:20]}://{HIDDEN}" if "@" in uri else ascii(uri)[:200]
     return BadStoreUri(f"Expected {expected} in a Swift URI, got {shown}.")
 
 
-# Names: where segments lie, and which ids cannot be names.
+# Names of segments and containers
 
-#: Where segments lie, in the container of their object: so its access lists hold for them too.
+#: Prefix of the names of segments.  They are in the container of their object, so that its access
+#: lists apply to them too.
 SEGMENTS = ".segments/"
-#: The header that keeps an upload's nonce with its object.
+#: The header that holds an upload's nonce, stored with the object.
 NONCE = "X-Object-Meta-Store-Lib-Nonce"
-#: Stands in place of a nonce in the names of an id's claim, which so is swept as uploads are.
+#: In the names of a claim's objects, this is in place of the nonce, so that a sweep removes them as
+#: it does segments.
 CLAIM = "0" * 32
-#: Bytes that Swift allows in the name of a container.  An object's may have 1024, so that of a
-#: segment has room for the longest id, percent-encoded.
+#: Maximum bytes of a container's name in Swift.  An object's name may have 1024 bytes, so that a
+#: segment's name has room for the longest id, percent-encoded.
 _LONGEST_CONTAINER = 256
 
 _OWN = re.compile(r"\.segments/([^/]+)/([0-9a-f]{32})/(?:m[0-9]+-[0-9]{6,}|[0-9]{8,})")
@@ -128,31 +131,31 @@ _KEY = re.compile(r"([^/]+)/\.segments/([^/]+)/([0-9a-f]{32})/")
 
 
 def prefix_of(object_id: str, nonce: str) -> str:
-    """Return what the names of an upload's segments begin with."""
+    """Return the common prefix of the names of an upload's segments."""
     return f"{all_of(object_id)}{nonce}/"
 
 
 def all_of(object_id: str) -> str:
-    """Return what the names of the segments of every upload of an id begin with."""
+    """Return the common prefix of the segments' names of all uploads of an id."""
     return f"{SEGMENTS}{quote(object_id, safe='')}/"
 
 
 def upload_of(segment: str) -> tuple[str, str] | None:
-    """Return the object id and the nonce of a segment's name, ``None`` if it is none of ours."""
+    """Parse a segment's name into object id and nonce; ``None`` if it is not this library's."""
     match = _OWN.fullmatch(segment)
     object_id = match and _unquoted(match[1])
     return (object_id, match[2]) if match and object_id else None
 
 
 def split_key(key: str) -> tuple[str, str, str] | None:
-    """Parse the key of an incomplete upload: container, object id, nonce."""
+    """Parse the key of an incomplete upload into container, object id and nonce."""
     match = _KEY.fullmatch(key)
     object_id = match and _unquoted(match[2])
     return (match[1], object_id, match[3]) if match and object_id else None
 
 
 def _unquoted(text: str) -> str | None:
-    """Return the id that :func:`prefix_of` writes so, ``None`` if there is none."""
+    """Return the id that :func:`prefix_of` has encoded as ``text``, ``None`` if there is none."""
     try:
         object_id = unquote(text, errors="strict")
         same = quote(object_id, safe="") == text
@@ -162,36 +165,39 @@ def _unquoted(text: str) -> str | None:
 
 
 def is_segment(name: str) -> bool:
-    """Return whether a name is a segment's."""
+    """Return whether a name is that of a segment."""
     return name == SEGMENTS.rstrip("/") or name.startswith(SEGMENTS)
 
 
-#: What glance_store writes behind ``<id>-`` in the name of a segment.
+#: Matches the number that glance_store writes behind ``<id>-`` in the name of a segment.
 NUMBER = "[0-9]{5,}"
 
 
 def numbered(name: str) -> str | None:
-    """Return the object whose segments glance_store names so, ``None`` if there is none."""
+    """Return the id of the object that a segment named by glance_store belongs to.
+
+    Return ``None`` if the name has not the form of such a segment.
+    """
     other, dash, number = name.rpartition("-")
     return other if other and dash and re.fullmatch("[0-9]+", number) else None
 
 
 def has_dots(path: str) -> bool:
-    """Return whether a path has a part that HTTP clients and proxies resolve."""
+    """Return whether a path has a part ``.`` or ``..``, which HTTP clients and proxies resolve."""
     return any(part in (".", "..") for part in path.split("/"))
 
 
 def container_problem(container: str) -> str | None:
-    """Return why a container cannot have this name, ``None`` if it can."""
+    """Return why a container cannot have this name, or ``None`` if it can."""
     if len(container.encode()) > _LONGEST_CONTAINER:
         return f"its container's name would be longer than {_LONGEST_CONTAINER} bytes."
     return None
 
 
 def seeded(container: str, object_id: str, seed: int) -> str:
-    """Return the container of an id where ids are spread by their first ``seed`` characters.
+    """Return the container of an id, if objects are spread by the id's first ``seed`` characters.
 
-    Dashes on the way are kept and not counted.
+    Dashes among these characters are kept, but not counted.
     """
     counted = itertools.accumulate(
         object_id, lambda count, letter: count + (letter != "-"), initial=0
@@ -201,6 +207,6 @@ def seeded(container: str, object_id: str, seed: int) -> str:
 
 
 def is_seeded(container: str, name: str, seed: int) -> bool:
-    """Return whether ``name`` is a container that :func:`seeded` can return."""
+    """Return whether :func:`seeded` can return ``name``."""
     start = f"{container}_"
     return name.startswith(start) and 0 < len(name[len(start) :].replace("-", "")) <= seed

@@ -8,10 +8,10 @@ from oslo_config import cfg
 from store_lib.clients.network_errors import OptionNames
 from store_lib.options import LONGEST_TIME, StoreOptions
 
-#: Bytes of a "MB" in the options.  glance_store counts so, and a segment must not become larger
-#: than a server's limit that it was chosen for.
+#: Bytes of a "MB" in the options, as in glance_store: with more, a segment could become larger than
+#: the server's limit for which the option was set.
 _MEGABYTE = 1000 * 1024
-#: Bytes of a chunk, and of the largest object that is stored by a single, short request.
+#: Bytes of a chunk; an object of up to this size is stored in a single request.
 _CHUNK = 1024 * 1024
 
 #: The options that error messages name.
@@ -251,15 +251,15 @@ OPTIONS: tuple[cfg.Opt, ...] = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SegmentLayout:
-    """How a store lays out large objects."""
+    """How a store divides large objects into segments."""
 
-    #: Bytes from which on an object of known size is cut.
+    #: An object of known size is divided if it has at least this many bytes.
     cut_from: int
     #: Bytes of a segment.
     segment: int
-    #: Segments sent concurrently.
+    #: Number of segments that are sent concurrently.
     concurrency: int
-    #: Entries of a static manifest.
+    #: Maximum number of entries of a static manifest.
     entries: int
     dynamic: bool
 
@@ -276,5 +276,5 @@ class SegmentLayout:
 
     @property
     def chunk(self) -> int:
-        """Bytes of a chunk, and of the largest object that is stored by one request."""
+        """Bytes of a chunk; an object of up to this size is stored in one request."""
         return min(_CHUNK, self.segment)

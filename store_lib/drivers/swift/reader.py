@@ -1,4 +1,4 @@
-"""Reading an object: by ranges if only part of it is wanted, resumed if it was cut."""
+"""Reading an object: as a whole or by ranges, continued after the connection was cut."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from store_lib.exceptions import BackendException, NotFound, StoreError, not_fou
 
 
 class SwiftObject:
-    """An object in Swift, see :class:`store_lib.clients.ranges.RemoteObject`."""
+    """An object in Swift that is read; see :class:`store_lib.clients.ranges.RemoteObject`."""
 
     def __init__(self, ref: ObjectRef) -> None:
         self._ref = ref
@@ -21,19 +21,23 @@ class SwiftObject:
         self.server = ref.account.server
 
     def get(self, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        """Send a GET with these headers; Swift has no If-Range, so the response's ETag counts."""
+        """Send a GET with these headers.
+
+        Swift has no If-Range; the reader compares the response's ETag instead.
+        """
         sent = {name: value for name, value in headers.items() if name != "If-Range"}
         response = self._ref.account.open("GET", self._ref.path, headers=sent)
         tag = response.headers.get("Etag", '"')
         if not tag.startswith('"'):
-            response.headers["Etag"] = f'"{tag}"'  # Swift leaves out the quotes that HTTP has
-        # A POST of metadata alters the time and not the bytes; other segments of a dynamic large
-        # object, which has no ETag when they are very many, alter the bytes and not the time.
+            response.headers["Etag"] = f'"{tag}"'  # HTTP requires quotes, which Swift leaves out
+        # Last-Modified does not identify the bytes: a POST of metadata changes it and not the
+        # bytes, and a change of a dynamic large object's segments changes the bytes and not the
+        # time.  With very many segments such an object has no ETag.
         response.headers.pop("Last-Modified", None)
         return response
 
     def error_for_response(self, response: BaseHTTPResponse) -> StoreError:
-        """Return the error that a response means."""
+        """Return the error for a response."""
         if response.status in (404, 410):
             return missing(self._ref, response.headers)
         if response.status == 409:
@@ -64,15 +68,18 @@ class SwiftReader(RangedReader):
 
 
 def listed_size(ref: ObjectRef, headers: Mapping[str, str]) -> int | None:
-    """Return the size of a dynamic large object of more segments than the server adds up."""
+    """Return the size of a dynamic large object by adding up its segments.
+
+    The server itself adds up only a limited number of segments.
+    """
     manifest = dynamic_manifest(headers)
-    if manifest is None or "Content-Location" in headers:  # by a link, perhaps into another account
+    if manifest is None or "Content-Location" in headers:  # a link, perhaps to another account
         return None
     return dynamic_size(ref.account.container(manifest[0]), manifest[1])
 
 
 def missing(ref: ObjectRef, headers: Mapping[str, str]) -> NotFound:
-    """Return the error for an object that is not there, by the headers of the response."""
+    """Return the error for a missing object, by the headers of the response."""
     if "Content-Location" not in headers:
         return not_found(ref)
     return NotFound(
@@ -82,9 +89,9 @@ def missing(ref: ObjectRef, headers: Mapping[str, str]) -> NotFound:
 
 
 def check_manifest(ref: ObjectRef, head: SwiftResponse) -> None:
-    """Refuse to take an object for empty whose segments are there.
+    """Check that an empty object is not a large object that has lost its manifest.
 
-    :raises BackendException: its metadata no longer name them
+    :raises BackendException: the object has segments, which its metadata no longer names
     """
     lost = lost_segments(ref, head)
     if lost is not None:

@@ -1,6 +1,6 @@
 """The accounts of a store, and how it logs in to them.
 
-They come from the options, or from the sections of swift_store_config_file.
+Accounts are configured by options, or by sections of swift_store_config_file.
 """
 
 import configparser
@@ -27,7 +27,7 @@ from store_lib.redaction import Secret
 
 _LOG = get_logger(__name__)
 
-#: Makes the error for a setting that cannot be used, see ``Driver.misconfigured``.
+#: Returns the error for an invalid setting, see ``Driver.misconfigured``.
 Misconfigured = Callable[[str], BadStoreConfiguration]
 
 _KNOWN = (
@@ -52,50 +52,50 @@ class AccountSettings:
 
     version: int
     credentials: Credentials
-    #: ``user`` as it was configured, which version 1 sends as it is.
+    #: ``user`` as it was configured, which a login of version 1 sends unchanged.
     user: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class References:
-    """The accounts by name; in place of a malformed one, the error."""
+    """The configured accounts by name; for a malformed account, the error."""
 
     accounts: Mapping[str, AccountSettings | BadStoreConfiguration]
-    #: The one that new objects go to, if there is one.
+    #: Name of the account for new objects, if there is one.
     default: str | None
-    #: Why there is none, although accounts are configured.
+    #: Why there is no account for new objects, although accounts are configured.
     problem: BadStoreConfiguration | None = None
 
     def account(self, name: str) -> AccountSettings:
         """Return an account.
 
-        :raises BadStoreConfiguration: it is malformed
-        :raises KeyError: there is none of this name
+        :raises BadStoreConfiguration: the account is malformed
+        :raises KeyError: there is no account of this name
         """
         account = self.accounts[name]
         if isinstance(account, BadStoreConfiguration):
-            # A new object: an error keeps the traceback and notes of every time it is raised.
+            # Raise a copy: an error keeps the traceback and the notes of every time it is raised.
             raise BadStoreConfiguration(account.msg, store=account.store)
         return account
 
     def matching(self, url: str, user: str) -> AccountSettings | None:
-        """Return the account that logs in as this user at this address, if one does."""
+        """Return the account that logs in as this user at this URL, or ``None``."""
         for account in self.well_formed():
             if account.user == user and _address(account.credentials.auth_url) == _address(url):
                 return account
         return None
 
     def well_formed(self) -> list[AccountSettings]:
-        """Return the accounts that can be used."""
+        """Return the accounts that are not malformed."""
         accounts = self.accounts.values()
         return [account for account in accounts if isinstance(account, AccountSettings)]
 
 
 class WatchedReferences:
-    """The accounts as the options and the file have them now.
+    """The accounts of the options and the file, kept up to date.
 
-    The file is read again when it has changed.  If it cannot be used then, a warning is logged once
-    for each change, and what was read before stays in use.
+    The file is read again when it has changed.  If it is invalid then, a warning is logged once per
+    change, and the accounts that were read before stay in use.
 
     :raises BadStoreConfiguration: there is no account, or the file cannot be read or parsed
     """
@@ -107,7 +107,7 @@ class WatchedReferences:
         self._known = self.first = load(options, misconfigured)
 
     def _state(self) -> tuple[int, ...] | None:
-        """Return values that change with the file, ``None`` if it cannot be looked at."""
+        """Return values that change with the file, or ``None`` if its status cannot be read."""
         path = self._options.swift_store_config_file
         try:
             stat = os.stat(path) if path else None
@@ -116,11 +116,11 @@ class WatchedReferences:
         return stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev)
 
     def now(self) -> References:
-        """Return the accounts."""
+        """Return the current accounts."""
         state = self._state()
         if state == self._seen:
             return self._known
-        self._seen = state  # before it is read, so that no change is missed
+        self._seen = state  # set before the file is read, so that no change is missed
         try:
             known = load(self._options, self._misconfigured)
             problem = known.problem
@@ -189,7 +189,7 @@ def _from_options(options: StoreOptions) -> dict[str, str]:
 def _from_file(
     path: str, options: StoreOptions, misconfigured: Misconfigured
 ) -> dict[str, AccountSettings | BadStoreConfiguration]:
-    # With interpolation, as glance_store reads it: a per cent sign is written twice.
+    # Interpolation is on, as in glance_store: a literal percent sign is written twice.
     parser = configparser.ConfigParser()
     malformed = None
     try:
@@ -200,7 +200,7 @@ def _from_file(
         ) from error
     except UnicodeDecodeError:
         malformed = "not in UTF-8"
-    except ValueError as error:  # a path with NUL
+    except ValueError as error:  # a path with a NUL character
         raise misconfigured(f"swift_store_config_file {path} cannot be read: {error}.") from None
     except configparser.Error as error:
         where = getattr(error, "lineno", None) or ", ".join(
@@ -208,7 +208,8 @@ def _from_file(
         )
         malformed = f"{type(error).__name__}, line {where}"
     if malformed is not None:
-        # Out here, as the error of the parser, or of the codec, quotes what may hold a key.
+        # Raise outside the except block: the parser's or codec's error quotes text that may hold a
+        # key, and would be this error's context.
         raise misconfigured(
             f"swift_store_config_file {path} cannot be parsed ({malformed}). Expected sections of "
             "name = value.",
@@ -245,7 +246,7 @@ def _value(parser: configparser.ConfigParser, section: str, name: str, what: str
 def _account(given: Mapping[str, str], misconfigured: Misconfigured, what: str) -> AccountSettings:
     """Return an account's settings.
 
-    :raises BadStoreConfiguration: something is missing, or the version is not spoken
+    :raises BadStoreConfiguration: a setting is missing, or the version is not supported
     """
     address = given.get("auth_address")
     by_credential = "application_credential_id" in given
@@ -303,9 +304,9 @@ def _domain(given: Mapping[str, str], of: str) -> dict[str, str | None]:
 def account_of_uri(
     url: str, user: str, key: str, version: str, misconfigured: Misconfigured
 ) -> AccountSettings:
-    """Return the account whose login an old URI holds.
+    """Return the account whose credentials an old URI holds.
 
-    :raises BadStoreConfiguration: the login is of a version that is not supported
+    :raises BadStoreConfiguration: this version of login is not supported
     """
     given = {"auth_address": url, "user": user, "key": key, "auth_version": version}
     return _account(given, misconfigured, "the login of the URI")
@@ -315,7 +316,7 @@ def account_of_uri(
 
 
 class KeystoneAccount:
-    """An account by a login to Keystone: the configuration's, or that of a request's context."""
+    """A login through Keystone, by configured credentials or by a request's context."""
 
     def __init__(self, login: KeystoneLogin | ContextLogin, options: StoreOptions) -> None:
         self.login = login
@@ -324,7 +325,7 @@ class KeystoneAccount:
         self._options = options
 
     def storage_url(self) -> str:
-        """Return the configured endpoint, or the catalog's."""
+        """Return the configured endpoint, or else the catalog's."""
         options = self._options
         endpoint: str = options.swift_store_endpoint or self.login.endpoint(
             options.swift_store_service_type,
@@ -335,7 +336,7 @@ class KeystoneAccount:
 
 
 class _V1State:
-    """The token of one process."""
+    """The token of a login of version 1, for one process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -344,7 +345,7 @@ class _V1State:
 
 
 class V1Auth:
-    """The login of version 1: one request gives token and storage URL."""
+    """A login of version 1: one request returns token and storage URL."""
 
     def __init__(self, settings: AccountSettings, options: StoreOptions, http: HttpClient) -> None:
         self._credentials = settings.credentials
@@ -371,7 +372,7 @@ class V1Auth:
                 state.token = None
 
     def storage_url(self) -> str:
-        """Return the configured endpoint, or the one in the response to the login."""
+        """Return the configured endpoint, or else the one in the response to the login."""
         if self._options.swift_store_endpoint:
             return str(self._options.swift_store_endpoint).rstrip("/")
         self.token()
@@ -384,7 +385,7 @@ class V1Auth:
             "X-Auth-Key": _field(credentials.password),
         }
         response = self._http.fetch("GET", credentials.auth_url, sent)
-        # No variable of its own for the headers: they hold the token.
+        # The headers hold the token, so no local variable refers to them: tracebacks show locals.
         token = Secret(
             response.headers.get("X-Storage-Token") or response.headers.get("X-Auth-Token") or ""
         )
@@ -398,9 +399,9 @@ class V1Auth:
 
 
 class BoundLogin:
-    """A login from a URI, whose account must lie on an allowed host.
+    """A login with credentials from a URI, whose account must be on an allowed host.
 
-    :param hosts: the allowed ones
+    :param hosts: the allowed hosts
     """
 
     def __init__(self, login: Login, hosts: frozenset[str]) -> None:
@@ -412,7 +413,7 @@ class BoundLogin:
     def storage_url(self) -> str:
         """Return the account's URL.
 
-        :raises BadStoreUri: its host is not allowed
+        :raises BadStoreUri: the account's host is not allowed
         """
         storage_url = self._login.storage_url()
         host = host_of(storage_url)
@@ -425,7 +426,7 @@ class BoundLogin:
 
 
 def host_of(url: str) -> str | None:
-    """Return the host of a URL in lower case, ``None`` if it has none."""
+    """Return the host of a URL in lower case, or ``None`` if the URL has none."""
     try:
         return urlsplit(url).hostname
     except ValueError:
@@ -437,9 +438,9 @@ def _storage_url(response: HttpResponse) -> str:
     try:
         return value.encode("latin-1").decode()
     except UnicodeError:
-        return value  # neither ASCII nor UTF-8: as it came
+        return value  # neither ASCII nor UTF-8, so it stays as received
 
 
 def _field(value: str | None) -> Secret:
-    """Return the value of a header field that is sent in UTF-8."""
+    """Return the value of a header field, so that it is sent in UTF-8."""
     return Secret((value or "").encode().decode("latin-1"))

@@ -1,6 +1,7 @@
-"""Large objects: segments, the manifests that make objects of them, and what uploads have left.
+"""Large objects: segments, the manifests that join them, and what incomplete uploads have left.
 
-A static manifest lists its segments, or other manifests.  A dynamic one names a prefix.
+A static manifest lists its segments, or other manifests.  A dynamic one holds the prefix of its
+segments' names.
 """
 
 import dataclasses
@@ -44,19 +45,20 @@ from store_lib.exceptions import (
 
 _LOG = get_logger(__name__)
 
-#: What follows the prefix in the name of a segment that others have made.
+#: Matches what follows the prefix in the name of a segment that other software has stored.
 _NUMBER = re.compile(NUMBER)
-#: An object beside a dynamic manifest that may be one of its segments.
+#: Matches the name of an object that may be a segment of a dynamic manifest in the same container.
 _NUMBERED = re.compile(rf"(.*[^0-9]){NUMBER}", re.DOTALL)
-#: How deep Swift nests static manifests.
+#: Maximum depth of nested static manifests in Swift.
 _DEEPEST = 10
-#: Greater than every segment's name, and less than any other that is greater.
+#: Where a listing continues behind all segments: every name that is greater than those of the
+#: segments is greater than this one.
 _BEHIND_SEGMENTS = f"{SEGMENTS}\x7f"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Segment:
-    """A stored segment, or a manifest of some."""
+    """A stored segment, or a stored manifest of several segments."""
 
     container: str
     name: str
@@ -66,19 +68,19 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ManifestEntry:
-    """What a static manifest lists: a segment, or a manifest of some."""
+    """An entry of a static manifest: a segment, or a nested manifest."""
 
     container: str
     name: str
     size: int
     etag: str
     nested: bool
-    #: Whether it is the whole of what it names.
+    #: Whether the entry is the whole object that it names, and not a range of its bytes.
     whole: bool
 
 
 class ManifestLost(BackendException):
-    """Swift has said that an object was stored, and it is not there."""
+    """Swift has reported that an object was stored, but the object is missing."""
 
     message = "Swift answered that the object was stored, but it is not there."
     default_status = ErrorStatus.TEMPORARY
@@ -94,12 +96,12 @@ class Segments:
 
     @property
     def prefix(self) -> str:
-        """The beginning of their names."""
+        """The common prefix of the segments' names."""
         return prefix_of(self.object_id, self.nonce)
 
     @property
     def object(self) -> ObjectRef:
-        """Their object."""
+        """The object that the segments are for."""
         return self.container.object(self.object_id)
 
     def name_of(self, number: int) -> str:
@@ -117,9 +119,11 @@ class Segments:
     ) -> None:
         """Publish the object by a static manifest; the server checks each segment.
 
-        :param most: entries of one manifest; of more, manifests of manifests are made
-        :param claim: called before the request that publishes, with the number of its entries
-        :raises Duplicate: an object of this id is there
+        :param most: maximum number of entries of a manifest; with more segments, manifests are
+            nested
+        :param claim: called before the request that publishes, with the number of entries that the
+            server looks up for it
+        :raises Duplicate: an object of this id exists
         """
         entries = list(segments)
         level = 0
@@ -164,10 +168,11 @@ class Segments:
         headers: Mapping[str, str],
         claim: Callable[[int], None],
     ) -> None:
-        """Publish the object by a dynamic manifest, once the listing has just these segments.
+        """Publish the object by a dynamic manifest, if the listing has exactly these segments.
 
-        :param claim: called before the request that publishes, with the number of its entries
-        :raises Duplicate: an object of this id is there
+        :param claim: called before the request that publishes, with the number of entries that the
+            server looks up for it, which is 0
+        :raises Duplicate: an object of this id exists
         :raises RemoteServiceUnavailable: the listing is not up to date yet
         """
         container = self.container
@@ -188,7 +193,7 @@ class Segments:
         """Return whether the manifest of the object names any of these segments.
 
         :param head: the object's metadata
-        :returns: ``None`` if that is not known: it cannot be read, or may have been lost
+        :returns: ``None`` if unknown: the manifest cannot be read, or may have been lost
         """
         dynamic = dynamic_manifest(head.headers)
         if dynamic is not None:
@@ -197,7 +202,7 @@ class Segments:
                 return True
         if is_static(head.headers):
             return self._named_by_static()
-        # A POST of metadata takes a dynamic manifest's header away, and leaves an empty object.
+        # A POST of metadata removes the header of a dynamic manifest, which leaves an empty object.
         return None if dynamic is None and not head.size else False
 
     def _named_by_static(self) -> bool | None:
@@ -216,14 +221,15 @@ class Segments:
     # Incomplete uploads
 
     def may_be_published(self) -> bool:
-        """Return whether the object may be made of these segments.
+        """Return whether the object may consist of these segments.
 
-        Its manifest decides, and not its metadata, which any POST replaces.  In doubt it may be.
+        The metadata may not have the upload's nonce any more, as any POST replaces it; then the
+        manifest decides.  The result is true in case of doubt.
         """
         head = self.object.itself(newest=True)
         if head is None:
-            # What is listed all the same has expired and may come back, or lies on servers that
-            # are down.
+            # An object that is missing but listed may have expired, which can be undone, or may be
+            # on servers that are down.
             first = next(self.container.list(prefix=self.object_id, limit=1), None)
             return first is not None and first.name == self.object_id
         if head.headers.get(NONCE) == self.nonce or head.link is not None:
@@ -231,9 +237,10 @@ class Segments:
         return self.named_by(head) is not False
 
     def remove(self, seen: float) -> bool:
-        """Remove the segments of an upload that is not published; return whether there were any.
+        """Remove the segments, unless the upload is published; return whether any were removed.
 
-        :param seen: the time of the last sign of life in the listing; a later one spares them
+        :param seen: time of the upload's last change in the listing that the caller has seen; after
+            a later change the segments are kept
         """
         upload = self.object_id, self.nonce
         listed = self.container.list(prefix=self.prefix)
@@ -246,13 +253,13 @@ class Segments:
         return True
 
     def incomplete(self, listed: Iterable[ListedObject]) -> Incomplete:
-        """Return the upload as an incomplete one.
+        """Describe the upload as an incomplete one.
 
-        :param listed: its segments, and manifests of them
+        :param listed: the upload's segments, and manifests of these
         """
         total, modified, now = 0, 0.0, None
         for item in listed:
-            if not item.name.rpartition("/")[2].startswith("m"):  # a manifest of what is counted
+            if not item.name.rpartition("/")[2].startswith("m"):  # a manifest of counted segments
                 total += item.size
             if item.modified >= modified:
                 modified, now = item.modified, item.now
@@ -261,7 +268,7 @@ class Segments:
 
 
 def incomplete_uploads(container: Container) -> Iterator[Incomplete]:
-    """Yield the uploads in a container of which there are segments and no object."""
+    """Yield the uploads that have segments in a container, but no object."""
     listed = container.list(prefix=SEGMENTS)
     for upload, item in groupby(listed, key=lambda segment: upload_of(segment.name)):
         if upload is None:
@@ -275,8 +282,8 @@ def incomplete_uploads(container: Container) -> Iterator[Incomplete]:
 def complete_objects(container: Container) -> Iterator[tuple[ListedObject, int | None]]:
     """Yield the complete objects of a container, with their sizes if known.
 
-    A dynamic large object is listed with no bytes.  Its size is looked up, and its segments are
-    left out, which glance_store puts beside it: ``id-00001`` and so on behind ``id``.
+    A dynamic large object is listed with 0 bytes, so its size is looked up.  glance_store stores
+    the segments of ``id`` in the same container as ``id-00001`` and so on; these are left out.
     """
     prefixes: set[str] = set()
     for item in _outside_segments(container):
@@ -289,7 +296,7 @@ def complete_objects(container: Container) -> Iterator[tuple[ListedObject, int |
         ref = container.object(item.name)
         head = container.account.ask("HEAD", ref.path, 403, 404, 409)
         if head.status >= 300:
-            # A symbolic link that leads to nothing, or where this login must not go; or the object
+            # A symbolic link whose target is missing or forbidden to this login; or an object that
             # has been deleted meanwhile.
             if ref.itself() is not None:
                 yield item, None
@@ -312,7 +319,10 @@ def _outside_segments(container: Container) -> Iterator[ListedObject]:
 
 
 def dynamic_manifest(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return container and prefix of a dynamic large object's segments, by its metadata."""
+    """Return the container and the prefix of a dynamic large object's segments.
+
+    Return ``None`` if by its metadata the object is not a dynamic large object.
+    """
     manifest = unquote(headers.get("X-Object-Manifest", "")).lstrip("/")
     container, slash, prefix = manifest.partition("/")
     return (container, prefix) if slash and prefix and not has_dots(container) else None
@@ -321,9 +331,9 @@ def dynamic_manifest(headers: Mapping[str, str]) -> tuple[str, str] | None:
 def dynamic_segments(container: Container, prefix: str) -> Iterator[Segment]:
     """Yield the segments that belong to a dynamic large object.
 
-    Swift serves whatever begins with the prefix.  With ``img-`` those are also the segments of
-    ``img-copy``, so where it does not end with a slash only a number may follow, as glance_store
-    writes it.
+    Swift takes all objects whose names begin with the prefix.  With ``img-`` these include the
+    segments of ``img-copy``.  So unless the prefix ends with a slash, only objects whose names
+    continue with a number, as glance_store writes it, count as segments.
     """
     for item in container.list(prefix=prefix):
         if prefix.endswith("/") or _NUMBER.fullmatch(item.name[len(prefix) :]):
@@ -331,22 +341,22 @@ def dynamic_segments(container: Container, prefix: str) -> Iterator[Segment]:
 
 
 def dynamic_size(container: Container, prefix: str) -> int:
-    """Return the bytes of the segments that belong to a dynamic large object."""
+    """Return the total bytes of a dynamic large object's segments."""
     return sum(segment.size for segment in dynamic_segments(container, prefix))
 
 
 def lost_segments(ref: ObjectRef, head: SwiftResponse) -> str | None:
-    """Return where an empty object has segments that its metadata no longer name, if it has some.
+    """Return where an empty object has segments that its metadata no longer names, or ``None``.
 
-    A POST of metadata takes the header away which makes it a dynamic large object, unless that is
-    sent again.
+    A POST of metadata removes the header that makes the object a dynamic large one, unless the
+    client sends the header again.
     """
     headers = head.headers
     if head.size != 0 or head.followed or NONCE in headers or is_static(headers):
         return None
     if dynamic_manifest(headers) is not None:
         return None
-    # As this library lays segments out, and as glance_store does.
+    # The prefixes that this library and glance_store give to segments.
     own, other = all_of(ref.name), f"{ref.name}-"
     claimed = f"{prefix_of(ref.name, CLAIM)}\x7f"
     if ref.container.contains(own, after=claimed):
@@ -357,10 +367,11 @@ def lost_segments(ref: ObjectRef, head: SwiftResponse) -> str | None:
 def delete_dynamic(ref: ObjectRef, container: Container, prefix: str) -> None:
     """Delete a dynamic large object, and then its segments.
 
-    The object goes first: with segments missing it would read as a shorter one.
+    The object is deleted first: with some segments missing, it would be read as a shorter one.
 
-    :raises NotFound: it was deleted meanwhile
-    :raises BackendException: it is gone, and segments are left; repeated, it would not be item
+    :raises NotFound: the object was deleted meanwhile
+    :raises BackendException: the object is deleted, but segments are left, so that another delete
+        would raise NotFound
     """
     listed = list(dynamic_segments(container, prefix))
     own = [segment.name for segment in listed if _belongs(segment, ref)]
@@ -383,14 +394,14 @@ def delete_dynamic(ref: ObjectRef, container: Container, prefix: str) -> None:
 
 
 def is_static(headers: Mapping[str, str]) -> bool:
-    """Return whether an object is a static large one, by its metadata."""
+    """Return whether, by its metadata, an object is a static large object."""
     return headers.get("X-Static-Large-Object", "").lower() == "true"
 
 
 def parse_manifest(body: bytes) -> list[ManifestEntry | None]:
-    """Parse a static manifest; ``None`` stands for data within it.
+    """Parse a static manifest.  An entry that is inline data is ``None``.
 
-    :raises BackendException: it is malformed
+    :raises BackendException: the manifest is malformed
     """
     with decoding("a static manifest from Swift"):
         return [
@@ -413,9 +424,9 @@ def _parse_entry(item: Mapping[str, Any]) -> ManifestEntry:
 
 
 def static_segments(ref: ObjectRef) -> Iterator[Segment]:
-    """Yield the segments of a static large object in order, those of nested manifests too.
+    """Yield the segments of a static large object in order, including those of nested manifests.
 
-    :raises NotSupported: there is more in it than whole segments, each manifest once
+    :raises NotSupported: the manifest has ranges or inline data, or a nested manifest twice
     """
     nested: set[tuple[str, str]] = set()
     for _, entry in _walk(ref, follow_links=True):
@@ -431,12 +442,13 @@ def static_segments(ref: ObjectRef) -> Iterator[Segment]:
 
 
 def delete_static(ref: ObjectRef) -> None:
-    """Delete a static large object: first its segments, then nested manifests, itself last.
+    """Delete a static large object: its segments, then its nested manifests, then the object.
 
-    The deepest manifests go first, and all of them, before any that lists them: so what failed
-    half-way can be repeated.  If a nested manifest is gone, so is all that it lists.
+    All manifests of one depth are deleted before those that list them, the deepest first.  So a
+    delete that failed half-way can be repeated: if a nested manifest is missing, all that it lists
+    has been deleted.
 
-    :raises NotFound: it was deleted meanwhile
+    :raises NotFound: the object was deleted meanwhile
     """
     segments: dict[str, None] = {}
     nested: dict[int, dict[str, None]] = {}
@@ -467,10 +479,10 @@ def _warn_of_others(count: int, ref: ObjectRef) -> None:
 
 
 def _belongs(segment: Segment | ManifestEntry, ref: ObjectRef) -> bool:
-    """Return whether a segment is deleted with the object that names it.
+    """Return whether a segment is deleted with the object whose manifest names it.
 
-    Anybody who may write in the object's container can have written its manifest.  So a segment
-    goes only if it lies beside its object, and was not uploaded for another one.
+    The manifest may have been written by any user who may write to the object's container.  So a
+    segment is deleted only if it is in that container, and was not uploaded for another object.
     """
     own = not is_segment(segment.name) or segment.name.startswith(all_of(ref.name))
     return own and segment.container == ref.container.name
@@ -479,11 +491,13 @@ def _belongs(segment: Segment | ManifestEntry, ref: ObjectRef) -> bool:
 def _walk(
     ref: ObjectRef, *, follow_links: bool = False
 ) -> Iterator[tuple[int, ManifestEntry | None]]:
-    """Yield the entries of a static manifest with their depth; before a nested one its own.
+    """Yield the entries of a static manifest with their depth.
 
-    Each nested manifest is read once.  If it is not there, or is a symbolic link, it is empty.
+    The entries of a nested manifest are yielded before the entry that names it.  Each nested
+    manifest is read once.  One that is missing counts as empty, as does a symbolic link unless
+    ``follow_links`` is set.
 
-    :raises BackendException: they are nested deeper than Swift allows
+    :raises BackendException: manifests are nested deeper than Swift allows
     """
     seen = {(ref.container.name, ref.name)}
 

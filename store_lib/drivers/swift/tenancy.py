@@ -1,4 +1,4 @@
-"""Whose account an object lies in: the store's own, one by reference, or the tenant's."""
+"""The account of an object: the store's own, one named by reference, or the tenant's."""
 
 import abc
 import dataclasses
@@ -34,9 +34,9 @@ _LOG = get_logger(__name__)
 
 
 class Tenancy(abc.ABC):
-    """Finds accounts and objects; shared by all threads.
+    """Returns the accounts and objects of a store.  All threads share one instance.
 
-    :raises BadStoreConfiguration: a file of authorities, or a list of addresses, cannot be used
+    :raises BadStoreConfiguration: a file of certificates or a list of addresses is invalid
     """
 
     policy: ContainerPolicy
@@ -68,7 +68,7 @@ class Tenancy(abc.ABC):
             read_timeout=options.silence("swift_store_read_timeout"),
         )
         self._http = make_client()
-        # For URIs with a login in them, which lead to hosts that are not this store's.
+        # These are for URIs with credentials, which may name hosts that are not this store's.
         check_address = self._address_rules().check_address
         self._foreign_connection = dataclasses.replace(
             self._connection, check_address=check_address
@@ -77,7 +77,7 @@ class Tenancy(abc.ABC):
         self._logins: dict[Credentials, KeystoneLogin] = {}
 
     def _address_rules(self) -> AddressRules:
-        """Return the rules for the addresses of hosts that are allowed by name."""
+        """Return the rules for addresses of the hosts in swift_store_uri_login_hosts."""
         allowed, denied = "swift_store_uri_login_hosts", "swift_store_uri_login_denied_addresses"
         try:
             return AddressRules((allowed, denied), (), self.options[denied])
@@ -87,9 +87,10 @@ class Tenancy(abc.ABC):
     def account(
         self, login: Login, url: str | None = None, http: HttpClient | None = None
     ) -> Account:
-        """Return an account.
+        """Return the account of a login.
 
-        :param http: the client for other servers than the configured ones
+        :param url: storage URL, if it is not the one of the login
+        :param http: client to use in place of the one for the configured servers
         """
         return Account(login, http or self._http, self._run_concurrently, self._retry, url)
 
@@ -104,16 +105,16 @@ class Tenancy(abc.ABC):
         return KeystoneAccount(keystone(settings.credentials), self.options)
 
     def _keystone(self, credentials: Credentials) -> KeystoneLogin:
-        """Return the one login that these credentials have."""
+        """Return the login of these credentials, which is created once."""
         login = self._logins.get(credentials)
         if login is None:
-            # Without a lock, which a fork could leave locked: the first one in stays.
+            # There is no lock here, as a fork could leave it locked.  setdefault keeps the first.
             login = KeystoneLogin(credentials, self._connection)
             login = self._logins.setdefault(credentials, login)
         return login
 
     def new(self, object_id: str, context: RequestContext | None) -> NewObject:
-        """Return where a new object goes."""
+        """Return where and how a new object is stored."""
         account, container = self.own(context), self.container_of(object_id)
         location = self.new_location(account, container, object_id)
         login = UploadLogin(account, self.trustee)
@@ -128,12 +129,12 @@ class Tenancy(abc.ABC):
         for login in list(self._logins.values()):
             login.close()
 
-    # What the two kinds differ in
+    # The differences of the two kinds
 
     @property
     @abc.abstractmethod
     def url_prefix(self) -> str:
-        """The beginning of the URIs of new objects."""
+        """The common prefix of the URIs of new objects."""
 
     @abc.abstractmethod
     def container_of(self, object_id: str) -> str:
@@ -141,42 +142,42 @@ class Tenancy(abc.ABC):
 
     @abc.abstractmethod
     def holds(self, location: SwiftLocation) -> bool:
-        """Return whether a location can be in these accounts, by the configuration alone."""
+        """Return whether a location can be in these accounts, judging by the configuration only."""
 
     @abc.abstractmethod
     def new_location(self, account: Account, container: str, name: str) -> SwiftLocation:
         """Return the location of a new object."""
 
     def location(self, container: Container, name: str) -> SwiftLocation | None:
-        """Return the location of a listed object, ``None`` if it is none of the store's."""
+        """Return the location of a listed object, or ``None`` if it is not the store's."""
         return self.new_location(container.account, container.name, name)
 
     @abc.abstractmethod
     def find(self, location: SwiftLocation, context: RequestContext | None) -> ObjectRef:
-        """Return an object by its location.
+        """Return the object at a location.
 
-        :raises BadStoreUri: it is in none of these accounts
+        :raises BadStoreUri: the location is in none of these accounts
         """
 
     @abc.abstractmethod
     def own(self, context: RequestContext | None) -> Account:
-        """Return the account that new objects go to."""
+        """Return the account for new objects."""
 
     @abc.abstractmethod
     def container_names(self, account: Account) -> Iterator[str]:
-        """Yield the names of the containers that objects of this store lie in."""
+        """Yield the names of the containers that hold objects of this store."""
 
     def containers(self, context: RequestContext | None) -> Iterator[Container]:
-        """Yield the containers that objects of this store lie in."""
+        """Yield the containers that hold objects of this store."""
         account = self.own(context)
         return map(account.container, self.container_names(account))
 
-    #: Whom users are to trust, if they are.
+    #: The service's user, if users are to create trusts for it.
     trustee: Trustee | None = None
 
 
 class SingleTenant(Tenancy):
-    """One account for all new objects, and others by reference."""
+    """One account for all new objects, and other accounts by reference."""
 
     def __init__(self, driver: Driver[SwiftLocation], watched: WatchedReferences) -> None:
         super().__init__(driver)
@@ -188,7 +189,7 @@ class SingleTenant(Tenancy):
 
     @property
     def url_prefix(self) -> str:
-        # Where the default account is none or malformed, what would be its URIs.
+        # If the default account is missing or malformed, the prefix that it would have.
         reference = self.known.default or self.options.default_swift_reference
         prefix = SwiftLocation.of_reference(reference, self._container, "").uri
         return prefix.removesuffix("/") if self._seed else prefix
@@ -200,14 +201,14 @@ class SingleTenant(Tenancy):
 
     @property
     def known(self) -> References:
-        """The accounts that are configured now."""
+        """The currently configured accounts."""
         return self._watched.now()
 
     def holds(self, location: SwiftLocation) -> bool:
         if location.reference is not None:
             return location.reference in self.known.accounts
         endpoint = self.options.swift_store_endpoint
-        # Without one only the login says which account is the store's own.
+        # Without a configured endpoint, only a login can show which account is the store's own.
         return (
             location.user is not None
             or not endpoint
@@ -251,7 +252,8 @@ class SingleTenant(Tenancy):
         assert location.url is not None
         if location.user is None or location.key is None:
             account = self.own(None)
-            # The store's token may allow more elsewhere than the URI's author may do.
+            # With the store's token the URI could give access to accounts that its author has none
+            # to, so only the store's own account is allowed.
             if not (
                 _same(account.storage_url, location.url) or self.options.moved_from(location.url)
             ):
@@ -267,9 +269,9 @@ class SingleTenant(Tenancy):
         return self._account(settings)
 
     def _account_by(self, url: str, user: str, key: str) -> Account:
-        """Return the account whose login a URI holds.
+        """Return the account whose credentials a URI holds.
 
-        :raises BadStoreUri: no option allows its address
+        :raises BadStoreUri: no option allows the URL of the login
         """
         hosts = frozenset(host.lower() for host in self.options.swift_store_uri_login_hosts)
         addresses = [account.credentials.auth_url for account in self.known.well_formed()]
@@ -279,11 +281,11 @@ class SingleTenant(Tenancy):
                 f"The Swift URI has a login in it, for {_display(url)}. Name its host in "
                 f"swift_store_uri_login_hosts of store {self.store_id} if it is to be asked."
             )
-        # Its own credentials go to its own address, and none of the configuration's.
+        # Only the URI's credentials are sent to the URI's address, and none of the configuration.
         version = self.options.swift_store_auth_version
         settings = account_of_uri(url, user, key, version, self._misconfigured)
-        # Not kept: anybody can make up as many as they like.
-        if own:  # where the store logs in itself, the catalog is the store's too
+        # The login is not kept for later, as the number of such URIs is unlimited.
+        if own:  # the store itself logs in here, so the catalog can be trusted
             keystone = functools.partial(KeystoneLogin, how=self._connection)
             return self.account(self._login(settings, keystone, self._http))
         keystone = functools.partial(KeystoneLogin, how=self._foreign_connection)
@@ -299,7 +301,7 @@ class SingleTenant(Tenancy):
         return account
 
     def _forget_others(self) -> None:
-        """Forget the logins of settings that the file no longer has."""
+        """Forget the logins of accounts that are no longer in the file."""
         present = self.known.well_formed()
         for settings in list(self._accounts):
             if settings not in present:
@@ -317,7 +319,7 @@ class MultiTenant(Tenancy):
         super().__init__(driver)
         options = self.options
         known = watched.first
-        #: Who may always read and write, as Swift writes it.
+        #: The users who may always read and write, in the form of an access list.
         self.admins = tuple(
             name if ":" in name else f"{name}:*" for name in options.swift_store_admin_tenants
         )
@@ -341,9 +343,9 @@ class MultiTenant(Tenancy):
     ) -> dict[str, str]:
         """Return the headers with a container's access lists.
 
-        :raises Invalid: a tenant's name would stand for others in a list
+        :raises Invalid: the name of a tenant would mean other users in an access list
         """
-        # Any user with a login; ".r:*" would be everybody, logged in or not.
+        # This is any user with a login; ".r:*" would include clients without a login.
         readers = ["*:*"] if public else [_all_users(tenant) for tenant in read_tenants]
         writers = [_all_users(tenant) for tenant in write_tenants]
         return {
@@ -353,7 +355,7 @@ class MultiTenant(Tenancy):
 
     @property
     def url_prefix(self) -> str:
-        return "swift+http"  # and https: what follows is the tenant's
+        return "swift+http"  # also of swift+https; the rest depends on the tenant
 
     def container_of(self, object_id: str) -> str:
         return f"{self._container}_{object_id}"
@@ -390,7 +392,7 @@ class MultiTenant(Tenancy):
                 f"got {location}."
             )
         account = self.own(context)
-        # The user's token goes nowhere but to the server of the catalog or the configuration.
+        # The user's token is sent only to the server in the catalog or the configuration.
         url = location.url
         if _origin(account.storage_url) != _origin(url):
             parts = urlsplit(url)
@@ -428,9 +430,9 @@ def _display(url: str) -> str:
 
 
 def _all_users(tenant: str) -> str:
-    """Return all users of a tenant, as Swift writes them in an access list.
+    """Return the entry of an access list for all users of a tenant.
 
-    :raises Invalid: in a list it would stand for others
+    :raises Invalid: the name of the tenant would mean other users in a list
     """
     if not re.fullmatch(r"[^\s\x00-\x1f,:.*][^\s\x00-\x1f,:*]*", tenant):
         raise Invalid(
@@ -441,5 +443,5 @@ def _all_users(tenant: str) -> str:
 
 
 def _access_list(entries: Sequence[str]) -> str:
-    # As the header's bytes go out: in UTF-8.
+    # http.client encodes headers in Latin-1; this way UTF-8 is sent.
     return ",".join(entries).encode().decode("latin-1")

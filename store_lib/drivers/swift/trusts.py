@@ -1,4 +1,4 @@
-"""Trusts: a user lets the service act for them, so that an upload outlives their token."""
+"""Trusts, by which the service acts for a user, so that an upload outlives the user's token."""
 
 import dataclasses
 import datetime
@@ -16,23 +16,23 @@ from store_lib.options import StoreOptions
 
 _LOG = get_logger(__name__)
 
-#: After this a trust ends, should the process die before it ends it.
+#: Minimum lifetime of a trust, after which it expires if the process has died and not deleted it.
 _LONGEST = datetime.timedelta(days=7)
-#: So many seconds it may last longer: Keystone refuses a trust that is to end at the very same time
-#: as another one between the same two users.
+#: Up to this many seconds are added at random, as Keystone refuses two trusts between the same
+#: users that expire at the same time.
 _SPREAD = 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trust:
-    """A trust, and the trustee's login with it."""
+    """A trust, and the trustee's login by this trust."""
 
     trust_id: str
     login: KeystoneLogin
 
     def end(self) -> None:
-        """End the trust, and the login."""
-        # By the trust's own login, which acts for the user whose token may have ended.
+        """Delete the trust, and end the login."""
+        # The trust's own login deletes it, as the user's token may have expired.
         try:
             self.login.call("DELETE", f"/OS-TRUST/trusts/{self.trust_id}", self.login.token())
         except StoreError as error:
@@ -43,16 +43,17 @@ class Trust:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trustee:
-    """The service's user, whom users trust."""
+    """The service's user, for whom other users create trusts."""
 
     login: KeystoneLogin
     settings: ConnectionSettings
     options: StoreOptions
 
     def create_trust(self, account: Account) -> Trust | None:
-        """Create a trust of the account's user.
+        """Create a trust by the account's user.
 
-        If Keystone refuses it, the user's own token has to do: log a warning, and return ``None``.
+        If Keystone refuses this, log a warning and return ``None``; the upload then goes on with
+        the user's token.
         """
         try:
             trust_id = self._create(account.login.token())
@@ -75,7 +76,7 @@ class Trustee:
         return Trust(trust_id, KeystoneLogin(credentials, self.settings))
 
     def _create(self, token: str) -> str:
-        """Create a trust with the token's own project and roles, and return its id."""
+        """Create a trust with the project and the roles of the token, and return the trust's id."""
         user, project, roles = self.login.call(
             "GET", "/auth/tokens?nocatalog", token, decode=_parse_user
         )
@@ -99,10 +100,10 @@ class Trustee:
 
 
 class UploadLogin:
-    """An upload's way into an account: the user's login, and a trust's once it is extended.
+    """The login of an upload: the user's, and after :meth:`extend` that of a trust.
 
-    :ivar account: the account with the present login
-    :param trustee: whom the user is to trust; ``None`` if the login lasts as it is
+    :ivar account: the account with the current login
+    :param trustee: the user to create the trust for; ``None`` if the login does not expire
     """
 
     def __init__(self, account: Account, trustee: Trustee | None) -> None:
@@ -112,14 +113,14 @@ class UploadLogin:
         self._lock = threading.Lock()
 
     def extend(self) -> None:
-        """Create a trust, unless that was tried before."""
+        """Create a trust and use its login, unless this was tried before."""
         with self._lock:
             trustee, self._trustee = self._trustee, None
             if trustee is None:
                 return
             self._trust = trustee.create_trust(self._own)
             if self._trust is not None:
-                # The storage URL is the user's, whatever the catalog of the new token says.
+                # Keep the user's storage URL, even if the catalog of the new token has another.
                 self.account = dataclasses.replace(
                     self._own,
                     login=KeystoneAccount(self._trust.login, trustee.options),
@@ -127,7 +128,7 @@ class UploadLogin:
                 )
 
     def end(self) -> None:
-        """End the trust, and go back to the user's login."""
+        """Delete the trust, and use the user's login again."""
         with self._lock:
             trust, self._trust = self._trust, None
             self._trustee = None
@@ -137,7 +138,7 @@ class UploadLogin:
 
 
 def _parse_user(answer: Any) -> tuple[str, str, list[str]]:
-    """Return the ids of a token's user, its project and its roles."""
+    """Return the ids of a token's user, project and roles."""
     token = answer["token"]
     roles = [text(role["id"]) for role in entries(token["roles"])]
     return text(token["user"]["id"]), text(token["project"]["id"]), roles

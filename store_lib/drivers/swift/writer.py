@@ -1,4 +1,4 @@
-"""An upload to Swift: one small object, or segments that a manifest makes an object of."""
+"""An upload to Swift: one small object, or segments that a manifest joins to an object."""
 
 import dataclasses
 import functools
@@ -29,17 +29,17 @@ from store_lib.drivers.swift.segments import (
 from store_lib.drivers.swift.trusts import UploadLogin
 from store_lib.exceptions import BackendException, NotFound, NotSupported, duplicate
 
-#: Seconds for which a server may be silent while it copies a segment.
+#: Read timeout in seconds while the server copies a segment.
 _COPY_TIMEOUT = 3600.0
-#: Seconds that the server takes at most for each entry of a manifest, which it looks up.
+#: Maximum seconds in which the server looks up one entry of a manifest.
 _ENTRY = 0.1
-#: Other headers of an object, and of its manifest.
+#: Headers of every object or manifest, in addition to the nonce.
 _HEADERS = {"Content-Type": "application/octet-stream"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NewObject:
-    """Where an upload stores its object, and how it gets there."""
+    """Where and how an upload stores its object."""
 
     ref: ObjectRef
     location: SwiftLocation
@@ -48,10 +48,10 @@ class NewObject:
 
 
 class SwiftWriter(PartWriter):
-    """One upload.
+    """Adds one object.
 
-    :param size: bytes to come, ``None`` when unknown
-    :param find: returns an object of the store, and its metadata, by its location
+    :param size: the object's size in bytes; ``None`` if unknown
+    :param find: returns the object at a location of the store, and its metadata
     """
 
     def __init__(
@@ -70,25 +70,26 @@ class SwiftWriter(PartWriter):
         self._claim = Claim(target.ref.name, nonce)
         #: Whether the object's container was created for this upload.
         self._created_container = False
-        #: Names of segments that may be there.
+        #: Names of segments that may have been stored.
         self._names: dict[str, None] = {}
-        #: Whether the object itself may be there.
+        #: Whether the object itself may have been stored.
         self._publishing = False
-        #: The ETag of an object that was stored by one request.
+        #: The ETag of the object, if it was stored by one request.
         self._etag: str | None = None
         self.chunk_size = self.once_limit = layout.chunk
         self.concurrency = layout.concurrency
 
     def prepare(self) -> None:
-        """Create the container if it is missing, and look whether the id is taken.
+        """Create the container if it is missing, and check that the id is not taken.
 
-        :raises Duplicate: it is
+        :raises Duplicate: the id is taken
         """
         policy = self._target.policy
-        # If one short request is enough, that meets the same.
+        # An object that is sent in one short request needs no check in advance: the request itself
+        # fails as soon.
         if self._size is None or self._size > self._layout.chunk or policy.own:
             self._created_container = policy.ensure(self._container)
-            # In a container that was missing there is no object.
+            # A new container has no objects.
             if not self._created_container and self._ref.exists():
                 raise duplicate(self._object_id)
 
@@ -102,7 +103,7 @@ class SwiftWriter(PartWriter):
         return self._confirm()
 
     def part_size(self, number: int) -> int:
-        """Return the size of a segment: all of an object that is not to be cut."""
+        """Return the size of a segment; the object's size if it is not divided."""
         if self._size is not None and self._size < self._layout.cut_from:
             return max(self._size, 1)
         return self._layout.segment
@@ -117,7 +118,8 @@ class SwiftWriter(PartWriter):
     def copy_from(self, location: Any) -> SwiftLocation:
         """Copy the segments of an object, or the object itself as the only segment.
 
-        A manifest publishes them, as the server's own copy of an object overwrites what is there.
+        A manifest then publishes the segments.  Swift's own copy of an object is not used for that,
+        as it would overwrite an existing object.
 
         :raises NotSupported: the object is in another account
         """
@@ -139,7 +141,7 @@ class SwiftWriter(PartWriter):
             etag = head.headers.get("Etag", "")
             segments = [Segment(origin.container.name, origin.name, head.size, etag)]
         copied = self._copy_segments(segments)
-        # All that went before is kept while another add of the id is waited for.
+        # Repeat only the commit, and keep the copied segments, while another add holds the id.
         return account.retry(lambda: self.commit(copied))
 
     def commit(self, tokens: Sequence[Segment]) -> SwiftLocation:
@@ -149,7 +151,7 @@ class SwiftWriter(PartWriter):
             else:
                 most = self._layout.entries
                 self._segments.put_static(tokens, self._headers, most, self._take_claim)
-        except NotFound as error:  # of the container: a missing segment is another error
+        except NotFound as error:  # the container is missing; a missing segment is another error
             self._create_container()
             raise ContainerLost(container=self._container.name) from error
         return self._confirm()
@@ -162,7 +164,7 @@ class SwiftWriter(PartWriter):
         return self._target.location
 
     def abort(self) -> None:
-        """Remove the segments, and the object if a lost response has left it published."""
+        """Remove the segments, and the object if it was published but the response was lost."""
         head = self._ref.itself(newest=True) if self._publishing else None
         own = head is not None and self._is_own(head)
         if own is None:
@@ -173,14 +175,14 @@ class SwiftWriter(PartWriter):
         if own:
             self._ref.delete()
         container, names = self._container, dict(self._names)
-        if len(names) > self._layout.entries:  # there may be manifests of manifests too
+        if len(names) > self._layout.entries:  # there may be nested manifests too
             listed = container.list(prefix=self._segments.prefix)
             names |= dict.fromkeys(item.name for item in listed)
         container.delete_objects(names)
         self._claim.release(container)
         if self._created_container:
             container.account.retry(lambda: self._target.policy.delete(container))
-        self._target.login.end()  # not before: after a failure this is done again
+        self._target.login.end()  # last, as abort is repeated with this login after a failure
 
     @property
     def _object_id(self) -> str:
@@ -188,7 +190,7 @@ class SwiftWriter(PartWriter):
 
     @property
     def _container(self) -> Container:
-        """The object's container, by the present login."""
+        """The object's container, accessed by the current login."""
         return dataclasses.replace(self._target.ref.container, account=self._target.login.account)
 
     @property
@@ -208,9 +210,10 @@ class SwiftWriter(PartWriter):
         self._publishing = True
 
     def _is_own(self, head: SwiftResponse) -> bool | None:
-        """Return whether this upload has made the object, ``None`` if that is not known.
+        """Return whether this upload has stored the object; ``None`` if unknown.
 
-        A POST by others removes the nonce; then the object's segments or its ETag decide.
+        If a client's POST of metadata has removed the nonce, the object's segments or its ETag
+        decide.
         """
         nonce = head.headers.get(NONCE)
         if nonce is not None:
@@ -220,10 +223,10 @@ class SwiftWriter(PartWriter):
         return self._segments.named_by(head)
 
     def _confirm(self) -> SwiftLocation:
-        """Return the location, if what is stored there now is this upload's.
+        """Check that the stored object is this upload's, and return its location.
 
-        A client that takes no claims may have overwritten it: Swift lets requests through that say
-        "only if there is none" at the same moment.
+        A client that does not use claims may have overwritten it: of several requests at the same
+        time with ``If-None-Match: *``, Swift accepts all.
         """
         head = self._ref.itself(newest=True)
         if head is None:
@@ -271,10 +274,10 @@ class SwiftWriter(PartWriter):
         return [copies[number] for number in sorted(copies)]
 
     def _put(self, name: str, body: Body, headers: Mapping[str, str]) -> SwiftResponse:
-        """Store bytes under a name, once more if its container has to be created first.
+        """Store a body under a name; if the container is missing, create it and try once more.
 
-        :raises ContainerLost: it is missing again: deletes of the same id remove it while it is
-            empty, and servers remember for some seconds that it was missing, until it is created
+        :raises ContainerLost: the container is missing again: a delete of the same id may have
+            removed it while it was empty, or a server still remembers that it was missing
         """
         container = self._container
         put = functools.partial(
