@@ -1,4 +1,4 @@
-"""Location: a parsed URI that says where an object lies, and that never prints a secret."""
+"""Location: the parsed URI of an object, which is never printed with a secret in it."""
 
 import abc
 from typing import ClassVar, Self
@@ -7,14 +7,14 @@ from store_lib.display import printable
 from store_lib.exceptions import BadStoreUri
 from store_lib.redaction import is_scheme, redact_uri
 
-#: Characters that a URI may have.  Longer ones only cost time.
+#: Maximum characters of a URI.  Longer ones are never valid, and would take time to parse.
 LONGEST_URI = 8192
 
 
 def scheme_of(uri: str) -> str:
     """Return the scheme of ``uri`` in lower case.
 
-    :raises BadStoreUri: ``uri`` is no string, is too long, or has no ``scheme://``
+    :raises BadStoreUri: ``uri`` is not a string, is too long, or has no ``scheme://``
     """
     if not isinstance(uri, str):
         raise BadStoreUri(f"Expected a location URI as a str, got {type(uri).__name__}.")
@@ -29,16 +29,16 @@ def scheme_of(uri: str) -> str:
 
 
 class Location(abc.ABC):
-    """A place in one kind of backend, immutable and comparable by its URI.
+    """The location of an object in one kind of backend, immutable and comparable by its URI.
 
-    A subclass parses strictly: a URI that it did not understand whole raises
+    A subclass parses strictly: a URI that it does not fully understand raises
     :class:`~store_lib.exceptions.BadStoreUri`.  ``str`` and ``repr`` are redacted and printable;
     only :attr:`uri` is the full text.
     """
 
     __slots__ = ()
 
-    #: The URI schemes that :meth:`parse` accepts, the one that :attr:`uri` writes first.
+    #: The URI schemes that :meth:`parse` accepts; the first one is that of new URIs.
     schemes: ClassVar[tuple[str, ...]]
 
     @classmethod
@@ -46,13 +46,13 @@ class Location(abc.ABC):
     def parse(cls, uri: str) -> Self:
         """Parse a URI.
 
-        :raises BadStoreUri: it is malformed; the message is redacted
+        :raises BadStoreUri: the URI is malformed; the message is redacted
         """
 
     @property
     @abc.abstractmethod
     def uri(self) -> str:
-        """The full URI, as it is handed to the caller and kept in its database."""
+        """The full URI, as callers get it and keep it in their databases."""
 
     def __str__(self) -> str:
         return printable(redact_uri(self.uri))

@@ -172,21 +172,22 @@ class _Range:
 
 
 class Prefetcher:
-    """Gives the bytes of an object in order, and reads ranges ahead of the caller as memory allows.
+    """Returns the bytes of an object in order, and reads further ranges ahead as memory allows.
 
-    It holds no reference to the object that the caller reads from, so that dropping that one ends
-    the threads.  The range that the caller is at needs no memory of the budget.
+    It has no reference to the reader that the caller uses, so that the threads end when the caller
+    drops that reader.  The range at the caller's position takes no memory of the budget.
 
-    :param reservation: memory for what is read ahead
+    :param reservation: memory for ranges that are read ahead
     """
 
-    # What most readers of small objects never need is created later.
+    # Attributes that most reads of small objects do not need are created later.
     _exhausted = False
-    #: What the caller's own thread reads.
+    #: The stream that the caller's own thread reads.
     _stream: Generator[bytes, None, None] | None = None
-    #: What a thread reads at the position of the caller.
+    #: The range at the caller's position, if a thread reads it.
     _current: _Range | None = None
-    #: The caller takes from the left, and a thread that waits for memory from the right.
+    #: The ranges read ahead.  The caller takes them from the left; a thread that waits for memory
+    #: takes them from the right.
     _ahead: deque[_Range] | None = None
     _got, _waited = 0, 0.0
     #: Set to end the threads.

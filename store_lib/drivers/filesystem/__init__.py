@@ -1,4 +1,4 @@
-"""The filesystem driver; :class:`FilesystemDriver` is all that others need of it."""
+"""The filesystem driver; other packages use only :class:`FilesystemDriver`."""
 
 from store_lib.drivers.filesystem.driver import FilesystemDriver
 

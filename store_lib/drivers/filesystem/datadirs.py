@@ -43,9 +43,10 @@ R = TypeVar("R")
 
 #: Objects up to this size are added without a check of the free space if there is one directory.
 SMALL = 1024 * 1024
-#: Files of a listing that are inspected in one call, which is given up or repeated as a whole.
+#: Number of files of a listing that are inspected in one call; a call is given up or repeated as a
+#: whole.
 _PAGE = 1000
-#: Bytes of the longest path that the system accepts.
+#: Maximum bytes of a path that the system accepts.
 _PATH_MAX = 4096
 
 
@@ -69,8 +70,8 @@ class DataDir:
     #: Permissions that a new file gets here by default.
     file_mode: int = 0o600
     name_max: int = NAME_MAX
-    #: Whether to preallocate a file's blocks.  In memory that would only clear every page that is
-    #: then written.
+    #: Whether to preallocate a file's blocks.  On a file system in memory this would only clear
+    #: pages that are written after that.
     preallocates: bool = True
     #: Whether a failed write may be reported only when the file is closed.
     reports_errors_on_close: bool = True
@@ -79,9 +80,9 @@ class DataDir:
         self.real = os.path.realpath(self.path)
 
     def how_to_publish(self) -> Publishing:
-        """Return how to publish here; find it out first if that was not possible yet.
+        """Return how to publish in this directory; examine it first if that has not succeeded yet.
 
-        :raises CannotPublish: there is no way
+        :raises CannotPublish: the file system has no operation for it
         :raises OSError: files cannot be created here
         """
         if self.publishing is None:
@@ -92,7 +93,7 @@ class DataDir:
     def examine(self) -> None:
         """Find out what the file system can do.
 
-        :raises CannotPublish: there is no way to give a name to one file only
+        :raises CannotPublish: the file system has no operation that gives a name to one file only
         :raises OSError: files cannot be created here
         """
         self.name_max = min(NAME_MAX, os.pathconf(self.path, "PC_NAME_MAX"))
@@ -129,7 +130,7 @@ class DataDirs:
         self._all = tuple(directories)
         self.paths = tuple(directory.path for directory in self._all)
         self._ranked = sorted(self._all, key=lambda directory: -directory.priority)
-        #: Spellings of the directories, with which a path need not be resolved.
+        #: Spellings of the directories; a path that begins with one need not be resolved.
         self._parents = frozenset(
             spelling.rstrip("/")
             for directory in self._all
@@ -146,13 +147,14 @@ class DataDirs:
     ) -> None:
         """Create missing directories and check that objects can be added.
 
-        Of several directories, those that cannot be used are logged, and tried again by every add.
+        If there are several directories, one that cannot be used is logged, and every add tries it
+        again.
 
         :param dir_perm: mode of directories that are created; ``None`` leaves it to the umask
         :param file_perm: mode of the files; without ``dir_perm``, their users also get permission
             to search the directories
-        :raises BadStoreConfiguration: none can be used, or one is not a directory; readable if any
-            of them exists
+        :raises BadStoreConfiguration: no directory can be used, or one is not a directory; the
+            store is readable if any directory exists
         """
         reasons = []
         not_directory = None
@@ -188,7 +190,7 @@ class DataDirs:
     def locate(self, location: FileLocation) -> Place:
         """Return the place of the file at ``location``.
 
-        :raises BadStoreUri: it is in none of the directories, or is no object's name
+        :raises BadStoreUri: the file is in none of the directories, or its name is not an object's
         """
         path = location.path
         parent, _, name = path.rpartition("/")
@@ -241,7 +243,7 @@ class DataDirs:
     def check_free(self, object_id: str) -> None:
         """Check that no file has this object's name.
 
-        :raises Duplicate: there is one
+        :raises Duplicate: a file has it
         """
         if self.find_existing(object_id) is not None:
             raise duplicate(object_id)
@@ -254,7 +256,7 @@ class DataDirs:
         It yields a function to call just before publishing, or ``None`` if the file system alone
         ensures that one process wins.
 
-        :param directory: the one to publish in
+        :param directory: the directory to publish in
         :raises Duplicate: another process is publishing the id; temporary
         :raises OSError: the id cannot be locked
         """
@@ -295,9 +297,10 @@ class DataDirs:
     def candidates(self, size: int | None, *, at_most: bool = False) -> Iterator[DataDir]:
         """Yield the directories to try for a new object: by priority, then by free space.
 
-        :param size: bytes that it needs; ``None`` if unknown
-        :param at_most: it may need less, so that directories without room follow at the end
-        :raises StorageFull: ``size`` fits in none of them
+        :param size: bytes that the object needs; ``None`` if unknown
+        :param at_most: whether the object may need less; then directories without enough room are
+            yielded last
+        :raises StorageFull: no directory has room for ``size`` bytes
         """
         if len(self._all) == 1 and (at_most or size is None or size <= SMALL):
             yield self._all[0]
@@ -335,7 +338,7 @@ class DataDirs:
         )
 
     def space(self) -> Space:
-        """Return the space on the directories' file systems, each of which is counted once.
+        """Return the space on the directories' file systems, each file system counted once.
 
         :raises StoreError: a directory cannot be read
         """
@@ -367,7 +370,7 @@ class DataDirs:
 def _real(path: str) -> str | None:
     """Return a directory's path without symbolic links, or ``None`` if it cannot be resolved."""
     if len(path) > _PATH_MAX:
-        return None  # the system would not open it, and resolving it would take long
+        return None  # the system cannot open such a long path, and resolving it takes long
     try:
         return os.path.realpath(path or "/")
     except OSError:
@@ -383,8 +386,8 @@ def _scan(path: str) -> _Scan:
 
 
 def _page(scan: Iterator[os.DirEntry[str]], path: str) -> list[os.DirEntry[str]]:
-    """Return the next entries of a directory; none at its end."""
-    # Permanent: after an error the iterator is at its end, and another try would cut the listing.
+    """Return the next entries of a directory; an empty list at its end."""
+    # An error is permanent: the iterator is then at its end, so that a retry would cut the listing.
     with translated(Action.LIST, path, status=ErrorStatus.PERMANENT):
         return list(itertools.islice(scan, _PAGE))
 
@@ -411,8 +414,8 @@ def _prepare(
 ) -> None:
     """Examine a directory and set its permissions; see :meth:`DataDirs.prepare`.
 
-    :raises CannotPublish: there is no way to publish in it
-    :raises OSError: it cannot be used
+    :raises CannotPublish: the file system has no operation to publish with
+    :raises OSError: the directory cannot be used
     """
     path = directory.path
     if os.stat(path).st_mode & stat.S_IWOTH:
@@ -442,7 +445,7 @@ def _examine(directory: DataDir) -> None:
 
 
 def _free(path: str) -> int:
-    """Return the bytes that a new file can have there; 0 if none can be created."""
+    """Return the bytes that a new file in a directory can have; 0 if no file can be created."""
     status = os.statvfs(path)
     if status.f_files and not status.f_favail:
         return 0
@@ -478,18 +481,18 @@ def _make_directories(path: str, dir_perm: int | None) -> None:
     except FileExistsError:
         return
     if dir_perm is not None:
-        os.chmod(path, dir_perm)  # whatever the umask and the parent's set-group-id bit
+        os.chmod(path, dir_perm)  # overrides the umask and the parent's set-group-id bit
 
 
 def _sync_with_parents(path: str) -> None:
-    """Make sure that a directory, and the names of it and its parents, are on the disk.
+    """Sync a directory and its parents, so that their names are on the disk.
 
-    The process that created them may have died before it had synced them.
+    The process that created them may have died before it synced them.
     """
     syscalls.fsync_directory(path)
     device = os.stat(path).st_dev
     while (parent := os.path.dirname(path)) != path and os.stat(parent).st_dev == device:
-        # Creating a directory there may be permitted, and reading it not.
+        # This user may be permitted to create a directory there, but not to read the parent.
         with contextlib.suppress(PermissionError):
             syscalls.fsync_directory(parent)
         path = parent

@@ -59,7 +59,7 @@ class FilesystemDriver(Driver[FileLocation]):
         conf = self.conf
         self._settings = UploadSettings.of(conf)
         self._directories = DataDirs(data_directories(conf, self.misconfigured))
-        # From here on objects can be read, whatever else is wrong.
+        # From here on the driver can read objects, even if configure fails.
         file_perm = permissions(
             conf, "filesystem_store_file_perm", stat.S_IRUSR, self.misconfigured
         )
@@ -96,7 +96,7 @@ class FilesystemDriver(Driver[FileLocation]):
     ) -> FileWriter:
         self._directories.check_free(object_id)
         with self._writer(object_id, nonce) as writer:
-            # What has no size may need no space: a copy can be a reflink.
+            # An object without a known size may need no space, as a copy can be a reflink.
             at_most = self._settings.thin or size is None
             self._directories.try_each(
                 lambda directory: writer.stage(directory, size), size, at_most=at_most
@@ -108,9 +108,10 @@ class FilesystemDriver(Driver[FileLocation]):
 
         Its bytes up to ``writer.written`` are kept.  A running upload is never taken over.
 
-        :raises NotFound: the upload is gone: published and deleted, swept or aborted
-        :raises Duplicate: an object of this id exists: perhaps this upload has published it
-        :raises InUseByStore: it may still be running, or may have published its object
+        :raises NotFound: the upload no longer exists: it was swept or aborted, or its object was
+            published and deleted
+        :raises Duplicate: an object of this id exists, which this upload may have published
+        :raises InUseByStore: the upload may still be running, or may have published its object
         :raises Invalid: no upload to this store has returned such a state
         """
         upload = UploadState.parse(state)
@@ -152,7 +153,7 @@ class FilesystemDriver(Driver[FileLocation]):
         try:
             with place.reached() as (name, directory):
                 _status(place, name, directory)
-                self.checkpoint()  # after a long time the name may be another object's
+                self.checkpoint()  # if this call was given up, the name may be another object's now
                 os.unlink(name, dir_fd=directory)
         except OSError as error:
             raise translate(error, Action.DELETE, place.path) from error
@@ -184,9 +185,9 @@ class FilesystemDriver(Driver[FileLocation]):
 def _status(place: Place, name: str, directory: int | None) -> os.stat_result:
     """Return the status of an object's file.
 
-    :raises NotFound: it is not a file
-    :raises Forbidden: it is a symbolic link
-    :raises OSError: it cannot be read
+    :raises NotFound: ``name`` is not a file
+    :raises Forbidden: ``name`` is a symbolic link
+    :raises OSError: the status cannot be read
     """
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if stat.S_ISLNK(status.st_mode):

@@ -1,4 +1,4 @@
-"""Translation of the operating system's errors, in one place for the driver."""
+"""Translates the operating system's errors into the library's."""
 
 import enum
 import errno
@@ -18,7 +18,7 @@ from store_lib.exceptions import (
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-#: Errors about limits of this process or machine, not about the file system.
+#: Errors caused by limits of this process or machine, and not by the file system.
 OWN_LIMITS = frozenset({errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 #: Errors of a file that cannot be an object: a directory, a socket, a device.
@@ -47,7 +47,7 @@ _TEMPORARY = frozenset(
 
 
 class Action(enum.Enum):
-    """What the driver was doing: the same error number means different things in each."""
+    """The driver's action during an error: on it depends what the error number means."""
 
     ADD = "write"
     READ = "read"
@@ -64,7 +64,7 @@ def translate(
     object_id: str | None = None,
     status: ErrorStatus | None = None,
 ) -> StoreError:
-    """Return the library's error for ``error``, to be raised from it.
+    """Return the library's error for an ``OSError``; the caller raises it from ``error``.
 
     :param path: the file or directory concerned
     :param status: overrides the status that follows from the error number

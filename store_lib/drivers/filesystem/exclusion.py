@@ -7,11 +7,11 @@ to one file only.
 A *lock file* is locked with flock(2).  The process that gets the lock checks that the file still
 has its name: the previous holder, or a sweep, may have removed it.
 
-A *claim* is used where files cannot be locked: a file that only one process can create
-(``O_EXCL``).  The claim of a dead process is recognised by its age.  It is not simply unlinked,
-since it may have become another process's claim after it was checked.  Instead it is renamed to a
-private name.  The renamed file shows whose claim it was, and a live process's is renamed back.
-The holder of a claim checks that it still has it just before it publishes.
+A *claim* is used if files cannot be locked: a file that only one process can create (``O_EXCL``).
+The claim of a dead process is recognised by its age.  It is not simply unlinked, since another
+process may have replaced it by its own claim after the check.  Instead it is renamed to a private
+name.  The renamed file shows whose claim it was; the claim of a live process is renamed back.  Just
+before the holder of a claim publishes, it checks that it still holds the claim.
 """
 
 import contextlib
@@ -32,9 +32,9 @@ from store_lib.exceptions import ErrorStatus, StoreClosed, being_added
 
 LOG = get_logger(__name__)
 
-#: Age in seconds from which on a claim counts as a dead process's.  Publishing takes milliseconds.
+#: Age in seconds at which a claim counts as that of a dead process.  Publishing takes milliseconds.
 CLAIM_LIFE = 60.0
-#: Content of a claim that is no longer needed; until then it is empty.
+#: Content of a claim that is no longer needed; before, a claim is empty.
 _DONE = b"done"
 
 _LOCK_FILE = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -77,7 +77,7 @@ def sole_publisher(
             if problem is not None and not locked:
                 raise problem
         finally:
-            del problem  # with its traceback it would keep this frame, and the callers' memory
+            del problem  # its traceback would keep this frame, and so the callers' memory
 
         def check() -> None:
             for check_one in checks:
@@ -89,8 +89,8 @@ def sole_publisher(
 def _folded(object_id: str) -> bytes:
     """Return the same bytes for all ids that may be the same name to a file system.
 
-    Some file systems ignore case, or how accented letters are composed.  Two ids that differ only
-    in that would otherwise get different locks and replace each other.
+    Some file systems ignore case, or the composition of accented letters.  Without this, ids that
+    differ only in these would have different locks, and one object could replace the other.
     """
     folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", object_id).casefold())
     return folded.encode(errors="surrogateescape")
@@ -126,7 +126,11 @@ def _locked(path: str) -> Iterator[bool]:
 
 
 def _wait_for_lock(file: Descriptor, path: str) -> bool | None:
-    """Lock a lock file; return whether it still has its name, ``None`` if nothing can be locked."""
+    """Lock a lock file; return whether ``path`` is still this file.
+
+    The last holder of the lock may have removed it.  Return ``None`` if the file system has no
+    locks.
+    """
     with file as fd:
         if syscalls.lock(fd, fcntl.LOCK_EX) is None:
             return None
@@ -134,24 +138,26 @@ def _wait_for_lock(file: Descriptor, path: str) -> bool | None:
 
 
 def _release_lock(file: Descriptor, path: str) -> None:
-    """Remove a lock file and release the lock, if it is ours.
+    """Remove a lock file and release the lock, if this process holds it.
 
-    An interrupt may have ended the wait for the lock.  Its holder can acquire it again.
+    It may not, as an interrupt may have ended the wait.  If it does, it can acquire the lock again,
+    which is how this is checked.
     """
     with contextlib.suppress(OSError, StoreClosed), file as fd:
         held = syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is not False
         if held and syscalls.same_file(path, os.fstat(fd)):
             os.unlink(path)
-        # Closing is not enough: a child forked just now still has the file open.
+        # Closing the file is not enough, as a child that was just forked still has it open.
         syscalls.lock(fd, fcntl.LOCK_UN)
     file.close()
 
 
 @contextlib.contextmanager
 def _claimed(directory: str, digest: str, object_id: str) -> Iterator[Callable[[], None]]:
-    """Hold the claim on an id during a ``with`` block; yields a check that it is still ours.
+    """Hold the claim on an id during a ``with`` block; yields a check that it is still held.
 
-    The file stays open during the block: some FUSE file systems keep an inode number only as long.
+    The file stays open during the block, as some FUSE file systems keep the inode number only of
+    an open file.
     """
     path = f"{directory}/{claim_name(digest)}"
 
@@ -179,23 +185,23 @@ def _claimed(directory: str, digest: str, object_id: str) -> Iterator[Callable[[
 
 
 def _release(file: Descriptor, directory: str, path: str) -> None:
-    """Remove a claim, if it is ours.
+    """Remove a claim, if this process still holds it.
 
-    It is marked first.  Another process may have just renamed it and will rename it back as a live
-    one's; the mark then shows that it is no longer needed.
+    The claim is first marked as no longer needed.  Another process may have just renamed it, and
+    may rename it back as the claim of a live process; the mark then shows that it can be removed.
     """
     with contextlib.suppress(OSError, StoreClosed):
         with file as fd:
             os.pwrite(fd, _DONE, 0)
             spare = _rename_away(directory, path, os.fstat(fd))
-        file.close()  # before it is removed: NFS and FUSE would rename it
+        file.close()  # NFS and FUSE would rename an open file instead of removing it
         if spare is not None:
             os.unlink(spare)
     file.close()
 
 
 def _remove_dead(directory: str, path: str) -> bool:
-    """Remove a dead process's claim; return whether there is no claim any more."""
+    """Remove the claim of a dead process; return whether the id has no claim any more."""
     try:
         with opened(path, _INSPECT) as fd:
             status = os.fstat(fd)
@@ -214,10 +220,10 @@ def _remove_dead(directory: str, path: str) -> bool:
 
 
 def _rename_away(directory: str, path: str, wanted: os.stat_result) -> str | None:
-    """Rename a claim to a private name, and return that.
+    """Rename a claim to a private name, and return that name.
 
     :param wanted: the claim's status
-    :returns: ``None`` if it was another claim by then, which has been renamed back
+    :returns: the name, or ``None`` if ``path`` was another claim by then, which is renamed back
     :raises FileNotFoundError: there is no claim any more
     """
     spare = f"{directory}/{staged_name('claim', secrets.token_hex(16))}"

@@ -13,11 +13,11 @@ from store_lib.location import Location, scheme_of
 
 #: Prefix of all files that are not objects: staged uploads, locks, probes.
 PRIVATE_PREFIX = ".store_lib-"
-#: Bytes of the longest file name on any usual file system.
+#: Maximum bytes of a file name on the usual file systems.
 NAME_MAX = 255
 
-#: libfuse and the NFS client rename an open file to such a name when it is removed, and remove it
-#: with the last close.  Until then its name would pass for an object's.
+#: Prefixes of the names that libfuse and the NFS client give to an open file that is removed.  The
+#: file exists until its last close; these names must not pass for those of objects.
 HIDDEN_PREFIXES = (".fuse_hidden", ".nfs")
 
 _LOCK_PREFIX = f"{PRIVATE_PREFIX}lock-"
@@ -49,7 +49,7 @@ class FileLocation(Location):
     def parse(cls, uri: str) -> Self:
         """Parse a ``file://`` or ``filesystem://`` URI.
 
-        :raises BadStoreUri: the path is missing, relative, without a file name at its end, or
+        :raises BadStoreUri: the path is missing, is relative, does not end with a file name, or is
             impossible
         """
         if scheme_of(uri) not in cls.schemes:
@@ -75,9 +75,9 @@ class FileLocation(Location):
 
 @dataclasses.dataclass(slots=True)  # freezing would double the cost of making one
 class Place:
-    """A file in a data directory, and how to reach it without leaving that directory.
+    """A file in a data directory, which can be opened without leaving that directory.
 
-    The last component is never resolved: it is opened without following a symbolic link.
+    The last component is never resolved: a symbolic link there is not followed.
     """
 
     #: The absolute path.
@@ -88,8 +88,8 @@ class Place:
     def reached(self) -> contextlib.AbstractContextManager[tuple[str, int | None]]:
         """Return a context manager that yields the name to open and its directory's descriptor.
 
-        The directories on the way are opened one by one, without following symbolic links.  So
-        one that was replaced by a link after the path was resolved raises an error.  For a file
+        The directories on the way are opened one by one, without following symbolic links.  So if
+        one was replaced by a link after the path was resolved, this raises an error.  For a file
         directly in a data directory, the path and ``None`` are yielded.
 
         :raises OSError: a directory on the way is missing or a symbolic link
@@ -140,7 +140,7 @@ def id_problem(object_id: str) -> str | None:
 
 
 def _encoded_length(object_id: str) -> int:
-    object_id.encode()  # a lone surrogate cannot stand in a URI, though a file name could hold it
+    object_id.encode()  # raises for a lone surrogate, which a file name can have but no URI
     return len(os.fsencode(object_id))
 
 

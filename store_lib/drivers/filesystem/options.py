@@ -103,7 +103,7 @@ OPTIONS: tuple[cfg.Opt, ...] = (
     ),
 )
 
-#: Bytes of the smallest hole: smaller ones would fragment a file and save little.
+#: Minimum bytes of a hole: smaller ones would fragment a file and save little.
 HOLE_SIZE = 64 * 1024
 
 _PRIORITY = re.compile(r"[+-]?[0-9]{1,18}")
@@ -111,7 +111,7 @@ _PRIORITY = re.compile(r"[+-]?[0-9]{1,18}")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UploadSettings:
-    """Settings of every upload."""
+    """The settings that all uploads have in common."""
 
     #: A multiple of :data:`HOLE_SIZE`.
     chunk_size: int
@@ -193,10 +193,12 @@ def _normalised(path: str) -> str:
 def permissions(
     options: StoreOptions, name: str, owner_needs: int, misconfigured: Misconfigured
 ) -> int | None:
-    """Return the mode in an option, whose decimal digits are octal; ``None`` if it sets none.
+    """Return the mode in an option, or ``None`` if it is not set.
+
+    The digits of the option's decimal number are octal digits of the mode.
 
     :param owner_needs: bits that must be set, such as ``stat.S_IRUSR``
-    :raises BadStoreConfiguration: it is no mode, or the owner would lack a permission
+    :raises BadStoreConfiguration: the value is not a mode, or the owner would lack a permission
     """
     value: int = options[name]
     if value <= 0:
@@ -258,7 +260,7 @@ class MountMetadata:
                 )
             if not _is_absolute(item["mountpoint"]):
                 raise bad(f"Expected an absolute mountpoint, got {item['mountpoint']!a}.")
-            # Kept as text, of which every caller gets a fresh copy.
+            # Kept as JSON text, so that every caller gets a fresh copy.
             self._mounts.append((_normalised(item["mountpoint"]), json.dumps(item)))
         self._mounts.sort(key=lambda mount: -len(mount[0]))
 
@@ -281,7 +283,7 @@ def _are_strings(item: dict[str, Any], *names: str) -> bool:
 
 
 def _is_metadata(value: Any) -> bool:
-    """Return whether a service can keep ``value`` beside a URI."""
+    """Return whether ``value`` can be the metadata that a service keeps with a URI."""
     if isinstance(value, dict):
         return all(map(_is_metadata, value.values()))
     if isinstance(value, list):

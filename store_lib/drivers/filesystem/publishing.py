@@ -20,8 +20,9 @@ class Publishing(enum.Enum):
     RENAME = "rename"
     #: ``link``, which never replaces; the staged name is removed afterwards.
     LINK = "link"
-    #: ``rename``, which would replace: only after a check, and while other processes are prevented
-    #: from publishing the id (see :mod:`~store_lib.drivers.filesystem.exclusion`).
+    #: ``rename``, which replaces an existing file.  It is used only after a check, and while other
+    #: processes are excluded from publishing the id (see
+    #: :mod:`~store_lib.drivers.filesystem.exclusion`).
     CHECKED = "checked"
 
     def give_name(self, staged: str, final: str) -> None:
@@ -44,10 +45,10 @@ class CannotPublish(BackendException):
 
 
 def probe(directory: str, *, checked: bool) -> tuple[Publishing, bool]:
-    """Find out, with empty files, how to publish in ``directory`` and whether files can be locked.
+    """Test with empty files how to publish in ``directory``, and whether files can be locked there.
 
     :param checked: whether :attr:`Publishing.CHECKED` may be used
-    :raises CannotPublish: there is no way
+    :raises CannotPublish: no way of :class:`Publishing` works
     :raises OSError: files cannot be created there
     """
     for how in Publishing:
@@ -88,7 +89,7 @@ def _try(how: Publishing, directory: str) -> tuple[bool, bool]:
                 return False, locks
             how.give_name(source, free)
         except OSError as error:
-            if error.errno in FULL:  # not an answer to whether ``how`` works
+            if error.errno in FULL:  # this does not show whether ``how`` works
                 raise
             return False, locks
         return True, locks

@@ -1,4 +1,4 @@
-"""The download: a descriptor from which ranges are read, several at once if needed."""
+"""Reading an object: ranges of an open file, which may be read concurrently."""
 
 import contextlib
 import os
@@ -12,9 +12,9 @@ from store_lib.drivers.filesystem.location import Place
 from store_lib.drivers.filesystem.syscalls import Descriptor
 from store_lib.exceptions import InvalidRange, ObjectChanged, not_found
 
-#: O_NONBLOCK because opening a pipe would wait for a writer.  It has no effect on a file.
+#: With O_NONBLOCK, opening a pipe does not wait for a writer.  It has no effect on a file.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-#: Bytes of a range from which on the kernel is asked to read further ahead.
+#: For a range of at least this many bytes, the kernel is asked to read further ahead.
 _LARGE = 8 * 1024 * 1024
 
 
@@ -22,7 +22,7 @@ def open_object(place: Place) -> tuple[Descriptor, os.stat_result]:
     """Open a file and return its descriptor and status.
 
     :raises NotFound: there is no file
-    :raises Forbidden: it is a symbolic link, or may not be read
+    :raises Forbidden: the file is a symbolic link, or may not be read
     """
     file = Descriptor()
     try:
@@ -42,7 +42,7 @@ def open_object(place: Place) -> tuple[Descriptor, os.stat_result]:
 
 
 class FileReader(Reader):
-    """Reads the file that was opened, even if that has been deleted since.
+    """Reads an open file, even if the file has been deleted since it was opened.
 
     :raises InvalidRange: ``offset`` is past the end
     """
@@ -64,7 +64,7 @@ class FileReader(Reader):
             raise InvalidRange(size=self.size, offset=offset, length=length)
         expected = self.size - offset if length is None else min(length, self.size - offset)
         if expected > _LARGE:
-            with contextlib.suppress(OSError), self._file as fd:  # a hint
+            with contextlib.suppress(OSError), self._file as fd:  # only a hint, which may fail
                 os.posix_fadvise(fd, offset, expected, os.POSIX_FADV_SEQUENTIAL)
 
     def stream(self, offset: int, length: int | None) -> Iterator[bytes]:
@@ -95,13 +95,13 @@ class FileReader(Reader):
             position += len(piece)
             handed_over = [piece]
             del piece
-            yield handed_over.pop()  # a waiting generator must not keep what it has yielded
+            yield handed_over.pop()  # a suspended generator must not keep what it has yielded
 
     def fileno(self) -> int | None:
         if self._file.closing:
             return None
         with self._file as fd:
-            os.set_blocking(fd, True)  # io_uring would heed O_NONBLOCK
+            os.set_blocking(fd, True)  # for io_uring, on which O_NONBLOCK has an effect
             return fd
 
     def close(self) -> None:

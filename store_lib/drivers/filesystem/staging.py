@@ -8,21 +8,20 @@ A sweep never removes a running upload's file:
 
 * Once the upload has its lock, a sweep is refused the shared lock and does not touch the file.
 * After the file is created and before it is locked, a sweep may get its shared lock.  Then the
-  upload is refused the exclusive lock, or gets it on a file whose name the sweep has removed.  It
-  checks for both, abandons that file and starts again.  Nothing is lost, since nothing was
+  upload is refused the exclusive lock, or gets it on a file whose name the sweep has removed.  The
+  upload checks for both, abandons that file and starts again.  Nothing is lost, since nothing was
   written.
 * The upload starts again under a new random name, never the same one, since the sweep may still
   be about to remove the first name.  A removed name is never used again, so that sweeps need no
   lock against each other.
-* A sweep checks that the name still is the file it has locked.  So an upload that has published by
-  renaming in between is not taken for its leftover.  With publishing by link, a crash between
-  ``link`` and ``unlink`` leaves the staged name on a finished object; removing that name keeps
-  the object.
+* A sweep checks that the name is still that of the file it has locked.  So it does not remove the
+  object of an upload that has published by renaming in between.  With publishing by link, a crash
+  between ``link`` and ``unlink`` leaves the staged name on a finished object; removing that name
+  keeps the object.
 
-A shared lock suffices for a sweep and needs no write permission, which NFS requires for an
-exclusive one.  Taking up an upload that died needs the exclusive lock, like beginning one.  If the
-file system has no locks, a sweep goes by age alone, and leaves a file that was written since it
-was listed.
+A sweep uses a shared lock, as on NFS an exclusive lock requires write permission.  Continuing an
+upload whose process has died needs the exclusive lock, as beginning one does.  If the file system
+has no locks, a sweep goes by age alone, and leaves a file that was written since it was listed.
 """
 
 import contextlib
@@ -54,13 +53,13 @@ from store_lib.exceptions import BackendException, ErrorStatus, InUseByStore, In
 LOG = get_logger(__name__)
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-#: O_NONBLOCK in order not to wait at a pipe with the name of a staged file.
+#: With O_NONBLOCK, opening a pipe that has the name of a staged file does not wait.
 _REOPEN = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _INSPECT = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _ATTEMPTS = 20
 _NONCE = re.compile(r"[0-9a-f]{32}")
 _LARGEST_FILE = 2**63 - 1
-#: Files that are inspected in one call, which is given up or repeated as a whole.
+#: Number of files that are inspected in one call; a call is given up or repeated as a whole.
 _PAGE = 100
 
 
@@ -72,18 +71,19 @@ class UploadState:
     nonce: str
     #: Path of the data directory.
     directory: str
-    #: Name of the staged file in it.
+    #: Name of the staged file in the directory.
     name: str
-    #: Bytes from the start that are kept.
+    #: Number of bytes from the start that are kept.
     written: int
 
     @classmethod
     def parse(cls, state: Mapping[str, Any]) -> Self:
-        """Check a state, which may come from anywhere.
+        """Check and return a state, which may come from an untrusted source.
 
-        Its name cannot lead out of its directory, which the caller compares with the store's.
+        The name must be that of a staged file, so it cannot lead out of the directory.  The caller
+        checks that the directory is the store's.
 
-        :raises Invalid: it is malformed
+        :raises Invalid: the state is malformed
         """
         fields = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(state, Mapping) or set(state) != set(fields):
@@ -110,16 +110,17 @@ def invalid_state(reason: str) -> Invalid:
 
 
 class WrittenBytes:
-    """How far an upload has been written without a gap; for several threads.
+    """The number of bytes that an upload has written without a gap.
 
-    There is no lock: only the thread that removes the entry at :attr:`end` moves that on.
+    Several threads may use it without a lock: only the thread that removes the entry at
+    :attr:`end` changes :attr:`end`.
     """
 
     __slots__ = ("_beyond", "end")
 
     def __init__(self, end: int = 0) -> None:
         self.end = end
-        #: Ends of what was written beyond a gap, by start.
+        #: Ends of the ranges that were written beyond a gap, by their starts.
         self._beyond: dict[int, int] = {}
 
     def add(self, offset: int, length: int) -> None:
@@ -134,9 +135,10 @@ def stage(
 ) -> tuple[Descriptor, str]:
     """Create and lock a staged file; return its descriptor and path.
 
-    Its mode is 0600: another user who opened it could keep a descriptor of the later object.
+    The file's mode is 0600, so that no other user can open it and keep a descriptor of the later
+    object.
 
-    :raises OSError: it cannot be created; nothing is left
+    :raises OSError: the file cannot be created; nothing is left
     """
     for attempt in range(_ATTEMPTS):
         if attempt:
@@ -151,7 +153,7 @@ def stage(
         except FileExistsError:
             continue
         except BaseException:
-            # The file is ours even if an interrupt came before the descriptor was kept.
+            # This call has created the file, even if an interrupt has lost the descriptor.
             try_remove(path)
             file.close()
             raise
@@ -164,20 +166,21 @@ def stage(
 
 
 def _lock(file: Descriptor, path: str) -> bool:
-    """Lock a new staged file; return whether it was free and still has its name."""
+    """Lock a new staged file; return false if a sweep has locked or removed it."""
     with file as fd:
         if syscalls.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is False:
             return False
-        # Not by the link count: an NFS client keeps a file that a sweep on this host removed.
+        # The link count would not show a removal: the NFS client keeps an open file that a sweep on
+        # this host has removed, under another name.
         return syscalls.same_file(path, os.fstat(fd))
 
 
 def reopen(path: str) -> Descriptor:
     """Open and lock the staged file of an upload whose process has ended.
 
-    :raises NotFound: it is gone
-    :raises InUseByStore: an upload or a sweep has it locked (temporary), it has a second name, or
-        files cannot be locked there
+    :raises NotFound: the file no longer exists
+    :raises InUseByStore: an upload or a sweep has locked the file (temporary), the file has a
+        second name, or files cannot be locked there
     """
     file = Descriptor()
     try:
@@ -213,7 +216,7 @@ def clock(directory: str) -> float:
     file, path = stage(directory, "clock", secrets.token_hex(16))
     try:
         with file as fd:
-            os.write(fd, b"x")  # some clients get the time from the server only then
+            os.write(fd, b"x")  # some clients get the server's time only after a write
             syscalls.fsync(fd)
             return os.fstat(fd).st_mtime
     finally:
@@ -222,7 +225,7 @@ def clock(directory: str) -> float:
 
 
 def usual_mode(directory: str) -> int:
-    """Return the permissions that a new file gets there by default: by umask, ACL or mount.
+    """Return the permissions of a new file in a directory, by umask, default ACL or mount options.
 
     :raises OSError: no file can be created there
     """
@@ -275,7 +278,7 @@ def _inspect(paths: Sequence[str], now: float | None) -> list[Incomplete]:
                 status = os.stat(path, follow_symlinks=False)
                 live = stat.S_ISREG(status.st_mode) and _is_locked(path)
             except FileNotFoundError:
-                continue  # it was published or removed just now
+                continue  # it has just been published or removed
         if stat.S_ISREG(status.st_mode):
             upload = Incomplete(
                 key=path,
@@ -290,7 +293,7 @@ def _inspect(paths: Sequence[str], now: float | None) -> list[Incomplete]:
 
 
 def _is_locked(path: str) -> bool:
-    """Return whether an upload has locked the file; ``False`` if that cannot be found out."""
+    """Return whether an upload has locked the file; ``False`` if unknown."""
     try:
         with opened(path, _INSPECT) as fd:
             return syscalls.lock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB) is False
@@ -301,9 +304,9 @@ def _is_locked(path: str) -> bool:
 def discard(path: str, modified: float, checkpoint: Callable[[], None] = do_nothing) -> bool:
     """Remove a leftover, unless its upload is running; return whether it was removed.
 
-    :param modified: its modification time in the listing
-    :param checkpoint: called before it is removed
-    :raises StoreError: it may not be opened or removed
+    :param modified: the file's modification time in the listing
+    :param checkpoint: called before the file is removed
+    :raises StoreError: the file may not be opened or removed
     """
     with (
         translated(Action.DELETE, path),

@@ -1,8 +1,8 @@
-"""The client of this backend: the system calls on files, and the descriptors they work on.
+"""The client of this backend, whose server is the kernel: system calls and file descriptors.
 
-Its server is the kernel, hence the name.  The functions are calls that Python does not offer, or
-not in the form needed here.  Each one does its work, raises ``OSError``, or returns a value that
-says that the file system cannot do it.  Only :func:`copy_contents` goes on in another way then.
+The functions are system calls that Python does not offer, or not in the form needed here.  Each one
+does its work, raises ``OSError``, or returns a value for "not supported by the file system".  Only
+:func:`copy_contents` uses another way in that case.
 """
 
 import contextlib
@@ -34,11 +34,11 @@ _LOCAL = _MEMORY | {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010}
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 _UNLOCKABLE = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
-#: Bytes that the kernel is asked to copy in one call: large, and still interruptible.
+#: Bytes that the kernel copies in one call: many, but few enough to stay interruptible.
 _KERNEL_PIECE = 64 * 1024 * 1024
-#: Bytes that are copied at once otherwise.
+#: Bytes that are copied at a time by reading and writing.
 _PIECE = 1024 * 1024
-#: Bytes of a hole that is found by reading.
+#: Size of the blocks of zeros that become holes when a file is copied by reading.
 _BLOCK = 64 * 1024
 _ZEROS = bytes(_BLOCK)
 #: Errors of copy_file_range if it cannot copy between these two files.
@@ -48,15 +48,15 @@ _NOT_BETWEEN = UNSUPPORTED | {errno.EXDEV, errno.EBADF, errno.EPERM, errno.EACCE
 class Descriptor(DeferredClose):
     """A file descriptor that is closed by its last user.
 
-    A call that hangs on a dead mount is abandoned by the engine, which then closes the file.  If
-    the number were free at once, the next file opened in the process could get it, and the rest of
-    the abandoned call would act on that file.
+    The engine abandons a call that hangs on a dead mount, and then closes the file.  If the number
+    were free at once, the next file opened in the process could get it, and the rest of the
+    abandoned call would act on that file.
 
-    ``with descriptor as fd`` uses it.  Before :meth:`open` and after :meth:`close` that raises
-    ``StoreClosed``.
+    ``with descriptor as fd`` gives the number to a user.  Before :meth:`open` and after
+    :meth:`close` this raises ``StoreClosed``.
 
     The object is created before the file is opened, so that an interrupt (an exception from a
-    signal handler) cannot lose a bare number.  A forked child closes its copies: otherwise a lock
+    signal handler) cannot lose a bare number.  A forked child closes its copy, as otherwise a lock
     would outlive the parent.
 
     :param fd: a descriptor that is already open; -1 for none
@@ -65,17 +65,17 @@ class Descriptor(DeferredClose):
     __slots__ = ("_number",)
 
     def __init__(self, fd: int = -1) -> None:
-        #: The number, in a list: it is removed and closed on one line, so that an interrupt cannot
-        #: lose it, nor have it closed twice.
+        #: A list with the number.  It is removed and closed on one line, so that after an interrupt
+        #: it is neither lost nor closed twice.
         self._number = [fd] if fd >= 0 else []
         super().__init__()
         _ALL.add(self)
 
     def open(self, path: str, flags: int, *, directory: int | None = None) -> None:
-        """Open a file, or create one with mode 0600.  Called once.
+        """Open a file, or create one with mode 0600.  May be called only once.
 
         :param directory: descriptor of the directory to which ``path`` is relative
-        :raises OSError: it cannot be opened
+        :raises OSError: the file cannot be opened
         """
         self._number.append(os.open(path, flags, 0o600, dir_fd=directory))
 
@@ -107,11 +107,11 @@ class Descriptor(DeferredClose):
         except IndexError:
             pass  # closed by another thread
         except OSError as error:
-            # Harmless: a writer provokes deferred errors before it publishes.
+            # An error here is harmless, as a writer checks for deferred errors before it publishes.
             LOG.debug("Closing a file: %s", error)
 
     def __del__(self) -> None:
-        # Even without close(): there can be no user any more.
+        # Close the file even without close(), as it can have no user any more.
         if getattr(self, "_number", None):  # an interrupt may have ended __init__
             self._close_once()
 
@@ -148,7 +148,7 @@ def opened(path: str, flags: int, *, directory: int | None = None) -> Iterator[i
 
 
 def _absent(*arguments: Any) -> int:
-    """Replace a function that this C library lacks."""
+    """Fail as unsupported, in place of a function that the C library lacks."""
     ctypes.set_errno(errno.ENOSYS)
     return -1
 
@@ -194,8 +194,8 @@ def rename_noreplace(source: str, target: str) -> None:
 def preallocate(fd: int, size: int) -> bool:
     """Reserve blocks for ``size`` bytes, which also becomes the file's size.
 
-    Returns whether the file system can do that.  This is not ``posix_fallocate``: the C library
-    emulates that by writing every block.
+    Return whether the file system supports this.  ``posix_fallocate`` is not used, as the C library
+    may emulate it by writing every block.
     """
     while _fallocate(fd, 0, 0, size):
         number = ctypes.get_errno()
@@ -241,7 +241,7 @@ def write_all(fd: int, data: memoryview | bytes, offset: int) -> None:
 def start_writeback(fd: int) -> None:
     """Start to write dirty pages to the disk, without waiting.
 
-    This is a hint for speed, whose failure does not matter.
+    This is only for speed, so errors are ignored.
     """
     _sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
@@ -324,10 +324,10 @@ def copy_contents(
     durable: bool,
     step: Callable[[], None] = do_nothing,
 ) -> None:
-    """Copy a file to an empty one in the cheapest way, holes as holes.
+    """Copy a file to an empty one in the fastest way, keeping its holes.
 
     :param status: the source's status when it was opened
-    :param durable: start writeback along the way
+    :param durable: whether to start writeback while copying
     :param step: called between the pieces
     :raises ObjectChanged: the source has changed
     :raises OSError: reading or writing failed
@@ -362,7 +362,7 @@ def _copy_data(
 def _hides_holes(fd: int, status: os.stat_result) -> bool:
     """Return whether a file has holes that the file system does not report, as with FUSE.
 
-    They are then found by reading.  The kernel would copy them as zeros.
+    Such holes must be found by reading, as the kernel would copy them as zeros.
     """
     if not 0 <= status.st_blocks * 512 < status.st_size:
         return False
@@ -392,7 +392,7 @@ def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _copy_in_kernel(source: int, target: int, start: int, length: int) -> int:
-    """Copy in the kernel; return the number of bytes, 0 if that is not possible."""
+    """Copy in the kernel; return the number of bytes, or 0 if this is not possible."""
     try:
         return os.copy_file_range(source, target, length, start, start)
     except OSError as error:
