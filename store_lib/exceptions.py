@@ -1,11 +1,11 @@
-"""The errors of the library: one tree; messages say what was expected, what was got, what to do.
+"""The errors of the library.  Messages state what was expected, what was received, and what to do.
 
 ::
 
     StoreError
      |-- BackendException               the backend failed in a way no other class names
      |    `-- UnsupportedBackend
-     |-- Invalid                        what the caller handed in is wrong
+     |-- Invalid                        an argument or the data is wrong
      |    |-- SizeMismatch              the source did not have the declared number of bytes
      |    |-- DigestMismatch            the bytes do not have the expected digest
      |    |-- InvalidObjectId           an id that this store cannot hold
@@ -13,7 +13,7 @@
      |    |-- LengthRequired            a request whose end cannot be known
      |    `-- UnknownHashingAlgo
      |-- NotFound
-     |-- Duplicate                      an object of this id is there already
+     |-- Duplicate                      an object of this id already exists
      |-- ObjectChanged                  the object was replaced while it was being read
      |-- BadStoreUri
      |-- UnknownScheme
@@ -40,9 +40,9 @@
           `-- StoreGetNotSupported
                `-- StoreRandomGetNotSupported
 
-Names and form are glance_store's where it has the class: the class attribute ``message`` is a
-template, keyword arguments fill it, and the instance attribute ``msg`` is the finished text.
-``status`` alone says whether trying again can help.
+Classes that glance_store has too have the same name and form: the class attribute ``message`` is a
+template, keyword arguments fill it, and the instance attribute ``msg`` is the finished text.  Only
+``status`` shows whether a repeated call may succeed.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ class ErrorStatus(enum.Enum):
 
 
 class _Blanks(dict[str, Any]):
-    """Template values; a missing one reads as unknown instead of raising."""
+    """The values for a template; a missing value becomes "unknown" instead of raising."""
 
     def __missing__(self, key: str) -> str:
         return "(unknown)"
@@ -75,13 +75,14 @@ class _Blanks(dict[str, Any]):
 class StoreError(Exception):
     """The root of every error that the library raises on purpose.
 
-    :param message: the text; the class's template when left out.  Keyword arguments fill either.
+    :param message: the text or a template; by default, the class's template.  Keyword arguments
+        fill it.
     :param store: id of the store concerned, if known
     :param operation: the operation that failed: ``add``, ``get``, ``stat``, ``delete``, ...
     :param object_id: the caller's name for the object, if known
     :param status: overrides the class's :attr:`default_status`
-    :param retry_after: seconds after which the server wants the next try; ``None`` if it did not
-        say
+    :param retry_after: seconds after which the server allows the next try; ``None`` if it did not
+        specify any
 
     A keyword named ``uri`` is redacted, so that no credential gets into a message.  The text and
     the notes are printable and have one line, whatever names are in them.
@@ -154,7 +155,7 @@ class BackendException(StoreError):
 
 
 class UnsupportedBackend(BackendException):
-    """The backend is one that the library cannot talk to."""
+    """The library does not support the backend."""
 
     message = "The storage backend is not supported."
 
@@ -166,7 +167,7 @@ class Invalid(StoreError):
 
 
 class SizeMismatch(Invalid):
-    """The source gave more or fewer bytes than were declared; nothing was stored."""
+    """The source had more or fewer bytes than were declared; nothing was stored."""
 
     message = (
         "Expected %(expected)s bytes, got %(got)s. Nothing was stored; declare the true size, "
@@ -184,13 +185,13 @@ class DigestMismatch(Invalid):
 
 
 class InvalidObjectId(Invalid):
-    """The object id is one that this store cannot hold as it is; nothing was sent."""
+    """This store cannot hold an object with this id; nothing was sent."""
 
     message = "The object id %(object_id_repr)s cannot be used: %(reason)s"
 
 
 class InvalidRange(Invalid):
-    """The offset or the length lies outside the object."""
+    """The offset or the length is outside the object."""
 
     message = "Expected a range within %(size)s bytes, got offset %(offset)s, length %(length)s."
 
@@ -202,7 +203,7 @@ class LengthRequired(Invalid):
 
 
 class UnknownHashingAlgo(Invalid):
-    """Python's hashlib has no digest of this name here."""
+    """Python's hashlib has no usable digest of this name."""
 
     message = "Unknown hashing algorithm identifier: %(algo)s"
 
@@ -217,7 +218,7 @@ def not_found(what: object, answer: str = "") -> NotFound:
     """Return the error for a missing object; every driver's has this text.
 
     :param what: the object's id or location
-    :param answer: what the backend said, if that helps
+    :param answer: the backend's message, if that helps
     """
     return NotFound(_with_answer(NotFound.message, answer), image=what, answer=answer)
 
@@ -236,7 +237,7 @@ def duplicate(what: object, answer: str = "") -> Duplicate:
     """Return the error for an object that exists already; every driver's has this text.
 
     :param what: the object's id or location
-    :param answer: what else is known, such as where it is
+    :param answer: further information, such as the object's place
     """
     return Duplicate(_with_answer(Duplicate.message, answer), image=what, answer=answer)
 
@@ -247,7 +248,7 @@ def being_added(
     """Return the error for an object that another add is about to store.
 
     :param what: the object's id
-    :param answer: what else is known, such as how long that can last
+    :param answer: further information, such as how long this can last
     """
     template = "Object %(image)s is being added right now, by this or another process"
     return Duplicate(_with_answer(template, answer), image=what, answer=answer, status=status)
@@ -278,9 +279,9 @@ class UnknownStore(UnknownScheme):
 
 
 class BadStoreConfiguration(StoreError):
-    """A store's options are wrong, or what they name cannot be used.
+    """A store's options are invalid, or refer to something that cannot be used.
 
-    :param readable: whether objects already in the store can be read all the same
+    :param readable: whether objects that are already in the store can still be read
     """
 
     message = "Store %(store_name)s could not be configured correctly. Reason: %(reason)s"
@@ -362,7 +363,7 @@ class MaxRedirectsExceeded(RemoteServiceUnavailable):
 
 
 class TimeoutError(StoreError):
-    """A time limit ran out.  As in glance_store, this is not the built-in of the same name."""
+    """A time limit was exceeded.  As in glance_store, this is not the built-in of this name."""
 
     message = "Operation timed out after %(timeout)ss. Check storage health and connectivity."
     default_status = ErrorStatus.EXHAUSTED
@@ -393,7 +394,7 @@ class StoreClosed(StoreError):
 
 
 class NotSupported(StoreError):
-    """This store cannot do what was asked."""
+    """This store does not support the operation."""
 
     message = "Store %(store_id)s cannot do this: %(what)s"
 

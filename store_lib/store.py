@@ -1,4 +1,4 @@
-"""One configured store: add, get, stat, delete and the rest, through the engine and a driver."""
+"""A configured store, whose operations use the engine and a driver."""
 
 import builtins
 import dataclasses
@@ -65,9 +65,9 @@ R = TypeVar("R")
 #: The digests that are computed unless the caller asks for others.
 DEFAULT_DIGESTS = ("sha512",)
 
-#: The operations that a store with a readable misconfiguration can still do.
+#: The operations that a misconfigured store can still do if it is readable.
 _READING = frozenset({"get", "stat", "list", "list_incomplete", "space", "url"})
-#: What an operation raises that a misconfigured store cannot do; NotSupported for all others.
+#: The errors of operations that a misconfigured store cannot do; NotSupported for all others.
 _UNUSABLE: Mapping[str, type[NotSupported]] = {
     "add": StoreAddDisabled,
     "copy": StoreAddDisabled,
@@ -81,42 +81,42 @@ _UNUSABLE: Mapping[str, type[NotSupported]] = {
 class AddResult:
     """The result of an add."""
 
-    #: Where the object lies; keep it to get, stat or delete the object.
+    #: The object's location; keep it to get, stat or delete the object.
     uri: str
-    #: Bytes stored.
+    #: Size of the object in bytes.
     size: int
     #: Hexadecimal digests by algorithm.
     digests: Mapping[str, str]
     #: Id of the store.
     store: str
-    #: What the driver wants kept beside the URI: str, list and dict.
+    #: Metadata of the driver, to be kept with the URI: values are str, list and dict.
     metadata: Mapping[str, Any]
-    #: Where the time went.
+    #: Numbers and times of the transfer.
     report: TransferReport
 
 
 @dataclasses.dataclass(slots=True)
 class AddOptions:
-    """What a caller may ask of an add, beyond the bytes and their number."""
+    """The parameters of an add other than the data and its size."""
 
     digests: Iterable[str]
     expected: Mapping[str, str] | None
     context: RequestContext | None
     progress: Progress | None
     verifier: Verifier | None = None
-    #: Bytes that the other end of a copy needs; reserved together with the add's own.
+    #: Bytes of memory for the reading side of a copy; reserved together with the add's own.
     extra_memory: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Runtime:
-    """What a service hands to its stores beside their configuration."""
+    """Parameters of a store that a service passes in addition to the configuration."""
 
     #: Memory for the transfers.
     budget: Budget = PROCESS_BUDGET
-    #: Makes the request context of a call that names none.
+    #: Returns the request context for a call without one.
     context: Callable[[], RequestContext | None] | None = None
-    #: Stands between the engine and the driver whenever an object is read.
+    #: The layer between engine and driver for reads.
     read_layer: ReadLayer | None = None
 
 
@@ -124,12 +124,12 @@ _DEFAULT_RUNTIME = Runtime()
 
 
 class Store:
-    """One configured store; made by :class:`~store_lib.stores.Stores`.
+    """A configured store; created by :class:`~store_lib.stores.Stores`.
 
-    :param store_id: its id in the configuration
-    :param driver_name: the entry point's name
-    :param driver: ``None`` if it could not be made
-    :param options: ``None`` if they could not be read
+    :param store_id: the store's id in the configuration
+    :param driver_name: the name of the driver's entry point
+    :param driver: the driver, or ``None`` if it could not be created
+    :param options: the store's options, or ``None`` if they could not be read
     :param error: why the store cannot be used, or can only be read
     """
 
@@ -146,9 +146,9 @@ class Store:
         self.driver_name = driver_name
         self.driver = driver
         self.options = options
-        #: Why the store cannot be used, or can only be read; ``None`` if all is well.
+        #: Why the store cannot be used, or can only be read; ``None`` if there is no problem.
         self.error = error
-        #: Whether an add that names no store comes here.
+        #: Whether this is the store of adds that name no store.
         self.is_default = False
         self._runtime = runtime
         self._calls = Calls(store_id, self._close_driver)
@@ -158,16 +158,16 @@ class Store:
         self._retry = Retry.of(store_id, self._settings)
         _STORES.add(self)
 
-    # What it is.
+    # Properties
 
     @property
     def weight(self) -> int:
-        """Preference among stores, the highest first."""
+        """The store's preference; stores with a higher weight come first."""
         return int(self._settings.weight)
 
     @property
     def description(self) -> str | None:
-        """The operator's description of it."""
+        """The operator's description of the store."""
         text: str | None = self._settings.store_description or self._settings.description
         return text
 
@@ -183,23 +183,23 @@ class Store:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What the driver can do beyond get and stat; see :func:`~store_lib.capabilities`."""
+        """The driver's operations besides get and stat; see :func:`~store_lib.capabilities`."""
         return frozenset() if self.driver is None else capabilities(self.driver)
 
     @property
     def schemes(self) -> tuple[str, ...]:
-        """The URI schemes of its locations; none if there is no driver."""
+        """The URI schemes of the store's locations; empty if there is no driver."""
         return () if self.driver is None else self.driver.schemes
 
     def holds(self, uri: str) -> bool:
-        """Tell from the configuration alone whether a new object of this store could have ``uri``.
+        """Return whether ``uri`` can be in this store, judging by the configuration only.
 
-        :raises BadStoreUri: it is no URI of such a store
+        :raises BadStoreUri: ``uri`` is not a URI of this kind of store
         """
         return self.driver is not None and self.driver.holds(self.driver.parse(uri))
 
     def make_context(self, context: RequestContext | None = None) -> RequestContext | None:
-        """Return the request context for a call: the one given, or else what the factory makes."""
+        """Return the request context for a call: ``context``, or else the factory's result."""
         make = self._runtime.context
         return context if context is not None or make is None else make()
 
@@ -207,7 +207,7 @@ class Store:
         state = "" if self.error is None else ", misconfigured"
         return f"<Store {self.id}: {self.driver_name}{state}>"
 
-    # What it does.
+    # Operations
 
     def add(
         self,
@@ -223,19 +223,19 @@ class Store:
     ) -> AddResult:
         """Store an object under an id that is not taken yet.
 
-        Nothing appears in the store unless the whole add succeeds, and nothing is left behind if it
-        does not.
+        The object appears in the store only if the whole add succeeds; a failed add leaves nothing
+        behind.
 
         :param object_id: any string that the backend can hold
-        :param data: has ``read`` or ``readinto``, or is an iterable of bytes-likes, bytes, or an
-            ``os.PathLike``; read to its end
-        :param size: bytes to come; ``None`` when unknown, 0 for an empty object
-        :param digests: names of hashlib digests to compute on the way
-        :param expected: hexadecimal digests by name that the bytes must have
-        :param verifier: gets every byte once and in order by ``update``, in a thread of its
-            own; its ``verify``, if it has one, is called before the object is published
+        :param data: an object with ``read`` or ``readinto``, an iterable of bytes-like objects,
+            bytes, or an ``os.PathLike``; it is read to its end
+        :param size: size of the data in bytes; ``None`` if unknown, 0 for an empty object
+        :param digests: names of the hashlib digests to compute
+        :param expected: hexadecimal digests, by name, that the data must have
+        :param verifier: its ``update`` is called with all bytes in order, in a separate thread; its
+            ``verify``, if it has one, is called before the object is published
         :param context: the caller's request context, for backends that act for a user
-        :param progress: called with the bytes done and the bytes in all, in this thread
+        :param progress: called in this thread with the number of bytes done and the total
         :raises Duplicate: an object of this id exists, or is being added
         :raises SizeMismatch: the data is longer or shorter than ``size``
         :raises DigestMismatch: the data does not have an ``expected`` digest
@@ -254,9 +254,9 @@ class Store:
         context: RequestContext | None = None,
         progress: Progress | None = None,
     ) -> AddResult:
-        """Store what is left to read of an object of this store or another one.
+        """Store the remaining bytes of an open object of this store or another one.
 
-        As :meth:`add`; memory for both ends is reserved together.
+        This works as :meth:`add`, but memory for reading and writing is reserved together.
         """
         with _Annotating(self, "add"):
             if not isinstance(reader, ObjectReader):
@@ -320,7 +320,7 @@ class Store:
         location: Location,
         error: BaseException,
     ) -> None:
-        """Remove an object that was published by an add or copy that raises all the same."""
+        """Remove an object that was published by an add or copy, which has failed after that."""
         delete = functools.partial(driver.delete, location, context=context)
         guarded = functools.partial(self._guard.call, delete)
         try:
@@ -344,11 +344,11 @@ class Store:
 
         :param offset: bytes to skip at the start
         :param length: bytes to read, clipped at the end of the object; ``None`` for the rest
-        :param expected: digests that the whole object must have; a reader of one that has another
-            raises DigestMismatch instead of reaching its end
+        :param expected: hexadecimal digests that the whole object must have; if one differs, the
+            reader raises DigestMismatch at the end
         :raises NotFound: there is no such object
-        :raises InvalidRange: a negative number, or ``offset`` beyond the object's end
-        :raises StoreRandomGetNotSupported: a range of a store that cannot do ranges
+        :raises InvalidRange: a number is negative, or ``offset`` is beyond the object's end
+        :raises StoreRandomGetNotSupported: the store cannot read ranges
         """
         try:
             driver = self._require("get")
@@ -407,7 +407,7 @@ class Store:
             except NotFound:
                 if not again:
                     raise
-                # The reply to the first request was lost, but not the request.
+                # The first request has deleted the object, but its response was lost.
 
         self._call("delete", delete)
 
@@ -420,7 +420,7 @@ class Store:
         return self._iterate("list", lambda driver: driver.list(context=context))
 
     def list_incomplete(self, *, context: RequestContext | None = None) -> Iterator[Incomplete]:
-        """Yield the incomplete uploads: what failed adds have left, and adds that still run.
+        """Yield the incomplete uploads: those that failed adds have left, and those in progress.
 
         :raises NotSupported: the store cannot list them
         """
@@ -439,13 +439,14 @@ class Store:
     ) -> builtins.list[Incomplete]:
         """Remove incomplete uploads, and return those that were removed.
 
-        Uploads that the backend knows to be still running stay, whatever their age.
+        An upload that the backend knows to be still running is kept, whatever its age.
 
-        :param older_than: seconds without a sign of life; 0 for any
-        :param object_id: only uploads of this id; ``None`` for all
-        :param dry_run: remove nothing, and return what would be removed
+        :param older_than: minimum seconds since the upload's last activity; 0 for any
+        :param object_id: sweep only uploads of this id; ``None`` for all
+        :param dry_run: remove nothing, and return the uploads that would be removed
         :raises NotSupported: the store cannot list or discard incomplete uploads
-        :raises StoreError: the first reason why one could not be removed; the others were
+        :raises StoreError: some uploads could not be removed (this is the first error); the others
+            were
         """
         with _Annotating(self, "sweep"):
             check_seconds(older_than)
@@ -454,7 +455,7 @@ class Store:
         removed = []
         problem: StoreError | None = None
         for incomplete in self.list_incomplete(context=context):
-            # A server's clock may have whole seconds only, and so the age may be below 0.
+            # The age may be negative, as a server's clock may count whole seconds only.
             if incomplete.live or max(incomplete.age, 0.0) < older_than:
                 continue
             if object_id is not None and incomplete.object_id != object_id:
@@ -471,9 +472,9 @@ class Store:
         return removed
 
     def copy(self, uri: str, object_id: str, *, context: RequestContext | None = None) -> AddResult:
-        """Make a new object from one of this store, in the backend itself.
+        """Copy an object of this store to a new one, within the backend.
 
-        No byte passes through here, so the result has no digests.
+        No bytes pass through this process, so the result has no digests.
 
         :raises NotSupported: the backend cannot copy
         :raises NotFound: there is no such object
@@ -501,7 +502,7 @@ class Store:
             raise
 
     def space(self, *, context: RequestContext | None = None) -> Space:
-        """Return how much room there is.
+        """Return the total and free space of the store.
 
         :raises NotSupported: the backend does not report it
         """
@@ -517,7 +518,7 @@ class Store:
         write_tenants: Sequence[str] = (),
         context: RequestContext | None = None,
     ) -> None:
-        """Set who else may read or write an object in the backend.
+        """Set which other tenants may read or write an object in the backend.
 
         :raises NotSupported: the store has no access control lists
         """
@@ -537,9 +538,9 @@ class Store:
         )
 
     def url(self, uri: str, *, expires: int = 3600, context: RequestContext | None = None) -> str:
-        """Return a URL that reads the object without further credentials.
+        """Return a URL from which the object can be read without further credentials.
 
-        :param expires: seconds for which it is valid
+        :param expires: lifetime of the URL in seconds
         :raises NotSupported: the store has no such URLs
         """
         with _Annotating(self, "url"):
@@ -551,13 +552,13 @@ class Store:
         )
 
     def close(self) -> None:
-        """Refuse new calls, and close the driver once those that have begun have ended."""
+        """Refuse new calls, and close the driver when all running calls have ended."""
         self._calls.close()
 
-    # What these have in common.
+    # Common parts of the operations
 
     def _require(self, operation: str) -> Driver[Any]:
-        """Return the driver, if the store can do ``operation`` at all."""
+        """Return the driver, after a check that the store supports ``operation``."""
         if self._calls.closed:
             raise StoreClosed(store=self.id, operation=operation)
         error, driver = self.error, self.driver
@@ -588,7 +589,7 @@ class Store:
         return location
 
     def _call(self, operation: str, function: Callable[[Driver[Any]], R]) -> R:
-        """Make a call that moves no object: counted, bounded, repeated after temporary errors."""
+        """Make a call that transfers no object, with retries and a time limit."""
         try:
             call = functools.partial(function, self._require(operation))
             with Call(self._calls):
@@ -602,7 +603,7 @@ class Store:
     def _iterate(
         self, operation: str, function: Callable[[Driver[Any]], Iterator[R]]
     ) -> Iterator[R]:
-        """Call the driver for an iterator, and return one that is counted and bounded."""
+        """Call the driver for an iterator, and yield its items with a time limit for each step."""
         with _Annotating(self, operation):
             call = functools.partial(function, self._require(operation))
             return self._steps(operation, self._guard.call(call))
@@ -612,7 +613,7 @@ class Store:
             yield from self._guard.iterate(items)
 
     def _annotate(self, error: StoreError, operation: str, object_id: object = None) -> None:
-        """Complete an error with what is known here."""
+        """Add the store, the operation and the object's id to an error."""
         named = object_id[:LONGEST_ID] if isinstance(object_id, str) else None
         error.annotate(store=self.id, operation=operation, object_id=named)
 
@@ -621,7 +622,7 @@ class Store:
             self.driver.close()
 
     def _after_fork(self) -> None:
-        """In the child: the parent's calls are not ours, and its locks may be held."""
+        """Forget the parent's calls, in the child: their locks may stay locked."""
         self._calls.forget()
         self._guard = self._guard.renewed()
 
@@ -629,14 +630,14 @@ class Store:
 def _creating(
     driver: Driver[Any], object_id: str, size: int | None, context: RequestContext | None
 ) -> Callable[[], PartWriter | PositionWriter]:
-    """Return what creates the writers of one upload, which have a nonce in common."""
+    """Return a function that creates the writers of one upload, all with the same nonce."""
     return functools.partial(
         driver.create, object_id, size, nonce=os.urandom(16).hex(), context=context
     )
 
 
 class _Annotating:
-    """A block whose errors are completed with the store's id and the operation."""
+    """Context manager that adds the store's id and the operation to errors."""
 
     __slots__ = ("_operation", "_store")
 
@@ -645,7 +646,7 @@ class _Annotating:
         self._operation = operation
 
     def __enter__(self) -> None:
-        """Nothing to prepare."""
+        """Do nothing."""
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, StoreError):

@@ -1,4 +1,4 @@
-"""The configured set of stores, and the calls that find the right one by id or by URI."""
+"""The configured stores, and operations that find the store by its id or by a URI."""
 
 import contextlib
 import os
@@ -38,11 +38,11 @@ R = TypeVar("R")
 
 
 class Stores:
-    """The configured stores; iterate over them, or take one by its id.
+    """The configured stores; iterate over them, or get one by its id.
 
-    A store whose configuration is bad is there with its reason (:attr:`Store.error`) and does
-    not stop the others.  A context manager that closes them.  Several sets can live in one
-    process without disturbing each other.
+    A misconfigured store is included, with the reason in :attr:`Store.error`, and does not affect
+    the others.  ``Stores`` is a context manager that closes the stores.  A process can have several
+    independent instances.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Stores:
         read_layers: Mapping[str, ReadLayer] | None = None,
     ) -> None:
         """
-        :param strict: raise the reason of the first store that is misconfigured
-        :param budget: memory for the transfers; the process's one if left out
-        :param context: makes the request context of every call that names none
-        :param read_layers: by store id, what objects of that store are read through
-        :raises BadStoreConfiguration: the set itself is misconfigured
+        :param strict: raise the error of the first store that is misconfigured
+        :param budget: memory for the transfers; by default, the process's budget
+        :param context: returns the request context for calls without one
+        :param read_layers: layers between engine and driver for reads, by store id
+        :raises BadStoreConfiguration: the configuration of the stores as a whole is invalid
         :raises UnknownStore: there is a read layer for a store that is not configured
         """
         self._stores: dict[str, Store] = {}
@@ -75,7 +75,7 @@ class Stores:
                 if strict and store.error is not None:
                     raise store.error
             for store_id in layers:
-                self[store_id]  # or raise
+                self[store_id]  # raises UnknownStore
             self.default = self._find_default(configuration)
         except BaseException:
             self.close()
@@ -93,7 +93,7 @@ class Stores:
         context: Callable[[], RequestContext | None] | None = None,
         read_layers: Mapping[str, ReadLayer] | None = None,
     ) -> Self:
-        """Make the stores that a service's configuration names; ``conf`` is only read."""
+        """Create the stores of a service's configuration; ``conf`` is only read."""
         return cls(
             Configuration(conf),
             strict=strict,
@@ -112,10 +112,10 @@ class Stores:
         context: Callable[[], RequestContext | None] | None = None,
         read_layers: Mapping[str, ReadLayer] | None = None,
     ) -> Self:
-        """Make the stores that configuration files name.
+        """Create the stores of configuration files.
 
-        :param directories: their ``*.conf`` files are read after ``paths``
-        :raises BadStoreConfiguration: one does not exist or cannot be parsed
+        :param directories: directories whose ``*.conf`` files are read after ``paths``
+        :raises BadStoreConfiguration: a file does not exist or cannot be parsed
         """
         files = [os.fspath(path) for path in paths]
         folders = [os.fspath(path) for path in directories]
@@ -137,7 +137,7 @@ class Stores:
         context: Callable[[], RequestContext | None] | None = None,
         read_layers: Mapping[str, ReadLayer] | None = None,
     ) -> Self:
-        """Make stores from ``{section: {option: value}}``, as a file would hold it.
+        """Create stores from ``{section: {option: value}}``, as it would be in a file.
 
         :raises BadStoreConfiguration: a value is not of its option's type
         """
@@ -171,8 +171,8 @@ class Stores:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the configuration, credentials included.
 
-        The copy makes its own drivers, and has the process's budget, no factory of contexts and no
-        read layers.
+        The copy creates its own drivers.  It has the process's budget, but no factory of contexts
+        and no read layers.
         """
         sections: dict[str, Mapping[str, Any]] = {}
         for store in self:
@@ -182,7 +182,7 @@ class Stores:
                     f"{store.error}"
                 )
             options = store.options
-            # The values are resolved: a $ in one is a $.
+            # The values are resolved already, so a $ in them is literal.
             sections[store.id] = {
                 name: literal(options[name]) for name in options if options.is_set(name)
             }
@@ -195,7 +195,7 @@ class Stores:
         }
         return _remake, (type(self), values)
 
-    # The set.
+    # The stores
 
     def __getitem__(self, store_id: str) -> Store:
         try:
@@ -217,7 +217,7 @@ class Stores:
         return f"<Stores {', '.join(self._stores)}>"
 
     def by_weight(self) -> list[Store]:
-        """Return the stores, the highest weight first; equals as configured."""
+        """Return the stores with the highest weight first; equal ones in the configured order."""
         return sorted(self, key=lambda store: -store.weight)
 
     def close(self) -> None:
@@ -232,7 +232,7 @@ class Stores:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # The calls.
+    # Operations
 
     def add(
         self,
@@ -250,8 +250,8 @@ class Stores:
         """Store an object: see :meth:`Store.add <store_lib.Store.add>`.
 
         :param store: the store's id; ``None`` for the default one
-        :raises UnknownStore: no such store
-        :raises StoreAddDisabled: none was named and there is no default
+        :raises UnknownStore: there is no such store
+        :raises StoreAddDisabled: no store was named, and there is no default store
         """
         return self._target(store).add(
             object_id,
@@ -309,19 +309,19 @@ class Stores:
         context: RequestContext | None = None,
         progress: Progress | None = None,
     ) -> AddResult:
-        """Make a new object from an existing one.
+        """Copy an object to a new one.
 
-        Within one store whose backend can copy, and unless ``expected`` asks for a check, the
-        backend does it and there are no digests; else the bytes go through here.
+        Within one store, the backend itself copies the object if it can, unless ``expected`` is
+        given; the result then has no digests.  Otherwise the bytes pass through this process.
 
-        :param store: where the object lies; ``None`` to find it by the URI
-        :param to: where the new one goes; ``None`` for the default store
+        :param store: id of the object's store; ``None`` to find it by the URI
+        :param to: id of the new object's store; ``None`` for the default store
         """
         target = self._target(to)
 
         def copy(origin: Store) -> AddResult:
             if origin is target and "copy" in origin.capabilities and not expected:
-                with contextlib.suppress(NotSupported):  # not this object: of another account
+                with contextlib.suppress(NotSupported):  # this object may be in another account
                     return origin.copy(uri, object_id, context=context)
             with origin.get(uri, context=context) as reader:
                 return target.add_copy(
@@ -346,7 +346,10 @@ class Stores:
         return self.default
 
     def _first(self, uri: str, store: str | None, call: Callable[[Store], R]) -> R:
-        """Call for the named store, or for those that a URI may belong to until one succeeds."""
+        """Call ``call`` with the named store, or with each store that may hold ``uri``.
+
+        In the latter case, return the first result without an error.
+        """
         if store is not None:
             return call(self[store])
         missing: StoreError | None = None
@@ -356,14 +359,14 @@ class Stores:
                 return call(candidate)
             except NotFound as error:
                 missing = missing or error
-            except BadStoreUri as error:  # to see that took more than the configuration
+            except BadStoreUri as error:  # the configuration alone did not show this
                 foreign = foreign or error
         problem = missing or foreign
         assert problem is not None
         raise problem
 
     def _candidates(self, uri: str) -> list[Store]:
-        """Return the stores that a URI may belong to, by the configuration alone.
+        """Return the stores that may hold ``uri``, judging by the configuration only.
 
         :raises UnknownScheme: no store has such URIs
         :raises BadStoreUri: stores have such URIs, but not this one
@@ -397,7 +400,7 @@ def _remake(cls: type[Stores], values: Mapping[str, Mapping[str, Any]]) -> Store
 
 
 def _make(configuration: Configuration, section: StoreSection, runtime: Runtime) -> Store:
-    """Make one store, with its error if it is misconfigured."""
+    """Create a store; if it is misconfigured, with the error."""
     driver: Driver[Any] | None = None
     options: StoreOptions | None = None
     problem: BadStoreConfiguration | None = None
@@ -430,7 +433,7 @@ def _make(configuration: Configuration, section: StoreSection, runtime: Runtime)
 
 
 def _configure(driver: Driver[Any], driver_name: str) -> None:
-    """Configure a driver; a dead mount must not hold up the start of a service."""
+    """Configure a driver, with a time limit: a dead mount must not block a service's start."""
     try:
         HangGuard(driver.hang_policy).call(driver.configure)
     except ImportError as error:
@@ -479,11 +482,11 @@ def _load(section: StoreSection) -> type[Driver[Any]]:
 
 
 def _not_installed(driver: str, error: BaseException, extra: str = "") -> DriverLoadFailure:
-    """Return the error for a driver that lacks what it needs.
+    """Return the error for a driver that needs a package which is not installed.
 
-    :param driver: its entry point
-    :param error: what importing raised
-    :param extra: the extra that installs it; the driver's name if left out
+    :param driver: name of the driver's entry point
+    :param error: the error of the import
+    :param extra: the extra that installs the package; by default, the driver's name
     """
     extra = extra or driver
     remedy = "Install what it needs, as the package that brings it says."

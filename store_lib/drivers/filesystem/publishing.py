@@ -28,8 +28,8 @@ class Publishing(enum.Enum):
     def give_name(self, staged: str, final: str) -> None:
         """Give the staged file its final name.
 
-        :raises FileExistsError: the name is taken; if a network file system has repeated the
-            request, perhaps by this very file
+        :raises FileExistsError: the name is taken, perhaps by this file itself, if a network file
+            system has repeated the request
         :raises OSError: any other failure
         """
         if self is Publishing.RENAME:

@@ -1,4 +1,4 @@
-"""The upload: a staged file that is filled at any position and then given its final name."""
+"""Adding an object: a staged file is filled at any position and then given its final name."""
 
 import contextlib
 import dataclasses
@@ -35,17 +35,17 @@ _GIVEN_UP = "The upload was given up."
 class FileWriter(PositionWriter):
     """Fills a staged file and publishes it.
 
-    :meth:`stage` or :meth:`take_up` comes first.
+    :meth:`stage` or :meth:`take_up` must be called first.
 
     :param checkpoint: called between two steps that may hang; see :attr:`Driver.checkpoint`
     """
 
     concurrency = 1  # the kernel allows one write at a time to a file anyway
-    reserved = sys.maxsize  # a file grows by itself
+    reserved = sys.maxsize  # a file needs no room reserved in advance
 
     #: The staged file; closed if there is none.
     _file = syscalls.closed()
-    #: Its path; empty if there is none.
+    #: The path of the staged file; empty if there is none.
     _staged = ""
     _directory: DataDir
     #: The object's path.
@@ -66,21 +66,21 @@ class FileWriter(PositionWriter):
         self._settings = settings
         self._object_id = object_id
         self._nonce = nonce
-        #: For the staged name; ``None`` after it was used, since no staged name is used twice.
+        #: The nonce for the staged name; ``None`` after its first use, as no name is used twice.
         self._fresh_nonce: str | None = nonce
         self._checkpoint = checkpoint
         self._aborted = False
         #: Whether the file's size may differ from the object's until commit.
         self._resize = settings.thin
-        #: Whether a write failed: then only fsync shows whether earlier ones were successful.
+        #: Whether a write failed; then only fsync shows whether earlier writes were successful.
         self._write_failed = False
         self._written = WrittenBytes()
-        #: The last status of the file.  It shows whether the final name is ours, also after the
-        #: file is closed.
+        #: The last status of the file.  With it, :meth:`_is_ours` can check the final name even
+        #: after the file is closed.
         self._status: os.stat_result | None = None
 
     def stage(self, directory: DataDir, size: int | None = None) -> None:
-        """Create the staged file, and remove the one in the directory that was tried before.
+        """Create the staged file; remove the one in a directory that was tried before.
 
         :param size: bytes to come; ``None`` if unknown
         :raises StoreError: the file cannot be created or has no room; nothing is left
@@ -119,18 +119,18 @@ class FileWriter(PositionWriter):
     def _allocate(self, size: int, preallocates: bool) -> None:
         with self._file as fd:
             if self._settings.thin:
-                # Knowing the size, XFS does not allocate ahead of each write into the holes.
+                # If the file has its size, XFS does not allocate ahead of each write into holes.
                 os.ftruncate(fd, size)
             elif preallocates:
                 self._resize = syscalls.preallocate(fd, size)
 
     def _check_not_aborted(self) -> None:
-        if self._aborted:  # this call hung, was given up, and has come back to life
+        if self._aborted:  # this call hung, was given up, and has returned only now
             raise StoreClosed(_GIVEN_UP)
 
     @property
     def written(self) -> int:
-        """How many bytes from the start have been written, without a gap."""
+        """The number of bytes from the start that have been written without a gap."""
         return self._written.end
 
     def write_at(self, offset: int, data: Chunk) -> None:
@@ -145,7 +145,7 @@ class FileWriter(PositionWriter):
                 syscalls.pace_writeback(fd, offset, offset + len(data))
 
     def zero(self, offset: int, length: int) -> None:
-        """Leave the hole: :meth:`commit` sets the size, whatever was written."""
+        """Write nothing, as :meth:`commit` sets the file's size."""
         self._written.add(offset, length)
 
     def copy_from(self, location: FileLocation) -> FileLocation:
@@ -158,7 +158,7 @@ class FileWriter(PositionWriter):
                 self._fill(fd, status)
                 return self.commit(status.st_size)
 
-            # Holes take no space, and a reflink takes none at all: full directories are tried too.
+            # Full directories are tried too, as holes and a reflink take no space.
             needed = min(status.st_size, status.st_blocks * 512)
             return self._directories.try_each(copy, needed, at_most=True)
 
@@ -179,7 +179,7 @@ class FileWriter(PositionWriter):
             self._sync_name()
         except OSError as error:
             raise self._translated(error) from error
-        self._checkpoint()  # an abort from here on knows whether the name still is this file's
+        self._checkpoint()  # an abort after this checks whether the final name is this file's
         return FileLocation(self._final)
 
     def _sync_contents(self, fd: int, size: int) -> None:
@@ -191,16 +191,16 @@ class FileWriter(PositionWriter):
             if self._settings.durable or self._write_failed:
                 syscalls.fsync(fd)
             elif self._directory.reports_errors_on_close:
-                # Closing a duplicate brings out deferred errors now, before anything is published.
+                # Closing a duplicate reports deferred errors now, before anything is published.
                 os.close(os.dup(fd))
         except OSError as error:
-            # After a failed fsync the system takes the lost pages for written, and a second fsync
+            # After a failed fsync the system regards the lost pages as written, and a second fsync
             # would succeed.  So an error is permanent, whatever its number.
             permanent = ErrorStatus.PERMANENT
             raise translate(error, Action.ADD, self._staged, status=permanent) from error
 
     def _set_permissions(self, fd: int) -> None:
-        """Open the file, until now this user's alone, to its intended users."""
+        """Give the file its final permissions; before, only this user can open it."""
         wanted = self._settings.file_perm
         if wanted is None:
             wanted = self._directory.file_mode
@@ -219,7 +219,7 @@ class FileWriter(PositionWriter):
     def _publish(self) -> None:
         """Give the file its final name, if no other file has it; :meth:`_sync_name` comes next.
 
-        :raises Duplicate: another file has it, or is about to get it (then temporary)
+        :raises Duplicate: another file has the name, or is about to get it (then temporary)
         """
         directories = self._directories
         with directories.sole_publisher(self._directory, self._object_id) as check:
@@ -232,8 +232,8 @@ class FileWriter(PositionWriter):
             try:
                 self._directory.how_to_publish().give_name(self._staged, self._final)
             except (FileExistsError, FileNotFoundError) as error:
-                # A network file system repeats a request whose reply was lost.  It then finds the
-                # final name taken, or the staged one gone: by this very file.
+                # A network file system repeats a request whose response was lost.  The repeated
+                # request then fails, as this file itself has the final name already.
                 if not self._is_ours():
                     if isinstance(error, FileExistsError):
                         raise duplicate(self._object_id) from error
@@ -247,7 +247,7 @@ class FileWriter(PositionWriter):
     def _check_for_another(self) -> None:
         """Withdraw the file if another one was published at the same time.
 
-        Two processes that see different directories may have locked the id in different ones.
+        Two processes that can write different directories may have locked the id in different ones.
         """
         other = self._directories.find_existing(self._object_id, other_than=self._directory.path)
         checked = self._directory.publishing is Publishing.CHECKED
@@ -258,7 +258,7 @@ class FileWriter(PositionWriter):
             raise duplicate(self._object_id)
 
     def _is_ours(self) -> bool:
-        """Return whether the file of the final name is this upload's."""
+        """Return whether the file with the final name is this upload's."""
         return self._status is not None and syscalls.same_file(self._final, self._status)
 
     def _sync_name(self) -> None:
@@ -272,7 +272,7 @@ class FileWriter(PositionWriter):
             try:
                 _remove_if_present(self._staged)
             except OSError as error:
-                # The object is published and complete.  A sweep removes the other name.
+                # The object is published and complete.  A sweep will remove the staged name.
                 LOG.warning(
                     "Cannot remove %s after publishing %s: %s", self._staged, self._final, error
                 )
@@ -280,7 +280,7 @@ class FileWriter(PositionWriter):
             syscalls.fsync_directory(self._directory.path)
 
     def abort(self) -> None:
-        # First: a commit that was given up checks it after it has published.
+        # Set this first, as a commit that was given up checks it after publishing.
         self._aborted = True
         self._remove()
 
@@ -299,8 +299,8 @@ class FileWriter(PositionWriter):
                 self._file.close()
 
     def __del__(self) -> None:
-        # An interrupt may lose a writer before its user could abort it.  In a child the file is
-        # closed, so that the parent's stays.
+        # After an interrupt the writer may be collected without having been aborted.  In a forked
+        # child its file is closed, so that this does not remove the parent's.
         if self._staged and not self._file.closing:
             with contextlib.suppress(StoreError):
                 self.abort()
@@ -310,7 +310,7 @@ class FileWriter(PositionWriter):
         if not self._is_ours():
             return
         if self._file.closing:
-            # Its inode may have been freed and reused for another object.
+            # The file's inode may have been freed, and reused for another object.
             assert self._status is not None
             if not syscalls.unchanged(self._status, os.stat(self._final, follow_symlinks=False)):
                 return
@@ -330,7 +330,7 @@ class FileWriter(PositionWriter):
 
         ``written`` bytes from the start are kept.  With ``filesystem_store_durable`` they are on
         the disk before this returns, and survive a power failure; without it they survive the
-        end of the process.  Where files cannot be locked, the state is ``None``: nothing would
+        end of the process.  If files cannot be locked, the state is ``None``, as nothing would
         show that this upload has ended.
         """
         if self._file.closing or not self._directory.locks:
@@ -340,7 +340,8 @@ class FileWriter(PositionWriter):
             translated(Action.ADD, self._staged, status=ErrorStatus.PERMANENT),
             self._file as fd,
         ):
-            # A hole at the end, which the file does not have yet, is left to be made again.
+            # If the upload ends with a hole, the file does not reach to its end yet.  The bytes of
+            # this hole do not count as written, and are written again.
             written = min(self.written, os.fstat(fd).st_size)
             if self._settings.durable or self._write_failed:
                 syscalls.fsync(fd)
@@ -353,11 +354,11 @@ class FileWriter(PositionWriter):
     def take_up(self, directory: DataDir, state: UploadState) -> None:
         """Continue an upload whose process has ended, in place of :meth:`stage`.
 
-        Whatever it has written beyond the bytes of the state is cut off.
+        The staged file is truncated to the bytes of the state.
 
-        :raises NotFound: its staged file is gone
-        :raises InUseByStore: it may still be running
-        :raises Invalid: its staged file is shorter than the state says
+        :raises NotFound: the staged file no longer exists
+        :raises InUseByStore: the upload may still be running
+        :raises Invalid: the staged file is shorter than the state requires
         """
         path = f"{directory.path}/{state.name}"
         file = reopen(path)
