@@ -183,7 +183,7 @@ class FileWriter(PositionWriter):
         return FileLocation(self._final)
 
     def _sync_contents(self, fd: int, size: int) -> None:
-        """Give the staged file its size and permissions, and make its contents durable."""
+        """Give the staged file its size and permissions, and sync it if the store is durable."""
         try:
             if self._resize:
                 os.ftruncate(fd, size)
@@ -262,10 +262,10 @@ class FileWriter(PositionWriter):
         return self._status is not None and syscalls.same_file(self._final, self._status)
 
     def _sync_name(self) -> None:
-        """Make the published name durable, after removing the staged one.
+        """Remove the staged name, and make the final one durable if the store is.
 
-        With this the object is on the disk.  The file is closed first: NFS and FUSE would rename a
-        name that is removed while it is open.
+        With this a durable object is on the disk.  The file is closed first: NFS and FUSE would
+        rename a name that is removed while it is open.
         """
         self._file.close()
         if self._directory.publishing is Publishing.LINK:
