@@ -11,13 +11,16 @@ from store_lib.driver import RequestContext
 def open_stores(configs: Iterable[str], context: str | None = None) -> Stores:
     """Return the configured stores.
 
-    :param context: a Python file whose function ``context()`` makes the request contexts
+    :param context: a Python file whose function ``context()`` returns a new request context
     """
     return Stores.from_files(*configs, context=_factory(context) if context else None)
 
 
 @functools.cache
 def _factory(path: str) -> Callable[[], RequestContext]:
-    """Run the file once, so that it can keep what it makes."""
+    """Return the function ``context`` of a Python file.
+
+    The file is run only once, so that it can keep state.
+    """
     make: Callable[[], RequestContext] = runpy.run_path(path)["context"]
     return make

@@ -8,7 +8,7 @@ from store_lib.exceptions import ErrorStatus, StoreError
 
 
 class NotApplicable(Exception):
-    """Raised by a check that cannot be made here, with the reason."""
+    """Raised by a check that cannot be run here; the text says why."""
 
 
 class Caught:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _MIB = 1024 * 1024
 
-#: What cannot be found out through the store itself.
+#: What the suite cannot check through the store itself.
 UNSEEN = (
     "whether the store leaves anything in the backend that its listings do not show; "
     "--store-inventory FILE lets the suite look for itself"

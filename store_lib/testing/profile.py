@@ -1,4 +1,4 @@
-"""Settings and Profile: what the suite is told about the store, and what it finds out."""
+"""Settings and Profile: what the suite's user configures, and what the suite measures."""
 
 import dataclasses
 import functools
@@ -63,7 +63,7 @@ class Settings:
     #: Path of a Python file whose function ``inventory()`` returns the names of everything in the
     #: backend, without using the store.
     inventory: str | None = None
-    #: Whether to make the checks with fewer sizes, rounds and kills.
+    #: Whether to run the checks with fewer sizes, rounds and kills.
     short: bool = False
 
     def open(self) -> Stores:
@@ -227,7 +227,7 @@ class Profile:
         return frozenset(map(str, _inventory(self.settings.inventory)()))
 
     def _check_big_size(self, chunk_size: int) -> None:
-        """Refuse a size of big transfers that fits into the allowed memory."""
+        """Check that big transfers do not fit into the allowed memory."""
         least = max(allowed_memory(chunk_size).values())
         if self.settings.big_size <= least:
             raise SetupError(
@@ -295,7 +295,10 @@ class Profile:
 
 @functools.cache
 def _inventory(path: str) -> Callable[[], Iterable[str]]:
-    """Run the file once, so that it can keep state."""
+    """Return the function ``inventory`` of a Python file.
+
+    The file is run only once, so that it can keep state.
+    """
     try:
         inventory: Callable[[], Iterable[str]] = runpy.run_path(path)["inventory"]
     except KeyError:

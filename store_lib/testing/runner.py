@@ -16,7 +16,7 @@ def run_check(check: Check, profile: Profile) -> None:
     and closed (check 20).
 
     :raises AssertionError: the store fails the check
-    :raises NotApplicable: the check cannot be made here
+    :raises NotApplicable: the check cannot be run here
     :raises SetupError: the store cannot be used at all
     """
     settings = profile.settings

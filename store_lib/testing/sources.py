@@ -9,12 +9,12 @@ from typing import Any
 from store_lib import AddResult, Store
 from store_lib.testing.content import Content
 
-#: Sizes of chunks that fit no buffer; an empty chunk does not end an iterable.
+#: Chunk sizes that do not match any buffer's size; an empty chunk does not end an iterable.
 ODD_SIZES = (1, 4095, 0, 70_001, 7, 65_537, 131_071, 3)
 
 
 class FileLike:
-    """A source that has only ``read``, and counts the calls.
+    """A source whose only method is ``read``, and which counts its calls.
 
     :param sizes: upper limits for the bytes that a read returns, used in turn
     :param at: the number of bytes after which ``error`` is raised, by default all
@@ -52,7 +52,7 @@ class FileLike:
 
 
 class ReadintoOnly:
-    """A source that has only ``readinto``."""
+    """A source whose only method is ``readinto``."""
 
     def __init__(self, content: Content) -> None:
         self._source = FileLike(content)

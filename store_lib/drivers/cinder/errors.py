@@ -68,9 +68,9 @@ def transport_error(error: "KeystoneException", action: str) -> StoreError:
 
 
 def device_error(error: Exception, action: str, volume_id: str) -> StoreError:
-    """Return the error for one that an attached device raised.
+    """Return the library's error for one that an attached device raised.
 
-    :param action: as in ``"write to"``
+    :param action: what was to be done with the device, such as ``"write to"``
     """
     code = getattr(error, "errno", None)
     text = f"Could not {action} volume {volume_id}: {quoted(error)}"
@@ -84,7 +84,7 @@ def device_error(error: Exception, action: str, volume_id: str) -> StoreError:
 
 
 def attach_error(error: Exception, action: str, volume_id: str, helper: str) -> StoreError:
-    """Return the error for one that os-brick raised.
+    """Return the library's error for one that os-brick raised.
 
     :param action: ``"attach"``, ``"extend"`` or ``"detach"``
     :param helper: the command that starts os-brick's helper; empty for none

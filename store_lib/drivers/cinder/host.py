@@ -20,11 +20,11 @@ from store_lib.clients.process import PerProcess
 from store_lib.drivers.cinder.locks import HostLocks
 from store_lib.drivers.cinder.volume import MOUNTPOINT
 
-# What os-brick warns of, such as that this host has no iSCSI, is for logs where there are some, and
-# not for a service's standard error.
+# os-brick's warnings, such as that this host has no iSCSI, are meant for logs.  Without a handler,
+# Python would write them to standard error.
 logging.getLogger("os_brick").addHandler(logging.NullHandler())
 
-#: os-brick's ways to root's rights; older versions have the first alone.
+#: os-brick's contexts for commands as root; older versions have only the first.
 _CONTEXTS = [
     getattr(privileged, name)
     for name in ("default", "brick_privsep_hide_output")
@@ -93,11 +93,11 @@ class Host:
         return "sudo privsep-helper"
 
     def properties(self) -> Mapping[str, Any]:
-        """Return what Cinder needs to know to make a volume reachable from here."""
+        """Return this host's properties, which Cinder needs to make a volume reachable from it."""
         return self._properties.get()
 
     def forget_properties(self) -> None:
-        """Read them anew next time: attaching failed, and a service may be started meanwhile."""
+        """Read the properties anew next time: a missing service may have been started by then."""
         self._properties.take()
 
     def _get_properties(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Host:
         )
 
     def as_root(self, *command: str) -> None:
-        """Run a command as root, by os-brick's helper where there is one."""
+        """Run a command as root, through os-brick's helper if there is one."""
         rootwrap.execute(*command, run_as_root=True, root_helper=self.root_helper)
 
 

@@ -141,10 +141,10 @@ class Cleanup:
                     yield Incomplete(key, object_id, 0, changed, False, now)
 
     def _is_dead(self, volume: Volume, attachment: VolumeAttachment) -> bool:
-        """Return whether an attachment is this library's, and its process has gone.
+        """Return whether an attachment is left over from a dead process of this library.
 
-        A complete one has our mount point.  An incomplete one may be anybody's: it is dead if it is
-        for no server and has not changed for long.
+        A complete attachment is this library's if it has our mount point.  An incomplete one may
+        be another client's: it is dead if it is for no server and has not changed for long.
         """
         if attachment.instance is not None:
             return False
@@ -187,7 +187,7 @@ class Cleanup:
         except StoreError as error:
             if attachment.status == "attached":
                 raise
-            # It may never have been connected, or by another host.
+            # The volume may never have been connected, or only to another host.
             _LOG.info("Volume %s was not disconnected from this host: %s", volume.id, error)
 
 

@@ -84,9 +84,9 @@ class LockFile:
         self._descriptor: int | None = None
 
     def try_acquire(self) -> bool:
-        """Acquire it if it is free; return whether it was.
+        """Acquire the lock if it is free; return whether it was.
 
-        :raises BackendException: its file cannot be opened
+        :raises BackendException: the lock's file cannot be opened
         """
         while True:
             descriptor = self._open()
@@ -126,7 +126,7 @@ class LockFile:
             return False
 
     def acquire(self) -> None:
-        """Acquire it as soon as it is free.
+        """Acquire the lock as soon as it is free.
 
         :raises TimeoutError: another process has held it too long
         """
@@ -143,19 +143,19 @@ class LockFile:
             )
 
     def release(self) -> None:
-        """Remove and unlock its file; does nothing in a child that inherited it.  Idempotent."""
+        """Remove and unlock the lock's file, except in a child that inherited it.  Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None or descriptor not in _held:
             return
         _held.discard(descriptor)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
-        # Not only closed: a child that is just being forked has the descriptor too.
+        # Closing is not enough: a child that is being forked has the descriptor too.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
     def is_held(self) -> bool:
-        """Return whether a living process holds it."""
+        """Return whether a living process holds the lock."""
         if not os.path.lexists(self._path):
             return False
         if not self.try_acquire():
@@ -165,7 +165,7 @@ class LockFile:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold it for a block.
+        """Hold the lock in a ``with`` block.
 
         :raises TimeoutError: another process has held it too long
         """

@@ -76,9 +76,9 @@ class Upload:
 class VolumeWriter(PositionWriter):
     """A new volume.
 
-    It is created by the first :meth:`reserve` and attached at the first write.  Not before: clients
-    such as librados take memory for each attached volume, which all the adds that wait for memory
-    would have.
+    The first :meth:`reserve` creates the volume, and the first write attaches it.  It is not
+    attached earlier: librados, for example, takes memory for every attached volume, even while an
+    add still waits for its share of the transfers' memory.
 
     :param size: bytes to come; 0 if unknown
     """
@@ -143,9 +143,9 @@ class VolumeWriter(PositionWriter):
             self._heartbeat_lock.release()
 
     def reserve(self, end: int) -> int:
-        """Create the volume; the next times extend it to twice its size, or at least to ``end``.
+        """Create the volume, or extend it to twice its size or, if that is too small, to ``end``.
 
-        May be called again after a temporary error, wherever that left the volume.
+        May be called again after a temporary error at any step.
         """
         if self.quiesce_to_grow:
             self._detach()
@@ -226,7 +226,7 @@ class VolumeWriter(PositionWriter):
     def copy_from(self, location: CinderLocation) -> CinderLocation:
         """Clone a volume.
 
-        :raises NotSupported: it is of another volume type, so that its bytes have to be moved
+        :raises NotSupported: the volume has another type than new ones, so it cannot be cloned
         """
         source = self._cinder.get(location.volume_id).check_object()
         if source.volume_type != (self._settings.volume_type or self._cinder.default_type()):

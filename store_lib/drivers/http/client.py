@@ -1,4 +1,4 @@
-"""Requests with their redirects: each target is checked, credentials stay at their origin."""
+"""Requests with redirects: every target is checked, credentials are sent to their origin only."""
 
 import contextlib
 import dataclasses
@@ -43,10 +43,10 @@ class Client:
 
         :raises Forbidden: a host or an address is refused by the lists
         :raises MaxRedirectsExceeded: there are more redirects than allowed
-        :raises BadStoreUri: a redirect leads to where none may lead
+        :raises BadStoreUri: a redirect's target is not allowed
         :raises RemoteServiceUnavailable: the server did not respond
         """
-        with limited_heads(left=head_limit().seconds):  # all redirects together
+        with limited_heads(left=head_limit().seconds):  # one limit for all redirects together
             target = location
             for _ in range(self.max_redirects + 1):
                 response = self._request(method, target, location, headers or {})
@@ -69,7 +69,7 @@ class Client:
         sent = dict(headers)
         if first.authorization is not None and target.origin == first.origin:
             sent["Authorization"] = first.authorization
-        # The query may be a credential, which no traceback is to show.
+        # The query may be a credential, which no traceback may show.
         return self.http.open(method, Secret(target.url), sent)
 
 
@@ -83,16 +83,16 @@ class WebObject:
         self.server = client.http.server(location.base)
 
     def get(self, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        """Send a GET, from the object's own URI on."""
+        """Send a GET to the object's URI, and follow redirects."""
         return self._client.open("GET", self._location, headers)
 
     def error_for_response(self, response: BaseHTTPResponse) -> StoreError:
-        """Return the error that a response means which does not have the object."""
+        """Return the error for a response without the object."""
         return error_for_response(response, "Reading", self.display_name, advice=_ADVICE)
 
 
 def _redirected(source: HttpLocation, response: BaseHTTPResponse) -> HttpLocation:
-    """Return where a redirect from ``source`` leads, if one may lead there."""
+    """Return the target of a redirect from ``source``, if it is allowed."""
     given = response.headers.get("Location", "").strip(" \t")
     if not given:
         raise BackendException(f"{source.shown} redirects ({response.status}) to nowhere.")
@@ -101,13 +101,13 @@ def _redirected(source: HttpLocation, response: BaseHTTPResponse) -> HttpLocatio
             f"{source.shown} redirects to a URI of {len(given)} characters, which is refused: "
             f"expected at most {LONGEST_URI}."
         )
-    with contextlib.suppress(UnicodeError):  # neither ASCII nor UTF-8: stays as it came
+    with contextlib.suppress(UnicodeError):  # not UTF-8: it is parsed as it is
         given = given.encode("latin-1").decode()
     uri, _, fragment = given.partition("#")
     try:
         target = HttpLocation.parse(urljoin(source.url, uri))
     except (BadStoreUri, ValueError) as error:
-        # With an @ behind it, the # may be part of a password; a ValueError quotes the target.
+        # If an @ follows the #, the # may be part of a password.  A ValueError quotes the target.
         known = isinstance(error, BadStoreUri) and "@" not in fragment
         why = error if known else "a malformed URI, perhaps with credentials"
         raise BadStoreUri(f"{source.shown} redirects to what is refused: {why}") from None

@@ -1,4 +1,4 @@
-"""The http driver: configuration, opening an object, and asking for its size."""
+"""The http driver: its configuration, and the size and the bytes of an object."""
 
 import contextlib
 from typing import Any, ClassVar
@@ -15,8 +15,8 @@ from store_lib.drivers.http.location import HttpLocation
 from store_lib.drivers.http.options import OPTION_NAMES, OPTIONS, parse_proxies
 from store_lib.exceptions import BackendException
 
-#: Statuses of a HEAD after which a GET of a byte would do no better.  500 and 502 may come from a
-#: program that fails at HEAD alone.
+#: Statuses of a HEAD after which a GET of a byte would fail as well.  500 and 502 are left out, as
+#: they may come from a program that fails only at HEAD.
 _FINAL = (frozenset({401, 407, 416}) | BUSY) - {500, 502}
 
 
@@ -31,7 +31,7 @@ class HttpDriver(Driver[HttpLocation]):
     _client: Client
 
     def configure(self) -> None:
-        """Check the options; nothing is connected to.
+        """Check the options, without connecting to a server.
 
         :raises BadStoreConfiguration: a certificate file, a list entry or a proxy cannot be used
         """
@@ -66,14 +66,14 @@ class HttpDriver(Driver[HttpLocation]):
     ) -> Reader:
         """Open an object by a GET, with a Range if only a part of it is wanted.
 
-        :raises Forbidden: the server, or a list of allowed or denied hosts, refuses it
-        :raises StoreRandomGetNotSupported: the server sends no ranges
-        :raises RemoteServiceUnavailable: it did not respond, or cannot serve now
+        :raises Forbidden: the server refuses the request, or the host is denied or not allowed
+        :raises StoreRandomGetNotSupported: the server does not support ranges
+        :raises RemoteServiceUnavailable: the server did not respond, or is not available now
         """
         return RangedReader(WebObject(self._client, location), offset, length)
 
     def stat(self, location: HttpLocation, *, context: Any) -> Stat:
-        """Return size and time from a HEAD, or from a GET of the first byte if it has no size."""
+        """Return the size and time from a HEAD, or from a GET of one byte if HEAD has no size."""
         stat = self._stat_by_head(location)
         if stat is None:
             response = open_range(WebObject(self._client, location), 0, 0)
@@ -82,24 +82,24 @@ class HttpDriver(Driver[HttpLocation]):
 
     @property
     def url_prefix(self) -> str:
-        """What the URIs of both schemes begin with."""
+        """The common prefix of the URIs of both schemes."""
         return "http"
 
     def close(self) -> None:
         self._client.http.close()
 
     def _stat_by_head(self, location: HttpLocation) -> Stat | None:
-        """Return what a HEAD says; ``None`` if a GET may say something else.
+        """Return the result of a HEAD; ``None`` if a GET may have another result.
 
-        Some servers have no HEAD, or respond to it by another program than to a GET: with 404, with
-        a length of 0, or with another encoding.  A presigned URL is signed for GET alone.
+        Some servers do not support HEAD, or respond to it with 404, with a length of 0 or with
+        another encoding than to GET.  A presigned URL is valid for GET only.
         """
         try:
             with contextlib.closing(self._client.open("HEAD", location)) as response:
                 if response.status == 200:
                     check_encoding(response, location.shown)
                     stat = Stat(content_length(response), last_modified(response))
-                    response.read(decode_content=False)  # of nothing: releases the connection
+                    response.read(decode_content=False)  # no bytes, but it releases the connection
                     return stat if stat.size else None
                 error = WebObject(self._client, location).error_for_response(response)
         except BackendException:  # an encoding, or a malformed length

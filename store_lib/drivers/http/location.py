@@ -28,19 +28,19 @@ class HttpLocation(Location):
 
     text: str
     scheme: str
-    #: Lower case, an IPv6 address without its brackets.
+    #: In lower case; an IPv6 address has no brackets.
     host: str
     port: int
-    #: Path with query, as written, beginning with a slash.
+    #: The path and query as written, with a leading slash.
     target: str
-    #: What a Basic login sends, or ``None``.
+    #: User and password for a Basic login, or ``None``.
     login: bytes | None
 
     @classmethod
     def parse(cls, uri: str) -> Self:
         """Parse ``http[s]://[user:password@]host[:port][/path][?query]``.
 
-        :raises BadStoreUri: it is malformed; the message has no credentials
+        :raises BadStoreUri: the URI is malformed; the message has no credentials
         """
         scheme = scheme_of(uri)
         if scheme not in cls.schemes:
@@ -84,7 +84,7 @@ class HttpLocation(Location):
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """Scheme, host and port: what a login is good for."""
+        """Scheme, host and port, to which the login may be sent."""
         return self.scheme, self.host.rstrip("."), self.port
 
     @property
@@ -119,7 +119,7 @@ def _is_text(uri: str) -> bool:
 
 
 def _shown(uri: str) -> str:
-    # A URI that could not be parsed can have its @ anywhere: then nothing of it is shown.
+    # In a URI that could not be parsed, a password may be anywhere before an @, so hide all of it.
     if "@" in uri:
         return f"{uri.partition('://')[0]}://{HIDDEN}"
     return redact_uri(without_query(uri))

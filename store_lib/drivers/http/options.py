@@ -101,9 +101,9 @@ def parse_proxies(entries: Mapping[str, str]) -> dict[str, Proxy]:
 
 
 def parse_proxy(text: str) -> Proxy:
-    """Parse ``host:port``, or a URL with or without a login.
+    """Parse a proxy: ``host:port``, or a URL with or without a login.
 
-    :raises ValueError: it is malformed; the message has no credentials
+    :raises ValueError: ``text`` is malformed; the message has no credentials
     """
     try:
         location = HttpLocation.parse(text if "://" in text else f"http://{text}")

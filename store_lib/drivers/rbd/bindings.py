@@ -117,7 +117,7 @@ def is_open(native: Any) -> bool:
 def release(native: Any) -> None:
     """Close a handle now, or at the end of its last running call.
 
-    Does nothing if it is closed already or was opened before a fork.
+    Does nothing if the handle is closed already or was opened before a fork.
     """
     handle = _state.handles.get(native)
     if handle is not None:

@@ -120,8 +120,8 @@ class Cluster:
     def now(self, pool: str) -> float:
         """Return the time of an OSD, whose clock sets the timestamps of images.
 
-        The timestamp of a plain RADOS object comes from the client.  So the header of an image is
-        created, and its creation time read.
+        A plain RADOS object's timestamp comes from the client, so this creates a temporary image
+        header and reads its creation time.
         """
         ioctx = self.pool(pool)
         name = f"store_lib-clock-{uuid.uuid4().hex}"

@@ -95,15 +95,15 @@ class ImageInfo:
     """The state of an image."""
 
     image_id: str
-    #: Bytes of the object, or of the image if it is no object.
+    #: Size in bytes of the object, or of the image if it is not an object.
     size: int
-    #: Whether it is an object.
+    #: Whether the image is an object.
     complete: bool
     #: ``None`` for an image that this library has not marked.
     mark: Mark | None
-    #: Whether it is an unfinished upload or deletion.
+    #: Whether the image is an unfinished upload or deletion.
     unfinished: bool
-    #: Number of clients that have it open for writing.
+    #: The number of clients that have the image open for writing.
     watchers: int
     #: Seconds since the epoch.
     modified: float
@@ -184,9 +184,9 @@ class Images:
     def inspect(self, name: str, own: str = SNAPSHOT) -> ImageInfo | None:
         """Return the state of the image ``name``, or ``None`` if there is none.
 
-        It is opened read-only and so gets no watcher.
+        The image is opened read-only and so gets no watcher.
 
-        :param own: the snapshot that makes it an object
+        :param own: the snapshot that makes the image an object
         """
         try:
             with (
@@ -200,9 +200,9 @@ class Images:
     def find(self, name: str, snapshot: str | None) -> ImageInfo:
         """Return the state of the image that a URI names.
 
-        :param snapshot: the snapshot in the URI; ``None`` if it names none, and then the image may
-            be without
-        :raises NotFound: there is no such image, it lacks that snapshot, or it is unfinished
+        :param snapshot: the snapshot in the URI; ``None`` if the URI names none, and the image need
+            not have one
+        :raises NotFound: the image or its snapshot does not exist, or the image is unfinished
         """
         info = self.inspect(name, snapshot or SNAPSHOT)
         if info is None or info.unfinished or not (info.complete or snapshot is None):
@@ -312,7 +312,7 @@ class Images:
     def check_free(self, name: str) -> None:
         """Check that no object, live upload or foreign image has this name.
 
-        :raises Duplicate: one has it
+        :raises Duplicate: the name is taken
         """
         self._is_leftover(name, remove=False)
 
@@ -320,7 +320,7 @@ class Images:
         """Return whether the image of this name is a leftover that can be taken over.
 
         :param remove: remove the leftover and return ``False``
-        :raises Duplicate: it is no leftover
+        :raises Duplicate: the image is not a leftover
         """
         info = self.inspect(name)
         if info is None:
@@ -338,7 +338,7 @@ class Images:
     def _take_over(self, image: Any, name: str, fresh: bool) -> bool:
         """Lock and empty an image; return ``False`` if another client got it first.
 
-        Of all clients that find the same leftover the lock lets one through.
+        If several clients try to take over the same leftover, only one gets the lock.
         """
         if not acquire_lock(image):
             return False
@@ -386,7 +386,7 @@ class Images:
     def _remove(self, name: str) -> None:
         """Remove an image that has no snapshot.
 
-        :raises InUseByStore: a client has it open
+        :raises InUseByStore: a client has the image open
         """
         with self.cluster.calling("remove", name):
             try:
@@ -402,7 +402,7 @@ class Images:
     def _remove_own(self, name: str, image_id: str, *nonces: str | None) -> None:
         """Remove an unfinished image whose mark has one of these nonces, ``None`` for no mark.
 
-        A client that has taken it over has it open, and it stays.
+        An image that another client has taken over is kept, as that client has it open.
         """
         info = self.inspect(name)
         if info is None or info.image_id != image_id or info.complete:
@@ -427,9 +427,9 @@ class Images:
         """Remove an object, or finish an earlier deletion of it.
 
         :param snapshot: the snapshot in its URI; ``None`` if it names none
-        :raises InUseByStore: it has clones or is open; it is intact
-        :raises HasSnapshot: it has other snapshots; it is intact
-        :raises Forbidden: it does not look like an object: a URI can name any image
+        :raises InUseByStore: the image has clones or is open; it is unchanged
+        :raises HasSnapshot: the image has other snapshots; it is unchanged
+        :raises Forbidden: the image is not like an object's: a URI can name any image
         """
         own = snapshot or SNAPSHOT
         try:
@@ -447,7 +447,7 @@ class Images:
                 check_unused(image, name, own, info.watchers)
                 if info.complete:
                     unprotect(image, own)
-                    # Marked, the rest of the image is recognised if this process dies here.
+                    # By the mark, the rest of the image is recognised if this process dies here.
                     nonce = info.mark.nonce if info.mark is not None else _NO_NONCE
                     Mark(State.DELETING, nonce).put(image)
                     image.remove_snap(own)
@@ -457,7 +457,7 @@ class Images:
             return
         try:
             self._remove(name)
-        except (InUseByStore, StorageFull):  # none of it is removed yet
+        except (InUseByStore, StorageFull):  # no part of the image is removed yet
             if info.complete:
                 with (
                     self.cluster.calling("restore", name),
@@ -525,9 +525,11 @@ def unprotect(image: Any, name: str) -> None:
 
 
 def acquire_lock(image: Any) -> bool:
-    """Acquire an image's exclusive lock, to be kept until it is closed; return whether it was free.
+    """Acquire an image's exclusive lock and keep it until the image is closed.
 
-    The lock of an owner without a watcher is broken, and that owner shut out of the cluster.
+    The lock of an owner without a watcher is broken, and that owner is shut out of the cluster.
+
+    :returns: ``False`` if a living client holds the lock
     """
     rbd = bindings.rbd
     if not image.features() & rbd.RBD_FEATURE_EXCLUSIVE_LOCK:
@@ -551,8 +553,8 @@ def check_unused(image: Any, name: str, own: str, watchers: int) -> None:
 
     :param own: the store's snapshot
     :param watchers: number of clients that have the image open for writing
-    :raises HasSnapshot: it has other snapshots
-    :raises InUseByStore: another client has it open, or it has clones of the new kind
+    :raises HasSnapshot: the image has other snapshots
+    :raises InUseByStore: another client has the image open, or it has clones of the new kind
     """
     if others := other_snapshots(image, own):
         raise HasSnapshot(

@@ -25,8 +25,8 @@ class RbdReader(Reader):
     But watchers can be lost, and a read-only user has none.  So zeros are believed only after a
     check that the image still exists.
 
-    :param snapshot: ``None`` for the image itself
-    :raises NotFound: there is no such image, or it has no such snapshot
+    :param snapshot: the name of the snapshot; ``None`` for the image itself
+    :raises NotFound: the image or its snapshot does not exist
     :raises InvalidRange: ``offset`` is past the end
     """
 

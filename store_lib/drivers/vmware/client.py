@@ -1,4 +1,4 @@
-"""The login to the API of each process: begun when it is needed, renewed when it has ended."""
+"""Each process's session of the API: begun on first use, and begun anew after it has ended."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,25 +19,25 @@ _LOG = get_logger(__name__)
 
 T = TypeVar("T")
 
-#: Seconds that the end of a process waits for the server.
+#: Seconds to wait for the server when logging out at the end of the process.
 _EXIT_TIMEOUT = 5.0
 
 
 class _Login:
-    """What a process knows of its login."""
+    """The state of one process's login."""
 
     def __init__(self) -> None:
-        #: Of attempts to log in; its lock is also held while logging out.
+        #: Runs one attempt to log in at a time; its lock is also held while logging out.
         self.attempts = SingleFlight()
         #: Distinguishes this session from an earlier one; ``None`` without a session.
         self.session_id: object | None = None
 
 
 class Session:
-    """Calls of the API, logged in.
+    """Calls the API within a login session.
 
     :param transport: owns the connection and the session's cookie
-    :param make_api: makes the API; called with the first call, as it may ask the server
+    :param make_api: returns the API; not called before the first call, as it may need the server
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class Session:
 
     @property
     def server(self) -> Server:
-        """The server as error messages name it."""
+        """The server, for error messages."""
         return self._client.server(self._transport.base)
 
     def call(self, doing: str, function: Callable[["Api"], T]) -> T:
-        """Return what ``function`` gets from the API, logged in.
+        """Return the result of ``function``, called with the API and a login session.
 
-        If the session has ended, a new one is begun at once and the call is made once more: what
-        was not authenticated was not done.
+        If the session has ended, begin a new one and call ``function`` once more, as the server
+        does not execute unauthenticated requests.
 
         :param doing: what is requested, for messages
         """
@@ -78,7 +78,7 @@ class Session:
             return self._try(doing, function)
 
     def begin(self, instead_of: object | None = None) -> object:
-        """Log in unless there is a session; return an object that stands for the session.
+        """Log in unless there is a session; return an object that identifies the session.
 
         :param instead_of: a session that has ended
         """
@@ -98,9 +98,9 @@ class Session:
         return login.attempts.run(current, log_in)
 
     def end(self, timeout: float | None = None) -> None:
-        """Log this process out, if it is logged in; errors are only logged.
+        """Log this process out if it is logged in; errors are only logged.
 
-        :param timeout: seconds that the server may be silent from now on, if that is less
+        :param timeout: lowers the timeouts of all further requests to this number of seconds
         """
         login = self._logins.get()
         with login.attempts.lock:
@@ -118,15 +118,15 @@ class Session:
 
     @property
     def cookie(self) -> str:
-        """The Cookie header of the present session, for the data server."""
+        """The Cookie header of the current session, for the data server."""
         self.begin()
         return self._transport.cookie
 
     def ticket(self, method: str, target: str) -> str:
-        """Return a Cookie header with a service ticket, good for one request of the data server.
+        """Return a Cookie header with a service ticket for a single request to the data server.
 
-        :param method: the request's
-        :param target: its path and query
+        :param method: the request's method
+        :param target: the request's path and query
         """
 
         def acquire(api: "Api") -> str:
@@ -142,7 +142,7 @@ class Session:
 
     @property
     def now(self) -> float:
-        """The time in seconds since the epoch, by the server's clock once it has responded."""
+        """The server's time in seconds since the epoch; this machine's before a response."""
         return self._transport.now
 
     def task_error(self, fault: Any, doing: str) -> StoreError:
@@ -165,13 +165,13 @@ class Session:
             return soap_error(error, doing, self.server, secrets)
 
         with LibraryCall(translate, kept=()):
-            if self._api is None:  # so this is a login, of which there is one at a time
+            if self._api is None:  # no lock is needed: this is a login, and only one runs at a time
                 self._api = self._make_api()
             return function(self._api)
 
 
 def _end_at_exit(session: Session) -> None:
-    """Log out: a service such as Glance never closes its stores."""
+    """Log out at the end of the process: services such as Glance never close their stores."""
     session.end(timeout=_EXIT_TIMEOUT)
 
 

@@ -46,7 +46,7 @@ _REQUIRED = ("vmware_server_host", "vmware_server_username", "vmware_server_pass
 
 
 class VmwareDriver(Driver[VmwareLocation]):
-    """Objects are files in a directory of datastores; see :doc:`/drivers/vmware`."""
+    """Stores objects as files in a directory of datastores; see :doc:`/drivers/vmware`."""
 
     schemes: ClassVar[tuple[str, ...]] = VmwareLocation.schemes
     options = OPTIONS
@@ -55,7 +55,7 @@ class VmwareDriver(Driver[VmwareLocation]):
     create_only = CreateOnly.ATOMIC
     ranges = True
 
-    #: Host and port as URIs of this store have them.
+    #: The host and port in the URIs of this store.
     _server: tuple[str, int] = ("", HTTPS)
     _directory = ""
     _client: HttpClient | None = None
@@ -67,7 +67,7 @@ class VmwareDriver(Driver[VmwareLocation]):
     def configure(self) -> None:
         """Check the options, log in, and look up the datastores.
 
-        A server that does not respond now may do so later: that is only logged.
+        If the server does not respond, this is only logged, as it may respond later.
 
         :raises BadStoreConfiguration: an option is malformed, the login is refused, the server's
             certificate is not the right one, or a datastore does not exist
@@ -107,22 +107,22 @@ class VmwareDriver(Driver[VmwareLocation]):
             self._check_inventory()
         except BadStoreConfiguration as error:
             if not error.readable:
-                self.close()  # nobody will use the session that may have been begun
+                self.close()  # end the session, if one was begun
             raise
 
     def owns(self, location: VmwareLocation) -> bool:
-        """Return whether it is an object on this store's server and in its directory."""
+        """Return whether a URI leads to this store's server and directory."""
         return self._is_here(location) and id_problem(location.name) is None
 
     def create(self, object_id: str, size: int | None, *, nonce: str, context: Any) -> VmwareWriter:
         """Begin an upload to the datastore with the highest weight that has space for it.
 
-        :raises Duplicate: an object with this id exists on any of the datastores
-        :raises StorageFull: ``size`` fits on none of them
+        :raises Duplicate: an object with this id exists on one of the datastores
+        :raises StorageFull: no datastore has space for ``size`` bytes
         """
         for datastore in self._inventory.datastores:
             location = self._location(datastore, object_id)
-            # This also checks the login, while nothing has begun yet.
+            # This also checks the login before the upload begins.
             if self._folder.stat(location.target) is not None:
                 raise duplicate_at(location)
         datastore = self._inventory.choose(size)
@@ -163,13 +163,13 @@ class VmwareDriver(Driver[VmwareLocation]):
                     yield Entry(file.name, location, file.size, file.modified)
 
     def list_incomplete(self, *, context: Any) -> Iterator[Incomplete]:
-        """Yield the files of uploads, running ones too: the server does not say which these are."""
+        """Yield the files of all uploads, as the server cannot say which uploads still run."""
         for datastore in self._inventory.datastores:
             for file in self._search(datastore, f"{UPLOAD_PREFIX}*"):
                 object_id = uploaded_object_id(file.name)
                 if object_id is not None:
                     key, now = self._location(datastore, file.name).uri, self._files.now
-                    # A file without a time counts as a running upload's.
+                    # A file whose time is unknown counts as a running upload's.
                     modified, live = (
                         (now, True) if file.modified is None else (file.modified, False)
                     )
@@ -207,7 +207,7 @@ class VmwareDriver(Driver[VmwareLocation]):
             self._client.close()
 
     def _parse_options(self) -> Sequence[Datastore]:
-        """Set server and directory, and return the datastores.
+        """Set the server and the directory, and return the datastores.
 
         :raises ValueError: an option is malformed
         """
@@ -215,7 +215,7 @@ class VmwareDriver(Driver[VmwareLocation]):
         self._directory = parse_directory(self.conf.vmware_store_image_dir)
         host = self.conf.vmware_server_host.strip()
         if host.count(":") > 1 and not host.startswith("["):
-            host = f"[{host}]"  # an IPv6 address alone, as in glance_store's option
+            host = f"[{host}]"  # an IPv6 address without brackets, as glance_store allows
         try:
             self._server = split_host(host, HTTPS)
         except ValueError as error:

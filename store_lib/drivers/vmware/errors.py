@@ -1,4 +1,4 @@
-"""Faults of the vSphere API and statuses of its data server, as the library's errors."""
+"""Turns faults of the vSphere API and statuses of its data server into the library's errors."""
 
 from collections.abc import Collection
 from typing import Any
@@ -23,7 +23,7 @@ from store_lib.exceptions import (
 )
 from store_lib.redaction import hide
 
-#: The errors that faults mean; all others mean a BackendException.
+#: The error class for a fault; the class for all other faults is BackendException.
 _FAULTS: dict[str, type[StoreError]] = {
     "AlreadyExists": Duplicate,
     "CannotAccessFile": StorageWriteDenied,
@@ -76,8 +76,8 @@ _STATUS_ADVICE = {
 def fault_error(fault: str, quote: str, doing: str, server: Server) -> StoreError:
     """Return the error for a fault of the API.
 
-    :param fault: its type
-    :param quote: the server's own words
+    :param fault: the fault's type
+    :param quote: the server's message
     :param doing: what was requested, such as ``moving [ds] a to [ds] b``
     """
     name = fault.rpartition(":")[2]
@@ -85,16 +85,16 @@ def fault_error(fault: str, quote: str, doing: str, server: Server) -> StoreErro
     quote = " ".join(quote.split())[:200]
     text = f"{server.base} refused {doing}: {name}{f' ({quote})' if quote else ''}."
     advice = _ADVICE.get(name)
-    # A session may have ended between two calls, twice in a row: that is worth another attempt.
+    # A session may end between two calls, even twice in a row: another attempt may succeed.
     status = ErrorStatus.TEMPORARY if kind is NotAuthenticated else None
     return kind(f"{text} {advice}" if advice else text, status=status)
 
 
 def data_error(response: BaseHTTPResponse, doing: str, path: str, server: Server) -> StoreError:
-    """Return the error that a response of the data server means.
+    """Return the error for a response of the data server.
 
     :param doing: what was requested, such as ``Reading``
-    :param path: of the file
+    :param path: the file's path
     """
     if response.status == 401:
         return not_authenticated(server)
@@ -102,7 +102,7 @@ def data_error(response: BaseHTTPResponse, doing: str, path: str, server: Server
 
 
 def not_authenticated(server: Server) -> NotAuthenticated:
-    """Return the error for a session that ended, which another attempt may begin anew."""
+    """Return the error for a session that has ended; another attempt may begin a new session."""
     return NotAuthenticated(
         f"{server.base} does not accept the session that was just begun. Check the user's "
         "privileges, the server's clock and the time limit of its sessions.",
@@ -113,8 +113,8 @@ def not_authenticated(server: Server) -> NotAuthenticated:
 def soap_error(error: Any, doing: str, server: Server, secrets: Collection[str] = ()) -> StoreError:
     """Return the error for an exception of oslo.vmware.
 
-    :param error: may wrap an error of ours, raised by a transport within the library
-    :param secrets: what was sent and no message may show
+    :param error: the exception, which may wrap an error that our transport raised
+    :param secrets: secrets of the request, which no message may show
     """
     cause = getattr(error, "cause", None)
     while cause is not None:

@@ -1,4 +1,4 @@
-"""The data server beside the API: it sends and receives files by plain HTTP."""
+"""The client of the data server, which transfers files by HTTP, beside the API."""
 
 from collections.abc import Mapping
 
@@ -14,10 +14,10 @@ from store_lib.exceptions import NotFound, StoreError
 
 
 class Folder:
-    """Sends the requests for data of one store, with a login that the data server accepts.
+    """Sends one store's requests to the data server, with a login that this accepts.
 
-    A vCenter Server accepts the session's cookie.  If it refuses the cookie although the session is
-    alive, each request has a service ticket from then on.
+    A vCenter Server accepts the session's cookie.  If a server refuses the cookie although the
+    session is alive, all further requests get a service ticket.
     """
 
     def __init__(self, client: HttpClient, session: Session) -> None:
@@ -27,12 +27,12 @@ class Folder:
         self._needs_tickets = False
 
     def stat(self, target: str) -> Stat | None:
-        """Return size and time of a file, ``None`` if there is none."""
+        """Return the size and time of a file; ``None`` if the file does not exist."""
         response = self.send("HEAD", target)
         try:
             if response.status == 200:
                 stat = Stat(content_length(response), last_modified(response))
-                self._client.read(response, self.server.base)  # nothing: releases the connection
+                self._client.read(response, self.server.base)  # empty; releases the connection
                 return stat
             error = self.error_for_response(response, "Reading the size of", target)
         finally:
@@ -42,9 +42,9 @@ class Folder:
         raise error
 
     def put(self, target: str, body: Body) -> None:
-        """Store a file from ``body``; an existing one is overwritten.
+        """Store ``body`` in a file; an existing file is overwritten.
 
-        :raises StorageFull: the datastore has no space for it
+        :raises StorageFull: the datastore has no space for the file
         """
         response = self.send("PUT", target, {"Content-Type": "application/octet-stream"}, body)
         try:
@@ -63,7 +63,7 @@ class Folder:
     ) -> BaseHTTPResponse:
         """Send a request with an accepted login; return a response of any other status than 401.
 
-        :raises NotAuthenticated: no login is accepted; temporary if another attempt may be better
+        :raises NotAuthenticated: no login is accepted; temporary if another attempt may succeed
         """
         request = _Request(method, target, headers or {}, body)
         response = self._send(request, self._login(request))
@@ -72,7 +72,7 @@ class Folder:
         response.close()
         if not request.rewind():
             raise not_authenticated(self.server)
-        # This call begins a new session if the present one has ended.
+        # This call begins a new session if the current one has ended.
         before = self._session.cookie
         ticket = self._session.ticket(method, target)
         if self._session.cookie != before:
@@ -85,7 +85,7 @@ class Folder:
         return response
 
     def error_for_response(self, response: BaseHTTPResponse, doing: str, target: str) -> StoreError:
-        """Return the error that a response means."""
+        """Return the error for a response."""
         path = target.partition("?")[0].removeprefix("/folder/")
         return data_error(response, doing, path, self.server)
 
@@ -116,7 +116,7 @@ class _Request:
         self.body = body
 
     def rewind(self) -> bool:
-        """Prepare for another attempt; return whether there can be one."""
+        """Rewind the body for another attempt; return ``False`` if that is impossible."""
         if self.body is None:
             return True
         if self.body.rewindable:
@@ -138,5 +138,5 @@ class FolderFile:
         return self._folder.send("GET", self._target, headers)
 
     def error_for_response(self, response: BaseHTTPResponse) -> StoreError:
-        """Return the error that a response means which does not have the object."""
+        """Return the error for a response without the object."""
         return self._folder.error_for_response(response, "Reading", self._target)

@@ -1,4 +1,4 @@
-"""The configured datacenters and datastores as the server knows them, and their space."""
+"""The server's references of the configured datacenters and datastores, and their space."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Known:
-    """A datastore's references."""
+    """The references of a datastore, its datacenter and its browser."""
 
     reference: Any
     browser: Any
@@ -42,7 +42,7 @@ class Inventory:
     def check(self) -> None:
         """Look up every configured datastore.
 
-        :raises BadStoreConfiguration: one does not exist; objects on others can be read
+        :raises BadStoreConfiguration: a datastore does not exist; objects on the others can be read
         """
         for datastore in self.datastores:
             try:
@@ -55,7 +55,7 @@ class Inventory:
     def datacenter(self, datastore: Datastore) -> Any:
         """Return the reference of a datastore's datacenter.
 
-        :raises NotFound: there is none with this path
+        :raises NotFound: no datacenter has the configured path
         """
         path = datastore.datacenter
         reference = self._datacenters.get(path)
@@ -79,10 +79,10 @@ class Inventory:
         return self._find(datastore).browser
 
     def choose(self, size: int | None) -> Datastore:
-        """Return where an object of ``size`` bytes goes: by weight, then by free space.
+        """Return the datastore for an object of ``size`` bytes, by weight, then by free space.
 
-        :raises StorageFull: it fits nowhere
-        :raises RemoteServiceUnavailable: no datastore is accessible, whatever space it has
+        :raises StorageFull: no accessible datastore has space for it
+        :raises RemoteServiceUnavailable: no datastore is accessible
         """
         spaces = self.spaces()
         free = {datastore: space.free for datastore, space in spaces.items() if space is not None}
@@ -116,9 +116,9 @@ class Inventory:
         )
 
     def spaces(self) -> dict[Datastore, Space | None]:
-        """Return the space of each configured datastore, ``None`` for one that is not accessible.
+        """Return the space of all configured datastores, ``None`` for one that is not accessible.
 
-        One call asks for all of them.
+        A single call of the API gets all of them.
         """
         references = {datastore: self._find(datastore).reference for datastore in self.datastores}
         names = ["summary.capacity", "summary.freeSpace", "summary.accessible"]
@@ -135,7 +135,7 @@ class Inventory:
         try:
             return self._session.call("the free space of the datastores", ask)
         except RemoteServiceUnavailable:
-            # Perhaps one was removed and created again: its name then means another reference.
+            # A datastore that was removed and created again has another reference.
             self._known.clear()
             self._datacenters.clear()
             raise

@@ -15,10 +15,10 @@ HTTPS = 443
 _FORM = "vsphere://host/folder/<directory>/<file>?dcPath=<datacenter>&dsName=<datastore>"
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
-#: The beginning of the names of unfinished uploads, and of no object's.
+#: The prefix of the names of unfinished uploads, which no object's name has.
 UPLOAD_PREFIX = "store_lib-upload-"
 
-# On VMFS, NFS and vSAN alike, and for every tool that shows a datastore, these need no escaping.
+# Names that need no escaping on VMFS, NFS or vSAN, nor in any tool that displays a datastore.
 _OBJECT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+@~,-]{0,199}")
 _UPLOAD = re.compile(rf"{UPLOAD_PREFIX}[0-9a-f]{{32}}-(?P<id>.+)")
 
@@ -34,10 +34,10 @@ class VmwareLocation(Location):
 
     schemes: ClassVar[tuple[str, ...]] = ("vsphere",)
 
-    #: Lower case, an IPv6 address without its brackets.
+    #: In lower case; an IPv6 address has no brackets.
     host: str
     port: int
-    #: Without slashes around it.
+    #: The path of the directory without leading and trailing slashes.
     directory: str
     name: str
     datastore: Datastore
@@ -46,7 +46,7 @@ class VmwareLocation(Location):
     def parse(cls, uri: str) -> Self:
         """Parse ``vsphere://host[:port]/folder/<directory>/<file>?dcPath=..&dsName=..``.
 
-        :raises BadStoreUri: it is malformed
+        :raises BadStoreUri: the URI is malformed
         """
         if scheme_of(uri) not in cls.schemes:
             raise BadStoreUri(f"Expected a URI of the form {_FORM}, got %(uri)s", uri=uri)
@@ -68,7 +68,7 @@ class VmwareLocation(Location):
 
     @property
     def target(self) -> str:
-        """Path and query, for requests."""
+        """The path and query of requests for the file."""
         path = quote(f"/folder/{self.directory}/{self.name}", safe="/~")
         datacenter = quote(self.datastore.datacenter, safe="")
         return f"{path}?dcPath={datacenter}&dsName={quote(self.datastore.name, safe='')}"
@@ -93,13 +93,13 @@ def upload_name(object_id: str, nonce: str) -> str:
 
 
 def uploaded_object_id(name: str) -> str | None:
-    """Return the id of the object that an upload's file was to become; ``None`` for others."""
+    """Return the object id in the name of an upload's file; ``None`` for other files."""
     match = _UPLOAD.fullmatch(name)
     return match["id"] if match else None
 
 
 def datastore_path(datastore: str, *segments: str) -> str:
-    """Return a path in the form that the API takes: ``[datastore] directory/file``."""
+    """Return a path in the API's form: ``[datastore] directory/file``."""
     return f"[{datastore}] {'/'.join(segments)}"
 
 
@@ -107,7 +107,7 @@ def _datastore(query: str, uri: str) -> Datastore:
     given: dict[str, str] = {}
     for field in query.split("&"):
         key, _, value = field.partition("=")
-        # A plus is a blank: so glance_store writes it.
+        # glance_store writes a blank as a plus.
         value = _decoded(value.replace("+", " "), uri)
         if key not in ("dcPath", "dsName") or key in given or not value.strip("/"):
             raise _bad(uri, "its query has dcPath and dsName, each once, and nothing else")

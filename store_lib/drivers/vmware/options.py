@@ -102,7 +102,7 @@ _FORM = "<datacenter path>:<datastore name>[:<weight>]"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Datastore:
-    """A datastore as it is configured, or as a URI names it."""
+    """A datastore that is configured, or that a URI names."""
 
     #: The datacenter's inventory path, as it was written.
     datacenter: str
@@ -118,7 +118,7 @@ class Datastore:
 def parse_datastores(entries: Iterable[str]) -> list[Datastore]:
     """Return the configured datastores.
 
-    :raises ValueError: an entry is malformed, names a datastore again, or there is none
+    :raises ValueError: an entry is malformed, a datastore is named twice, or there is no entry
     """
     datastores: dict[tuple[str, str], Datastore] = {}
     for entry in entries:
@@ -155,9 +155,9 @@ def _parse(entry: str) -> Datastore:
 
 
 def parse_directory(text: str) -> str:
-    """Return the directory of the objects, without slashes around it.
+    """Return the directory of the objects, without leading and trailing slashes.
 
-    :raises ValueError: it is not a path
+    :raises ValueError: ``text`` is not a valid path
     """
     directory = text.strip().strip("/")
     if not is_path(directory):

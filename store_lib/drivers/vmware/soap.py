@@ -1,9 +1,10 @@
 """oslo.vmware's client of the vSphere API, on our own connections; imported at configure time.
 
-Its own transport waits without a limit for the API's description, takes proxies and authorities
-from the environment, and raises errors of another library.  Its session (``oslo_vmware.api``) logs
-in without a limit when the server cannot be verified, sleeps ten seconds when a session has ended,
-and brings eventlet along.  So only the layer below is used: calls, faults and objects.
+oslo.vmware's own transport waits without a limit for the API's description, takes proxies and
+authorities from the environment, and raises errors of another library.  Its session
+(``oslo_vmware.api``) repeats a login without a limit when the server cannot be verified, sleeps ten
+seconds when a session has ended, and imports eventlet.  So only its lower layer is used: calls,
+faults and objects.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ _COOKIE = "vmware_soap_session"
 
 
 def _no_messages(record: logging.LogRecord) -> bool:
-    """Drop records that show whole messages, which hold the password and the session's key."""
+    """Return ``False`` for a record of a whole message, with its password or session key."""
     return record.levelno > logging.DEBUG
 
 
@@ -43,33 +44,33 @@ for _name in ("suds.client", "suds.metrics", "suds.mx.core", "suds.mx.literal"):
 
 
 class _State:
-    """What a process knows of its session."""
+    """The state of one process's session."""
 
     def __init__(self) -> None:
-        #: As the server sent it; ``None`` without a session.
+        #: The session's cookie as the server sent it; ``None`` without a session.
         self.cookie: str | None = None
-        #: By how much the server's clock, at its last response with a Date, was ahead of the
-        #: monotonic one.
+        #: The server's time minus this machine's monotonic clock, in seconds, at the last response
+        #: with a Date; ``None`` before such a response.
         self.clock: float | None = None
 
 
 class SoapTransport:
-    """Sends calls with the cookie of this process's session, and keeps the one that comes back.
+    """Sends calls with the cookie of this process's session, and stores the cookie of a response.
 
-    :param base: scheme, host and port of the server
+    :param base: the server's URL: scheme, host and port
     """
 
     def __init__(self, client: HttpClient, base: str) -> None:
         self._client = client
         self.base = base
-        #: Where the API is.
+        #: The URL of the API.
         self.url = f"{base}/sdk"
         self._state = PerProcess(_State)
 
     def fetch_description(self, url: str) -> bytes:
         """Return a file of the API's description.
 
-        :param url: of a local file or on the server
+        :param url: the URL of a local file, or of one on the server
         """
         parts = urlsplit(url)
         if parts.scheme == "file":
@@ -108,7 +109,7 @@ class SoapTransport:
 
     @property
     def cookie(self) -> Secret:
-        """The Cookie header of this process's session, empty without one."""
+        """The Cookie header of this process's session; empty without a session."""
         cookie = self._state.get().cookie
         return Secret("" if cookie is None else f"{_COOKIE}={cookie}")
 
@@ -119,7 +120,7 @@ class SoapTransport:
 
     @property
     def now(self) -> float:
-        """The time by the server's clock, by this machine's before its first response."""
+        """The server's time in seconds since the epoch; this machine's before a response."""
         clock = self._state.get().clock
         return time.time() if clock is None else time.monotonic() + clock
 
@@ -129,7 +130,7 @@ class SoapTransport:
 
 
 class _Descriptions(Transport):  # type: ignore[misc]
-    """What suds reads the API's description through; it sends no calls."""
+    """The transport through which suds reads the API's description.  It sends no calls."""
 
     def __init__(self, transport: SoapTransport) -> None:
         super().__init__()
@@ -141,15 +142,15 @@ class _Descriptions(Transport):  # type: ignore[misc]
 
 
 class Api(vim.Vim):  # type: ignore[misc]
-    """The API: each of its operations is a method whose first argument is the managed object.
+    """The API: its operations are methods, whose first argument is the managed object.
 
-    Holds no connection and no session, so that a child may use an inherited one.
+    An API holds no connection and no session, so that a child may use the one that it inherited.
 
-    :param wsdl: a file with the API's description; ``None``: it is fetched from the server
+    :param wsdl: a file with the API's description; ``None`` to fetch it from the server
     """
 
     def __init__(self, transport: SoapTransport, wsdl: str | None) -> None:
-        # Not the base's, which makes its own transport and client.
+        # The base's __init__ is not called, as it would create its own transport and client.
         self.soap_url = transport.url
         self.wsdl_url = wsdl or f"{self.soap_url}/vimService.wsdl"
         self.op_id_prefix = "store_lib"
@@ -168,7 +169,7 @@ class Api(vim.Vim):  # type: ignore[misc]
         )
 
     def make(self, kind: str, **values: Any) -> Any:
-        """Return a data object of the API with these fields."""
+        """Return a new data object of the API with the given fields."""
         data_object = self.client.factory.create(f"ns0:{kind}")
         for name, value in values.items():
             setattr(data_object, name, value)
@@ -177,11 +178,11 @@ class Api(vim.Vim):  # type: ignore[misc]
     def properties(self, kind: str, objects: list[Any], names: list[str]) -> dict[str, Any]:
         """Return properties of several objects of one kind.
 
-        :returns: by the objects' :meth:`key`, a dict of those properties that are set
+        :returns: a mapping from each object's :meth:`key` to a dict of its properties that are set
         """
         properties: dict[str, Any] = {}
         page = vim_util.get_properties_for_a_collection_of_objects(self, kind, objects, names)
-        while page is not None:  # a server may send only so many objects at a time
+        while page is not None:  # a server may send the objects in several pages
             for content in getattr(page, "objects", ()):
                 properties[self.key(content.obj)] = {
                     item.name: item.val for item in getattr(content, "propSet", ())
@@ -191,15 +192,15 @@ class Api(vim.Vim):  # type: ignore[misc]
 
     @staticmethod
     def key(reference: Any) -> str:
-        """Return what identifies an object of the API among others of its kind."""
+        """Return the id of an object of the API, which is unique among objects of its kind."""
         return str(vim_util.get_moref_value(reference))
 
 
 class _SudsClient:
-    """What oslo.vmware uses of a suds client, for many threads.
+    """A thread-safe replacement for those parts of a suds client that oslo.vmware uses.
 
-    suds is not thread-safe: it builds requests and parses replies in objects that all threads
-    share.  So one thread at a time does that, and none while it waits for the server.
+    suds builds requests and parses replies in objects that all threads share.  So a lock lets one
+    thread at a time do this; a thread that waits for the server does not hold the lock.
     """
 
     def __init__(self, transport: SoapTransport, suds: Client) -> None:
@@ -207,7 +208,7 @@ class _SudsClient:
         self._suds = suds
         self._suds_lock = PerProcess(threading.Lock)
         self._options = threading.local()
-        # oslo.vmware reads attributes of these two.
+        # oslo.vmware reads attributes of these two objects.
         self.service = self
         self.factory = self
 
@@ -253,7 +254,7 @@ def _refused(response: HttpResponse, text: str) -> StoreError:
 def wsdl_url(location: str) -> str:
     """Return the URL of a file given as a path or as a file URI.
 
-    :raises ValueError: it is neither, or there is no such file
+    :raises ValueError: ``location`` is neither, or the file does not exist
     """
     text = location
     if "://" in location:
@@ -262,7 +263,7 @@ def wsdl_url(location: str) -> str:
             raise ValueError("vmware_wsdl_location: expected a path or a file URI")
         text = unquote(url.path)
     path = Path(text)
-    with contextlib.suppress(OSError):  # a name that is too long
+    with contextlib.suppress(OSError):  # the name may be too long
         if path.is_file():
             return path.resolve().as_uri()
     raise ValueError(f"vmware_wsdl_location: expected a file, got {text}")

@@ -1,4 +1,4 @@
-"""Files on datastores: moved, deleted and listed by tasks of the API, which are waited for."""
+"""Moves, deletes and lists files on datastores by tasks of the API, and waits for the tasks."""
 
 import contextlib
 import dataclasses
@@ -27,26 +27,26 @@ class File:
     """A file in a listing of a datastore."""
 
     name: str
-    #: Bytes; ``None`` if the server does not say.
+    #: Size in bytes; ``None`` if the server does not send it.
     size: int | None
-    #: Seconds since the epoch; ``None`` if the server does not say.
+    #: Time in seconds since the epoch; ``None`` if the server does not send it.
     modified: float | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TaskTimeouts:
-    """How long a task is waited for."""
+    """How long to wait for a task."""
 
     #: Longest interval between two polls, in seconds.
     interval: float
     #: Seconds that a task may take.
     timeout: float
-    #: How often in a row a poll may fail.
+    #: The number of consecutive polls that may fail.
     failures: int
 
 
 class DatastoreFiles:
-    """The files of one directory, on any datastore."""
+    """The files of the store's directory on all its datastores."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class DatastoreFiles:
 
     @property
     def now(self) -> float:
-        """The time in seconds since the epoch, by the server's clock once it has responded."""
+        """The server's time in seconds since the epoch; this machine's before a response."""
         return self._session.now
 
     def create_directory(self, datastore: Datastore) -> None:
@@ -87,14 +87,14 @@ class DatastoreFiles:
         self._existing.add(datastore)
 
     def forget_directory(self, datastore: Datastore) -> None:
-        """Have the directory created again: it does not exist."""
+        """Forget that the directory exists, so that it is created again when needed."""
         self._existing.discard(datastore)
 
     def move(self, datastore: Datastore, name: str, new_name: str) -> None:
-        """Rename a file; an existing one is never overwritten.
+        """Rename a file; an existing file is never overwritten.
 
-        :raises Duplicate: there is a file with the new name; it was not touched
-        :raises NotFound: there is no file with the old name
+        :raises Duplicate: a file with the new name exists; it was not changed
+        :raises NotFound: no file has the old name
         """
         datacenter = self._inventory.datacenter(datastore)
         path, new_path = (
@@ -116,8 +116,8 @@ class DatastoreFiles:
     def delete(self, datastore: Datastore, name: str) -> None:
         """Delete a file.
 
-        :raises NotFound: there is none, or no such datacenter or datastore
-        :raises InUseByStore: something still uses it
+        :raises NotFound: the file, the datacenter or the datastore does not exist
+        :raises InUseByStore: the file is still in use
         """
         datacenter = self._inventory.datacenter(datastore)
         path = datastore_path(datastore.name, self._directory, name)
@@ -129,7 +129,7 @@ class DatastoreFiles:
         )
 
     def search(self, datastore: Datastore, pattern: str) -> list[File]:
-        """Return the files whose names match ``pattern``, in which ``*`` stands for any text."""
+        """Return the files whose names match ``pattern``, in which ``*`` matches any text."""
         browser = self._inventory.browser(datastore)
         path = datastore_path(datastore.name, self._directory)
 
@@ -202,7 +202,7 @@ class DatastoreFiles:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Info:
-    """A task's state, its result, and the fault that it ended with."""
+    """A task's state, its result, and the fault that ended it."""
 
     state: str
     result: Any

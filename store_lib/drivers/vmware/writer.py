@@ -1,4 +1,4 @@
-"""Writes an object into a file of its own, which is renamed once it is complete."""
+"""Writes an object into a temporary file, which is renamed when it is complete."""
 
 import contextlib
 import dataclasses
@@ -25,9 +25,9 @@ from store_lib.exceptions import (
 class VmwareWriter(PartWriter):
     """The upload of one object.
 
-    :param location: of the object
-    :param name: of the upload's file, in the same directory
-    :param others: further datastores on which an object of this id may be
+    :param location: the object's location
+    :param name: the name of the upload's file, in the same directory
+    :param others: the other datastores, on which an object with this id may exist
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class VmwareWriter(PartWriter):
         self._others = others
         #: Whether the upload's file may exist.
         self._file_may_exist = False
-        #: Bytes that were sent, once the server has confirmed them.
+        #: The number of bytes sent; ``None`` until the server has confirmed them.
         self._sent: int | None = None
-        #: Size and time of the file, once it is known to be complete.
+        #: Size and time of the upload's file; ``None`` until it is known to be complete.
         self._complete: Stat | None = None
         #: Whether a rename was requested whose outcome is unknown.
         self._in_doubt = False
@@ -55,9 +55,9 @@ class VmwareWriter(PartWriter):
         self._refused = False
 
     def write_once(self, body: Body) -> VmwareLocation:
-        """Send everything, check that all of it arrived, and rename the file."""
+        """Send all bytes, check that they have arrived, and rename the file."""
         datastore = self._location.datastore
-        self._files.create_directory(datastore)  # sent once, unless it was removed
+        self._files.create_directory(datastore)  # a request only if it may not exist
         self._file_may_exist = True
         self._sent = self._complete = None
         try:
@@ -72,9 +72,10 @@ class VmwareWriter(PartWriter):
         return self._publish()
 
     def resolve(self) -> VmwareLocation | None:
-        """Complete the rename, if only the last small requests failed.
+        """Complete the rename, if only the small requests after the upload failed.
 
-        All bytes are stored and checked then; the engine repeats this, unlike a long upload.
+        The server has confirmed all bytes then.  The engine can repeat this method, but not the
+        upload itself.
         """
         if self._sent is None or self._refused:
             return None
@@ -84,13 +85,13 @@ class VmwareWriter(PartWriter):
             return None
 
     def abort(self) -> None:
-        """Delete the file, whichever of its two names it has."""
+        """Delete the file, which has the upload's name or already the object's."""
         published = self._moved or (self._in_doubt and self._is_ours())
         if not published and not self._file_may_exist:
             return
         name = self._location.name if published else self._upload.name
         try:
-            with contextlib.suppress(NotFound):  # the server kept nothing
+            with contextlib.suppress(NotFound):  # the server has not kept the file
                 self._files.delete(self._location.datastore, name)
         except InUseByStore as error:
             error.status = ErrorStatus.TEMPORARY  # the server still processes the upload
@@ -111,7 +112,7 @@ class VmwareWriter(PartWriter):
         return self._location
 
     def _check_complete(self) -> Stat:
-        """Return size and time of the file, after comparing its size with what was sent."""
+        """Check that the file has as many bytes as were sent, and return its size and time."""
         stored = self._folder.stat(self._upload.target)
         if stored is None or stored.size not in (None, self._sent):
             got = "nothing" if stored is None else f"{stored.size} bytes"
@@ -135,7 +136,7 @@ class VmwareWriter(PartWriter):
             raise
         except BaseException as error:
             if not isinstance(error, StoreError) or _is_ambiguous(error):
-                self._in_doubt = True  # an interrupt may come before the response too
+                self._in_doubt = True  # this may also be an interrupt before the response
             raise
         self._moved = True
 
@@ -148,7 +149,7 @@ class VmwareWriter(PartWriter):
         )
 
     def _is_ours(self) -> bool:
-        """Return whether the file with the object's name is this upload's, which is then gone."""
+        """Return whether this upload's file now has the object's name, and the old name is free."""
         return (
             self._folder.stat(self._upload.target) is None
             and self._folder.stat(self._location.target) == self._complete
@@ -162,7 +163,7 @@ class VmwareWriter(PartWriter):
                 raise duplicate_at(other)
 
     def _withdraw(self) -> None:
-        """Undo our publish: a concurrent add of the same id on another datastore won."""
+        """Delete the renamed file: a concurrent add of the same id won on another datastore."""
         self._files.delete(self._location.datastore, self._location.name)
         self._moved = self._file_may_exist = self._in_doubt = False
 
@@ -172,5 +173,5 @@ def _is_ambiguous(error: StoreError) -> bool:
 
 
 def duplicate_at(location: VmwareLocation) -> Duplicate:
-    """Return the error for an object that exists already at ``location``."""
+    """Return the error for an object that already exists at ``location``."""
     return duplicate(location.name, f"on {location.datastore.display_name}")
