@@ -192,7 +192,9 @@ class Store:
         return () if self.driver is None else self.driver.schemes
 
     def holds(self, uri: str) -> bool:
-        """Return whether ``uri`` can be in this store, judging by the configuration only.
+        """Return whether ``uri`` is in the place where this store puts new objects.
+
+        Only the configuration is consulted.
 
         :raises BadStoreUri: ``uri`` is not a URI of this kind of store
         """

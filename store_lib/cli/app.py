@@ -19,7 +19,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    :param argv: the arguments; ``None`` takes those of the process
+    :param argv: the arguments; ``None`` for those of the process
     """
     for package in ("cliff", "tqdm"):
         try:
@@ -54,7 +54,7 @@ def _catch_signals() -> None:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    # A process group may get several signals: a second one must not interrupt the clean-up.
+    # A second signal must not interrupt the clean-up: a process group may get several signals.
     for other in _SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     raise Interrupted(number)

@@ -5,7 +5,7 @@ import re
 
 from store_lib.exceptions import Invalid
 
-#: Enough for any number of bytes; Python refuses to convert thousands of digits.
+#: Maximum digits of a number of bytes; Python refuses to convert thousands of digits.
 _MAX_DIGITS = 19
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}

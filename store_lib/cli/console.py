@@ -1,4 +1,4 @@
-"""What appears on standard error while a command runs: log records and a progress bar."""
+"""The output to standard error while a command runs: log records and a progress bar."""
 
 import logging
 import os
@@ -62,7 +62,7 @@ class ProgressBar:
                 unit_scale=True,
                 unit_divisor=1024,
                 dynamic_ncols=sized,
-                ncols=None if sized else 80,  # a serial line does not know its size
+                ncols=None if sized else 80,  # the size of a serial line is unknown
                 nrows=None if sized else 24,
             )
         self._bar.update(done - self._bar.n)

@@ -18,7 +18,7 @@ LOG = get_logger(__name__)
 #: Seconds for which requests are retried while a user waits for a table.
 RETRY_SECONDS = 3.0
 
-# The columns of each command, and the function that gives the value in a row.
+# The columns of each command, with the functions that return the value in a row.
 
 _OBJECT_COLUMNS: Mapping[str, Callable[[Store, Entry], Any]] = {
     "id": lambda store, entry: entry.object_id,
@@ -68,7 +68,7 @@ class _ListingCommand(ShowingCommand, Lister):
         return self.columns(parsed_args), rows
 
     def items(self, parsed_args: argparse.Namespace) -> Iterable[tuple[Any, ...]]:
-        """Return what to show, in order."""
+        """Return the items to show, in order."""
         raise NotImplementedError
 
 
@@ -172,7 +172,7 @@ def _chosen_stores(
 
 
 def _free_space(store: Store) -> int | None:
-    """Return the free bytes of a store, ``None`` if unknown."""
+    """Return the free bytes of a store, or ``None`` if unknown."""
     if store.error is not None:
         return None
     try:

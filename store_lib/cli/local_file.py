@@ -66,5 +66,5 @@ class LocalFile:
                 self._check()  # raises, unless the file was deleted meanwhile
                 raise
             except OSError:
-                self._check()  # no hard links: the check is the best we can do
+                self._check()  # without hard links, only a check before the rename is possible
         os.replace(self._part, self._target)

@@ -25,7 +25,7 @@ STANDARD = "-"
 #: The columns of a new object, before its digests.
 _NEW_OBJECT_COLUMNS = ("id", "uri", "size", "store")
 
-#: The columns of ``store-lib stat``, and the function that gives the value.
+#: The columns of ``store-lib stat``, with the functions that return their values.
 _STAT_COLUMNS: Mapping[str, Callable[[str, ObjectStat], Any]] = {
     "uri": lambda uri, stat: redact_uri(uri),
     "size": lambda uri, stat: Optional(stat.size),

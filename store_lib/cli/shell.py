@@ -188,7 +188,7 @@ class Shell(App):
             return 128 + error.number if isinstance(error, Interrupted) else ExitStatus.INTERRUPTED
 
     def _finish_output(self, status: int) -> int:
-        """Flush the output; an error of that sets the status of a command that succeeded."""
+        """Flush the output; if this fails after a successful command, return the error's status."""
         try:
             self.stdout.flush()
         except BrokenPipeError:
@@ -276,7 +276,7 @@ class StoreCommand(Command):
 
 
 class ShowingCommand(StoreCommand, DisplayCommandBase[Any]):
-    """The base class of commands that show values, which it makes printable in every format."""
+    """The base class of commands that show values; makes them printable in every format."""
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Any

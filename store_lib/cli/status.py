@@ -37,7 +37,7 @@ class ExitStatus(enum.IntEnum):
     BROKEN_PIPE = 141
 
 
-#: The first matching class decides.
+#: The statuses by class of error; the first matching class decides.
 _STATUSES: tuple[tuple[type[StoreError], ExitStatus], ...] = (
     (exceptions.NotFound, ExitStatus.NOT_FOUND),
     (exceptions.Duplicate, ExitStatus.DUPLICATE),

@@ -137,9 +137,9 @@ def check_location_metadata(val: Any, key: str = "") -> None:
 
 
 def _check_metadata(store: object, metadata: Any) -> None:
-    """Check the metadata that a store's ``add`` returned: a service writes it to its database.
+    """Check the metadata that a store's ``add`` returned, which a service writes to its database.
 
-    :raises BackendException: a service cannot keep it
+    :raises BackendException: a service cannot keep the metadata
     """
     if metadata is None:
         return
@@ -255,11 +255,11 @@ def set_acls(
 
 
 class Indexable:
-    """Lets a client library that slices read an iterator, chunk after chunk.
+    """Makes the chunks of an iterator available to a client library by slicing.
 
     Only the latest chunk can be read again.
 
-    :param size: bytes in all; 0 takes the length of ``wrapped``, if that has one
+    :param size: total bytes; with 0, ``wrapped.len`` if there is one
     """
 
     def __init__(self, wrapped: Any, size: Any) -> None:

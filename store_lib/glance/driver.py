@@ -53,9 +53,9 @@ class Store(capabilities.StoreCapability):
         return int(self.conf[self.backend_group].weight) if self.backend_group else 0
 
     def configure(self, re_raise_bsc: bool = False) -> None:
-        """Prepare the store; one that cannot be written to is kept for reading.
+        """Prepare the store; if it cannot be written to, it is kept for reading.
 
-        :param re_raise_bsc: raise the BadStoreConfiguration in that case
+        :param re_raise_bsc: whether to raise BadStoreConfiguration in that case
         """
         try:
             self.configure_add()
@@ -143,7 +143,7 @@ class Store(capabilities.StoreCapability):
 
 
 def register(conf: Any, options: Iterable[cfg.Opt], group: str) -> None:
-    """Register options; an option that is registered in another form stays as it is."""
+    """Register options; an option that is already registered in another form is not changed."""
     for option in options:
         try:
             conf.register_opt(option, group=group)

@@ -17,7 +17,7 @@ class Store(StoreAdapter):
         """Return whether a volume has the volume type of this store.
 
         Glance uses this to find the store of an image that has an old URI.  It tries one store
-        after the other, so an error is logged and means no.
+        after the other, so an error is only logged, and the result is false.
         """
         try:
             driver: Any = self.driver

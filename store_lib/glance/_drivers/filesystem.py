@@ -31,7 +31,7 @@ class Store(StoreAdapter):
 
     @property
     def datadir(self) -> str | None:
-        """The directory, the first one if there are several, ``None`` if unknown."""
+        """The first or only directory, or ``None`` if unknown."""
         prefix = self.url_prefix
         if prefix is not None:
             return prefix.removeprefix("file://")
@@ -51,7 +51,7 @@ class Store(StoreAdapter):
         return bool(self.store_conf.filesystem_thin_provisioning)
 
     def delete(self, location: Any, context: Any = None) -> None:
-        """Delete a file, and in a reserved store the incomplete uploads of its image too."""
+        """Delete a file; in a reserved store, also the incomplete uploads of its image."""
         uri = location.get_store_uri()
         own = self._own_store(uri)
         try:
@@ -84,7 +84,7 @@ class Store(StoreAdapter):
 
 
 def _discard_incomplete(store: Backing, image_id: str) -> None:
-    """Remove the files of an image's uploads that were killed.
+    """Remove the files of an image's interrupted uploads.
 
     Glance does not know their names, and operators do not sweep its reserved stores.
     """

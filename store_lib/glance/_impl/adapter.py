@@ -71,7 +71,7 @@ class StoreAdapter(Store):
 
     @property
     def driver(self) -> Driver[Any] | None:
-        """The driver; ``None`` if it could not be made."""
+        """The driver, or ``None`` if it could not be created."""
         return self.backing.driver if self.backing is not None else None
 
     @property
@@ -116,8 +116,8 @@ class StoreAdapter(Store):
     def _backing_for(self, uri: str) -> Backing:
         """Return the store that holds the object at ``uri``.
 
-        A service finds the store of an image by the prefix of its URI, and so takes an object in
-        images-2 for one in images.  glance_store found the object all the same.
+        A service finds the store of an image by the prefix of its URI.  So it may take an object in
+        images-2 for one in images; glance_store would still find that object.
         """
         if self.backend_group is not None and not self._holds(uri):
             prefix = self.url_prefix
@@ -255,7 +255,7 @@ class _LimitedReader:
 
 
 class _UpdateOnly:
-    """A verifier without its ``verify``, which can be called only once, and the service does that.
+    """A verifier without its ``verify``, which can be called only once: the service calls it.
 
     ``update`` receives bytes, as it did from glance_store.
     """
