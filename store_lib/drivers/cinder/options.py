@@ -171,7 +171,7 @@ class Settings:
 
     @classmethod
     def of(cls, store_id: str, options: StoreOptions) -> Self:
-        """Return the settings that a store's options make."""
+        """Return the settings from a store's options."""
         attempts = options.cinder_attachment_retry_attempts
         return cls(
             store_id,

@@ -89,9 +89,9 @@ class Volume:
 
     @classmethod
     def parse(cls, resource: Any) -> Self:
-        """Make a volume from cinderclient's.
+        """Convert cinderclient's volume.
 
-        :raises Unexpected: it is malformed
+        :raises Unexpected: ``resource`` is malformed
         """
         values = fields(resource.to_dict())
         metadata = fields(values.get("metadata") or {})
@@ -110,19 +110,19 @@ class Volume:
 
     @property
     def hosts(self) -> list[str | None]:
-        """The hosts that have it attached, one for each complete attachment."""
+        """The hosts that have the volume attached, one for each complete attachment."""
         return [attachment.host for attachment in self.attachments]
 
     @property
     def is_image(self) -> bool:
-        """Whether its name and metadata are those of an image, this library's or glance_store's."""
+        """Whether the volume is named and marked as an image by this library or glance_store."""
         object_id = self.metadata.get(IMAGE_ID)
         # Cinder strips blanks from the end of a name, not of metadata.
         return bool(object_id) and self.name == object_name(str(object_id)).strip()
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether it is being filled, or was when the uploading process died."""
+        """Whether an upload is filling the volume, or was when its process died."""
         nonce = self.metadata.get(NONCE, "")
         return (
             UPLOAD in self.metadata
@@ -133,7 +133,7 @@ class Volume:
 
     @property
     def object_size(self) -> int:
-        """Bytes of the object; the volume's size if the metadata have none."""
+        """Size of the object in bytes; the volume's size if its metadata have no size."""
         value = self.metadata.get(SIZE, "")
         # Any user may write anything there, also more digits than Python converts.
         return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else self.size
@@ -141,7 +141,7 @@ class Volume:
     def check_object(self) -> Self:
         """Return this volume if it holds an object.
 
-        :raises NotFound: it is being deleted, or never became an object
+        :raises NotFound: the volume is being deleted, or its upload was never completed
         """
         if self.status == "deleting" or UPLOAD in self.metadata:
             raise not_found(f"in volume {self.id}", f"the volume is {self.status}")
@@ -172,9 +172,9 @@ class VolumeAttachment:
 
     @classmethod
     def parse(cls, resource: Any) -> Self:
-        """Make an attachment from cinderclient's.
+        """Convert cinderclient's attachment.
 
-        :raises Unexpected: it is malformed
+        :raises Unexpected: ``resource`` is malformed
         """
         values = fields(resource.to_dict())
         return cls(
