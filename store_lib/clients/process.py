@@ -1,6 +1,7 @@
 """Values and objects of one process: created anew after a fork, closed at exit, thread-safe."""
 
 import atexit
+import contextlib
 import copy
 import os
 import threading
@@ -190,8 +191,5 @@ class DeferredClose:
 
     def _close_once(self) -> None:
         """Close the resource unless it is closed; two threads may call this at the same time."""
-        try:
-            close = self._close.pop()
-        except IndexError:  # closed by another thread
-            return
-        close()
+        with contextlib.suppress(IndexError):  # closed by another thread
+            self._close.pop()()
