@@ -276,7 +276,7 @@ class Writer(abc.ABC):
 
         :param location: of the object to copy
         :raises NotFound: there is no object at ``location``
-        :raises Duplicate: an object of this id is there; it was not touched
+        :raises Duplicate: an object with this id is there; it was not touched
         """
         raise NotImplementedError
 
@@ -335,7 +335,7 @@ class PositionWriter(Writer):
         """Publish the object with its true ``size`` and return its location.
 
         Called again after a temporary error if :meth:`resolve` has returned ``None``.
-        :raises Duplicate: an object of this id is there; it was not touched
+        :raises Duplicate: an object with this id is there; it was not touched
         """
 
 
@@ -353,11 +353,12 @@ class PartWriter(Writer):
     def write_once(self, body: Body) -> Location:
         """Store and publish the whole object in one request, and return its location.
 
-        The body is rewindable if the object fits the memory budget and has a known size, or if it
-        turned out to fit in one part; otherwise its bytes come as the source is read.  With a
-        rewindable body, this is called again after a temporary error if :meth:`resolve` has
-        returned ``None``.
-        :raises Duplicate: an object of this id is there; it was not touched
+        The body is rewindable if the engine holds the whole object in memory: it fits in one
+        chunk; or, with :attr:`once_limit` set, its size is known and the memory budget has room,
+        or its size was unknown and it ended within part 1 and :attr:`once_limit`.  Otherwise its
+        bytes come as the source is read.  With a rewindable body, this is called again after a
+        temporary error if :meth:`resolve` has returned ``None``.
+        :raises Duplicate: an object with this id is there; it was not touched
         """
 
     def part_size(self, number: int) -> int:
@@ -380,7 +381,7 @@ class PartWriter(Writer):
         """Publish the object made of the parts, in their order, and return its location.
 
         Called again after a temporary error if :meth:`resolve` has returned ``None``.
-        :raises Duplicate: an object of this id is there; it was not touched
+        :raises Duplicate: an object with this id is there; it was not touched
         """
         raise NotImplementedError
 
@@ -563,7 +564,7 @@ class Driver(abc.ABC, Generic[L]):
         :param size: bytes to come; ``None`` when unknown, 0 for an empty object
         :param nonce: 32 hexadecimal digits that identify this very upload, to be stored with it
         :param context: the caller's request context, or ``None``
-        :raises Duplicate: an object of this id is there (if that is cheap to find out now)
+        :raises Duplicate: an object with this id is there (if that is cheap to find out now)
         :raises StorageFull: ``size`` does not fit
         """
         raise StoreAddDisabled(

@@ -13,11 +13,11 @@
      |    |-- LengthRequired            a request whose end cannot be known
      |    `-- UnknownHashingAlgo
      |-- NotFound
-     |-- Duplicate                      an object of this id already exists
+     |-- Duplicate                      an object with this id already exists
      |-- ObjectChanged                  the object was replaced while it was being read
      |-- BadStoreUri
      |-- UnknownScheme
-     |    `-- UnknownStore              no store of this id is configured
+     |    `-- UnknownStore              no store with this id is configured
      |-- BadStoreConfiguration
      |    `-- DriverLoadFailure
      |-- Forbidden

@@ -238,7 +238,7 @@ class Store:
             ``verify``, if it has one, is called before the object is published
         :param context: the caller's request context, for backends that act for a user
         :param progress: called in this thread with the number of bytes done and the total
-        :raises Duplicate: an object of this id exists, or is being added
+        :raises Duplicate: an object with this id exists, or is being added
         :raises SizeMismatch: the data is longer or shorter than ``size``
         :raises DigestMismatch: the data does not have an ``expected`` digest
         :raises StorageFull: there is no room
@@ -444,7 +444,7 @@ class Store:
         An upload that the backend knows to be still running is kept, whatever its age.
 
         :param older_than: minimum seconds since the upload's last activity; 0 for any
-        :param object_id: sweep only uploads of this id; ``None`` for all
+        :param object_id: sweep only uploads with this id; ``None`` for all
         :param dry_run: remove nothing, and return the uploads that would be removed
         :raises NotSupported: the store cannot list or discard incomplete uploads
         :raises StoreError: some uploads could not be removed (this is the first error); the others
@@ -480,7 +480,7 @@ class Store:
 
         :raises NotSupported: the backend cannot copy
         :raises NotFound: there is no such object
-        :raises Duplicate: an object of this id exists, or is being added
+        :raises Duplicate: an object with this id exists, or is being added
         """
         result: UploadResult | None = None
         try:

@@ -11,7 +11,7 @@ from store_lib.redaction import redact
 
 
 class LogFormatter(logging.Formatter):
-    """Formats a record without secrets, its message as one printable line.
+    """Formats a record with its secrets removed and its message on one printable line.
 
     ``%(level)s`` is the level's name in lower case.
     """

@@ -66,7 +66,7 @@ class AddressRules:
         if address is not None:
             self._check(host, address)
             return
-        name = _folded(host)
+        name = _canonical_host(host)
         if name in self._denied_names:
             raise _refusal(host, f"it is in {self._denying}")
         if self._limited and name not in self._allowed_names:
@@ -89,7 +89,7 @@ class AddressRules:
         if _within(_meant(address), self._denied_networks):
             _LOG.debug("Host %s has the address %s, which is in %s", host, address, self._denying)
             raise _refusal(host, f"its address is in {self._denying}")
-        allowed = _folded(host) in self._allowed_names
+        allowed = _canonical_host(host) in self._allowed_names
         if self._limited and not (allowed or _within(_same(address), self._allowed_networks)):
             _LOG.debug(
                 "Host %s has the address %s, which is not in %s", host, address, self._allowing
@@ -102,7 +102,7 @@ def _refusal(host: str, why: str) -> Forbidden:
     return Forbidden(f"Host {host} is refused: {why}. Change that option to allow it.")
 
 
-def _folded(host: str) -> str:
+def _canonical_host(host: str) -> str:
     return host.rstrip(".").lower()
 
 
@@ -162,13 +162,13 @@ def _entries(option: str, entries: Iterable[str]) -> tuple[frozenset[str], list[
             network = ipaddress.ip_network(bare)
         except ValueError as error:
             # A mistyped network must not be taken for a host name, which would never match.
-            last = _folded(text).rpartition(".")[2]
+            last = _canonical_host(text).rpartition(".")[2]
             if not is_host_name(text) or _literal(text) is not None or last.isdigit():
                 raise ValueError(
                     f"{option}: expected a host name, an address or a network such as "
                     f"10.0.0.0/8, got {text!r} ({error})"
                 ) from None
-            names.add(_folded(text))
+            names.add(_canonical_host(text))
         else:
             networks.append(network)
             if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):

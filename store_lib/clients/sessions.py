@@ -93,8 +93,8 @@ def _read(response: Any) -> None:
 def _redirected(origin: str, location: str) -> str:
     """Return the absolute URL of a redirect's target.
 
-    :raises BackendException: the target has another host or port, and the redirect does not only
-        lead from http to https
+    :raises BackendException: the target is not on the same host with the same scheme and port; a
+        redirect from http to https on that host is allowed, whatever the port
     """
     here = urlsplit(origin)
     shown = "a malformed address"

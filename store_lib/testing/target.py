@@ -141,7 +141,7 @@ class Target:
         return object_id
 
     def track_id(self, object_id: str) -> str:
-        """Remove objects with this id at the end of the check; return the id."""
+        """Register an id whose objects are removed at the end of the check; return it."""
         self._ids.append(object_id)
         return object_id
 
@@ -251,9 +251,9 @@ class Target:
         ]
 
     def expect_no_upload(self, object_id: str, what: str) -> None:
-        """Fail if an incomplete upload of this id remains."""
+        """Fail if an incomplete upload with this id remains."""
         self.eventually_none(
-            lambda: self.uploads_of(object_id), f"{what}: incomplete uploads of this id"
+            lambda: self.uploads_of(object_id), f"{what}: incomplete uploads with this id"
         )
 
     def is_new(self, incomplete: Incomplete) -> bool:

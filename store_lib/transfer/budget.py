@@ -215,7 +215,10 @@ class Budget:
         return not held or held + amount <= most
 
     def _may_have(self, amount: int, first: bool) -> bool:
-        """Return whether a transfer of this thread can be granted a minimum.
+        """Return whether this thread can be granted a minimum of ``amount`` bytes now.
+
+        That is if it is the first waiter and there is room, or if it holds a minimum already and so
+        must not wait.
 
         :param first: whether it is the first waiter
         """

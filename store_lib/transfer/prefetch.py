@@ -136,10 +136,9 @@ class ResumingReader:
                 self._meter.count(retries=1)
 
     def _open(self, position: int, end: int | None) -> tuple[Iterator[bytes], int | None]:
-        """Return a stream from ``position``, and its end, which is ``end`` or before.
+        """Return a stream from ``position`` on, and the offset where it ends: ``end`` or before.
 
-        If the stream that the driver began when it opened the object is for this range, it is
-        returned.
+        If the driver began a suitable stream when it opened the object, that one is returned.
         """
         first, first_end = self.reader.first, self._first_end
         fits = end is None or (first_end is not None and first_end <= end)

@@ -148,7 +148,7 @@ class Requests:
     def _resolve(self, began: float, error: StoreError) -> Location | None:
         """Return the object's location if it was stored although publishing it failed.
 
-        :param began: when publishing began; its retry time applies to resolving too
+        :param began: when publishing began; resolving gets what is left of its retry time
         """
         is_open = is_temporary(error) or isinstance(error, Duplicate)
         if not is_open or self.failure.error is not None:

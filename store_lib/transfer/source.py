@@ -44,7 +44,7 @@ class Source(abc.ABC):
         """Make the next :meth:`fill` begin with ``data``, which the last one has returned."""
 
     def check_end(self) -> None:
-        """Check at the source's end that it is not an HTTP response that was cut.
+        """At the end of the source, check that it is not a truncated HTTP response.
 
         :raises SizeMismatch: bytes of the response are missing
         """

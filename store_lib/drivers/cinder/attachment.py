@@ -188,7 +188,7 @@ def _brick_errors(host: "Host", action: str, volume_id: str) -> LibraryCall:
 
 
 def make_connection(host: "Host", volume_id: str, attachment: VolumeAttachment) -> Connection:
-    """Return the connection for an attachment's kind of volume."""
+    """Return a connection of the class for this type of volume: NFS, RBD or any other."""
     kinds = {"nfs": NfsConnection, "rbd": RbdConnection}
     kind = attachment.connection_info.get("driver_volume_type")
     return kinds.get(str(kind), Connection)(host, volume_id, attachment)

@@ -428,7 +428,7 @@ class Cinder:
             ]
 
     def delete(self, volume_id: str) -> None:
-        """Start to delete a volume.
+        """Start deleting a volume.
 
         :raises BackendException: the volume's state does not allow it, see :func:`is_invalid_state`
         """

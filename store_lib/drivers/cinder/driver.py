@@ -153,7 +153,7 @@ class CinderDriver(Driver[CinderLocation]):
         return Stat(volume.object_size, volume.updated_at, dict(volume.metadata))
 
     def delete(self, location: CinderLocation, *, context: RequestContext | None) -> None:
-        """Start to delete an object's volume; Cinder completes this after its response.
+        """Start deleting an object's volume; Cinder completes this after its response.
 
         :raises InUseByStore: the volume is attached
         :raises HasSnapshot: the volume has snapshots

@@ -110,7 +110,7 @@ class FilesystemDriver(Driver[FileLocation]):
 
         :raises NotFound: the upload no longer exists: it was swept or aborted, or its object was
             published and deleted
-        :raises Duplicate: an object of this id exists, which this upload may have published
+        :raises Duplicate: an object with this id exists, which this upload may have published
         :raises InUseByStore: the upload may still be running, or may have published its object
         :raises Invalid: no upload to this store has returned such a state
         """

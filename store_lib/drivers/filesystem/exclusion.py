@@ -59,7 +59,7 @@ def sole_publisher(
     :raises OSError: the id cannot be locked in any directory, or not in ``needed``
     """
     # The digest is a short name for an id of any length.
-    digest = hashlib.sha256(_folded(object_id), usedforsecurity=False).hexdigest()
+    digest = hashlib.sha256(_canonical_id(object_id), usedforsecurity=False).hexdigest()
     checks: list[Callable[[], None]] = []
     locked = False
     problem: OSError | None = None
@@ -86,7 +86,7 @@ def sole_publisher(
         yield check
 
 
-def _folded(object_id: str) -> bytes:
+def _canonical_id(object_id: str) -> bytes:
     """Return the same bytes for all ids that may be the same name to a file system.
 
     Some file systems ignore case, or the composition of accented letters.  Without this, ids that

@@ -124,7 +124,7 @@ class UploadSettings:
 
     @classmethod
     def of(cls, options: StoreOptions) -> "UploadSettings":
-        """Return the settings without ``file_perm``, which has to be validated."""
+        """Return the settings; the driver sets ``file_perm`` once it is validated."""
         return cls(
             chunk_size=-(-options.filesystem_store_chunk_size // HOLE_SIZE) * HOLE_SIZE,
             thin=options.filesystem_thin_provisioning,

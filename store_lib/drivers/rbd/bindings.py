@@ -82,8 +82,8 @@ def register(native: Any, close: Callable[[], object], parent: Any = None) -> An
     """Register a handle of librados or librbd, and return it.
 
     :param close: closes it
-    :param parent: the handle it depends on, which stays open as long: a pool's connection, an
-        image's pool
+    :param parent: the handle it depends on, kept open until this one is closed: for a pool its
+        connection, for an image its pool
     :raises BackendException: the parent is being closed
     """
     with _state.lock:

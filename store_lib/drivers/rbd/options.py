@@ -82,5 +82,5 @@ class UploadSettings:
 
     @property
     def order(self) -> int:
-        """The object size as Ceph expects it: the power of two."""
+        """The object size as librbd expects it: its base-2 logarithm, such as 22 for 4 MiB."""
         return self.object_size.bit_length() - 1

@@ -512,8 +512,8 @@ class Bucket:
         """Create the bucket unless it exists.
 
         :param region: where to create it
-        :param named: whether the region was configured for this server; if not, and the server
-            does not know the region, the server chooses one
+        :param named: whether the operator has configured the region; if not, and the server rejects
+            it as unknown, the bucket is created without a region and the server chooses
         """
         try:
             self._check_exists()
@@ -558,7 +558,7 @@ class NewObject:
         return {NONCE: self.nonce}
 
     def call(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """Make a request for the object."""
+        """Call an S3 operation on the object's key."""
         return self.bucket.call(operation, self.key, **arguments)
 
     def holder(self) -> str | None:

@@ -65,7 +65,7 @@ class PartSizes:
             )
 
     def check_number(self, number: int) -> None:
-        """Check that S3 allows a part of this number.
+        """Check that S3 allows this part number.
 
         :raises StorageFull: it does not
         """
@@ -268,7 +268,7 @@ class MultipartUpload:
 
         Such an upload is recognized by having no parts.
 
-        :param published: whether an object of this id exists now, so that no upload of any age
+        :param published: whether an object with this id exists now, so that no upload of any age
             can succeed
         """
         if self._unanswered is None:

@@ -379,7 +379,7 @@ class Publication:
             if holder is None:
                 raise BackendException(
                     f"Object {target.key} disappeared as soon as it was stored: it was deleted, or "
-                    "replaced by another add of this id. Add it again."
+                    "replaced by another add with this id. Add it again."
                 )
         if holder != target.nonce:
             raise duplicate(target.key)

@@ -108,7 +108,7 @@ class S3Writer(PartWriter):
 
     def _copy_parts(self, source: "_CopySource") -> Iterator[dict[str, str]]:
         """Have the server copy the parts, and yield the token of each."""
-        source.require_etag()
+        source.check_has_etag()
         size = PartSizes(source.size, self.copy_part).of(1)
         for number, start in enumerate(range(0, source.size, size), 1):
             span = f"bytes={start}-{min(start + size, source.size) - 1}"
@@ -149,7 +149,7 @@ class _CopySource:
         self._head = head
         self.size = head.size or 0
 
-    def require_etag(self) -> None:
+    def check_has_etag(self) -> None:
         """Check that the object has an ETag, which shows that all parts are copied of one object.
 
         :raises BackendException: it has none

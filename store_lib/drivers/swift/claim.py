@@ -86,7 +86,7 @@ class Claim:
 
         :param put: stores an object, and creates the container if that is missing
         :param seconds: maximum duration of the publishing request
-        :raises Duplicate: an object of this id exists; or, if the error's status is temporary,
+        :raises Duplicate: an object with this id exists; or, if the error's status is temporary,
             another upload may be publishing one
         """
         if self._held and time.monotonic() < self._until:

@@ -123,7 +123,7 @@ class Segments:
             nested
         :param claim: called before the request that publishes, with the number of entries that the
             server looks up for it
-        :raises Duplicate: an object of this id exists
+        :raises Duplicate: an object with this id exists
         """
         entries = list(segments)
         level = 0
@@ -172,7 +172,7 @@ class Segments:
 
         :param claim: called before the request that publishes, with the number of entries that the
             server looks up for it, which is 0
-        :raises Duplicate: an object of this id exists
+        :raises Duplicate: an object with this id exists
         :raises RemoteServiceUnavailable: the listing is not up to date yet
         """
         container = self.container
@@ -201,11 +201,11 @@ class Segments:
             if beside and (self.prefix.startswith(prefix) or prefix.startswith(self.prefix)):
                 return True
         if is_static(head.headers):
-            return self._named_by_static()
+            return self._in_static_manifest()
         # A POST of metadata removes the header of a dynamic manifest, which leaves an empty object.
         return None if dynamic is None and not head.size else False
 
-    def _named_by_static(self) -> bool | None:
+    def _in_static_manifest(self) -> bool | None:
         named, prefix = None, f"{self.container.name}/{self.prefix}"
         try:
             for _, entry in _walk(self.object):

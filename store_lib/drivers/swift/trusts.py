@@ -25,7 +25,7 @@ _SPREAD = 24 * 3600
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trust:
-    """A trust, and the trustee's login by this trust."""
+    """A Keystone trust, and the trustee's login that is scoped to it."""
 
     trust_id: str
     login: KeystoneLogin

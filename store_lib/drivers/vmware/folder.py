@@ -105,7 +105,7 @@ class Folder:
 
 
 class _Request:
-    """A request that may be sent again with another login."""
+    """A request that can be sent again with a new session cookie or ticket."""
 
     def __init__(
         self, method: str, target: str, headers: Mapping[str, str], body: Body | None

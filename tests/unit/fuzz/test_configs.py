@@ -169,7 +169,7 @@ def _some_directories(mutator: Mutator) -> tuple[list[str], int]:
 
 def _datastores(entries: list[str]) -> bool:
     found = parse_datastores(entries)
-    assert all(each.datacenter.strip("/") and each.datastore for each in found)
+    assert all(each.datacenter.strip("/") and each.name for each in found)
     return True
 
 
