@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from store_lib.clients.addresses import AddressCheck
 from store_lib.clients.decoding import decoding, entries, malformed, parse_json, text, url
 from store_lib.clients.library_calls import LibraryCall
-from store_lib.clients.network_errors import login_refused, tls_failure
+from store_lib.clients.network_errors import BUSY, login_refused, tls_failure
 from store_lib.clients.process import PerProcess
 from store_lib.clients.response_headers import retry_after
 from store_lib.exceptions import (
@@ -259,7 +259,7 @@ def keystone_error(
             prefix + (failure or f"No verified TLS connection to {server}."),
             status=ErrorStatus.PERMANENT,
         )
-    if isinstance(error, exceptions.ConnectionError) or status in (408, 429) or (status or 0) > 499:
+    if isinstance(error, exceptions.ConnectionError) or status in BUSY:
         reason = f"it answered {status}" if status else type(error).__name__
         headers = getattr(getattr(error, "response", None), "headers", None) or {}
         return RemoteServiceUnavailable(

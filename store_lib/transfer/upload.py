@@ -246,10 +246,7 @@ class _Upload:
         self._total += len(buffer.data)
         clock.done = self._total
         if size is not None and self._total > size:
-            raise SizeMismatch(
-                f"Expected {size} bytes, got more. Nothing was stored; declare the true size, "
-                "or none."
-            )
+            raise SizeMismatch(expected=size, got="more")
         clock.check()
         return ended
 

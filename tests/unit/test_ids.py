@@ -6,6 +6,10 @@ import pytest
 
 from store_lib import Stores
 from store_lib.arguments import RESERVED, check_portable, invalid_id
+from store_lib.drivers.filesystem import location as filesystem
+from store_lib.drivers.s3 import publishing as s3
+from store_lib.drivers.swift import location as swift
+from store_lib.drivers.vmware import location as vmware
 from store_lib.exceptions import InvalidObjectId
 from tests.unit.memory_driver import memory_store
 
@@ -75,3 +79,20 @@ def test_a_reason_of_the_backend_s_own() -> None:
     assert str(error).startswith("The object id '\\u4e2d")
     assert str(error).endswith("... cannot be used: it is odd.")
     assert len(str(error)) < 150
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        filesystem.PRIVATE_PREFIX,
+        *filesystem.HIDDEN_PREFIXES,
+        s3.PREFIX,
+        swift.SEGMENTS,
+        vmware.UPLOAD_PREFIX,
+    ],
+)
+def test_names_of_drivers_are_reserved(prefix: str) -> None:
+    """No id is a name that some driver gives to what is no object."""
+    with pytest.raises(InvalidObjectId):
+        check_portable(f"{prefix.rstrip('/')}x".replace("/", "-"))
+    assert prefix.startswith(RESERVED)

@@ -26,7 +26,7 @@ from store_lib.clients.sessions import open_session
 from store_lib.clients.tls import Tls
 from store_lib.driver import Repeater, RequestContext, once
 from store_lib.drivers.cinder.errors import error_for_response, is_invalid_state, transport_error
-from store_lib.drivers.cinder.volume import Volume, VolumeAttachment
+from store_lib.drivers.cinder.volume import HEARTBEAT_TIMEOUT, Volume, VolumeAttachment
 from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
@@ -607,11 +607,14 @@ _OTHERS = (
     "Something else has it attached. Give the volume type "
     'multiattach="<is> True" where several hosts read one volume.'
 )
+_SWEEP = (
+    "Sweep the store (store-lib sweep), which ends it once it is "
+    f"{HEARTBEAT_TIMEOUT // 60} minutes old."
+)
 _BUSY = {
     "reserved": "An attachment was begun and not made, perhaps because Cinder's response was lost. "
-    "Sweep the store (store-lib sweep), which ends it once it is five minutes old.",
-    "attaching": "An attachment was begun and not completed. Sweep the store (store-lib sweep), "
-    "which ends it once it is five minutes old.",
+    f"{_SWEEP}",
+    "attaching": f"An attachment was begun and not completed. {_SWEEP}",
     "detaching": "Cinder is detaching it; if that does not end, look at Cinder's logs.",
 }
 

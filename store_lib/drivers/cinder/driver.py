@@ -24,7 +24,7 @@ from store_lib.drivers.cinder.incomplete import ATTACHED_STATES, Cleanup
 from store_lib.drivers.cinder.location import CinderLocation
 from store_lib.drivers.cinder.options import LIBRARY_OPTIONS, OPTIONS, Settings
 from store_lib.drivers.cinder.reader import VolumeReader
-from store_lib.drivers.cinder.volume import IMAGE_ID, UPLOAD, Volume
+from store_lib.drivers.cinder.volume import HEARTBEAT_TIMEOUT, IMAGE_ID, UPLOAD, Volume
 from store_lib.drivers.cinder.writer import Upload, VolumeWriter
 from store_lib.exceptions import (
     BackendException,
@@ -52,7 +52,7 @@ _DELETE_ATTEMPTS = 3
 _IN_USE = "Volume {} is attached ({}) and was not deleted. Delete it when it is no longer read."
 _RESERVED = (
     "Volume {} is in state {!r} and was not deleted: an attachment was begun. Delete it when that "
-    "has ended; if it never does, a sweep ends it after five minutes."
+    f"has ended; if it never does, a sweep ends it after {HEARTBEAT_TIMEOUT // 60} minutes."
 )
 
 

@@ -7,6 +7,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from store_lib.clients.keystone import keystone_error
+from store_lib.clients.network_errors import BUSY
 from store_lib.exceptions import (
     BackendException,
     BadStoreConfiguration,
@@ -45,7 +46,7 @@ def error_for_response(
         return Forbidden(f"{text} The user needs a role that Cinder's policy allows this to.")
     if code == 413 and not retry_after:
         return StorageFull(f"{text} Raise the project's quota in Cinder, or delete volumes.")
-    if code in (408, 413, 429) or code >= 500:
+    if code == 413 or code in BUSY:
         return RemoteServiceUnavailable(text, retry_after=retry_after)
     return BackendException(text)
 

@@ -15,6 +15,7 @@ from store_lib.driver import Incomplete
 from store_lib.drivers.cinder.attachment import disconnect_left_over
 from store_lib.drivers.cinder.errors import is_invalid_state
 from store_lib.drivers.cinder.volume import (
+    HEARTBEAT_TIMEOUT,
     HOST,
     IMAGE_ID,
     MOUNTPOINT,
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
     from store_lib.drivers.cinder.host import Host
 
 _LOG = get_logger(__name__)
-
-#: Seconds between two changes that an upload makes to its volume, and after which an upload on
-#: another host counts as dead.
-HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT = 60, 300
 
 #: States of a volume with an attachment.
 ATTACHED_STATES = frozenset({"in-use", "reserved", "attaching", "detaching"})

@@ -20,6 +20,10 @@ from store_lib.clients.decoding import (
 )
 from store_lib.exceptions import not_found
 
+#: Seconds between two changes that an upload makes to its volume, and after which an upload on
+#: another host counts as dead.
+HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT = 60, 300
+
 GIB = 1024**3
 #: More GiB than any volume has.
 _LARGEST = 2**31

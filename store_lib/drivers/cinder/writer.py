@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from store_lib.display import get_logger
 from store_lib.driver import Chunk, PositionWriter
 from store_lib.drivers.cinder.attachment import Attachment
-from store_lib.drivers.cinder.incomplete import HEARTBEAT_INTERVAL, Cleanup
+from store_lib.drivers.cinder.incomplete import Cleanup
 from store_lib.drivers.cinder.location import CinderLocation
 from store_lib.drivers.cinder.options import Settings
 from store_lib.drivers.cinder.volume import (
     GIB,
+    HEARTBEAT_INTERVAL,
     HOST,
     IMAGE_ID,
     NONCE,

@@ -9,8 +9,8 @@ import pytest
 
 from store_lib.drivers.cinder import CinderDriver, CinderLocation
 from store_lib.drivers.cinder.attachment import SharedAttachments
-from store_lib.drivers.cinder.incomplete import HEARTBEAT_TIMEOUT, Cleanup
-from store_lib.drivers.cinder.volume import CompleteAttachment, Volume
+from store_lib.drivers.cinder.incomplete import Cleanup
+from store_lib.drivers.cinder.volume import HEARTBEAT_TIMEOUT, CompleteAttachment, Volume
 from store_lib.drivers.cinder.writer import Upload
 from store_lib.exceptions import BackendException, Forbidden
 from store_lib.options import StoreOptions

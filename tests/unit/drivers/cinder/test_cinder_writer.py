@@ -11,10 +11,10 @@ import pytest
 
 from store_lib.driver import Incomplete
 from store_lib.drivers.cinder import writer as module
-from store_lib.drivers.cinder.incomplete import HEARTBEAT_TIMEOUT, Cleanup
+from store_lib.drivers.cinder.incomplete import Cleanup
 from store_lib.drivers.cinder.location import CinderLocation
 from store_lib.drivers.cinder.options import Settings
-from store_lib.drivers.cinder.volume import GIB, HOST, UPLOAD, Volume
+from store_lib.drivers.cinder.volume import GIB, HEARTBEAT_TIMEOUT, HOST, UPLOAD, Volume
 from store_lib.drivers.cinder.writer import Upload, VolumeWriter
 from store_lib.exceptions import (
     NotFound,
