@@ -34,6 +34,7 @@ from oslo_config import cfg
 
 from store_lib.exceptions import (
     BadStoreConfiguration,
+    Invalid,
     NotSupported,
     StoreAddDisabled,
     StoreDeleteNotSupported,
@@ -515,6 +516,13 @@ class Driver(abc.ABC, Generic[L]):
         """
         return BadStoreConfiguration(
             store_name=self.store_id, reason=reason, readable=readable, store=self.store_id
+        )
+
+    def unknown_upload(self, key: str) -> Invalid:
+        """Return the error for a key that :meth:`list_incomplete` has not yielded."""
+        return Invalid(
+            f"Expected the key of an incomplete upload of store {self.store_id}, got {key!a}. Take "
+            "it from a listing of this store."
         )
 
     def id_problem(self, object_id: str) -> str | None:

@@ -29,7 +29,7 @@ from store_lib.drivers.filesystem.options import (
 from store_lib.drivers.filesystem.reader import FileReader
 from store_lib.drivers.filesystem.staging import UploadState, discard, invalid_state, leftovers
 from store_lib.drivers.filesystem.writer import FileWriter
-from store_lib.exceptions import BadStoreUri, Invalid, not_found
+from store_lib.exceptions import BadStoreUri, not_found
 from store_lib.options import StoreOptions
 
 
@@ -167,10 +167,7 @@ class FilesystemDriver(Driver[FileLocation]):
 
     def discard(self, incomplete: Incomplete, *, context: RequestContext | None) -> bool:
         if not self._directories.may_be_leftover(incomplete.key):
-            raise Invalid(
-                f"Expected the key of a leftover in {', '.join(self._directories.paths)}, got "
-                f"{incomplete.key!a}. Take it from a listing of this store."
-            )
+            raise self.unknown_upload(incomplete.key)
         return discard(incomplete.key, incomplete.modified, self.checkpoint)
 
     def space(self, *, context: RequestContext | None) -> Space:

@@ -18,7 +18,6 @@ from store_lib.drivers.rbd.writer import RbdWriter
 from store_lib.exceptions import (
     BadStoreUri,
     Forbidden,
-    Invalid,
     StorageFull,
     StoreError,
 )
@@ -153,10 +152,7 @@ class RbdDriver(Driver[RbdLocation]):
 
     def discard(self, incomplete: Incomplete, *, context: RequestContext | None) -> bool:
         if incomplete.object_id is None:
-            raise Invalid(
-                f"Expected a leftover with the name of its image, got {incomplete.key!a} alone. "
-                "Take it from a listing of this store."
-            )
+            raise self.unknown_upload(incomplete.key)
         return self._images.discard(incomplete.object_id, incomplete.key)
 
     def space(self, *, context: RequestContext | None) -> Space:

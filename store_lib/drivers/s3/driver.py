@@ -188,10 +188,7 @@ class S3Driver(Driver[S3Location]):
             return remove_expired_claim(bucket, key)
         object_id, _, upload_id = key.partition("/")
         if not upload_id or not is_object_key(object_id) or key.startswith(PREFIX):
-            raise Invalid(
-                f"Expected the key of an incomplete upload in bucket {bucket.name}, got {key!a}. "
-                "Take it from a listing of this store."
-            )
+            raise self.unknown_upload(key)
         return abort_upload(bucket, object_id, upload_id)
 
     def url(self, location: S3Location, *, expires: int, context: RequestContext | None) -> str:

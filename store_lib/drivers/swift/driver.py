@@ -40,7 +40,6 @@ from store_lib.drivers.swift.writer import SwiftWriter
 from store_lib.exceptions import (
     BackendException,
     Forbidden,
-    Invalid,
     InvalidObjectId,
     NotFound,
     StoreError,
@@ -180,10 +179,7 @@ class SwiftDriver(Driver[SwiftLocation]):
     def discard(self, incomplete: Incomplete, *, context: RequestContext | None) -> bool:
         upload = split_key(incomplete.key)
         if upload is None:
-            raise Invalid(
-                f"Expected the key of a leftover of store {self.store_id}, got "
-                f"{incomplete.key!a}. Take it from a listing of this store."
-            )
+            raise self.unknown_upload(incomplete.key)
         name, object_id, nonce = upload
         container = self._tenancy.own(context).container(name)
         removed = Segments(container, object_id, nonce).remove(incomplete.modified)

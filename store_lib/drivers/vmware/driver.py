@@ -34,7 +34,6 @@ from store_lib.exceptions import (
     BadStoreConfiguration,
     BadStoreUri,
     ErrorStatus,
-    Invalid,
     NotFound,
     StoreError,
     not_found,
@@ -178,10 +177,7 @@ class VmwareDriver(Driver[VmwareLocation]):
     def discard(self, incomplete: Incomplete, *, context: Any) -> bool:
         location = VmwareLocation.parse(incomplete.key)
         if not self._is_here(location) or uploaded_object_id(location.name) is None:
-            raise Invalid(
-                f"Expected the key of an upload of store {self.store_id}, got {incomplete.key!a}. "
-                "Take it from a listing of this store."
-            )
+            raise self.unknown_upload(incomplete.key)
         try:
             self._files.delete(location.datastore, location.name)
         except NotFound:

@@ -108,7 +108,7 @@ def test_keys_that_no_listing_has(store: Store, object_id: str) -> None:
     """What is no key of a leftover is refused, whatever characters it has."""
     key = f"glance/.segments/{object_id}/{'0' * 32}/"
     assert store.driver is not None
-    with pytest.raises(Invalid, match="Expected the key of a leftover"):
+    with pytest.raises(Invalid, match="Expected the key of an incomplete upload"):
         store.driver.discard(Incomplete(key, None, 0, 0.0), context=None)
 
 

@@ -208,5 +208,5 @@ def test_only_an_uploads_file_is_discarded(file: str) -> None:
     driver = driver_for()
     driver._parse_options()
     key = f"vsphere://{file}?dcPath=dc&dsName=ds"
-    with pytest.raises(Invalid, match="Expected the key of an upload of store vm"):
+    with pytest.raises(Invalid, match="Expected the key of an incomplete upload of store vm"):
         driver.discard(Incomplete(key, "id", 1, 0.0), context=None)
