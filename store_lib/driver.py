@@ -569,7 +569,7 @@ class Driver(abc.ABC, Generic[L]):
     ) -> PartWriter | PositionWriter:
         """Begin an upload.
 
-        :param size: bytes to come; ``None`` when unknown, 0 for an empty object
+        :param size: bytes to come; ``None`` if unknown, 0 for an empty object or a copy
         :param nonce: 32 hexadecimal digits that identify this very upload, to be stored with it
         :param context: the caller's request context, or ``None``
         :raises Duplicate: an object with this id is there (if that is cheap to find out now)

@@ -491,7 +491,7 @@ class Store:
             location = self._parse(driver, uri)
             context = self.make_context(context)
             spec = self._upload_spec("copy", location, driver, context)
-            create = _creating(driver, object_id, None, context)
+            create = _creating(driver, object_id, 0, context)
             stat = functools.partial(driver.stat, context=context)
             with Call(self._calls, object_id):
                 result = copy(create, location, stat, spec)

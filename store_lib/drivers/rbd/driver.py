@@ -103,11 +103,13 @@ class RbdDriver(Driver[RbdLocation]):
 
         location = RbdLocation(object_id, self._cluster.fsid, self._pool, SNAPSHOT)
         writer = RbdWriter(self._images, location, nonce, settings, self._images_of)
-        if not size:
+        if size == 0:  # a copy makes its own image
             self._images.check_free(object_id)
             return writer
         with writer:
-            writer.resize(size)
+            # Before any byte is read: a process that is killed while Ceph creates an image leaves
+            # a name without an image.
+            writer.resize(size or 0)
             return writer
 
     def read(

@@ -105,8 +105,8 @@ class S3Driver(Driver[S3Location]):
         sizes.check()
         target = NewObject(self._bucket, object_id, nonce)
         publication = self._publication(target)
-        if size is None or size > S3Writer.chunk_size:
-            # A large add checks this first, before much is read and sent in vain.
+        if not size or size > S3Writer.chunk_size:
+            # A large add, or a copy, checks this first, before much is read and sent in vain.
             publication.check()
         return self._writer(MultipartUpload(target, sizes), publication)
 

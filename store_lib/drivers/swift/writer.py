@@ -87,7 +87,7 @@ class SwiftWriter(PartWriter):
         policy = self._target.policy
         # An object that is sent in one short request needs no check in advance: the request itself
         # fails as soon.
-        if self._size is None or self._size > self._layout.chunk or policy.own:
+        if not self._size or self._size > self._layout.chunk or policy.own:
             self._created_container = policy.ensure(self._container)
             # A new container has no objects.
             if not self._created_container and self._ref.exists():

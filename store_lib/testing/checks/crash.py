@@ -28,9 +28,11 @@ def _plans(target: Target) -> list[dict[str, Any]]:
         for size in (1000, long):
             plans.append({"size": size, "declared": declared, "measure": True})
             plans += [{"size": size, "declared": declared, "commit": part} for part in _FRACTIONS]
-    # On a slow store not all are tried: first those that measure, then the others at random.
+    # On a slow store not all are tried: first those that measure, then one that dies in the middle
+    # of its bytes, then the others at random.
     target.random.shuffle(plans)
-    plans.sort(key=lambda plan: not plan.get("measure"))
+    middle = next(plan for plan in plans if 1 < plan.get("at", 0) < plan["size"] - 1)
+    plans.sort(key=lambda plan: (not plan.get("measure"), plan is not middle))
     if target.settings.short:
         plans = plans[:_SHORT]
     for number, plan in enumerate(plans):
