@@ -63,8 +63,8 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 def _repeat_until_handled(reading: int) -> None:
     """Repeat a signal until the main thread has handled it.
 
-    A signal just before a blocking call, such as a read from a pipe, does not interrupt the call,
-    and Python would handle it only when the call returns.
+    Python runs a signal's handler between two bytecodes.  If a signal arrives just before a
+    blocking call, such as a read from a pipe, the handler would run only after the call returns.
     """
     main_thread = threading.main_thread().ident
     assert main_thread is not None

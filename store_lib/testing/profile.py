@@ -309,8 +309,8 @@ def _inventory(path: str) -> Callable[[], Iterable[str]]:
 def allowed_memory(chunk_size: int) -> dict[str, int]:
     """Return by how many bytes the memory of a process may grow during ``adds`` and ``gets``."""
     chunk = -(-chunk_size // _MIB)
-    # A part may be larger than the limit; then it is sent alone.  The chunks that a reader's caller
-    # holds, and those on the way to it, do not count towards the limit.
+    # A part that is larger than the limit is sent alone.  The limit does not include chunks that a
+    # reader has returned to its caller, or is about to return.
     return {
         "adds": (MEMORY_LIMIT + _SLACK + 4 * chunk) * _MIB,
         "gets": (MEMORY_LIMIT + _SLACK + 4 * chunk * MEMORY_GETS) * _MIB,

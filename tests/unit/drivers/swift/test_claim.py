@@ -1,4 +1,4 @@
-"""Adds and copies of one id that race: at most one is told success, whatever comes between."""
+"""Tests of claims: of several concurrent adds or copies of one id, at most one succeeds."""
 
 import functools
 import itertools
